@@ -1,0 +1,51 @@
+# assertd: what a person runs. Each target installs what it needs first (tests/setup/install.sh) and
+# says so; a second run is quick. The tools it makes live under target/ and in cargo's own directory.
+
+KEYSTORE ?= pkcs11
+export KEYSTORE
+
+CARGO ?= cargo
+PEERS := target/peers
+
+.PHONY: help build demo test test-long bench lint clean setup peers
+
+help:                ## list the targets
+	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo "KEYSTORE=$(KEYSTORE) chooses the keystore that demo and bench use."
+
+build:               ## build the programs, optimised
+	$(CARGO) build --release --locked
+
+demo: export ASSERTD_PEERS := $(CURDIR)/$(PEERS)
+demo:                ## show the product: a workload, a token, a real authorization server
+	@tests/setup/install.sh demo
+	@tests/setup/venv.sh
+	$(CARGO) build --release --locked -p broker -p keystore-pkcs11
+	@tests/demo/run.sh
+
+test: lint           ## format, lint, build, self-check of the peers, every test
+	$(CARGO) build --workspace --all-targets --locked
+	@tests/setup/venv.sh
+	tests/peers/selfcheck.sh
+	$(CARGO) test --doc --workspace --locked --quiet
+	$(CARGO) nextest run --workspace --locked
+
+test-long: setup peers ## the tests that take minutes: soak, many crashes, floods
+	$(CARGO) nextest run --workspace --locked --profile long --run-ignored all
+
+bench: setup         ## measure; writes target/bench/summary.json
+	$(CARGO) build --release --locked --workspace
+	$(CARGO) run --release --locked -p tests --bin bench
+
+lint: setup          ## formatting and clippy, warnings refused
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+clean:               ## remove everything that was built here
+	$(CARGO) clean
+
+setup:
+	@tests/setup/install.sh test
+
+peers:
+	@tests/setup/venv.sh
