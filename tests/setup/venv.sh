@@ -25,7 +25,7 @@ exec 9>"$peers/lock"          # two test runs at once must not build the same ve
 flock 9
 
 if [ "$(cat "$peers/stamp" 2>/dev/null || true)" = "$stamp" ]; then
-  echo "ok        peers          $peers"
+  echo "ok        peers           $peers"
   exit 0
 fi
 
@@ -49,4 +49,4 @@ cp "$sources/as/package.json" "$sources/as/package-lock.json" "$sources/as/.npmr
 )
 
 echo "$stamp" >"$peers/stamp"
-echo "installed peers          $peers in $((SECONDS - started)) s"
+echo "installed peers           $peers in $((SECONDS - started)) s"
