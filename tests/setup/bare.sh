@@ -8,7 +8,7 @@
 # only the clone brought up to HEAD). Needs root and mmdebstrap. The unpacked base system is cached as
 # TREE.base.tar, or as ASSERTD_BARE_BASE says; remove that file to get today's packages.
 #
-# What is in the tree at first: Debian's minbase and make. From outside come the toolchain (mounted read-only)
+# At first the tree holds Debian's minbase and make. From outside come the toolchain (mounted read-only)
 # and this machine's way to its package registries: apt's sources, certificates, the clients' own
 # configuration. All mounts and processes live in namespaces of their own and end with the command,
 # however it ends. The network is this machine's.
@@ -78,6 +78,7 @@ environment() {
 }
 
 # Runs as PID 1 of its own PID namespace, in its own mount namespace.
+# shellcheck disable=SC2016  # expanded inside
 inside='
   set -euo pipefail
   tree="$1" toolchain="$2" clone="$3" command="$4"

@@ -70,6 +70,7 @@ check_toolchain() {
   done
 }
 
+# aws-lc-sys builds with the C compiler alone on x86_64 and aarch64 Linux: no cmake, no bindgen.
 check_packages() {
   need gcc             "links Rust programs, builds the crypto library"  have cc
   need libc6-dev       "C headers and start files"                        have_file /usr/include/stdio.h

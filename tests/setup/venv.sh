@@ -30,7 +30,7 @@ if [ "$(cat "$peers/stamp" 2>/dev/null || true)" = "$stamp" ]; then
 fi
 
 started="$SECONDS"
-rm -rf "$venv" "$peers/bin" "$peers/as" "$peers/stamp"
+rm -rf "${venv:?}" "${peers:?}/bin" "${peers:?}/as" "${peers:?}/stamp"
 python3 -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
   --only-binary :all: --require-hashes -r "$sources/requirements.txt"
