@@ -1,1 +1,37 @@
-//! keys
+//! Keys, charters, the keystore protocol, and the server loop every keystore backend uses.
+//!
+//! A *keystore* is the process that holds the private keys of one PKCS#11 token or one TPM. It
+//! mints: the broker sends a key id and claims, the keystore checks them against the key's
+//! *charter*, builds the header, hashes, signs and returns the JWS. No verb signs bytes.
+//!
+//! The path of a mint request:
+//! [`protocol`] (frame in) → [`server`] (who asks?) → [`charter`] (may this key say that?) →
+//! [`jws`] (header and signing input) → [`backend`] (the token signs) → [`protocol`] (frame out).
+//!
+//! This crate holds no C code, no tokio, no policy, and knows nothing about workloads.
+#![forbid(unsafe_code)]
+
+pub mod alg;
+pub mod backend;
+pub mod charter;
+pub mod claims;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod jws;
+pub mod keyid;
+pub mod protocol;
+pub mod publickey;
+pub mod records;
+pub mod server;
+pub mod statefile;
+
+pub use alg::Alg;
+pub use charter::{Charter, Purpose, Typ};
+pub use claims::Claims;
+pub use clock::{Clock, Time};
+pub use error::{Error, Kind};
+pub use jws::Assertion;
+pub use keyid::{KeyId, KeyName, KeyVersion};
+pub use publickey::{Kid, PublicKey};

@@ -1,0 +1,99 @@
+//! The seam every backend fills: one PKCS#11 token or one TPM. Its library's types never appear
+//! here. All calls may block; a call that blocks too long ends the process (`server::hang`).
+
+use crate::protocol::Evidence;
+use crate::{Alg, Error, PublicKey};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+
+/// Our id of an object in the token: 16 random bytes (CKA_ID). Random, not derived from the name,
+/// so that two hosts with the same configuration can share a network HSM.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectId(pub [u8; 16]);
+
+/// What a look at an object showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// The public half, read from the token.
+    pub public_key: PublicKey,
+    /// The level its attributes support.
+    pub evidence: Evidence,
+}
+
+/// One token or TPM.
+pub trait Backend: Send + Sync + 'static {
+    /// What it is, in words, for status: module, token label, serial.
+    fn describe(&self) -> String;
+
+    /// The algorithms it can make keys for.
+    fn algs(&self) -> Vec<Alg>;
+
+    /// How many signatures it makes at a time; at least 1.
+    fn parallelism(&self) -> usize;
+
+    /// Makes a key: sensitive, not extractable, for signing alone; reads every attribute back.
+    ///
+    /// # Errors
+    /// `Exists` if an object has this id; `Unsupported` for an algorithm not in [`Self::algs`];
+    /// `Mismatch` if the token did not do as told (the object is destroyed again then).
+    fn generate(&self, object: ObjectId, label: &str, alg: Alg) -> Result<Inspection, Error>;
+
+    /// Looks at an object without using it.
+    ///
+    /// # Errors
+    /// `NotFound`; `Mismatch` if two objects have this id, or a mandatory attribute is wrong.
+    fn inspect(&self, object: ObjectId) -> Result<Inspection, Error>;
+
+    /// Signs `message`, hashing it as `alg` demands. ECDSA comes as r ‖ s, each full length.
+    /// The object is used only while its public key is `public_key`.
+    fn sign(
+        &self,
+        object: ObjectId,
+        public_key: &PublicKey,
+        alg: Alg,
+        message: &[u8],
+    ) -> Result<Vec<u8>, Error>;
+
+    /// Destroys both halves. An object that is not there is success.
+    ///
+    /// # Errors
+    /// `Mismatch` if the object's public key is another: it is not ours to destroy.
+    fn destroy(&self, object: ObjectId, public_key: &PublicKey) -> Result<(), Error>;
+
+    /// Labels of objects that look like ours (`assertd/…`) but are not among `known`.
+    fn strange(&self, known: &[ObjectId]) -> Result<Vec<String>, Error>;
+}
+
+/// Every label we give starts with this.
+pub const LABEL_PREFIX: &str = "assertd/";
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ObjectId({self})")
+    }
+}
+
+impl Serialize for ObjectId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ObjectId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ObjectId, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bad = || serde::de::Error::custom("an object id is 32 hexadecimal digits");
+        if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(bad());
+        }
+        u128::from_str_radix(&text, 16)
+            .map(|n| ObjectId(n.to_be_bytes()))
+            .map_err(|_| bad())
+    }
+}

@@ -1,0 +1,41 @@
+//! The claims of one assertion: a closed set (B-AUD-5), integers for times, one audience as a
+//! string (B-AUD-2). The broker makes them from a grant; the keystore checks them against the
+//! key's charter. Serialised in one fixed order without whitespace.
+
+use crate::clock::Seconds;
+use serde::{Deserialize, Serialize};
+
+/// Longest `iss`, `sub` or `aud` in bytes. Entra allows 600 characters, Google 256; 1,024 leaves
+/// room and keeps an assertion far below 8 KiB.
+pub const CLAIM_LEN_MAX: usize = 1024;
+
+/// Length of a `jti`: 16 random bytes in base64url (standards §1.3: at least 128 bits).
+pub const JTI_LEN: usize = 22;
+
+/// The claims we mint (RFC 7519 §4.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claims {
+    /// Issuer: the client id for client authentication, the issuer URL for federation.
+    pub iss: String,
+    /// Subject.
+    pub sub: String,
+    /// The one audience.
+    pub aud: String,
+    /// Unique per assertion.
+    pub jti: String,
+    /// Issued at, seconds since the epoch.
+    pub iat: Seconds,
+    /// Not before; only where a profile demands it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<Seconds>,
+    /// Expiry, seconds since the epoch.
+    pub exp: Seconds,
+}
+
+impl Claims {
+    /// The payload's bytes.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a struct of strings and integers serialises to JSON")
+    }
+}

@@ -1,0 +1,108 @@
+//! A blocking client of the keystore's socket, for `assertctl` and for tests. The broker has its
+//! own, which waits without blocking a thread.
+
+use crate::protocol::{self, KeyEntry, Reply, Request, VERSION, Welcome};
+use crate::{Error, Kind};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// One connection, past its handshake.
+pub struct Client {
+    stream: UnixStream,
+    welcome: Welcome,
+}
+
+impl Client {
+    /// Connects and says hello; each answer must come within `deadline`.
+    ///
+    /// # Errors
+    /// `Unavailable` if nobody answers; `Protocol` for another version.
+    pub fn connect(path: &Path, deadline: Duration) -> Result<Client, Error> {
+        let failed = |e| {
+            Error::new(
+                Kind::Unavailable,
+                format!("keystore socket {}: no answer", path.display()),
+            )
+            .because(e)
+        };
+        let mut stream = UnixStream::connect(path).map_err(failed)?;
+        stream.set_read_timeout(Some(deadline)).map_err(failed)?;
+        stream.set_write_timeout(Some(deadline)).map_err(failed)?;
+        protocol::write(&mut stream, &Request::Hello { version: VERSION })?;
+        let welcome = welcome(answer(protocol::read(&mut stream)?)?)?;
+        Ok(Client { stream, welcome })
+    }
+
+    /// Who answered.
+    pub fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    /// Asks one thing. A [`Reply::Refused`] comes back as the error it carries.
+    pub fn call(&mut self, request: &Request) -> Result<Reply, Error> {
+        protocol::write(&mut self.stream, request)?;
+        answer(protocol::read(&mut self.stream)?)
+    }
+
+    /// All keys, page after page.
+    pub fn keys(&mut self) -> Result<Vec<KeyEntry>, Error> {
+        let mut all: Vec<KeyEntry> = Vec::new();
+        loop {
+            let after = all.last().map(|entry| entry.key.clone());
+            match self.call(&Request::List {
+                after: after.clone(),
+            })? {
+                Reply::Keys { keys, more } => {
+                    let moved = keys
+                        .first()
+                        .is_some_and(|first| after.is_none_or(|a| first.key > a));
+                    if more && !moved {
+                        return Err(unexpected());
+                    }
+                    all.extend(keys);
+                    if !more {
+                        return Ok(all);
+                    }
+                }
+                _ => return Err(unexpected()),
+            }
+        }
+    }
+}
+
+/// What a reply says, with a refusal as the error it is.
+pub fn answer(reply: Option<Reply>) -> Result<Reply, Error> {
+    match reply {
+        Some(Reply::Refused { kind, message }) => Err(Error::new(kind, message)),
+        Some(reply) => Ok(reply),
+        None => Err(Error::new(
+            Kind::Unavailable,
+            "keystore closed the connection",
+        )),
+    }
+}
+
+/// The welcome in a reply, if it is one of our version.
+pub fn welcome(reply: Reply) -> Result<Welcome, Error> {
+    match reply {
+        Reply::Welcome(welcome) if welcome.version == VERSION => Ok(welcome),
+        Reply::Welcome(other) => Err(Error::new(
+            Kind::Protocol,
+            format!(
+                "keystore speaks protocol {}, this program {VERSION}; finish the upgrade and \
+                     restart both",
+                other.version
+            ),
+        )),
+        _ => Err(unexpected()),
+    }
+}
+
+/// For a reply that does not belong to the request.
+pub fn unexpected() -> Error {
+    Error::new(
+        Kind::Protocol,
+        "keystore answered with another kind of reply than was asked for",
+    )
+}

@@ -1,0 +1,379 @@
+//! The `[keystore.NAME]` sections of assertd.toml. Both processes read them: the broker to know
+//! which keystores there are, the keystore process to find its module, token and PIN.
+//!
+//! Strict: an unknown key is an error with file, line, column, a caret and a suggestion.
+
+use crate::keyid::check_part;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Largest configuration file in bytes; 10,000 workloads at 1 KiB fit.
+pub const CONFIG_LEN_MAX: u64 = 16 * 1024 * 1024;
+
+/// Default for [`Section::hang_limit_s`]: no token we know of takes longer for one call, RSA key
+/// generation on a smart card included.
+pub const HANG_LIMIT_S: u32 = 60;
+
+/// One `[keystore.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Section {
+    /// What kind of token.
+    pub backend: BackendKind,
+    /// PKCS#11: absolute path of the module.
+    pub module: Option<PathBuf>,
+    /// PKCS#11: which token; slots move, so labels and serials only.
+    pub token: Option<TokenSelector>,
+    /// Where the PIN comes from.
+    pub pin: Option<PinSource>,
+    /// PKCS#11: variables the module needs; set before it is loaded.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// PKCS#11: string for C_Initialize's pReserved, as NSS softokn wants it.
+    pub init_args: Option<String>,
+    /// How many signatures at a time; default: cores, never above the token's own maximum.
+    pub signers: Option<usize>,
+    /// Seconds after which a call into the module counts as hung and the process ends itself.
+    pub hang_limit_s: Option<u32>,
+}
+
+/// Backends are an enum: a name from the configuration never becomes a program path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// A PKCS#11 module.
+    Pkcs11,
+}
+
+/// Which token; at least one of the two, and it must fit exactly one token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenSelector {
+    /// Its label, without the padding.
+    pub label: Option<String>,
+    /// Its serial number.
+    pub serial: Option<String>,
+}
+
+/// Where the PIN comes from: never from this file, an argument or the environment.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum PinSource {
+    /// Name of a systemd credential of the keystore's unit.
+    Credential(String),
+    /// A file that the keystore's user alone can read.
+    File(PathBuf),
+}
+
+impl Section {
+    /// Which programs serve this backend.
+    pub fn program(&self) -> &'static str {
+        match self.backend {
+            BackendKind::Pkcs11 => "assertd-keystore-pkcs11",
+        }
+    }
+
+    /// What serde cannot check. Names the missing or wrong key.
+    pub fn check(&self) -> Result<(), String> {
+        let BackendKind::Pkcs11 = self.backend;
+        match &self.module {
+            None => {
+                return Err("`module` is missing: the absolute path of the PKCS#11 module".into());
+            }
+            Some(module) if !module.is_absolute() => {
+                return Err("`module` must be an absolute path".into());
+            }
+            Some(_) => {}
+        }
+        match &self.token {
+            Some(TokenSelector {
+                label: None,
+                serial: None,
+            })
+            | None => {
+                return Err(
+                    "`token` is missing: write token = { label = \"…\" }, or its serial".into(),
+                );
+            }
+            Some(_) => {}
+        }
+        if self.pin.is_none() {
+            return Err(
+                "`pin` is missing: write pin = { credential = \"…\" } or { file = \"…\" }".into(),
+            );
+        }
+        if let Some(PinSource::Credential(name)) = &self.pin
+            && (name.is_empty() || name.contains('/'))
+        {
+            return Err("`pin.credential` is a credential's name, not a path".into());
+        }
+        if self.signers == Some(0) {
+            return Err("`signers` must be at least 1".into());
+        }
+        if self.hang_limit_s == Some(0) {
+            return Err("`hang_limit_s` must be at least 1".into());
+        }
+        Ok(())
+    }
+}
+
+/// The part of assertd.toml a keystore process reads; the rest is the broker's.
+#[derive(Deserialize)]
+struct KeystoreView {
+    #[serde(default)]
+    keystore: BTreeMap<String, toml::Spanned<Section>>,
+}
+
+/// Reads section `[keystore.name]` of the file.
+///
+/// # Errors
+/// A [`Diagnostic`] that cites the line.
+pub fn load(path: &Path, name: &str) -> Result<Section, Diagnostic> {
+    let text = read_text(path)?;
+    let view: KeystoreView =
+        toml::from_str(&text).map_err(|error| Diagnostic::from_toml(path, &text, &error))?;
+    let section = view.keystore.get(name).ok_or_else(|| {
+        let names: Vec<&str> = view.keystore.keys().map(String::as_str).collect();
+        Diagnostic::file(
+            path,
+            format!(
+                "no section [keystore.{name}]; there are: {}",
+                names.join(", ")
+            ),
+        )
+    })?;
+    let at = |message: String| Diagnostic::at(path, &text, section.span(), message, None);
+    check_part(name).map_err(|error| at(format!("keystore `{name}`: {error}")))?;
+    section
+        .as_ref()
+        .check()
+        .map_err(|error| at(format!("keystore `{name}`: {error}")))?;
+    Ok(section.as_ref().clone())
+}
+
+/// Reads a configuration file as text, within [`CONFIG_LEN_MAX`].
+pub fn read_text(path: &Path) -> Result<String, Diagnostic> {
+    use std::io::Read;
+    let failed = |error: std::io::Error| Diagnostic::file(path, format!("cannot be read: {error}"));
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut text = String::new();
+    file.take(CONFIG_LEN_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    if text.len() as u64 > CONFIG_LEN_MAX {
+        return Err(Diagnostic::file(
+            path,
+            format!("is longer than {CONFIG_LEN_MAX} bytes"),
+        ));
+    }
+    Ok(text)
+}
+
+/// An error in a configuration file, as it is shown:
+///
+/// ```text
+/// assertd.toml:14:1: unknown key `audience`
+///    14 | audience = ["https://sts.example"]
+///       | ^~~~~~~~ did you mean `audiences`?
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    path: PathBuf,
+    place: Option<Place>,
+    message: String,
+    help: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    line: usize,
+    column: usize,
+    excerpt: String,
+    width: usize,
+}
+
+impl Diagnostic {
+    /// About the file as a whole.
+    pub fn file(path: &Path, message: impl Into<String>) -> Diagnostic {
+        Diagnostic {
+            path: path.to_owned(),
+            place: None,
+            message: message.into(),
+            help: None,
+        }
+    }
+
+    /// About a span of its text.
+    pub fn at(
+        path: &Path,
+        text: &str,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: Option<String>,
+    ) -> Diagnostic {
+        let place = Some(Place::of(text, span));
+        Diagnostic {
+            path: path.to_owned(),
+            place,
+            message: message.into(),
+            help,
+        }
+    }
+
+    /// From the TOML parser, with serde's wording turned into ours.
+    pub fn from_toml(path: &Path, text: &str, error: &toml::de::Error) -> Diagnostic {
+        let (message, help) = reword(error.message());
+        match error.span() {
+            Some(span) => Diagnostic::at(path, text, span, message, help),
+            None => Diagnostic {
+                path: path.to_owned(),
+                place: None,
+                message,
+                help,
+            },
+        }
+    }
+}
+
+impl Place {
+    fn of(text: &str, span: Range<usize>) -> Place {
+        let start = (0..=span.start.min(text.len()))
+            .rev()
+            .find(|i| text.is_char_boundary(*i));
+        let start = start.unwrap_or(0);
+        let line_start = text[..start].rfind('\n').map_or(0, |i| i + 1);
+        let line_end = text[start..].find('\n').map_or(text.len(), |i| start + i);
+        let end = span.end.clamp(start, line_end);
+        let end = (end..=line_end)
+            .find(|i| text.is_char_boundary(*i))
+            .unwrap_or(line_end);
+        Place {
+            line: text[..line_start].matches('\n').count() + 1,
+            column: text[line_start..start].chars().count() + 1,
+            excerpt: text[line_start..line_end].chars().take(160).collect(),
+            width: text[start..end].chars().count().max(1),
+        }
+    }
+}
+
+/// serde says "unknown field `x`, expected one of `a`, `b`"; people want "did you mean `a`?".
+fn reword(message: &str) -> (String, Option<String>) {
+    let first_line = message.lines().next().unwrap_or(message);
+    for (theirs, ours) in [
+        ("unknown field `", "unknown key `"),
+        ("unknown variant `", "unknown value `"),
+    ] {
+        if let Some(rest) = first_line.strip_prefix(theirs)
+            && let Some((name, expected)) = rest.split_once('`')
+        {
+            let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+            return (format!("{ours}{name}`"), Some(suggest(name, &known)));
+        }
+    }
+    (first_line.to_owned(), None)
+}
+
+/// The nearest known name, or all of them.
+pub fn suggest(name: &str, known: &[&str]) -> String {
+    let nearest = known.iter().map(|k| (distance(name, k), *k)).min();
+    match nearest {
+        Some((far, near)) if far <= 1 + name.len() / 3 => format!("did you mean `{near}`?"),
+        _ if known.is_empty() => "no key is expected here".to_owned(),
+        _ => format!("known here: {}", known.join(", ")),
+    }
+}
+
+/// Levenshtein distance in bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let b = b.as_bytes();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replace = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replace.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.path.display())?;
+        let Some(place) = &self.place else {
+            write!(f, " {}", self.message)?;
+            return self.help.iter().try_for_each(|help| write!(f, " ({help})"));
+        };
+        let Place {
+            line,
+            column,
+            excerpt,
+            width,
+        } = place;
+        writeln!(f, "{line}:{column}: {}", self.message)?;
+        writeln!(f, "{line:>5} | {excerpt}")?;
+        write!(
+            f,
+            "      | {}^{}",
+            " ".repeat(column - 1),
+            "~".repeat(width.saturating_sub(1).min(100))
+        )?;
+        self.help.iter().try_for_each(|help| write!(f, " {help}"))
+    }
+}
+
+impl std::error::Error for Diagnostic {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("assertd.toml");
+        std::fs::File::create(&path)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))
+            .unwrap();
+        let shown = load(&path, "hsm").unwrap_err().to_string();
+        shown.replace(&format!("{}/", tmp.path().display()), "")
+    }
+
+    #[test]
+    fn an_unknown_key_is_shown_with_its_place_and_a_suggestion() {
+        assert_eq!(
+            error("[keystore.hsm]\nbackend = \"pkcs11\"\nmodul = \"/x\"\n"),
+            "assertd.toml:3:1: unknown key `modul`\n    3 | modul = \"/x\"\n      | ^~~~~ did you mean `module`?"
+        );
+    }
+
+    #[test]
+    fn an_unknown_backend_is_an_error() {
+        let shown = error("[keystore.hsm]\nbackend = \"memory\"\n");
+        assert!(
+            shown.starts_with("assertd.toml:2:11: unknown value `memory`"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_pin_in_the_file_is_refused() {
+        let shown = error("[keystore.hsm]\nbackend = \"pkcs11\"\npin = { value = \"1234\" }\n");
+        assert!(shown.contains("unknown value `value`"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let head = "[keystore.hsm]\nbackend = \"pkcs11\"\n";
+        assert!(error(head).contains("`module` is missing"));
+        let head = format!("{head}module = \"/usr/lib/x.so\"\n");
+        assert!(error(&head).contains("`token` is missing"));
+        let head = format!("{head}token = {{ label = \"a\" }}\n");
+        assert!(error(&head).contains("`pin` is missing"));
+        assert!(error("").contains("no section [keystore.hsm]"));
+    }
+}

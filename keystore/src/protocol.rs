@@ -1,0 +1,324 @@
+//! What crosses the keystore's socket: typed messages of JSON in length-prefixed frames.
+//!
+//! A frame is a 4-byte big-endian length and that many bytes of JSON. The first request on a
+//! connection is [`Request::Hello`]; requests are answered in order. There is one signing verb,
+//! [`Request::Mint`], and it takes claims, never bytes. `docs/protocol.md` is the reference.
+
+use crate::charter::PurposeKind;
+use crate::claims::Claims;
+use crate::{Alg, Charter, Error, KeyId, KeyName, Kid, Kind, PublicKey};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::io::{Read, Write};
+
+/// The version both sides must speak. There is no negotiation: broker and keystores are installed
+/// together, and a mismatch is an upgrade that has not been finished.
+pub const VERSION: u32 = 1;
+
+/// Longest frame in bytes, either way. A mint is about 600 bytes; a charter with many subjects is
+/// the longest thing sent.
+pub const FRAME_LEN_MAX: usize = 64 * 1024;
+
+/// Longest charter as JSON, in bytes, so that it fits a frame with everything around it.
+pub const CHARTER_LEN_MAX: usize = 32 * 1024;
+
+/// What a peer may ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// First on every connection.
+    Hello {
+        /// [`VERSION`]
+        version: u32,
+    },
+    /// Broker: a JWS over these claims by this key, if its charter permits them.
+    Mint {
+        /// Which key.
+        key: KeyId,
+        /// What the broker takes the key for; must be the charter's own purpose.
+        purpose: PurposeKind,
+        /// What it shall say.
+        claims: Claims,
+    },
+    /// Broker, root: the keys after `after`, as many as fit a frame.
+    List {
+        /// The last key of the page before, or none for the first page.
+        after: Option<KeyId>,
+    },
+    /// Broker, root: how the keystore is.
+    Health {},
+    /// Root: a new key under a new charter. The same charter again answers with the same key.
+    Make {
+        /// Its id; version 1, for later versions come by rotation.
+        key: KeyId,
+        /// What it may ever say.
+        charter: Charter,
+    },
+    /// Root: another charter for all versions of a key.
+    Amend {
+        /// Which key.
+        name: KeyName,
+        /// Its new charter; purpose kind and algorithm stay.
+        charter: Charter,
+    },
+    /// Root: destroys one version of a key, in the token too.
+    Destroy {
+        /// Which one.
+        key: KeyId,
+    },
+}
+
+/// What it answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Reply {
+    /// To Hello.
+    Welcome(Welcome),
+    /// To Mint: the compact JWS.
+    Minted {
+        /// Header, claims and signature.
+        jws: String,
+    },
+    /// To List.
+    Keys {
+        /// In the order of their ids.
+        keys: Vec<KeyEntry>,
+        /// Whether another page follows.
+        more: bool,
+    },
+    /// To Health.
+    Health(Health),
+    /// To Make.
+    Made {
+        /// The key.
+        key: KeyEntry,
+        /// False if it was there already, under the same charter.
+        created: bool,
+    },
+    /// To Amend and Destroy.
+    Done {},
+    /// To anything.
+    Refused {
+        /// What can be done about it.
+        kind: Kind,
+        /// The sentence for people.
+        message: String,
+    },
+}
+
+/// The other side introduces itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Welcome {
+    /// [`VERSION`]
+    pub version: u32,
+    /// Name of the keystore in the configuration.
+    pub keystore: String,
+    /// How many mints it works on at a time; connections beyond this wait inside.
+    pub parallelism: usize,
+    /// Process id, to be shown.
+    pub pid: u32,
+}
+
+/// One version of one key as the keystore knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyEntry {
+    /// Its id.
+    pub key: KeyId,
+    /// RFC 7638 thumbprint.
+    pub kid: Kid,
+    /// The public half.
+    pub public_key: PublicKey,
+    /// What it may say.
+    pub charter: Charter,
+    /// What is known about where the private half lives.
+    pub evidence: Evidence,
+    /// Whether it can sign.
+    pub condition: Condition,
+}
+
+/// Whether a key can sign now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Condition {
+    /// Found in the token, and the start-up probe verified (B-SIG-1).
+    Usable {},
+    /// It cannot; nothing is made in its place.
+    Failed {
+        /// What can be done.
+        kind: Kind,
+        /// Why, and the remedy.
+        why: String,
+    },
+}
+
+/// How well it is known that the private key lives in hardware (standards §4.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EvidenceLevel {
+    /// Nothing is known.
+    None,
+    /// The token says so about attributes we read back.
+    Asserted,
+    /// A vendor's statement was verified.
+    DeviceAttested,
+    /// TPM2_Certify by an enrolled attestation key.
+    TpmCertified,
+}
+
+/// Evidence level and the mark that never goes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evidence {
+    /// How well.
+    pub level: EvidenceLevel,
+    /// Whether the key existed outside the token before.
+    pub imported: bool,
+}
+
+/// How a keystore is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// Usable, or failed with why.
+    pub condition: Condition,
+    /// What it is, in words: module, token label, serial.
+    pub token: String,
+    /// What it passed the start-up probe for or offers by its mechanism list.
+    pub algs: Vec<Alg>,
+    /// Objects that carry our label and no record: reported, never touched (P6).
+    pub strange: Vec<String>,
+    /// Mints done since start.
+    pub minted: u64,
+    /// Mints refused or failed since start.
+    pub failed: u64,
+}
+
+/// A message as one frame.
+pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, Error> {
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, message)
+        .map_err(|e| Error::new(Kind::Internal, "message cannot be encoded").because(e))?;
+    let length = frame.len() - 4;
+    if length > FRAME_LEN_MAX {
+        return Err(Error::new(
+            Kind::Protocol,
+            format!("message of {length} bytes is longer than a frame ({FRAME_LEN_MAX})"),
+        ));
+    }
+    frame[..4].copy_from_slice(&(length as u32).to_be_bytes());
+    Ok(frame)
+}
+
+/// The length a frame header announces.
+///
+/// # Errors
+/// [`Kind::Protocol`] if it is 0 or above [`FRAME_LEN_MAX`]; nothing is allocated before.
+pub fn frame_len(header: [u8; 4]) -> Result<usize, Error> {
+    let length = u32::from_be_bytes(header) as usize;
+    if length == 0 || length > FRAME_LEN_MAX {
+        return Err(Error::new(
+            Kind::Protocol,
+            format!("frame of {length} bytes; a frame has 1 to {FRAME_LEN_MAX}"),
+        ));
+    }
+    Ok(length)
+}
+
+/// The message in a frame's bytes.
+pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, Error> {
+    serde_json::from_slice(bytes)
+        .map_err(|e| Error::new(Kind::Protocol, "message is not one of this protocol").because(e))
+}
+
+/// Reads one message; `None` at a clean end between frames.
+pub fn read<M: DeserializeOwned>(stream: &mut impl Read) -> Result<Option<M>, Error> {
+    let lost = |e| Error::new(Kind::Unavailable, "connection lost").because(e);
+    let mut header = [0; 4];
+    let mut got = 0;
+    while got < header.len() {
+        match stream.read(&mut header[got..]) {
+            Ok(0) if got == 0 => return Ok(None),
+            Ok(0) => {
+                return Err(Error::new(
+                    Kind::Protocol,
+                    "connection ended inside a frame",
+                ));
+            }
+            Ok(n) => got += n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(lost(e)),
+        }
+    }
+    let mut bytes = vec![0; frame_len(header)?];
+    stream.read_exact(&mut bytes).map_err(lost)?;
+    decode(&bytes).map(Some)
+}
+
+/// Writes one message.
+pub fn write<M: Serialize>(stream: &mut impl Write, message: &M) -> Result<(), Error> {
+    let frame = encode(message)?;
+    stream
+        .write_all(&frame)
+        .map_err(|e| Error::new(Kind::Unavailable, "connection lost").because(e))
+}
+
+impl From<Error> for Reply {
+    fn from(error: Error) -> Reply {
+        Reply::Refused {
+            kind: error.kind(),
+            message: error.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_message_survives_its_frame() {
+        let request = Request::Hello { version: VERSION };
+        let frame = encode(&request).unwrap();
+        assert_eq!(read::<Request>(&mut &frame[..]).unwrap(), Some(request));
+        assert_eq!(read::<Request>(&mut &[][..]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_frame_ends_at_its_limit() {
+        assert!(frame_len((FRAME_LEN_MAX as u32).to_be_bytes()).is_ok());
+        for length in [0, FRAME_LEN_MAX as u32 + 1, u32::MAX] {
+            assert_eq!(
+                frame_len(length.to_be_bytes()).unwrap_err().kind(),
+                Kind::Protocol
+            );
+        }
+    }
+
+    #[test]
+    fn there_is_no_verb_that_signs_bytes() {
+        for verb in [
+            r#"{"sign":{"key":"a/b.1","bytes":"AA"}}"#,
+            r#"{"sign":{"key":"a/b.1","digest":"AA"}}"#,
+            r#"{"mint":{"key":"a/b.1","bytes":"AA"}}"#,
+            r#"{"mint":{"key":"a/b.1","purpose":"client_authentication","header":{},"claims":{"iss":"a","sub":"a","aud":"b","jti":"c","iat":1,"exp":2}}}"#,
+            r#"{"mint":{"key":"a/b.1","purpose":"tls","claims":{"iss":"a","sub":"a","aud":"b","jti":"c","iat":1,"exp":2}}}"#,
+            r#"{"mint":{"key":"a/b.1","purpose":"client_authentication","claims":{"iss":"a","sub":"a","aud":["b"],"jti":"c","iat":1,"exp":2}}}"#,
+            r#"{"mint":{"key":"a/b.1","purpose":"client_authentication","claims":{"iss":"a","sub":"a","aud":"b","jti":"c","iat":1.5,"exp":2}}}"#,
+            r#"{"mint":{"key":"a/b.1","purpose":"client_authentication","claims":{"iss":"a","sub":"a","aud":"b","jti":"c","iat":1,"exp":2,"azp":"x"}}}"#,
+            r#"{"mint":{"key":"a/b.1","purpose":"client_authentication","claims":{"iss":"a","iss":"b","sub":"a","aud":"b","jti":"c","iat":1,"exp":2}}}"#,
+        ] {
+            assert!(decode::<Request>(verb.as_bytes()).is_err(), "{verb}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_the_decoder(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let _ = read::<Request>(&mut &bytes[..]);
+            let _ = decode::<Request>(&bytes);
+            let _ = decode::<Reply>(&bytes);
+        }
+    }
+}

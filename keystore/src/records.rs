@@ -1,0 +1,475 @@
+//! The keystore's own memory: which object is which key, under which charter. Written before an
+//! object is made and again after, so that a crash leaves an intent to take up, never an orphan
+//! or a second key. What the token does not show any more is reported, never replaced (P5, P6).
+
+use crate::backend::{Backend, LABEL_PREFIX, ObjectId};
+use crate::charter::PurposeKind;
+use crate::jws::SigningInput;
+use crate::protocol::{
+    CHARTER_LEN_MAX, Condition, Evidence, EvidenceLevel, FRAME_LEN_MAX, KeyEntry,
+};
+use crate::publickey::WrongSignature;
+use crate::statefile::{StateDir, StateFile};
+use crate::{Charter, Claims, Clock, Error, KeyId, KeyName, KeyVersion, Kid, Kind, PublicKey};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+/// Most keys one keystore holds; an HSM partition has a few thousand objects, a typo times 800
+/// hosts must not fill it.
+pub const KEYS_MAX: usize = 10_000;
+
+/// Bytes of a [`crate::protocol::Reply::Keys`] page, leaving room for its frame.
+const PAGE_LEN: usize = FRAME_LEN_MAX - CHARTER_LEN_MAX - 2048;
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    keys: BTreeMap<KeyId, Record>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    object: ObjectId,
+    charter: Charter,
+    state: RecordState,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum RecordState {
+    /// Written before the object is made.
+    Intended {},
+    /// The object is there and this is its public key, for ever.
+    Made { public_key: PublicKey },
+}
+
+/// A key as minting uses it.
+struct LiveKey {
+    object: ObjectId,
+    charter: Charter,
+    public_key: PublicKey,
+    kid: Kid,
+    evidence: Evidence,
+    condition: Condition,
+}
+
+/// The records and the token they are about.
+pub struct Keys<B> {
+    backend: B,
+    clock: Clock,
+    file: Mutex<(StateFile<Stored>, Stored)>,
+    live: RwLock<BTreeMap<KeyId, Arc<LiveKey>>>,
+}
+
+impl<B: Backend> Keys<B> {
+    /// Reads the records and looks at every key in the token; each usable one signs a probe.
+    ///
+    /// # Errors
+    /// `Corrupt` if the state file fails its check. A key that is missing or wrong is no error
+    /// here: that key is failed, the others serve.
+    pub fn open(backend: B, dir: &StateDir) -> Result<Keys<B>, Error> {
+        let (file, stored) = StateFile::<Stored>::open(dir, "keys.v1")?;
+        let mut live = BTreeMap::new();
+        for (key, record) in &stored.keys {
+            if let RecordState::Made { public_key } = &record.state {
+                live.insert(
+                    key.clone(),
+                    Arc::new(look(&backend, key, record, public_key)),
+                );
+            }
+        }
+        let (file, live) = (Mutex::new((file, stored)), RwLock::new(live));
+        Ok(Keys {
+            backend,
+            clock: Clock::new(),
+            file,
+            live,
+        })
+    }
+
+    /// The token.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// The one signing verb: a JWS over `claims`, if the key's charter permits them now.
+    pub fn mint(
+        &self,
+        key: &KeyId,
+        purpose: PurposeKind,
+        claims: &Claims,
+    ) -> Result<String, Error> {
+        let live = self.find(key)?;
+        if let Condition::Failed { kind, why } = &live.condition {
+            return Err(Error::new(*kind, why.clone()));
+        }
+        let now = self.clock.trusted()?;
+        live.charter
+            .permits(purpose, claims, now)
+            .map_err(|refusal| Error::new(Kind::Refused, format!("key {key}: {refusal}")))?;
+        let input = SigningInput::new(live.charter.alg, live.charter.typ, &live.kid, claims);
+        let signature = self.backend.sign(
+            live.object,
+            &live.public_key,
+            live.charter.alg,
+            input.as_bytes(),
+        )?;
+        Ok(input.with_signature(&signature))
+    }
+
+    /// Makes a key, or answers with the one that is there under the same charter.
+    pub fn make(&self, key: &KeyId, charter: &Charter) -> Result<(KeyEntry, bool), Error> {
+        check_charter(charter)?;
+        if key.version != KeyVersion::FIRST {
+            let text =
+                format!("key {key}: a new key starts at version 1; later ones come by rotation");
+            return Err(Error::new(Kind::Refused, text));
+        }
+        let mut guard = self.lock();
+        let object = match guard.1.keys.get(key) {
+            Some(Record {
+                charter: known,
+                state: RecordState::Made { .. },
+                ..
+            }) => {
+                if known != charter {
+                    return Err(Error::new(
+                        Kind::Exists,
+                        format!("key {key}: is there under another charter; amend it instead"),
+                    ));
+                }
+                return Ok((self.find(key)?.entry(key), false));
+            }
+            Some(record) => record.object,
+            None if guard.1.keys.len() >= KEYS_MAX => {
+                return Err(Error::new(
+                    Kind::Refused,
+                    format!(
+                        "key {key}: this keystore holds {KEYS_MAX} keys, which is the most it may"
+                    ),
+                ));
+            }
+            None => random_object_id()?,
+        };
+        let intent = Record {
+            object,
+            charter: charter.clone(),
+            state: RecordState::Intended {},
+        };
+        replace(&mut guard, |stored| {
+            drop(stored.keys.insert(key.clone(), intent.clone()))
+        })?;
+
+        let public_key = self.find_or_generate(key, object, charter)?;
+        let made = Record {
+            state: RecordState::Made {
+                public_key: public_key.clone(),
+            },
+            ..intent
+        };
+        replace(&mut guard, |stored| {
+            drop(stored.keys.insert(key.clone(), made.clone()))
+        })?;
+
+        let live = Arc::new(look(&self.backend, key, &made, &public_key));
+        self.write_live().insert(key.clone(), live.clone());
+        Ok((live.entry(key), true))
+    }
+
+    /// The object of an intent: adopted if a crash left it (its id is random and ours), else made.
+    fn find_or_generate(
+        &self,
+        key: &KeyId,
+        object: ObjectId,
+        charter: &Charter,
+    ) -> Result<PublicKey, Error> {
+        let label = format!("{LABEL_PREFIX}{}/{}", key.name, key.version.number());
+        let inspection = match self.backend.inspect(object) {
+            Err(error) if error.kind() == Kind::NotFound => {
+                self.backend.generate(object, &label, charter.alg)?
+            }
+            other => other?,
+        };
+        if !inspection.public_key.fits(charter.alg) {
+            return Err(Error::new(
+                Kind::Mismatch,
+                format!(
+                    "key {key}: object {object} is not a key for {}",
+                    charter.alg
+                ),
+            ));
+        }
+        Ok(inspection.public_key)
+    }
+
+    /// Gives all versions of a key another charter. What a key is for and its algorithm stay.
+    pub fn amend(&self, name: &KeyName, charter: &Charter) -> Result<(), Error> {
+        check_charter(charter)?;
+        let mut guard = self.lock();
+        let versions: Vec<KeyId> = guard
+            .1
+            .keys
+            .keys()
+            .filter(|key| key.name == *name)
+            .cloned()
+            .collect();
+        if versions.is_empty() {
+            return Err(Error::new(
+                Kind::NotFound,
+                format!("key {name}: there is none to amend"),
+            ));
+        }
+        for key in &versions {
+            let known = &guard.1.keys[key].charter;
+            if known.alg != charter.alg || known.purpose.kind() != charter.purpose.kind() {
+                return Err(Error::new(
+                    Kind::Refused,
+                    format!(
+                        "key {key}: a charter's algorithm and kind of purpose never change; \
+                             destroy the key and make another"
+                    ),
+                ));
+            }
+        }
+        replace(&mut guard, |stored| {
+            for key in &versions {
+                if let Some(record) = stored.keys.get_mut(key) {
+                    record.charter = charter.clone();
+                }
+            }
+        })?;
+        let mut live = self.write_live();
+        for key in versions {
+            if let Some(old) = live.get(&key) {
+                let amended = LiveKey {
+                    charter: charter.clone(),
+                    ..(**old).clone()
+                };
+                live.insert(key, Arc::new(amended));
+            }
+        }
+        Ok(())
+    }
+
+    /// Destroys one version, in the token first and in the records then.
+    pub fn destroy(&self, key: &KeyId) -> Result<(), Error> {
+        let mut guard = self.lock();
+        let record = guard
+            .1
+            .keys
+            .get(key)
+            .cloned()
+            .ok_or_else(|| not_found(key))?;
+        self.write_live().remove(key); // it signs nothing from here on, whatever fails below
+        let public_key = match record.state {
+            RecordState::Made { public_key } => Some(public_key),
+            RecordState::Intended {} => match self.backend.inspect(record.object) {
+                Ok(inspection) => Some(inspection.public_key),
+                Err(error) if error.kind() == Kind::NotFound => None,
+                Err(error) => return Err(error),
+            },
+        };
+        if let Some(public_key) = public_key {
+            self.backend.destroy(record.object, &public_key)?;
+        }
+        replace(&mut guard, |stored| drop(stored.keys.remove(key)))
+    }
+
+    /// The keys after `after`, as many as fit a frame, and whether more follow.
+    pub fn list(&self, after: Option<&KeyId>) -> (Vec<KeyEntry>, bool) {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let (mut page, mut length) = (Vec::new(), 0);
+        for (key, entry) in live
+            .iter()
+            .filter(|(key, _)| after.is_none_or(|after| *key > after))
+        {
+            let entry = entry.entry(key);
+            length += serde_json::to_vec(&entry).map_or(FRAME_LEN_MAX, |json| json.len() + 1);
+            if length > PAGE_LEN && !page.is_empty() {
+                return (page, true);
+            }
+            page.push(entry);
+        }
+        (page, false)
+    }
+
+    /// Labels of objects that look like ours and have no record.
+    pub fn strange(&self) -> Result<Vec<String>, Error> {
+        let known: Vec<ObjectId> = self
+            .lock()
+            .1
+            .keys
+            .values()
+            .map(|record| record.object)
+            .collect();
+        self.backend.strange(&known)
+    }
+
+    fn find(&self, key: &KeyId) -> Result<Arc<LiveKey>, Error> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.get(key).cloned().ok_or_else(|| not_found(key))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (StateFile<Stored>, Stored)> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_live(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<KeyId, Arc<LiveKey>>> {
+        self.live.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clone for LiveKey {
+    fn clone(&self) -> LiveKey {
+        LiveKey {
+            object: self.object,
+            charter: self.charter.clone(),
+            public_key: self.public_key.clone(),
+            kid: self.kid.clone(),
+            evidence: self.evidence,
+            condition: self.condition.clone(),
+        }
+    }
+}
+
+impl LiveKey {
+    fn entry(&self, key: &KeyId) -> KeyEntry {
+        KeyEntry {
+            key: key.clone(),
+            kid: self.kid.clone(),
+            public_key: self.public_key.clone(),
+            charter: self.charter.clone(),
+            evidence: self.evidence,
+            condition: self.condition.clone(),
+        }
+    }
+}
+
+fn not_found(key: &KeyId) -> Error {
+    Error::new(
+        Kind::NotFound,
+        format!("key {key}: not made yet; run `assertctl apply`"),
+    )
+}
+
+fn check_charter(charter: &Charter) -> Result<(), Error> {
+    charter.check()?;
+    let length = serde_json::to_vec(charter).map_or(usize::MAX, |json| json.len());
+    if length > CHARTER_LEN_MAX {
+        let text = format!("charter: {length} bytes long, {CHARTER_LEN_MAX} is the most");
+        return Err(Error::new(Kind::Refused, text));
+    }
+    Ok(())
+}
+
+/// Changes the stored value and the file, or neither.
+fn replace(
+    guard: &mut (StateFile<Stored>, Stored),
+    change: impl FnOnce(&mut Stored),
+) -> Result<(), Error> {
+    let mut next = Stored {
+        keys: guard.1.keys.clone(),
+    };
+    change(&mut next);
+    guard.0.replace(&next)?;
+    guard.1 = next;
+    Ok(())
+}
+
+/// Looks a recorded key up in the token and lets it sign a probe.
+fn look<B: Backend>(backend: &B, key: &KeyId, record: &Record, public_key: &PublicKey) -> LiveKey {
+    let kid = public_key.kid();
+    let nothing = Evidence {
+        level: EvidenceLevel::None,
+        imported: false,
+    };
+    let (evidence, condition) = match examine(backend, key, record, public_key) {
+        Ok(evidence) => (evidence, Condition::Usable {}),
+        Err(error) => (
+            nothing,
+            Condition::Failed {
+                kind: error.kind(),
+                why: error.to_string(),
+            },
+        ),
+    };
+    LiveKey {
+        object: record.object,
+        charter: record.charter.clone(),
+        public_key: public_key.clone(),
+        kid,
+        evidence,
+        condition,
+    }
+}
+
+fn examine<B: Backend>(
+    backend: &B,
+    key: &KeyId,
+    record: &Record,
+    public_key: &PublicKey,
+) -> Result<Evidence, Error> {
+    let token = backend.describe();
+    let inspection = backend
+        .inspect(record.object)
+        .map_err(|error| match error.kind() {
+            Kind::NotFound => Error::new(
+                Kind::NotFound,
+                format!(
+                    "key {key} (kid {}): recorded, but {token} does not show object {}; bring that \
+                     token back or restore it from its backup; nothing was made in its place",
+                    public_key.kid(),
+                    record.object
+                ),
+            ),
+            _ => error,
+        })?;
+    if inspection.public_key != *public_key {
+        return Err(Error::new(
+            Kind::Mismatch,
+            format!(
+                "key {key} (kid {}): object {} in {token} has another public key; it is not \
+                     used and not destroyed; find out who put it there",
+                public_key.kid(),
+                record.object
+            ),
+        ));
+    }
+    probe(backend, key, record, public_key)?;
+    Ok(inspection.evidence)
+}
+
+/// B-SIG-1: a fixed probe is signed and verified before the key is used for anything.
+fn probe<B: Backend>(
+    backend: &B,
+    key: &KeyId,
+    record: &Record,
+    public_key: &PublicKey,
+) -> Result<(), Error> {
+    let alg = record.charter.alg;
+    let input = SigningInput::probe(alg, &record.object.to_string());
+    let signature = backend.sign(record.object, public_key, alg, input.as_bytes())?;
+    let verifier = public_key.verifier(alg)?;
+    let _valid = verifier
+        .verify(input.as_bytes(), &signature)
+        .map_err(|WrongSignature| {
+            Error::new(
+                Kind::Mismatch,
+                format!(
+                    "key {key}: {} signs {alg} wrongly (start-up probe); the key is not used; \
+                     check the module's version and mechanism list",
+                    backend.describe()
+                ),
+            )
+        })?;
+    Ok(())
+}
+
+fn random_object_id() -> Result<ObjectId, Error> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| Error::new(Kind::Internal, "no random bytes from the operating system"))?;
+    Ok(ObjectId(bytes))
+}

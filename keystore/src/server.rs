@@ -1,0 +1,511 @@
+//! The loop every keystore process runs: who asks, may they, do it, answer.
+//!
+//! One blocking thread per connection; the broker opens as many connections as the token signs at
+//! a time and sends on each one request after the other. The kernel says which uid a peer has;
+//! the broker's may mint, root's may make and amend keys, everyone else is hung up on.
+//! A call into the token that outlives `hang_limit` ends the process: a new one is better than a
+//! stuck one (architecture: "a call that outlives hang_limit makes the process abort itself").
+
+use crate::backend::Backend;
+use crate::protocol::{self, Condition, Health, Reply, Request, VERSION, Welcome, frame_len};
+use crate::records::Keys;
+use crate::statefile::StateDir;
+use crate::{Error, Kind};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Most connections at a time: the broker's lanes (twice the signers of any token we know) and a
+/// few of an administrator.
+pub const CONNECTIONS_MAX: usize = 64;
+
+/// How long the rest of a frame may take once its first byte is there, and an answer to be taken.
+pub const FRAME_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long an administrator's connection may be silent.
+pub const ROOT_IDLE: Duration = Duration::from_secs(60);
+
+/// First and longest wait between attempts to open a token that is not there.
+const REOPEN_WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// What a keystore process is told.
+pub struct Options {
+    /// Name of the keystore in the configuration.
+    pub name: String,
+    /// The listening socket.
+    pub listener: UnixListener,
+    /// The broker's uid.
+    pub broker_uid: u32,
+    /// Its state directory, locked.
+    pub state: StateDir,
+    /// How long one call into the token may take.
+    pub hang_limit: Duration,
+}
+
+/// What a peer may ask, by its uid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// The broker: mint, list, health.
+    Broker,
+    /// Root: keys and charters, list, health; not mint.
+    Root,
+    /// Our own uid could read our memory: everything. This is the unisolated case.
+    Own,
+}
+
+/// How far the token has come.
+enum Stage<B> {
+    Failed { kind: Kind, why: String },
+    Open(Arc<Keys<B>>),
+}
+
+struct Server<B> {
+    name: String,
+    broker_uid: u32,
+    state: StateDir,
+    stage: RwLock<Stage<B>>,
+    hang: HangWatch,
+    connections: AtomicUsize,
+    minted: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// Serves until the process is ended. `open` opens the token; what can be cured by waiting is
+/// tried again with back-off, what cannot (wrong PIN, ambiguous token) is tried once and shown.
+///
+/// # Errors
+/// Only if no thread can be started or the listener breaks.
+pub fn run<B: Backend>(
+    options: Options,
+    open: impl Fn() -> Result<B, Error> + Send + Sync + 'static,
+) -> Result<(), Error> {
+    let Options {
+        name,
+        listener,
+        broker_uid,
+        state,
+        hang_limit,
+    } = options;
+    let first = Stage::Failed {
+        kind: Kind::Unavailable,
+        why: "token: not opened yet".into(),
+    };
+    let server = Arc::new(Server {
+        name,
+        broker_uid,
+        state,
+        stage: RwLock::new(first),
+        hang: HangWatch::new(hang_limit),
+        connections: AtomicUsize::new(0),
+        minted: AtomicU64::new(0),
+        failed: AtomicU64::new(0),
+    });
+    server
+        .clone()
+        .start("hang-watch", |server| server.hang.watch())?;
+    if server.try_open(&open) == Opened::Later {
+        server
+            .clone()
+            .start("reopen", move |server| server.reopen(&open))?;
+    }
+    for stream in listener.incoming() {
+        match stream {
+            Ok(stream) => server.clone().accept(stream),
+            Err(error) => {
+                eprintln!("keystore {}: accept: {error}", server.name);
+                thread::sleep(Duration::from_millis(50)); // out of descriptors: do not spin
+            }
+        }
+    }
+    Ok(())
+}
+
+#[derive(PartialEq, Eq)]
+enum Opened {
+    Final,
+    Later,
+}
+
+impl<B: Backend> Server<B> {
+    fn start(
+        self: Arc<Self>,
+        name: &str,
+        body: impl FnOnce(&Self) + Send + 'static,
+    ) -> Result<(), Error> {
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || body(&self))
+            .map(drop)
+            .map_err(|e| Error::new(Kind::Unavailable, format!("thread {name}")).because(e))
+    }
+
+    /// Opens the token once and sets the stage to what came of it.
+    fn try_open(&self, open: &impl Fn() -> Result<B, Error>) -> Opened {
+        let opened = {
+            let _call = self.hang.enter("opening the token");
+            open().and_then(|backend| Keys::open(backend, &self.state))
+        };
+        let (stage, verdict) = match opened {
+            Ok(keys) => {
+                eprintln!(
+                    "keystore {}: usable: {}",
+                    self.name,
+                    keys.backend().describe()
+                );
+                (Stage::Open(Arc::new(keys)), Opened::Final)
+            }
+            Err(error) => {
+                eprintln!("keystore {}: failed: {error}", self.name);
+                let verdict = match error.kind() {
+                    Kind::Unavailable => Opened::Later,
+                    _ => Opened::Final, // a PIN is tried once; a wrong token does not get right
+                };
+                (
+                    Stage::Failed {
+                        kind: error.kind(),
+                        why: error.to_string(),
+                    },
+                    verdict,
+                )
+            }
+        };
+        *self.stage.write().unwrap_or_else(PoisonError::into_inner) = stage;
+        verdict
+    }
+
+    fn reopen(&self, open: &impl Fn() -> Result<B, Error>) {
+        let (mut wait, longest) = REOPEN_WAIT;
+        loop {
+            thread::sleep(wait);
+            if self.try_open(open) == Opened::Final {
+                return;
+            }
+            wait = (wait * 2).min(longest);
+        }
+    }
+
+    fn accept(self: Arc<Self>, stream: UnixStream) {
+        let Some(role) = role(&stream, self.broker_uid) else {
+            return;
+        };
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let served = self.clone().start("connection", move |server| {
+            if let Err(error) = server.serve(stream, role)
+                && error.kind() == Kind::Protocol
+            {
+                eprintln!(
+                    "keystore {}: a peer ({role:?}) was hung up on: {error}",
+                    server.name
+                );
+            }
+            server.connections.fetch_sub(1, Ordering::Relaxed);
+        });
+        if served.is_err() {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn serve(&self, stream: UnixStream, role: Role) -> Result<(), Error> {
+        let lost = |e| Error::new(Kind::Unavailable, "connection").because(e);
+        stream
+            .set_write_timeout(Some(FRAME_DEADLINE))
+            .map_err(lost)?;
+        let idle = if role == Role::Root {
+            Some(ROOT_IDLE)
+        } else {
+            None
+        };
+        stream.set_read_timeout(idle).map_err(lost)?;
+        let mut writer = stream.try_clone().map_err(lost)?;
+        let mut reader = BufReader::with_capacity(16 * 1024, stream);
+        let mut greeted = false;
+        while let Some(request) = next_request(&mut reader, idle)? {
+            let reply = match (&request, greeted) {
+                (Request::Hello { version }, false) if *version == VERSION => {
+                    greeted = true;
+                    Ok(Reply::Welcome(self.welcome()))
+                }
+                (Request::Hello { version }, false) => Err(Error::new(
+                    Kind::Protocol,
+                    format!(
+                        "this keystore speaks protocol {VERSION}, not {version}; finish the \
+                             upgrade and restart both"
+                    ),
+                )),
+                (_, false) => Err(Error::new(Kind::Protocol, "the first request is hello")),
+                (_, true) => self.answer(&request, role),
+            };
+            let ends = matches!(&reply, Err(error) if error.kind() == Kind::Protocol);
+            protocol::write(&mut writer, &reply.unwrap_or_else(Reply::from))?;
+            if ends {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn welcome(&self) -> Welcome {
+        let parallelism = match self.open_keys() {
+            Ok(keys) => keys.backend().parallelism(),
+            Err(_) => 1,
+        };
+        Welcome {
+            version: VERSION,
+            keystore: self.name.clone(),
+            parallelism,
+            pid: std::process::id(),
+        }
+    }
+
+    fn answer(&self, request: &Request, role: Role) -> Result<Reply, Error> {
+        allowed(role, request)?;
+        match request {
+            Request::Hello { .. } => Err(Error::new(Kind::Protocol, "hello was said already")),
+            Request::Health {} => self.health().map(Reply::Health),
+            Request::Mint {
+                key,
+                purpose,
+                claims,
+            } => {
+                let _call = self.hang.enter("a signature");
+                let minted = self
+                    .open_keys()
+                    .and_then(|keys| keys.mint(key, *purpose, claims));
+                let counter = if minted.is_ok() {
+                    &self.minted
+                } else {
+                    &self.failed
+                };
+                counter.fetch_add(1, Ordering::Relaxed);
+                minted.map(|jws| Reply::Minted { jws })
+            }
+            Request::List { after } => {
+                let (keys, more) = self.open_keys()?.list(after.as_ref());
+                Ok(Reply::Keys { keys, more })
+            }
+            Request::Make { key, charter } => {
+                let _call = self.hang.enter("making a key");
+                let (key, created) = self.open_keys()?.make(key, charter)?;
+                Ok(Reply::Made { key, created })
+            }
+            Request::Amend { name, charter } => self
+                .open_keys()?
+                .amend(name, charter)
+                .map(|()| Reply::Done {}),
+            Request::Destroy { key } => {
+                let _call = self.hang.enter("destroying a key");
+                self.open_keys()?.destroy(key).map(|()| Reply::Done {})
+            }
+        }
+    }
+
+    fn open_keys(&self) -> Result<Arc<Keys<B>>, Error> {
+        match &*self.stage.read().unwrap_or_else(PoisonError::into_inner) {
+            Stage::Open(keys) => Ok(keys.clone()),
+            Stage::Failed { kind, why } => Err(Error::new(*kind, why.clone())),
+        }
+    }
+
+    fn health(&self) -> Result<Health, Error> {
+        let (minted, failed) = (
+            self.minted.load(Ordering::Relaxed),
+            self.failed.load(Ordering::Relaxed),
+        );
+        let health = |condition, token, algs, strange| Health {
+            condition,
+            token,
+            algs,
+            strange,
+            minted,
+            failed,
+        };
+        match self.open_keys() {
+            Err(error) => {
+                let failed = Condition::Failed {
+                    kind: error.kind(),
+                    why: error.to_string(),
+                };
+                Ok(health(failed, "not open".into(), Vec::new(), Vec::new()))
+            }
+            Ok(keys) => {
+                let _call = self.hang.enter("looking at the token");
+                let (condition, strange) = match keys.strange() {
+                    Ok(strange) => (Condition::Usable {}, strange),
+                    Err(error) => {
+                        let why = error.to_string();
+                        (
+                            Condition::Failed {
+                                kind: error.kind(),
+                                why,
+                            },
+                            Vec::new(),
+                        )
+                    }
+                };
+                Ok(health(
+                    condition,
+                    keys.backend().describe(),
+                    keys.backend().algs(),
+                    strange,
+                ))
+            }
+        }
+    }
+}
+
+/// The peer's role, by the uid the kernel has for it; `None`: hang up.
+fn role(stream: &UnixStream, broker_uid: u32) -> Option<Role> {
+    let uid = getsockopt(stream, PeerCredentials).ok()?.uid();
+    role_of(uid, broker_uid, nix::unistd::geteuid().as_raw())
+}
+
+fn role_of(uid: u32, broker: u32, own: u32) -> Option<Role> {
+    match uid {
+        _ if uid == own => Some(Role::Own),
+        _ if uid == broker => Some(Role::Broker),
+        0 => Some(Role::Root),
+        _ => None,
+    }
+}
+
+/// Who may ask the keystore what (architecture.md).
+fn allowed(role: Role, request: &Request) -> Result<(), Error> {
+    let refuse = |who: &str| {
+        Err(Error::new(
+            Kind::Refused,
+            format!("this verb is for {who} alone"),
+        ))
+    };
+    match (request, role) {
+        (Request::Hello { .. } | Request::Health {} | Request::List { .. }, _) => Ok(()),
+        (Request::Mint { .. }, Role::Root) => refuse("the broker"),
+        (Request::Mint { .. }, Role::Broker | Role::Own) => Ok(()),
+        (Request::Make { .. } | Request::Amend { .. } | Request::Destroy { .. }, Role::Broker) => {
+            refuse("root (`assertctl apply`)")
+        }
+        (Request::Make { .. } | Request::Amend { .. } | Request::Destroy { .. }, _) => Ok(()),
+    }
+}
+
+/// Waits for the next request. Between requests a peer may be silent; inside one it has
+/// [`FRAME_DEADLINE`]. A frame that is whole in the buffer costs no system call.
+fn next_request(
+    reader: &mut BufReader<UnixStream>,
+    idle: Option<Duration>,
+) -> Result<Option<Request>, Error> {
+    let lost = |e| Error::new(Kind::Unavailable, "connection lost").because(e);
+    let buffered = reader.fill_buf().map_err(lost)?;
+    if buffered.is_empty() {
+        return Ok(None);
+    }
+    if let Some((header, rest)) = buffered.split_first_chunk::<4>()
+        && rest.len() >= frame_len(*header)?
+    {
+        let length = frame_len(*header)?;
+        let request = protocol::decode(&rest[..length]);
+        reader.consume(4 + length);
+        return request.map(Some);
+    }
+    reader
+        .get_ref()
+        .set_read_timeout(Some(FRAME_DEADLINE))
+        .map_err(lost)?;
+    let request = protocol::read(reader);
+    reader.get_ref().set_read_timeout(idle).map_err(lost)?;
+    request
+}
+
+/// Ends the process when a call into the token takes too long: nothing else can be done about a
+/// thread inside a vendor's module.
+struct HangWatch {
+    limit: Duration,
+    next: AtomicU64,
+    calls: Mutex<HashMap<u64, (Instant, &'static str)>>,
+}
+
+struct Call<'a> {
+    watch: &'a HangWatch,
+    number: u64,
+}
+
+impl HangWatch {
+    fn new(limit: Duration) -> HangWatch {
+        HangWatch {
+            limit,
+            next: AtomicU64::new(0),
+            calls: Mutex::default(),
+        }
+    }
+
+    fn enter(&self, what: &'static str) -> Call<'_> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.calls().insert(number, (Instant::now(), what));
+        Call {
+            watch: self,
+            number,
+        }
+    }
+
+    fn calls(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (Instant, &'static str)>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(&self) {
+        loop {
+            thread::sleep(self.limit.min(Duration::from_secs(4)) / 4);
+            let hung = self
+                .calls()
+                .values()
+                .find(|(since, _)| since.elapsed() > self.limit)
+                .copied();
+            if let Some((since, what)) = hung {
+                eprintln!(
+                    "keystore: {what} has taken {} s, longer than hang_limit; the module hangs, \
+                     this process ends so that a new one can start",
+                    since.elapsed().as_secs()
+                );
+                std::process::abort();
+            }
+        }
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.watch.calls().remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uid_has_one_role() {
+        assert_eq!(role_of(0, 61001, 61002), Some(Role::Root));
+        assert_eq!(role_of(61001, 61001, 61002), Some(Role::Broker));
+        assert_eq!(role_of(61002, 61001, 61002), Some(Role::Own));
+        assert_eq!(role_of(61003, 61001, 61002), None);
+        assert_eq!(role_of(65534, 61001, 61002), None);
+    }
+
+    #[test]
+    fn the_broker_cannot_widen_a_charter_and_root_cannot_mint() {
+        let key: crate::KeyId = "a/b.1".parse().unwrap();
+        let destroy = Request::Destroy { key };
+        assert_eq!(
+            allowed(Role::Broker, &destroy).unwrap_err().kind(),
+            Kind::Refused
+        );
+        assert!(allowed(Role::Root, &destroy).is_ok());
+        assert!(allowed(Role::Broker, &Request::Health {}).is_ok());
+    }
+}
