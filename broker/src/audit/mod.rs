@@ -1,1 +1,613 @@
-//! audit log
+//! The audit log: which decisions were made, in a chain of records that cannot be changed unnoticed.
+//!
+//! It owns the files in the audit directory and the two threads that touch them. It promises that a decision is
+//! accepted only when there is room for it *and* for its outcome, that `Durable` resolves only after a flush
+//! that covers the record, and that nothing accepted is forgotten while the process lives. It must never make a
+//! caller wait for a disk, never acknowledge by guess, and never write over a record.
+//!
+//! Roads: `decision` → `Durable` (await it before releasing anything) → `Durable::outcome`; `denied`; `key` and
+//! `configured`. `chain` reads and verifies, also without a running assertd.
+
+pub mod chain;
+pub mod denials;
+pub mod error;
+pub mod record;
+
+mod preparer;
+mod segment;
+mod shared;
+mod space;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_chain;
+mod writer;
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::fcntl::Flock;
+use tokio::sync::oneshot;
+
+pub use chain::{Verdict, verify};
+pub use error::{Error, Lost, Unavailable};
+pub use record::{
+    Configured, Decision, Denied, KeyAction, KeyChange, LongText, Outcome, PeerProof, Record,
+    Sha256, ShortText, Stamp, Text,
+};
+pub use shared::{Fault, PENDING_MAX, QUEUE_RECORDS_MAX};
+
+use chain::{Link, Listing, PREPARED, SEGMENT_BYTES_MAX};
+use denials::{Key, Noted};
+use record::{
+    Body, ENVELOPE_BYTES_MAX, LINE_BYTES_MAX, OUTCOME_BYTES_MAX, Opened, OutcomeRecord,
+    RepairCause, Repaired,
+};
+use segment::{Disk, RealDisk, Segment};
+use shared::{Haste, Phase, Queued, Shared, State};
+use space::Room;
+use writer::Writer;
+
+/// About 40,000 decisions with their outcomes; small enough to read whole when it is verified.
+pub const SEGMENT_BYTES: u64 = 32 << 20;
+/// Below this a segment would hold too few of the longest records to promise anything.
+pub const SEGMENT_BYTES_MIN: u64 = 4 * LINE_BYTES_MAX;
+/// How long `open` waits for the first segment and the first record; zeroing 32 MiB takes well under a second.
+const OPEN_WAIT: Duration = Duration::from_secs(30);
+/// How long `close` waits for the disk, within a service manager's stop time.
+const CLOSE_WAIT: Duration = Duration::from_secs(20);
+
+/// Where the log lives and who writes it.
+#[derive(Clone, Debug)]
+pub struct AuditConfig {
+    pub dir: PathBuf,
+    /// The size of each segment file; `SEGMENT_BYTES` but in tests.
+    pub segment_bytes: u64,
+    /// For the `opened` record.
+    pub version: String,
+    pub boot_id: String,
+    pub host: String,
+}
+
+/// The log's handle; clones share one log.
+#[derive(Clone)]
+pub struct Audit {
+    log: Arc<Log>,
+}
+
+struct Log {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What `assertctl status` and the watchdog want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Why decisions are refused, if they are.
+    pub failed: Option<Fault>,
+    /// What will make them be refused once the current segment is full.
+    pub warning: Option<Fault>,
+    /// The last durable record.
+    pub last_seq: Option<u64>,
+    pub segments: u64,
+    /// Allocated by segments, the empty ends included.
+    pub disk_bytes: u64,
+    pub reserved_bytes: u64,
+    /// Records not yet durable.
+    pub queued: usize,
+    /// Decisions whose outcome is to come.
+    pub pending: usize,
+    /// Denials counted and not yet in a record.
+    pub denials_counted: u64,
+}
+
+impl Audit {
+    /// Opens the log in `config.dir`: locks it, verifies its newest part, repairs what a crash tore, writes `opened`.
+    ///
+    /// A full or failing disk is no error: `health` says so, decisions are refused, and service returns by itself.
+    /// Blocks; call it before the runtime is busy.
+    pub fn open(
+        config: AuditConfig,
+        now: impl Fn() -> Stamp + Send + Sync + 'static,
+    ) -> Result<Audit, Error> {
+        Audit::open_on(config, Arc::new(now), Arc::new(RealDisk))
+    }
+
+    fn open_on(
+        config: AuditConfig,
+        clock: shared::Clock,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Audit, Error> {
+        let dir = config.dir;
+        segment::open_dir(&dir)?;
+        // Held by the threads, so that it is free exactly when nothing touches the files any more.
+        let lock = Arc::new(segment::lock(&dir)?);
+        let found = recover(&dir)?;
+        let shared = Arc::new(Shared::new(
+            dir,
+            config
+                .segment_bytes
+                .clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX),
+            clock,
+            disk,
+            found.current.as_ref().map_or(0, Segment::free),
+            found.link.seq,
+            found.segments,
+            found.disk_bytes,
+        ));
+        let opened = Opened {
+            version: config.version.as_str().into(),
+            boot_id: config.boot_id.as_str().into(),
+            host: config.host.as_str().into(),
+        };
+        let repaired = found.repaired.map(Body::Repaired);
+        for body in repaired.into_iter().chain([Body::Opened(opened)]) {
+            push_owed(&shared, &body);
+        }
+        let writer = Writer::new(Arc::clone(&shared), found.link, found.current);
+        let preparing = Arc::clone(&shared);
+        let threads = vec![
+            spawn("audit-writer", &shared.dir, &lock, move || writer.run())?,
+            spawn("audit-prepare", &shared.dir, &lock, move || {
+                preparer::run(&preparing)
+            })?,
+        ];
+        wait_until_open(&shared, found.link.seq);
+        Ok(Audit {
+            log: Arc::new(Log {
+                shared,
+                threads: Mutex::new(threads),
+            }),
+        })
+    }
+
+    /// Accepts a decision, or refuses it at once and for a reason that passes. Only an accepted one may be minted
+    /// for, and only a durable one released.
+    pub fn decision(&self, decision: Decision) -> Result<Durable, Unavailable> {
+        let id = decision.id.clone();
+        let receiver = self.accept(&Body::Decision(decision), Outcomes::One)?;
+        Ok(Durable {
+            receiver,
+            settled: None,
+            id: Some(id),
+            shared: Arc::clone(&self.log.shared),
+        })
+    }
+
+    /// Records what `assertctl apply` or a fault did to a key.
+    pub fn key(&self, change: KeyChange) -> Result<Durable, Unavailable> {
+        self.plain(&Body::Key(change))
+    }
+
+    /// Records which configuration is in force from here on.
+    pub fn configured(&self, configured: Configured) -> Result<Durable, Unavailable> {
+        self.plain(&Body::Configured(configured))
+    }
+
+    /// Says what became of a decision; never waits. The same as `Durable::outcome`.
+    pub fn outcome(&self, decision: Durable, outcome: Outcome) {
+        decision.outcome(outcome);
+    }
+
+    /// Records or counts a denial; never waits and never fails. `target` is `None` unless it is configured, since
+    /// otherwise the caller chose it; `reason` is one of our own words.
+    pub fn denied(&self, denial: Denial<'_>) {
+        let shared = &self.log.shared;
+        let key = Key {
+            uid: denial.uid,
+            target: denial.target.map(LongText::from),
+            reason: denial.reason,
+        };
+        let mut state = shared.lock();
+        if state.phase != Phase::Serving {
+            return;
+        }
+        let (now, room) = (shared.now(), state.denial_room());
+        if state.denials.window_is_over(now.boot_ms) {
+            state.end_denials(now);
+        }
+        let target = key.target.clone();
+        if state
+            .denials
+            .note(key.clone(), now.boot_ms, now.wall_ms, room)
+            == Noted::Counted
+        {
+            return;
+        }
+        let record = Body::Denied(Denied {
+            id: denial.id.into(),
+            uid: denial.uid,
+            gid: denial.gid,
+            pid: denial.pid,
+            unit: denial.unit.map(LongText::from),
+            target,
+            reason: denial.reason.into(),
+        });
+        match state.push_denial(&record, now) {
+            Some(bytes) => state.denials.spent(bytes),
+            None => state.denials.count(&key, now.wall_ms),
+        }
+    }
+
+    pub fn health(&self) -> Health {
+        let state = self.log.shared.lock();
+        let closed = state.phase != Phase::Serving;
+        let no_room = || state.prepare_fault.clone().filter(|_| state.is_full());
+        let failed = state.fault.clone().or_else(no_room);
+        let warning = state
+            .prepare_fault
+            .clone()
+            .filter(|_| failed.is_none() && !closed);
+        Health {
+            failed,
+            warning,
+            last_seq: state.durable_seq.checked_sub(1),
+            segments: state.segments,
+            disk_bytes: state.disk_bytes,
+            reserved_bytes: state.space.reserved(),
+            queued: state.queue.len() + state.in_hand,
+            pending: state.pending,
+            denials_counted: state.denials.counted(),
+        }
+    }
+
+    /// A number that grows at least once a second while the writer lives and its disk answers.
+    pub fn progress(&self) -> u64 {
+        self.log.shared.progress.load(Ordering::Relaxed)
+    }
+
+    /// Writes what is queued and `closed`, flushes, and ends the threads. Decisions are refused from here on. Blocks.
+    pub fn close(&self) -> Result<(), Error> {
+        let shared = &self.log.shared;
+        let mut state = shared.lock();
+        if state.phase == Phase::Serving {
+            state.phase = Phase::Closing;
+            shared.wake_writer(&mut state);
+        }
+        let (state, _) = shared
+            .changed
+            .wait_timeout_while(state, CLOSE_WAIT, |s| {
+                !matches!(s.phase, Phase::Closed { .. })
+            })
+            .expect("no thread panics while it holds the audit state");
+        let path = shared.dir.clone();
+        let why = state
+            .fault
+            .as_ref()
+            .or(state.prepare_fault.as_ref())
+            .map(|f| f.why.clone());
+        let why = why.unwrap_or_else(|| "the disk does not answer".to_owned());
+        let unwritten = match state.phase {
+            Phase::Closed { unwritten } => unwritten,
+            // The threads hang in the disk; joining them would hang too.
+            _ => {
+                return Err(Error::Unwritten {
+                    path,
+                    records: state.in_hand,
+                    why,
+                });
+            }
+        };
+        drop(state);
+        let mut threads = self
+            .log
+            .threads
+            .lock()
+            .expect("no thread panics while it holds them");
+        for thread in threads.drain(..) {
+            let _ = thread.join();
+        }
+        match unwritten {
+            0 => Ok(()),
+            records => Err(Error::Unwritten { path, records, why }),
+        }
+    }
+
+    fn plain(&self, body: &Body) -> Result<Durable, Unavailable> {
+        let receiver = self.accept(body, Outcomes::None)?;
+        Ok(Durable {
+            receiver,
+            settled: None,
+            id: None,
+            shared: Arc::clone(&self.log.shared),
+        })
+    }
+
+    fn accept(
+        &self,
+        body: &Body,
+        outcomes: Outcomes,
+    ) -> Result<oneshot::Receiver<()>, Unavailable> {
+        let shared = &self.log.shared;
+        let body = body.encode();
+        let reserved = body.len() as u64 + ENVELOPE_BYTES_MAX;
+        let (ahead, pending) = match outcomes {
+            Outcomes::One => (OUTCOME_BYTES_MAX, 1),
+            Outcomes::None => (0, 0),
+        };
+        let (durable, receiver) = oneshot::channel();
+        let mut state = shared.lock();
+        if state.phase != Phase::Serving {
+            return Err(unavailable(
+                "the audit log is closing",
+                "ask again when assertd runs",
+            ));
+        }
+        if state.fault.is_some() {
+            return Err(shared.refusal(&state));
+        }
+        if state.queue.len() >= QUEUE_RECORDS_MAX || state.pending + pending > PENDING_MAX {
+            return Err(unavailable(
+                "the audit queue is full",
+                "ask again in a moment",
+            ));
+        }
+        if state.space.reserve(reserved + ahead) == Room::Full {
+            return Err(shared.refusal(&state));
+        }
+        state.pending += pending;
+        let stamp = shared.now();
+        state.push(Queued {
+            body,
+            stamp,
+            reserved,
+            haste: Haste::Now,
+            durable: Some(durable),
+        });
+        shared.wake_writer(&mut state);
+        Ok(receiver)
+    }
+}
+
+/// How many records follow an accepted one in the room kept for it.
+#[derive(Clone, Copy)]
+enum Outcomes {
+    None,
+    One,
+}
+
+/// A denial as the request path knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Denial<'a> {
+    pub id: &'a str,
+    pub uid: u32,
+    pub gid: u32,
+    pub pid: u32,
+    pub unit: Option<&'a str>,
+    /// Only a configured target.
+    pub target: Option<&'a str>,
+    pub reason: &'static str,
+}
+
+/// An accepted record: a future that resolves when it is durable, and for a decision the right to one outcome, whose
+/// room is kept until it is used. Await it by reference (`(&mut durable).await`), then say what became of it;
+/// dropping it without a word records the outcome `abandoned`. Cancel-safe.
+#[must_use = "nothing may be released before this resolves"]
+pub struct Durable {
+    receiver: oneshot::Receiver<()>,
+    settled: Option<Result<(), Lost>>,
+    id: Option<ShortText>,
+    shared: Arc<Shared>,
+}
+
+impl Durable {
+    /// Records what became of the decision, with the next group; never waits. Nothing for other records.
+    pub fn outcome(mut self, outcome: Outcome) {
+        self.say(Some(outcome));
+    }
+
+    fn say(&mut self, outcome: Option<Outcome>) {
+        let Some(id) = self.id.take() else { return };
+        let body = Body::Outcome(OutcomeRecord::new(id, outcome)).encode();
+        let mut state = self.shared.lock();
+        state.pending -= 1;
+        let stamp = self.shared.now();
+        let reserved = OUTCOME_BYTES_MAX;
+        state.push(Queued {
+            body,
+            stamp,
+            reserved,
+            haste: Haste::Soon,
+            durable: None,
+        });
+    }
+}
+
+impl Drop for Durable {
+    fn drop(&mut self) {
+        self.say(None);
+    }
+}
+
+impl Future for Durable {
+    type Output = Result<(), Lost>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        if let Some(settled) = self.settled {
+            return Poll::Ready(settled);
+        }
+        let Poll::Ready(told) = Pin::new(&mut self.receiver).poll(context) else {
+            return Poll::Pending;
+        };
+        Poll::Ready(*self.settled.insert(told.map_err(|_| Lost)))
+    }
+}
+
+impl Drop for Log {
+    /// Without `close` the threads write what is queued and end by themselves; nobody waits for them.
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if state.phase == Phase::Serving {
+            state.phase = Phase::Closing;
+            self.shared.wake_writer(&mut state);
+        }
+    }
+}
+
+fn unavailable(reason: &str, remedy: &str) -> Unavailable {
+    Unavailable {
+        reason: reason.to_owned(),
+        remedy: remedy.to_owned(),
+    }
+}
+
+/// Queues a record of our own, whether or not there is room yet.
+fn push_owed(shared: &Shared, body: &Body) {
+    let body = body.encode();
+    let reserved = body.len() as u64 + ENVELOPE_BYTES_MAX;
+    let stamp = shared.now();
+    let mut state = shared.lock();
+    state.space.reserve_owed(reserved);
+    state.push(Queued {
+        body,
+        stamp,
+        reserved,
+        haste: Haste::Now,
+        durable: None,
+    });
+}
+
+fn wait_until_open(shared: &Shared, link_seq: u64) {
+    let opening = |state: &mut State| {
+        let ready = state.durable_seq > link_seq && (state.next.is_some() || !state.is_full());
+        !ready && state.fault.is_none() && state.prepare_fault.is_none()
+    };
+    drop(
+        shared
+            .changed
+            .wait_timeout_while(shared.lock(), OPEN_WAIT, opening)
+            .expect("no thread panics while it holds the audit state"),
+    );
+}
+
+fn spawn(
+    name: &str,
+    dir: &Path,
+    lock: &Arc<Flock<std::fs::File>>,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, Error> {
+    let lock = Arc::clone(lock);
+    let run = move || {
+        run();
+        drop(lock);
+    };
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(error::io_error("start the audit threads for", dir))
+}
+
+/// What a start finds in the directory.
+struct Found {
+    link: Link,
+    current: Option<Segment>,
+    repaired: Option<Repaired>,
+    segments: u64,
+    disk_bytes: u64,
+}
+
+/// Verifies the two newest segments (the older one says what the newer must link to), names one that a crash left
+/// unnamed, and clears a torn tail.
+fn recover(dir: &Path) -> Result<Found, Error> {
+    let listing = Listing::read(dir)?;
+    let newest = &listing.segments[listing.segments.len().saturating_sub(2)..];
+    let verdict = chain::verify_segments(newest)?;
+    let (link, torn) = match verdict {
+        Verdict::Intact { next, .. } => (next, None),
+        Verdict::Torn {
+            next, at, bytes, ..
+        } => (next, Some((at, bytes))),
+        Verdict::Bad {
+            file: path,
+            line,
+            seq,
+            what,
+        } => {
+            return Err(Error::Tampered {
+                path,
+                line,
+                seq,
+                what,
+            });
+        }
+    };
+    let mut disk_bytes = 0;
+    for segment in &listing.segments {
+        let metadata = std::fs::metadata(&segment.path);
+        disk_bytes += metadata
+            .map_err(error::io_error("read", &segment.path))?
+            .len();
+    }
+    let segments = listing.segments.len() as u64;
+    let Some(last) = listing.segments.last() else {
+        return Ok(Found {
+            link,
+            current: None,
+            repaired: None,
+            segments,
+            disk_bytes,
+        });
+    };
+    let unnamed = last.path == dir.join(PREPARED);
+    let file = if unnamed {
+        PREPARED.to_owned()
+    } else {
+        chain::segment_name(last.first_seq)
+    };
+    let bytes = last.read()?;
+    let repaired = torn.map(|(at, torn)| Repaired {
+        file: file.as_str().into(),
+        at,
+        bytes: torn,
+        sha256: Some(Sha256::of(&bytes[at as usize..(at + torn) as usize])),
+        cause: RepairCause::TornTail,
+    });
+    let end = torn.map_or(chain::content_end(&bytes) as u64, |(at, _)| at);
+    if unnamed && end == 0 {
+        // Its first group never was durable. The preparer makes a new one; the log ends in the segment before.
+        let current = match listing.segments.iter().rev().nth(1) {
+            Some(before) => {
+                let end = chain::content_end(&before.read()?) as u64;
+                Some(Segment::reopen(&before.path, end)?)
+            }
+            None => None,
+        };
+        segment::discard_prepared(dir)?;
+        return Ok(Found {
+            link,
+            current,
+            repaired,
+            segments: segments - 1,
+            disk_bytes,
+        });
+    }
+    if end == 0 {
+        let what = "it holds no record although it bears a number";
+        return Err(Error::Unreadable {
+            path: last.path.clone(),
+            what,
+        });
+    }
+    let path = if unnamed {
+        segment::name_segment(dir, last.first_seq)?
+    } else {
+        last.path.clone()
+    };
+    let current = Segment::reopen(&path, end)?;
+    if let Some((_, bytes)) = torn {
+        current.clear_tail(bytes)?;
+    }
+    Ok(Found {
+        link,
+        current: Some(current),
+        repaired,
+        segments,
+        disk_bytes,
+    })
+}
