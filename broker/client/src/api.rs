@@ -1,0 +1,259 @@
+//! The wire: paths, limits, requests, answers and problems. `docs/protocol.md` is the reference.
+
+use serde::{Deserialize, Serialize};
+
+/// `POST`: [`AssertionRequest`] → [`AssertionResponse`].
+pub const ASSERTION_PATH: &str = "/v1/assertion";
+/// `GET` → [`Whoami`].
+pub const WHOAMI_PATH: &str = "/v1/whoami";
+/// `GET` → [`Targets`].
+pub const TARGETS_PATH: &str = "/v1/targets";
+/// Admin, `GET` → [`Status`].
+pub const STATUS_PATH: &str = "/v1/status";
+/// Admin, `GET` → [`Keys`]; `POST` [`AdoptRequest`] → [`KeyStatus`].
+pub const KEYS_PATH: &str = "/v1/keys";
+
+/// Longest request head in bytes; hyper's own minimum, and no client of ours sends a tenth.
+pub const HEAD_LEN_MAX: usize = 8 * 1024;
+/// Most header fields; an SDK sends about ten.
+pub const HEADERS_MAX: usize = 32;
+/// Longest request body in bytes: a target's name and a number. B-API-1 allows 64 KiB.
+pub const BODY_LEN_MAX: usize = 16 * 1024;
+/// Longest answer a client reads, in bytes; 10,000 keys at 1.5 KiB fit.
+pub const ANSWER_LEN_MAX: usize = 16 * 1024 * 1024;
+
+/// What a workload may say: a target, and that a shorter lifetime is enough. It never names an
+/// audience, a claim, a header or a key (B-AUD-1); an unknown member is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssertionRequest {
+    /// Which target.
+    pub target: String,
+    /// Seconds; the target's and the profile's maximum hold all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime: Option<u32>,
+}
+
+/// A released assertion. No `Debug`: it is a credential.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssertionResponse {
+    /// The compact JWS.
+    pub assertion: String,
+    /// Its `exp`, seconds since 1970.
+    pub expires_at: u64,
+    /// The key that signed it.
+    pub kid: String,
+    /// As asked.
+    pub target: String,
+    /// The audit record's id.
+    pub id: String,
+}
+
+/// A refusal (RFC 9457). The same for every denial but for the id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `urn:assertd:problem:CODE`
+    pub r#type: String,
+    /// The code in words.
+    pub title: String,
+    /// The HTTP status again.
+    pub status: u16,
+    /// What to do about it.
+    pub detail: String,
+    /// The audit record's id, to be shown to an administrator.
+    pub id: String,
+}
+
+/// What the kernel says about the caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whoami {
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+    /// Process id.
+    pub pid: u32,
+    /// The systemd unit, if it runs in one.
+    pub unit: Option<String>,
+    /// The unit's invocation id.
+    pub invocation: Option<String>,
+    /// Whether it runs in a cgroup below its unit's.
+    pub nested: bool,
+    /// Whether it runs in a container.
+    pub container: bool,
+    /// `pidfd` or `pid`: how well it is known that this is the process that connected.
+    pub peer_proof: String,
+    /// Workload sections that match it.
+    pub workloads: Vec<String>,
+}
+
+/// What the caller may ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Targets {
+    /// In the order of their names.
+    pub targets: Vec<TargetInfo>,
+}
+
+/// One of the caller's targets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetInfo {
+    /// Its name, to be asked for.
+    pub target: String,
+    /// Its profile.
+    pub profile: String,
+    /// For whom the assertion is meant.
+    pub audience: String,
+    /// As whom the workload appears there.
+    pub subject: String,
+    /// Longest lifetime in seconds.
+    pub lifetime: u32,
+}
+
+/// The daemon at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// `1`; grows when a member changes its meaning.
+    pub format: u32,
+    /// Of assertd.
+    pub version: String,
+    /// Of assertd.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// `none` if assertd started the keystores itself, `units` if they are separate.
+    pub isolation: String,
+    /// `pidfd`, or `pid` on a kernel without SO_PEERPIDFD.
+    pub peer_proof: String,
+    /// The configuration in force.
+    pub config: ConfigStatus,
+    /// One per keystore.
+    pub keystores: Vec<KeystoreStatus>,
+    /// The audit log.
+    pub audit: AuditStatus,
+    /// Since start.
+    pub requests: RequestCounts,
+    /// Open connections of workloads.
+    pub connections: usize,
+}
+
+/// Which configuration is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    /// The main file.
+    pub path: String,
+    /// SHA-256 over all files, hex.
+    pub sha256: String,
+    /// How many sections.
+    pub workloads: usize,
+    /// How many targets.
+    pub targets: usize,
+}
+
+/// One keystore as the broker sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeystoreStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// `usable`, `failed` or `starting`.
+    pub state: String,
+    /// Why it is not usable, and the remedy.
+    pub why: Option<String>,
+    /// Seconds since the state changed.
+    pub since_s: u64,
+    /// Module, token label, serial.
+    pub token: String,
+    /// Algorithms it offers.
+    pub algs: Vec<String>,
+    /// Objects that look like ours and have no record.
+    pub strange: Vec<String>,
+    /// Where its process listens.
+    pub socket: String,
+    /// Its process, if it answers.
+    pub pid: Option<u32>,
+    /// How often its process had to be started again.
+    pub restarts: u64,
+    /// Signatures at a time.
+    pub signers: usize,
+    /// Requests waiting.
+    pub queued: usize,
+    /// Requests being signed.
+    pub in_flight: usize,
+    /// Mints done.
+    pub minted: u64,
+}
+
+/// The audit log's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditStatus {
+    /// `ok` or `failed`.
+    pub state: String,
+    /// Why, and the remedy.
+    pub why: Option<String>,
+    /// Where it is.
+    pub directory: String,
+    /// Sequence number of the last record.
+    pub seq: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Denials counted instead of recorded one by one.
+    pub denials_counted: u64,
+}
+
+/// Answers since start, by what they were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestCounts {
+    /// Assertions released.
+    pub released: u64,
+    /// Denied by policy.
+    pub denied: u64,
+    /// Not understood.
+    pub invalid: u64,
+    /// Too many, too fast, or something is down: 429 and 503.
+    pub unavailable: u64,
+    /// The caller died before its answer.
+    pub peer_gone: u64,
+}
+
+/// All keys.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Keys {
+    /// In the order of their ids.
+    pub keys: Vec<KeyStatus>,
+}
+
+/// One version of one key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeyStatus {
+    /// `workload/target.VERSION` or `issuer/NAME.VERSION`.
+    pub key: String,
+    /// RFC 7638 thumbprint.
+    pub kid: String,
+    /// Algorithm.
+    pub alg: String,
+    /// The keystore that holds it.
+    pub keystore: String,
+    /// `active`, `suspended`, `failed` or `unknown` while the keystore does not answer.
+    pub state: String,
+    /// Why it is not active, and the remedy.
+    pub why: Option<String>,
+    /// `none`, `asserted`, `device-attested` or `tpm-certified`.
+    pub evidence: String,
+    /// Whether it existed outside a token before.
+    pub imported: bool,
+    /// When it was recorded, seconds since 1970.
+    pub made_at: u64,
+    /// Whether the configuration in force uses it.
+    pub used: bool,
+    /// The public key as it is to be published.
+    pub jwk: serde_json::Value,
+}
+
+/// Root tells the broker that a key has been made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptRequest {
+    /// The keystore that holds it.
+    pub keystore: String,
+    /// Its id.
+    pub key: String,
+}

@@ -1,0 +1,174 @@
+//! A blocking client. It keeps one connection alive and asks one thing at a time; every wait has
+//! a deadline.
+
+use crate::api::{
+    ANSWER_LEN_MAX, ASSERTION_PATH, AdoptRequest, AssertionRequest, AssertionResponse, KEYS_PATH,
+    KeyStatus, Keys, Problem, STATUS_PATH, Status, TARGETS_PATH, Targets, WHOAMI_PATH, Whoami,
+};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio::runtime::{self, Runtime};
+
+/// How long one answer may take: the daemon's own request deadline is 5 s.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What went wrong, by what a caller can do about it.
+#[derive(Debug)]
+pub enum Error {
+    /// Nobody listens, or the answer broke off. May be tried again.
+    Unreachable {
+        /// The socket.
+        socket: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The daemon refused, and says why.
+    Refused {
+        /// Its words.
+        problem: Problem,
+        /// Seconds to wait before asking again, where asking again makes sense.
+        retry_after_s: Option<u64>,
+    },
+    /// The answer is not one of this protocol.
+    Garbled(String),
+}
+
+/// A connection to assertd.
+pub struct Client {
+    runtime: Runtime,
+    sender: SendRequest<Full<Bytes>>,
+    socket: PathBuf,
+}
+
+impl Client {
+    /// Connects to `socket`, usually [`crate::SOCKET`].
+    pub fn connect(socket: &Path) -> Result<Client, Error> {
+        let unreachable = |reason: String| Error::Unreachable { socket: socket.to_owned(), reason };
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| unreachable(error.to_string()))?;
+        let sender = runtime.block_on(async {
+            let stream =
+                UnixStream::connect(socket).await.map_err(|error| unreachable(error.to_string()))?;
+            let (sender, connection) = http1::handshake(TokioIo::new(stream))
+                .await
+                .map_err(|error| unreachable(error.to_string()))?;
+            tokio::spawn(connection);
+            Ok(sender)
+        })?;
+        Ok(Client { runtime, sender, socket: socket.to_owned() })
+    }
+
+    /// Asks for an assertion for a target.
+    pub fn assertion(
+        &mut self,
+        target: &str,
+        lifetime: Option<u32>,
+    ) -> Result<AssertionResponse, Error> {
+        let request = AssertionRequest { target: target.to_owned(), lifetime };
+        self.ask(Method::POST, ASSERTION_PATH, Some(&request))
+    }
+
+    /// Asks what the kernel says about this process.
+    pub fn whoami(&mut self) -> Result<Whoami, Error> {
+        self.ask(Method::GET, WHOAMI_PATH, None::<&()>)
+    }
+
+    /// Asks for this process's targets.
+    pub fn targets(&mut self) -> Result<Targets, Error> {
+        self.ask(Method::GET, TARGETS_PATH, None::<&()>)
+    }
+
+    /// Administrators: the daemon at a glance.
+    pub fn status(&mut self) -> Result<Status, Error> {
+        self.ask(Method::GET, STATUS_PATH, None::<&()>)
+    }
+
+    /// Administrators: all keys.
+    pub fn keys(&mut self) -> Result<Keys, Error> {
+        self.ask(Method::GET, KEYS_PATH, None::<&()>)
+    }
+
+    /// Administrators: tells the daemon that a keystore has made a key.
+    pub fn adopt(&mut self, request: &AdoptRequest) -> Result<KeyStatus, Error> {
+        self.ask(Method::POST, KEYS_PATH, Some(request))
+    }
+
+    fn ask<A: DeserializeOwned>(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<A, Error> {
+        let body = match body {
+            Some(body) => serde_json::to_vec(body).map_err(|e| Error::Garbled(e.to_string()))?,
+            None => Vec::new(),
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "assertd")
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| Error::Garbled(error.to_string()))?;
+        let (sender, socket) = (&mut self.sender, &self.socket);
+        self.runtime.block_on(async {
+            let answer = tokio::time::timeout(DEADLINE, exchange(sender, request)).await;
+            let lost = |reason: String| Error::Unreachable { socket: socket.clone(), reason };
+            let (status, retry_after_s, bytes) = answer
+                .map_err(|_| lost(format!("no answer within {} s", DEADLINE.as_secs())))?
+                .map_err(lost)?;
+            if status == StatusCode::OK {
+                return serde_json::from_slice(&bytes).map_err(|e| Error::Garbled(e.to_string()));
+            }
+            let problem = serde_json::from_slice(&bytes)
+                .map_err(|e| Error::Garbled(format!("status {status} with {e}")))?;
+            Err(Error::Refused { problem, retry_after_s })
+        })
+    }
+}
+
+async fn exchange(
+    sender: &mut SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> Result<(StatusCode, Option<u64>, Bytes), String> {
+    sender.ready().await.map_err(|error| error.to_string())?;
+    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let status = answer.status();
+    let retry_after_s =
+        answer.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok());
+    let body = Limited::new(answer.into_body(), ANSWER_LEN_MAX);
+    let bytes = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+    Ok((status, retry_after_s, bytes))
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Unreachable { socket, reason } => {
+                write!(f, "{}: {reason}; is assertd running?", socket.display())
+            }
+            Error::Refused { problem, retry_after_s } => {
+                write!(f, "{} ({}); {}", problem.title, problem.id, problem.detail)?;
+                match retry_after_s {
+                    Some(seconds) => write!(f, "; try again in {seconds} s"),
+                    None => Ok(()),
+                }
+            }
+            Error::Garbled(what) => {
+                write!(f, "the answer is not one of assertd's ({what}); do both have one version?")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
