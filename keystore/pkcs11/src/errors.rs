@@ -1,0 +1,239 @@
+//! What a module's return value means for us. The match over CKR_* is exhaustive on purpose: a
+//! new one must be thought about. Nothing here decides to retry.
+
+use cryptoki::error::{Error as Pkcs11Error, RvError};
+use keystore::{Error, Kind};
+
+/// An error of the binding as one of ours: who (`place`), doing what, what came back, what helps.
+pub fn explain(place: &str, doing: &str, error: &Pkcs11Error) -> Error {
+    let (kind, answer) = match error {
+        Pkcs11Error::Pkcs11(rv, function) => (
+            kind_of(rv),
+            format!("C_{function:?} answered {}", name_of(rv)),
+        ),
+        other => (
+            Kind::Internal,
+            format!("the module's answer cannot be used ({other})"),
+        ),
+    };
+    let remedy = match error {
+        Pkcs11Error::Pkcs11(rv, _) => remedy_of(rv),
+        _ => "check the module's version",
+    };
+    Error::new(kind, format!("{place}: {doing}: {answer}; {remedy}"))
+}
+
+/// Whether an error is about this session or handle, so that a fresh session may do better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The session or a handle in it has died.
+    Session,
+    /// Token, key or request; another session would fail as well.
+    Other,
+}
+
+/// Whom to blame for a failed call.
+pub fn blame(error: &Pkcs11Error) -> Blame {
+    match error {
+        Pkcs11Error::Pkcs11(
+            RvError::SessionHandleInvalid
+            | RvError::SessionClosed
+            | RvError::ObjectHandleInvalid
+            | RvError::KeyHandleInvalid
+            | RvError::OperationActive
+            | RvError::OperationNotInitialized,
+            _,
+        ) => Blame::Session,
+        _ => Blame::Other,
+    }
+}
+
+/// What can be done about a return value.
+pub fn kind_of(rv: &RvError) -> Kind {
+    use RvError::*;
+    match rv {
+        // The token, its driver or our login is not there now.
+        HostMemory
+        | SlotIdInvalid
+        | GeneralError
+        | FunctionFailed
+        | DeviceError
+        | DeviceMemory
+        | DeviceRemoved
+        | Cancel
+        | FunctionCanceled
+        | KeyHandleInvalid
+        | ObjectHandleInvalid
+        | OperationActive
+        | OperationNotInitialized
+        | SessionClosed
+        | SessionCount
+        | SessionHandleInvalid
+        | SessionExists
+        | SessionReadOnlyExists
+        | SessionReadWriteSoExists
+        | TokenNotPresent
+        | TokenNotRecognized
+        | UserNotLoggedIn
+        | UserAnotherAlreadyLoggedIn
+        | UserTooManyTypes
+        | CryptokiNotInitialized
+        | MutexBad
+        | MutexNotLocked
+        | ExceededMaxIterations
+        | FipsSelfTestFailed
+        | LibraryLoadFailed
+        | NoEvent => Kind::Unavailable,
+
+        // An operator acts.
+        PinLocked | PinExpired | UserPinNotInitialized | NewPinMode | NextOtp => Kind::Locked,
+        PinIncorrect | PinInvalid | PinLenRange | PinTooWeak => Kind::BadPin,
+
+        // The object is not what it should be.
+        KeyFunctionNotPermitted
+        | KeyTypeInconsistent
+        | KeyChanged
+        | PublicKeyInvalid
+        | SignatureInvalid
+        | SignatureLenRange => Kind::Mismatch,
+
+        // The token cannot or will not do this.
+        FunctionNotSupported
+        | CurveNotSupported
+        | MechanismInvalid
+        | MechanismParamInvalid
+        | KeySizeRange
+        | DomainParamsInvalid
+        | FunctionNotParallel
+        | SessionParallelNotSupported
+        | SessionReadOnly
+        | TokenWriteProtected
+        | CantLock
+        | NeedToCreateThreads
+        | ActionProhibited
+        | FunctionRejected
+        | RandomSeedNotSupported
+        | RandomNoRng
+        | AttributeTypeInvalid
+        | AttributeValueInvalid
+        | AttributeReadOnly
+        | TemplateInconsistent
+        | TemplateIncomplete => Kind::Unsupported,
+
+        // We asked wrongly, or the module answers what it may not answer to such a call.
+        ArgumentsBad
+        | AttributeSensitive
+        | DataInvalid
+        | DataLenRange
+        | EncryptedDataInvalid
+        | EncryptedDataLenRange
+        | KeyNotNeeded
+        | KeyNeeded
+        | KeyIndigestible
+        | KeyNotWrappable
+        | KeyUnextractable
+        | UnwrappingKeyHandleInvalid
+        | UnwrappingKeySizeRange
+        | UnwrappingKeyTypeInconsistent
+        | UserAlreadyLoggedIn
+        | UserTypeInvalid
+        | WrappedKeyInvalid
+        | WrappedKeyLenRange
+        | WrappingKeyHandleInvalid
+        | WrappingKeySizeRange
+        | WrappingKeyTypeInconsistent
+        | BufferTooSmall
+        | SavedStateInvalid
+        | InformationSensitive
+        | StateUnsaveable
+        | CryptokiAlreadyInitialized
+        | VendorDefined(_)
+        | UnknownErrorCode(_) => Kind::Internal,
+    }
+}
+
+/// What a person does about a return value.
+fn remedy_of(rv: &RvError) -> &'static str {
+    use RvError::*;
+    match rv {
+        PinLocked => "unlock the user PIN with the SO PIN, then restart the keystore",
+        PinExpired | NewPinMode | NextOtp => "set a new user PIN, then restart the keystore",
+        UserPinNotInitialized => "set the user PIN with the SO PIN, then restart the keystore",
+        PinIncorrect | PinInvalid | PinLenRange | PinTooWeak => {
+            "it will not be tried again by itself; correct the PIN, then restart the keystore"
+        }
+        TokenNotPresent | DeviceRemoved | TokenNotRecognized | SlotIdInvalid => {
+            "put the token back"
+        }
+        UserNotLoggedIn | CryptokiNotInitialized => "the login is lost; restart the keystore",
+        SessionCount => "close other programs that use the token, or lower `signers`",
+        HostMemory => "give the keystore more memory",
+        DeviceMemory => "the token is full; destroy objects that are no longer needed",
+        TokenWriteProtected | SessionReadOnly => "the token is write-protected",
+        ObjectHandleInvalid | KeyHandleInvalid => "check that the key is still in the token",
+        KeyFunctionNotPermitted => "the key may not sign any more; check who changed it",
+        MechanismInvalid | CurveNotSupported | KeySizeRange | DomainParamsInvalid => {
+            "choose an algorithm that the token has"
+        }
+        _ => "check the token and the log of its vendor's module",
+    }
+}
+
+/// The name people find in the standard: `DeviceError` → `CKR_DEVICE_ERROR`.
+fn name_of(rv: &RvError) -> String {
+    if let RvError::VendorDefined(code) | RvError::UnknownErrorCode(code) = rv {
+        return format!("CKR 0x{code:x}");
+    }
+    let mut name = String::from("CKR");
+    for letter in format!("{rv:?}").chars() {
+        if letter.is_ascii_uppercase() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cryptoki::context::Function;
+
+    #[test]
+    fn a_return_value_is_shown_by_the_name_in_the_standard() {
+        assert_eq!(name_of(&RvError::DeviceError), "CKR_DEVICE_ERROR");
+        assert_eq!(
+            name_of(&RvError::VendorDefined(0x8000_0001)),
+            "CKR 0x80000001"
+        );
+    }
+
+    #[test]
+    fn a_pin_error_is_never_one_that_may_be_retried() {
+        for rv in [
+            RvError::PinIncorrect,
+            RvError::PinInvalid,
+            RvError::PinLenRange,
+            RvError::PinExpired,
+            RvError::PinLocked,
+            RvError::UserPinNotInitialized,
+        ] {
+            assert_ne!(kind_of(&rv), Kind::Unavailable, "{rv:?}");
+            assert_eq!(
+                blame(&Pkcs11Error::Pkcs11(rv, Function::Login)),
+                Blame::Other
+            );
+        }
+    }
+
+    #[test]
+    fn a_message_names_the_token_the_call_and_the_remedy() {
+        let error = Pkcs11Error::Pkcs11(RvError::DeviceRemoved, Function::SignInit);
+        let shown = explain("token \"edge\" (slot 3)", "signing", &error).to_string();
+        assert_eq!(
+            shown,
+            "token \"edge\" (slot 3): signing: C_SignInit answered CKR_DEVICE_REMOVED; \
+             put the token back"
+        );
+    }
+}

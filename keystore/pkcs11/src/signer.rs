@@ -1,0 +1,276 @@
+//! The sessions that sign. Each is used by one caller at a time and knows the handles it found
+//! itself: PKCS#11 v3.1 §3.4 promises a handle's meaning only to a session that can use it, for
+//! as long as that session lives, so handles are not shared between sessions although most
+//! modules would allow it. The search happens once per key and session.
+//!
+//! After any failed signature the session is closed: the module may have left its operation open
+//! (CKR_OPERATION_ACTIVE for ever after). The generation then moves on, and every session forgets
+//! its handles, for a handle that was given away anew may be another key (pkcs11-provider 494).
+
+use crate::errors::{Blame, explain};
+use crate::mechanism::Scheme;
+use crate::object::{Failure, View};
+use crate::token::{Access, Token};
+use cryptoki::object::ObjectHandle;
+use cryptoki::session::Session;
+use keystore::backend::ObjectId;
+use keystore::{Alg, Error, Kind, PublicKey};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long a caller waits for a free session. The broker gives up on a mint before this; the
+/// bound is for whoever gives up later than it should.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Sessions we hold that do not sign: the login, and one that looks, makes or destroys.
+const OTHER_SESSIONS: u64 = 2;
+
+/// All signing sessions of a token.
+pub struct Signers {
+    count: usize,
+    /// Free places; a place without a session opens one when it is taken.
+    free: Mutex<Vec<Option<Signer>>>,
+    freed: Condvar,
+    generation: AtomicU64,
+}
+
+struct Signer {
+    session: Session,
+    generation: u64,
+    keys: HashMap<ObjectId, FoundKey>,
+}
+
+struct FoundKey {
+    handle: ObjectHandle,
+    public_key: PublicKey,
+}
+
+/// What is to be signed, by which key.
+pub struct Order<'a> {
+    /// CKA_ID of the key.
+    pub object: ObjectId,
+    /// The public key it must have.
+    pub public_key: &'a PublicKey,
+    /// The algorithm, for the length of the result.
+    pub alg: Alg,
+    /// How.
+    pub scheme: Scheme,
+    /// The whole message.
+    pub message: &'a [u8],
+}
+
+impl Signers {
+    /// Opens as many sessions as wanted, or as the token allows besides our other two.
+    ///
+    /// # Errors
+    /// `Unavailable` if not even one can be opened.
+    pub fn open(token: &Token, wanted: usize) -> Result<Signers, Error> {
+        let allowed = allowed(wanted, token.sessions_max);
+        let mut free = Vec::with_capacity(allowed);
+        for _ in 0..allowed {
+            match Signer::open(token, 0) {
+                Ok(signer) => free.push(Some(signer)),
+                Err(error) if free.is_empty() => return Err(error),
+                Err(_) => break, // others use the token too; fewer signers are fewer signers
+            }
+        }
+        Ok(Signers {
+            count: free.len(),
+            free: Mutex::new(free),
+            freed: Condvar::new(),
+            generation: AtomicU64::new(0),
+        })
+    }
+
+    /// How many signatures can be made at a time.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Makes every session forget its handles before its next signature.
+    pub fn forget_handles(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Signs in the first free session. If that session turns out to be dead, once more in a new
+    /// one; any other failure is final.
+    pub fn sign(&self, token: &Token, order: &Order<'_>) -> Result<Vec<u8>, Error> {
+        let mut place = self.take(token)?;
+        let first = self.attempt(token, order, &mut place);
+        let verdict = match first {
+            Err(Failure {
+                blame: Blame::Session,
+                ..
+            }) => self.attempt(token, order, &mut place),
+            other => other,
+        };
+        self.put_back(place);
+        verdict.map_err(Error::from)
+    }
+
+    /// One try in the session of `place`, which is empty afterwards if the session is not to be
+    /// used again.
+    fn attempt(
+        &self,
+        token: &Token,
+        order: &Order<'_>,
+        place: &mut Option<Signer>,
+    ) -> Result<Vec<u8>, Failure> {
+        let generation = self.generation.load(Ordering::Relaxed);
+        let mut signer = match place.take() {
+            Some(signer) => signer,
+            None => Signer::open(token, generation)?,
+        };
+        if signer.generation != generation {
+            signer.keys.clear();
+            signer.generation = generation;
+        }
+        let verdict = signer.sign(token, order);
+        match &verdict {
+            Ok(_) => *place = Some(signer),
+            // Nothing was begun: the key is not there or not the one, and the session is sound.
+            Err(failure) if matches!(failure.error.kind(), Kind::NotFound | Kind::Mismatch) => {
+                *place = Some(signer);
+            }
+            Err(_) => {
+                drop(signer);
+                self.forget_handles();
+            }
+        }
+        verdict
+    }
+
+    fn take(&self, token: &Token) -> Result<Option<Signer>, Error> {
+        let (mut free, timeout) = self
+            .freed
+            .wait_timeout_while(self.lock(), WAIT_MAX, |free| free.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        match free.pop() {
+            Some(place) => Ok(place),
+            None => {
+                debug_assert!(timeout.timed_out());
+                let text = format!(
+                    "{}: all {} signing sessions were busy for {} s; the token is too slow for \
+                     what is asked of it",
+                    token.place,
+                    self.count,
+                    WAIT_MAX.as_secs()
+                );
+                Err(Error::new(Kind::Unavailable, text))
+            }
+        }
+    }
+
+    fn put_back(&self, place: Option<Signer>) {
+        self.lock().push(place);
+        self.freed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<Signer>>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Signer {
+    fn open(token: &Token, generation: u64) -> Result<Signer, Error> {
+        let session = token.open_session(Access::ReadOnly)?;
+        Ok(Signer {
+            session,
+            generation,
+            keys: HashMap::new(),
+        })
+    }
+
+    fn sign(&mut self, token: &Token, order: &Order<'_>) -> Result<Vec<u8>, Failure> {
+        let handle = self.handle(token, order.object, order.public_key)?;
+        let mechanism = order.scheme.mechanism();
+        let input = order.scheme.input(order.message);
+        let signature = self
+            .session
+            .sign(&mechanism, handle, &input)
+            .map_err(|error| {
+                let doing = format!("signing with object {}", order.object);
+                Failure {
+                    blame: crate::errors::blame(&error),
+                    error: explain(&token.place, &doing, &error),
+                }
+            })?;
+        let expected = signature_len(order);
+        if signature.len() != expected {
+            let text = format!(
+                "{}: a signature for {} has {} bytes, not {expected}; the module is broken and \
+                 the signature was thrown away",
+                token.place,
+                order.alg,
+                signature.len()
+            );
+            return Err(Error::new(Kind::Internal, text).into());
+        }
+        Ok(signature)
+    }
+
+    /// The handle of a key whose public key is the expected one.
+    fn handle(
+        &mut self,
+        token: &Token,
+        object: ObjectId,
+        expected: &PublicKey,
+    ) -> Result<ObjectHandle, Failure> {
+        let view = View {
+            session: &self.session,
+            token,
+        };
+        let found = match self.keys.get(&object) {
+            Some(found) => found,
+            None => {
+                let handle = view.private_key(object)?;
+                let public_key = view.public_key(object, Some(handle))?;
+                self.keys
+                    .entry(object)
+                    .or_insert(FoundKey { handle, public_key })
+            }
+        };
+        if found.public_key != *expected {
+            let text = format!(
+                "object {object} has another public key (kid {}) than was recorded (kid {}); it \
+                 is not used; find out who put it there",
+                found.public_key.kid(),
+                expected.kid()
+            );
+            return Err(view.error(Kind::Mismatch, text));
+        }
+        Ok(found.handle)
+    }
+}
+
+/// Bytes of a right signature: RSA's are as long as the modulus (RFC 8017 §8.1.1).
+fn signature_len(order: &Order<'_>) -> usize {
+    match (order.alg.signature_len(), order.public_key) {
+        (Some(len), _) => len,
+        (None, PublicKey::Rsa { n, .. }) => n.len(),
+        (None, _) => 0,
+    }
+}
+
+fn allowed(wanted: usize, sessions_max: Option<u64>) -> usize {
+    let room = sessions_max.map_or(u64::MAX, |most| most.saturating_sub(OTHER_SESSIONS));
+    wanted
+        .min(usize::try_from(room).unwrap_or(usize::MAX))
+        .max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_has_room_for_our_other_sessions() {
+        assert_eq!(allowed(2, None), 2);
+        assert_eq!(allowed(16, Some(16)), 14);
+        assert_eq!(allowed(4, Some(3)), 1);
+        assert_eq!(allowed(4, Some(1)), 1);
+        assert_eq!(allowed(0, None), 1);
+    }
+}

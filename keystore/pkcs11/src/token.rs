@@ -1,0 +1,339 @@
+//! Which token, and the one login. Slots move between starts, so a token is chosen by label and
+//! serial number; two that fit are an error, never a guess. The PIN goes in once: a wrong one is
+//! not tried again, and at the last try it is not tried at all (P9).
+
+use crate::errors::explain;
+use crate::module::Module;
+use cryptoki::context::Pkcs11;
+use cryptoki::error::{Error as Pkcs11Error, RvError};
+use cryptoki::mechanism::MechanismType;
+use cryptoki::session::{Session, UserType};
+use cryptoki::slot::{Limit, Slot, TokenInfo};
+use cryptoki::types::RawAuthPin;
+use keystore::{Error, Kind};
+use zeroize::Zeroizing;
+
+/// A chosen token.
+pub struct Token {
+    /// The module it is reached through.
+    pub context: Pkcs11,
+    /// Its slot, for as long as the module stays initialised.
+    pub slot: Slot,
+    /// How messages name it: `token "edge" (slot 3)`.
+    pub place: String,
+    /// For status: label, serial, model, module.
+    pub description: String,
+    /// Its mechanisms, as listed.
+    pub mechanisms: Vec<MechanismType>,
+    /// Most sessions it allows, if it says.
+    pub sessions_max: Option<u64>,
+    /// Whether private objects need our login.
+    pub login: LoginNeed,
+    pin_state: PinState,
+}
+
+/// CKF_LOGIN_REQUIRED.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginNeed {
+    /// Set: without a login the token shows no private object.
+    Needed,
+    /// Clear: there is nothing to log in to.
+    NotNeeded,
+}
+
+/// What the token says about its user PIN, before we touch it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PinState {
+    Ready,
+    NotInitialized,
+    FinalTry,
+    Locked,
+}
+
+impl Token {
+    /// Finds the one token with this label and serial number; either may be left out.
+    ///
+    /// # Errors
+    /// `Unavailable` if there is none, naming those there are; `Mismatch` if there are two.
+    pub fn choose(
+        module: &Module,
+        label: Option<&str>,
+        serial: Option<&str>,
+    ) -> Result<Token, Error> {
+        let context = module.context.clone();
+        let at = format!("module {}", module.path.display());
+        let slots = context
+            .get_slots_with_token()
+            .map_err(|error| explain(&at, "listing its slots", &error))?;
+        let mut found = Vec::new();
+        let mut unreadable = 0;
+        for slot in slots {
+            match context.get_token_info(slot) {
+                Ok(info) if info.token_initialized() => found.push((slot, info)),
+                Ok(_) => {}
+                Err(_) => unreadable += 1, // one slot's broken answer is not the others' fault
+            }
+        }
+        let names: Vec<Name<'_>> = found
+            .iter()
+            .map(|(_, info)| Name {
+                label: info.label(),
+                serial: info.serial_number(),
+            })
+            .collect();
+        let index = select(&names, label, serial, unreadable)
+            .map_err(|error| Error::new(error.kind(), format!("{at}: {error}")))?;
+        let (slot, info) = &found[index];
+        let place = format!("token \"{}\" (slot {})", printable(info.label()), slot.id());
+        let mechanisms = context
+            .get_mechanism_list(*slot)
+            .map_err(|error| explain(&place, "listing its mechanisms", &error))?;
+        Ok(Token {
+            description: format!(
+                "token \"{}\" (serial {}, {}) through {}",
+                printable(info.label()),
+                printable(info.serial_number()),
+                printable(info.model()),
+                module.path.display()
+            ),
+            mechanisms,
+            sessions_max: match info.max_session_count() {
+                Limit::Max(most) => Some(most),
+                Limit::Unavailable | Limit::Infinite => None,
+            },
+            login: match info.login_required() {
+                true => LoginNeed::Needed,
+                false => LoginNeed::NotNeeded,
+            },
+            pin_state: pin_state(info),
+            slot: *slot,
+            place,
+            context,
+        })
+    }
+
+    /// Logs in and returns the session that holds the login; it does nothing else for life,
+    /// because closing the last session logs out. The PIN is wiped when this returns.
+    ///
+    /// # Errors
+    /// `Locked` or `BadPin`; neither may lead to another call by itself.
+    pub fn log_in(&self, pin: Zeroizing<Vec<u8>>) -> Result<Session, Error> {
+        let place = &self.place;
+        if self.login == LoginNeed::Needed {
+            may_try(place, self.pin_state)?;
+        }
+        let session = self.open_session(Access::ReadOnly)?;
+        if self.login == LoginNeed::NotNeeded {
+            return Ok(session);
+        }
+        let mut pin = pin;
+        let pin = RawAuthPin::new(Box::new(std::mem::take(&mut *pin))); // wipes itself
+        match session.login_with_raw(UserType::User, &pin) {
+            // Login belongs to the process and the token; that it is there is what we want.
+            Ok(()) | Err(Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(session),
+            Err(error) => Err(explain(place, "logging in with the user PIN", &error)),
+        }
+    }
+
+    /// A new session. It shares the login of the others.
+    pub fn open_session(&self, access: Access) -> Result<Session, Error> {
+        let opened = match access {
+            Access::ReadOnly => self.context.open_ro_session(self.slot),
+            Access::ReadWrite => self.context.open_rw_session(self.slot),
+        };
+        opened.map_err(|error| explain(&self.place, "opening a session", &error))
+    }
+}
+
+/// What a session may do with the token's objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Look and sign.
+    ReadOnly,
+    /// Make and destroy as well.
+    ReadWrite,
+}
+
+fn pin_state(info: &TokenInfo) -> PinState {
+    if info.user_pin_locked() {
+        PinState::Locked
+    } else if info.user_pin_final_try() {
+        PinState::FinalTry
+    } else if !info.user_pin_initialized() {
+        PinState::NotInitialized
+    } else {
+        PinState::Ready
+    }
+}
+
+fn may_try(place: &str, state: PinState) -> Result<(), Error> {
+    let refuse = |text: &str| Err(Error::new(Kind::Locked, format!("{place}: {text}")));
+    match state {
+        PinState::Ready => Ok(()),
+        PinState::Locked => refuse(
+            "the user PIN is locked and was not tried; unlock it with the SO PIN, then restart \
+             the keystore",
+        ),
+        PinState::FinalTry => refuse(
+            "the user PIN has one try left, which is not spent here; log in once by the vendor's \
+             tool with the right PIN, correct the keystore's, then restart it",
+        ),
+        PinState::NotInitialized => {
+            refuse("the user PIN was never set; set it with the SO PIN, then restart the keystore")
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Name<'a> {
+    label: &'a str,
+    serial: &'a str,
+}
+
+impl std::fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "\"{}\" (serial {})",
+            printable(self.label),
+            printable(self.serial)
+        )
+    }
+}
+
+/// The index of the one that fits.
+fn select(
+    names: &[Name<'_>],
+    label: Option<&str>,
+    serial: Option<&str>,
+    unreadable: usize,
+) -> Result<usize, Error> {
+    let wanted = match (label, serial) {
+        (Some(label), Some(serial)) => format!("label \"{label}\" and serial {serial}"),
+        (Some(label), None) => format!("label \"{label}\""),
+        (None, Some(serial)) => format!("serial {serial}"),
+        (None, None) => {
+            let text = "say which token by `label`, `serial` or both";
+            return Err(Error::new(Kind::Refused, text));
+        }
+    };
+    let fits = |name: &Name<'_>| {
+        label.is_none_or(|label| label == name.label)
+            && serial.is_none_or(|serial| serial == name.serial)
+    };
+    let fitting: Vec<usize> = (0..names.len())
+        .filter(|index| fits(&names[*index]))
+        .collect();
+    let list = |indices: &[usize]| {
+        let list: Vec<String> = indices
+            .iter()
+            .map(|index| names[*index].to_string())
+            .collect();
+        list.join(", ")
+    };
+    match fitting[..] {
+        [index] => Ok(index),
+        [] => {
+            let all: Vec<usize> = (0..names.len()).collect();
+            let there = if all.is_empty() {
+                "none".to_owned()
+            } else {
+                list(&all)
+            };
+            let broken = match unreadable {
+                0 => String::new(),
+                n => format!(", and {n} that cannot be read"),
+            };
+            let text = format!("no token has {wanted}; there are: {there}{broken}");
+            Err(Error::new(Kind::Unavailable, text))
+        }
+        _ => {
+            let text = format!(
+                "{} tokens have {wanted}: {}; give the serial of the right one",
+                fitting.len(),
+                list(&fitting)
+            );
+            Err(Error::new(Kind::Mismatch, text))
+        }
+    }
+}
+
+/// Text from a token in a message: no control characters.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            if c.is_control() {
+                c.escape_default().collect()
+            } else {
+                vec![c]
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: [Name<'static>; 3] = [
+        Name {
+            label: "edge",
+            serial: "1",
+        },
+        Name {
+            label: "edge",
+            serial: "2",
+        },
+        Name {
+            label: "lab",
+            serial: "1",
+        },
+    ];
+
+    #[test]
+    fn a_token_is_chosen_by_label_and_serial() {
+        assert_eq!(select(&NAMES, Some("lab"), None, 0).unwrap(), 2);
+        assert_eq!(select(&NAMES, None, Some("2"), 0).unwrap(), 1);
+        assert_eq!(select(&NAMES, Some("edge"), Some("1"), 0).unwrap(), 0);
+    }
+
+    #[test]
+    fn two_tokens_that_fit_are_an_error_that_names_their_serials() {
+        let error = select(&NAMES, Some("edge"), None, 0).unwrap_err();
+        assert_eq!(error.kind(), Kind::Mismatch);
+        assert!(error.to_string().contains("serial 1"), "{error}");
+        assert!(error.to_string().contains("serial 2"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_token_may_come_later_and_the_others_are_named() {
+        let error = select(&NAMES, Some("bank"), None, 1).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable);
+        assert_eq!(
+            error.to_string(),
+            "no token has label \"bank\"; there are: \"edge\" (serial 1), \"edge\" (serial 2), \
+             \"lab\" (serial 1), and 1 that cannot be read"
+        );
+        assert_eq!(
+            select(&NAMES, None, None, 0).unwrap_err().kind(),
+            Kind::Refused
+        );
+    }
+
+    #[test]
+    fn a_pin_at_its_last_try_is_not_tried() {
+        assert!(may_try("token", PinState::Ready).is_ok());
+        for state in [
+            PinState::FinalTry,
+            PinState::Locked,
+            PinState::NotInitialized,
+        ] {
+            assert_eq!(may_try("token", state).unwrap_err().kind(), Kind::Locked);
+        }
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_a_message() {
+        assert_eq!(printable("ed\u{1b}ge\n"), "ed\\u{1b}ge\\n");
+    }
+}
