@@ -1,13 +1,15 @@
-//! Which denials are recorded one by one and which are only counted. Pure: no clock, no file; the caller says
-//! what time it is and how much may be written.
+//! Which denials are recorded one by one and which are only counted. Pure: no clock, no file; the
+//! caller says what time it is and how much may be written.
 //!
-//! The first denial per (uid, target, reason) in a window is recorded, the others are counted and leave as one
-//! `denials` record when the window ends. Tables are bounded; what overflows is added up per uid, then over all.
-//! No count is ever lost: what cannot be written in this window stays for the next one.
+//! The first denial per (uid, target, reason) in a window is recorded, the others are counted and
+//! leave as one `denials` record when the window ends. Tables are bounded; what overflows is added
+//! up per uid, then over all. No count is ever lost: what cannot be written in this window stays
+//! for the next one.
 
 use std::collections::HashMap;
 
-use super::record::{DENIED_BYTES_MAX, LongText};
+use super::record::DENIED_BYTES_MAX;
+use super::text::LongText;
 
 /// How long equal denials are one record: an administrator reads minutes, not milliseconds.
 pub const WINDOW_MS: u64 = 60_000;
@@ -17,7 +19,8 @@ pub const KEYS_MAX: usize = 1_024;
 pub const KEYS_PER_UID_MAX: usize = 16;
 /// Uids whose overflow is added up apart; beyond, all share one sum.
 pub const UIDS_MAX: usize = 256;
-/// Bytes of denial records in one window: 160 ordinary records, and 90 MiB in a day of unbroken flood.
+/// Bytes of denial records in one window: 160 ordinary records, and 90 MiB in a day of unbroken
+/// flood.
 pub const WINDOW_BYTES_MAX: u64 = 64 * 1024;
 /// Of them for the sums of the window before, so that the first denials of this one are seen too.
 const SUMS_BYTES_MAX: u64 = WINDOW_BYTES_MAX / 2;
@@ -74,8 +77,8 @@ struct Tally {
 }
 
 impl Denials {
-    /// Takes note of a denial at `boot_ms`; `wall_ms` is what a count will show as first and last. `room` is how
-    /// many bytes the log can spare.
+    /// Takes note of a denial at `boot_ms`; `wall_ms` is what a count will show as first and last.
+    /// `room` is how many bytes the log can spare.
     pub fn note(&mut self, key: Key, boot_ms: u64, wall_ms: u64, room: u64) -> Noted {
         self.began_ms.get_or_insert(boot_ms);
         let may_record = room.min(WINDOW_BYTES_MAX - self.spent) >= DENIED_BYTES_MAX;
@@ -119,8 +122,9 @@ impl Denials {
             .is_some_and(|began| boot_ms.saturating_sub(began) >= WINDOW_MS)
     }
 
-    /// Ends the window: offers the sums, oldest first, to `write`, which answers the bytes it took for a sum or
-    /// `None` when it cannot. What is not written is kept and belongs to the window that begins at `boot_ms`.
+    /// Ends the window: offers the sums, oldest first, to `write`, which answers the bytes it took
+    /// for a sum or `None` when it cannot. What is not written is kept and belongs to the window
+    /// that begins at `boot_ms`.
     pub fn end_window(&mut self, boot_ms: u64, mut write: impl FnMut(&Sum) -> Option<u64>) {
         self.spent = 0;
         for sum in self.sums() {
@@ -222,7 +226,8 @@ mod tests {
     }
 
     proptest! {
-        /// recorded + summed + still counted = noted, whatever comes and however little can be written.
+        /// recorded + summed + still counted = noted, whatever comes and however little can be
+        /// written.
         #[test]
         fn no_denial_is_lost_and_the_tables_stay_bounded(
             steps in proptest::collection::vec(

@@ -1,5 +1,5 @@
-//! What can go wrong with the log as a whole, each with the file and the remedy. A refused decision is not
-//! an `Error` but an `Unavailable`: it passes by itself.
+//! What can go wrong with the log as a whole, each with the file and the remedy. A refused decision
+//! is not an `Error` but an `Unavailable`: it passes by itself.
 
 use std::fmt;
 use std::io;
@@ -115,7 +115,8 @@ pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Err
     }
 }
 
-/// No decision can be recorded now, so none may be granted. It passes by itself; nobody has to restart assertd.
+/// No decision can be recorded now, so none may be granted. It passes by itself; nobody has to
+/// restart assertd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unavailable {
     pub reason: String,

@@ -1,19 +1,25 @@
-//! The audit log: which decisions were made, in a chain of records that cannot be changed unnoticed.
+//! The audit log: which decisions were made, in a chain of records that cannot be changed
+//! unnoticed.
 //!
-//! It owns the files in the audit directory and the two threads that touch them. It promises that a decision is
-//! accepted only when there is room for it *and* for its outcome, that `Durable` resolves only after a flush
-//! that covers the record, and that nothing accepted is forgotten while the process lives. It must never make a
-//! caller wait for a disk, never acknowledge by guess, and never write over a record.
+//! It owns the files in the audit directory and the two threads that touch them. It promises that a
+//! decision is accepted only when there is room for it *and* for its outcome, that `Durable`
+//! resolves only after a flush that covers the record, and that nothing accepted is forgotten while
+//! the process lives. It must never make a caller wait for a disk, never acknowledge by guess, and
+//! never write over a record.
 //!
-//! Roads: `decision` → `Durable` (await it before releasing anything) → `Durable::outcome`; `denied`; `key` and
-//! `configured`. `chain` reads and verifies, also without a running assertd.
+//! Roads: `decision` → `Durable` (await it before releasing anything) → `Durable::outcome`;
+//! `denied`; `key` and `configured`. `chain` reads and verifies, also without a running assertd.
 
 pub mod chain;
 pub mod denials;
 pub mod error;
 pub mod record;
+pub mod text;
 
+mod durable;
 mod preparer;
+mod recovery;
+mod scan;
 mod segment;
 mod shared;
 mod space;
@@ -21,14 +27,13 @@ mod space;
 mod tests;
 #[cfg(test)]
 mod tests_chain;
+#[cfg(test)]
+mod tests_disk;
 mod writer;
 
-use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -36,19 +41,17 @@ use nix::fcntl::Flock;
 use tokio::sync::oneshot;
 
 pub use chain::{Verdict, verify};
+pub use durable::Durable;
 pub use error::{Error, Lost, Unavailable};
 pub use record::{
-    Configured, Decision, Denied, KeyAction, KeyChange, LongText, Outcome, PeerProof, Record,
-    Sha256, ShortText, Stamp, Text,
+    Configured, Decision, Denied, KeyAction, KeyChange, Outcome, PeerProof, Record, Stamp,
 };
 pub use shared::{Fault, PENDING_MAX, QUEUE_RECORDS_MAX};
+pub use text::{LongText, Sha256, ShortText, Text};
 
-use chain::{Link, Listing, PREPARED, SEGMENT_BYTES_MAX};
+use chain::SEGMENT_BYTES_MAX;
 use denials::{Key, Noted};
-use record::{
-    Body, ENVELOPE_BYTES_MAX, LINE_BYTES_MAX, OUTCOME_BYTES_MAX, Opened, OutcomeRecord,
-    RepairCause, Repaired,
-};
+use record::{Body, ENVELOPE_BYTES_MAX, LINE_BYTES_MAX, OUTCOME_BYTES_MAX, Opened};
 use segment::{Disk, RealDisk, Segment};
 use shared::{Haste, Phase, Queued, Shared, State};
 use space::Room;
@@ -58,7 +61,8 @@ use writer::Writer;
 pub const SEGMENT_BYTES: u64 = 32 << 20;
 /// Below this a segment would hold too few of the longest records to promise anything.
 pub const SEGMENT_BYTES_MIN: u64 = 4 * LINE_BYTES_MAX;
-/// How long `open` waits for the first segment and the first record; zeroing 32 MiB takes well under a second.
+/// How long `open` waits for the first segment and the first record; zeroing 32 MiB takes well
+/// under a second.
 const OPEN_WAIT: Duration = Duration::from_secs(30);
 /// How long `close` waits for the disk, within a service manager's stop time.
 const CLOSE_WAIT: Duration = Duration::from_secs(20);
@@ -108,10 +112,11 @@ pub struct Health {
 }
 
 impl Audit {
-    /// Opens the log in `config.dir`: locks it, verifies its newest part, repairs what a crash tore, writes `opened`.
+    /// Opens the log in `config.dir`: locks it, verifies its newest part, repairs what a crash
+    /// tore, writes `opened`.
     ///
-    /// A full or failing disk is no error: `health` says so, decisions are refused, and service returns by itself.
-    /// Blocks; call it before the runtime is busy.
+    /// A full or failing disk is no error: `health` says so, decisions are refused, and service
+    /// returns by itself. Blocks; call it before the runtime is busy.
     pub fn open(
         config: AuditConfig,
         now: impl Fn() -> Stamp + Send + Sync + 'static,
@@ -128,7 +133,7 @@ impl Audit {
         segment::open_dir(&dir)?;
         // Held by the threads, so that it is free exactly when nothing touches the files any more.
         let lock = Arc::new(segment::lock(&dir)?);
-        let found = recover(&dir)?;
+        let found = recovery::recover(&dir)?;
         let shared = Arc::new(Shared::new(
             dir,
             config
@@ -167,8 +172,8 @@ impl Audit {
         })
     }
 
-    /// Accepts a decision, or refuses it at once and for a reason that passes. Only an accepted one may be minted
-    /// for, and only a durable one released.
+    /// Accepts a decision, or refuses it at once and for a reason that passes. Only an accepted one
+    /// may be minted for, and only a durable one released.
     pub fn decision(&self, decision: Decision) -> Result<Durable, Unavailable> {
         let id = decision.id.clone();
         let receiver = self.accept(&Body::Decision(decision), Outcomes::One)?;
@@ -195,8 +200,8 @@ impl Audit {
         decision.outcome(outcome);
     }
 
-    /// Records or counts a denial; never waits and never fails. `target` is `None` unless it is configured, since
-    /// otherwise the caller chose it; `reason` is one of our own words.
+    /// Records or counts a denial; never waits and never fails. `target` is `None` unless it is
+    /// configured, since otherwise the caller chose it; `reason` is one of our own words.
     pub fn denied(&self, denial: Denial<'_>) {
         let shared = &self.log.shared;
         let key = Key {
@@ -262,7 +267,8 @@ impl Audit {
         self.log.shared.progress.load(Ordering::Relaxed)
     }
 
-    /// Writes what is queued and `closed`, flushes, and ends the threads. Decisions are refused from here on. Blocks.
+    /// Writes what is queued and `closed`, flushes, and ends the threads. Decisions are refused
+    /// from here on. Blocks.
     pub fn close(&self) -> Result<(), Error> {
         let shared = &self.log.shared;
         let mut state = shared.lock();
@@ -385,62 +391,9 @@ pub struct Denial<'a> {
     pub reason: &'static str,
 }
 
-/// An accepted record: a future that resolves when it is durable, and for a decision the right to one outcome, whose
-/// room is kept until it is used. Await it by reference (`(&mut durable).await`), then say what became of it;
-/// dropping it without a word records the outcome `abandoned`. Cancel-safe.
-#[must_use = "nothing may be released before this resolves"]
-pub struct Durable {
-    receiver: oneshot::Receiver<()>,
-    settled: Option<Result<(), Lost>>,
-    id: Option<ShortText>,
-    shared: Arc<Shared>,
-}
-
-impl Durable {
-    /// Records what became of the decision, with the next group; never waits. Nothing for other records.
-    pub fn outcome(mut self, outcome: Outcome) {
-        self.say(Some(outcome));
-    }
-
-    fn say(&mut self, outcome: Option<Outcome>) {
-        let Some(id) = self.id.take() else { return };
-        let body = Body::Outcome(OutcomeRecord::new(id, outcome)).encode();
-        let mut state = self.shared.lock();
-        state.pending -= 1;
-        let stamp = self.shared.now();
-        let reserved = OUTCOME_BYTES_MAX;
-        state.push(Queued {
-            body,
-            stamp,
-            reserved,
-            haste: Haste::Soon,
-            durable: None,
-        });
-    }
-}
-
-impl Drop for Durable {
-    fn drop(&mut self) {
-        self.say(None);
-    }
-}
-
-impl Future for Durable {
-    type Output = Result<(), Lost>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
-        if let Some(settled) = self.settled {
-            return Poll::Ready(settled);
-        }
-        let Poll::Ready(told) = Pin::new(&mut self.receiver).poll(context) else {
-            return Poll::Pending;
-        };
-        Poll::Ready(*self.settled.insert(told.map_err(|_| Lost)))
-    }
-}
-
 impl Drop for Log {
-    /// Without `close` the threads write what is queued and end by themselves; nobody waits for them.
+    /// Without `close` the threads write what is queued and end by themselves; nobody waits for
+    /// them.
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         if state.phase == Phase::Serving {
@@ -501,113 +454,4 @@ fn spawn(
         .name(name.to_owned())
         .spawn(run)
         .map_err(error::io_error("start the audit threads for", dir))
-}
-
-/// What a start finds in the directory.
-struct Found {
-    link: Link,
-    current: Option<Segment>,
-    repaired: Option<Repaired>,
-    segments: u64,
-    disk_bytes: u64,
-}
-
-/// Verifies the two newest segments (the older one says what the newer must link to), names one that a crash left
-/// unnamed, and clears a torn tail.
-fn recover(dir: &Path) -> Result<Found, Error> {
-    let listing = Listing::read(dir)?;
-    let newest = &listing.segments[listing.segments.len().saturating_sub(2)..];
-    let verdict = chain::verify_segments(newest)?;
-    let (link, torn) = match verdict {
-        Verdict::Intact { next, .. } => (next, None),
-        Verdict::Torn {
-            next, at, bytes, ..
-        } => (next, Some((at, bytes))),
-        Verdict::Bad {
-            file: path,
-            line,
-            seq,
-            what,
-        } => {
-            return Err(Error::Tampered {
-                path,
-                line,
-                seq,
-                what,
-            });
-        }
-    };
-    let mut disk_bytes = 0;
-    for segment in &listing.segments {
-        let metadata = std::fs::metadata(&segment.path);
-        disk_bytes += metadata
-            .map_err(error::io_error("read", &segment.path))?
-            .len();
-    }
-    let segments = listing.segments.len() as u64;
-    let Some(last) = listing.segments.last() else {
-        return Ok(Found {
-            link,
-            current: None,
-            repaired: None,
-            segments,
-            disk_bytes,
-        });
-    };
-    let unnamed = last.path == dir.join(PREPARED);
-    let file = if unnamed {
-        PREPARED.to_owned()
-    } else {
-        chain::segment_name(last.first_seq)
-    };
-    let bytes = last.read()?;
-    let repaired = torn.map(|(at, torn)| Repaired {
-        file: file.as_str().into(),
-        at,
-        bytes: torn,
-        sha256: Some(Sha256::of(&bytes[at as usize..(at + torn) as usize])),
-        cause: RepairCause::TornTail,
-    });
-    let end = torn.map_or(chain::content_end(&bytes) as u64, |(at, _)| at);
-    if unnamed && end == 0 {
-        // Its first group never was durable. The preparer makes a new one; the log ends in the segment before.
-        let current = match listing.segments.iter().rev().nth(1) {
-            Some(before) => {
-                let end = chain::content_end(&before.read()?) as u64;
-                Some(Segment::reopen(&before.path, end)?)
-            }
-            None => None,
-        };
-        segment::discard_prepared(dir)?;
-        return Ok(Found {
-            link,
-            current,
-            repaired,
-            segments: segments - 1,
-            disk_bytes,
-        });
-    }
-    if end == 0 {
-        let what = "it holds no record although it bears a number";
-        return Err(Error::Unreadable {
-            path: last.path.clone(),
-            what,
-        });
-    }
-    let path = if unnamed {
-        segment::name_segment(dir, last.first_seq)?
-    } else {
-        last.path.clone()
-    };
-    let current = Segment::reopen(&path, end)?;
-    if let Some((_, bytes)) = torn {
-        current.clear_tail(bytes)?;
-    }
-    Ok(Found {
-        link,
-        current: Some(current),
-        repaired,
-        segments,
-        disk_bytes,
-    })
 }

@@ -1,6 +1,7 @@
-//! The preparer thread: everything about files that must not stand in front of a request. It makes the next
-//! segment ahead of need, names the one just begun, and finishes the one just filled.
+//! The preparer thread: everything about files that must not stand in front of a request. It makes
+//! the next segment ahead of need, names the one just begun, and finishes the one just filled.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,7 +84,8 @@ fn prepare(shared: &Shared) {
     }
 }
 
-/// A job that failed comes back with its error; one whose failure leaves only zeros on the disk does not.
+/// A job that failed comes back with its error; one whose failure leaves only zeros on the disk
+/// does not.
 fn perform(shared: &Shared, job: Job) -> Result<(), (Job, Error)> {
     match job {
         Job::Name { first_seq } => {
@@ -100,7 +102,8 @@ fn perform(shared: &Shared, job: Job) -> Result<(), (Job, Error)> {
             state.disk_bytes -= size;
         }
         Job::Finish { file, len, size } => {
-            // A reader takes the zeros for empty space, so failing to cut them costs space and nothing else.
+            // A reader takes the zeros for empty space, so failing to cut them costs space and
+            // nothing else.
             if file.set_len(len).and_then(|()| file.sync_all()).is_ok() {
                 shared.lock().disk_bytes -= size - len;
             }
@@ -116,8 +119,12 @@ fn perform(shared: &Shared, job: Job) -> Result<(), (Job, Error)> {
 }
 
 fn set_fault(shared: &Shared, state: &mut State, error: &Error) {
-    let full = matches!(error, Error::Io { source, .. }
-        if matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded));
+    let full = match error {
+        Error::Io { source, .. } => {
+            matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        }
+        _ => false,
+    };
     let (why, remedy) = if full {
         (
             "no space left for the next segment".to_owned(),

@@ -1,24 +1,26 @@
 //! What a record says: the typed body of every kind, and how one line is made of it.
 //!
-//! A line is `{"seq":…,"time":…,"boot_ms":…,"prev":…,"kind":…,<body>,"sum":…}` and a newline. `prev`
-//! is the SHA-256 of the line before (without its newline), `sum` the first eight bytes of the SHA-256
-//! of this line up to `,"sum"`: the chain finds a changed record by its successor, the sum also finds
-//! it in the last one, and tells which of two neighbours was changed.
+//! A line is `{"seq":…,"time":…,"boot_ms":…,"prev":…,"kind":…,<body>,"sum":…}` and a newline.
+//! `prev` is the SHA-256 of the line before (without its newline), `sum` the first eight bytes of
+//! the SHA-256 of this line up to `,"sum"`: the chain finds a changed record by its successor, the
+//! sum also finds it in the last one, and tells which of two neighbours was changed.
 //!
-//! Never formats with `Debug`, never holds a map, never lets text in but through `Text`, which clips it,
-//! and JSON string encoding, which escapes every byte below 0x20.
+//! Never formats with `Debug`, never holds a map, never lets text in but through `Text`, which
+//! clips it, and JSON string encoding, which escapes every byte below 0x20.
 
 use std::io::Write as _;
 
 use aws_lc_rs::digest;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use super::chain::Link;
+use super::scan::Link;
+use super::text::{LongText, Sha256, ShortText, hex, rfc3339};
 
 /// Longest line without its newline, written or read: the longest decision that `Text` lets through
 /// (three long and four short texts, each byte escaped as `\u00XX`) is under 12 KiB.
 pub const LINE_BYTES_MAX: u64 = 16 * 1024;
-/// What `append_line` adds to a body at most, newline included: two 20-digit numbers, the time, two digests.
+/// What `append_line` adds to a body at most, newline included: two 20-digit numbers, the time, two
+/// digests.
 pub(super) const ENVELOPE_BYTES_MAX: u64 = 256;
 /// A whole outcome line at most: id and reason escaped in full, and the envelope.
 pub(super) const OUTCOME_BYTES_MAX: u64 = 1_536;
@@ -26,14 +28,6 @@ pub(super) const OUTCOME_BYTES_MAX: u64 = 1_536;
 pub(super) const DENIED_BYTES_MAX: u64 = 8 * 1024;
 /// A whole `repaired` or `closed` line at most; room for both is kept in every segment.
 pub(super) const OWN_BYTES_MAX: u64 = 1_024;
-/// Long texts: a cgroup path below nested slices stays well under this.
-const LONG: usize = 512;
-/// Names from our own tables: request ids, RFC 7638 thumbprints, profile names, reasons.
-const SHORT: usize = 64;
-
-pub type LongText = Text<LONG>;
-pub type ShortText = Text<SHORT>;
-
 /// The time of a record: both clocks, in milliseconds (Unix epoch; since boot, suspend included).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -262,145 +256,11 @@ pub(super) fn append_line(out: &mut Vec<u8>, link: &Link, stamp: Stamp, body: &[
 
 pub(super) const SUM_BYTES: usize = 8;
 
-/// A string of at most `N` bytes; a longer one is cut and ends in `…`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-pub struct Text<const N: usize>(String);
-
-impl<const N: usize> Text<N> {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl<const N: usize> From<&str> for Text<N> {
-    fn from(text: &str) -> Text<N> {
-        const MARK: char = '…';
-        if text.len() <= N {
-            return Text(text.to_owned());
-        }
-        let end = text.floor_char_boundary_of(N - MARK.len_utf8());
-        let mut clipped = text[..end].to_owned();
-        clipped.push(MARK);
-        Text(clipped)
-    }
-}
-
-impl<'de, const N: usize> Deserialize<'de> for Text<N> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<N>, D::Error> {
-        String::deserialize(deserializer).map(|text| Text::from(text.as_str()))
-    }
-}
-
-/// `str::floor_char_boundary` is newer than our oldest supported compiler.
-trait FloorCharBoundary {
-    fn floor_char_boundary_of(&self, index: usize) -> usize;
-}
-
-impl FloorCharBoundary for str {
-    fn floor_char_boundary_of(&self, index: usize) -> usize {
-        (0..=index.min(self.len()))
-            .rev()
-            .find(|&at| self.is_char_boundary(at))
-            .unwrap_or(0)
-    }
-}
-
-/// A SHA-256 digest, in JSON 64 lowercase hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Sha256(pub [u8; 32]);
-
-impl Sha256 {
-    pub const ZERO: Sha256 = Sha256([0; 32]);
-
-    pub fn of(bytes: &[u8]) -> Sha256 {
-        Sha256::from_digest(&digest::digest(&digest::SHA256, bytes))
-    }
-
-    pub(super) fn from_digest(digest: &digest::Digest) -> Sha256 {
-        Sha256(
-            digest
-                .as_ref()
-                .try_into()
-                .expect("SHA-256 has 32 bytes (FIPS 180-4)"),
-        )
-    }
-}
-
-impl Serialize for Sha256 {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex(&self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Sha256 {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Sha256, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        unhex(&text).map(Sha256).ok_or_else(|| {
-            serde::de::Error::custom("a SHA-256 digest is 64 lowercase hexadecimal digits")
-        })
-    }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    text
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
-    let value = |digit: u8| match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    };
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = value(pair[0])? << 4 | value(pair[1])?;
-    }
-    Some(bytes)
-}
-
-/// RFC 3339 §5.6 in UTC with milliseconds; a clock beyond the year 9999 shows that year's last moment.
-pub(super) fn rfc3339(wall_ms: u64) -> String {
-    const LAST_MS: u64 = 253_402_300_799_999;
-    const DAY_MS: u64 = 86_400_000;
-    let wall_ms = wall_ms.min(LAST_MS);
-    let (days, ms) = (wall_ms / DAY_MS, wall_ms % DAY_MS);
-    // Civil date from a day count, in years that begin in March so that the leap day comes last.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
-        ms / 3_600_000,
-        ms / 60_000 % 60,
-        ms / 1_000 % 60,
-        ms % 1_000
-    )
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::audit::text::Text;
 
     fn worst<const N: usize>() -> Text<N> {
         Text::from("\u{1}".repeat(N).as_str())
@@ -481,22 +341,6 @@ mod tests {
             cause: RepairCause::WriteFailed,
         };
         assert!(line_len(&Body::Repaired(repaired)) <= OWN_BYTES_MAX);
-    }
-
-    #[test]
-    fn times_are_rfc3339() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(rfc3339(951_782_399_999), "2000-02-28T23:59:59.999Z");
-        assert_eq!(rfc3339(951_782_400_000), "2000-02-29T00:00:00.000Z");
-        assert_eq!(rfc3339(1_763_758_255_123), "2025-11-21T20:50:55.123Z");
-        assert_eq!(rfc3339(u64::MAX), "9999-12-31T23:59:59.999Z");
-    }
-
-    #[test]
-    fn long_text_is_cut_at_a_character_and_says_so() {
-        assert_eq!(Text::<8>::from("12345678").as_str(), "12345678");
-        assert_eq!(Text::<8>::from("123456789").as_str(), "12345…");
-        assert_eq!(Text::<8>::from("1234ééé").as_str(), "1234…");
     }
 
     #[test]

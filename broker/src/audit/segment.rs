@@ -1,7 +1,9 @@
-//! One segment file: preallocated, zeroed and durable before its first record, so that making a record durable
-//! is one flush of data and no change of the file's extents. Also the directory and its lock.
+//! One segment file: preallocated, zeroed and durable before its first record, so that making a
+//! record durable is one flush of data and no change of the file's extents. Also the directory and
+//! its lock.
 //!
-//! Every call that can fail on a broken disk while records are in flight goes through `Disk`, the seam to the world.
+//! Every call that can fail on a broken disk while records are in flight goes through `Disk`, the
+//! seam to the world.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
@@ -14,8 +16,8 @@ use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
 use super::chain::{PREPARED, segment_name};
 use super::error::{Error, io_error};
 
-/// Zeros are written in pieces and flushed often, so that the records' own flushes never wait behind
-/// a whole segment's worth.
+/// Zeros are written in pieces and flushed often, so that the records' own flushes never wait
+/// behind a whole segment's worth.
 const ZERO_BYTES: usize = 1 << 20;
 const ZEROS_PER_SYNC: u64 = 4;
 const LOCK: &str = "lock";
@@ -64,7 +66,8 @@ impl Segment {
         })
     }
 
-    /// Makes the next segment under its provisional name. A failed attempt gives its space back at once.
+    /// Makes the next segment under its provisional name. A failed attempt gives its space back at
+    /// once.
     pub(super) fn prepare(dir: &Path, size: u64, disk: &dyn Disk) -> Result<Segment, Error> {
         let path = dir.join(PREPARED);
         remove_if_there(&path)?;
@@ -130,9 +133,15 @@ fn allocate(path: &Path, size: u64, disk: &dyn Disk) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Gives a begun segment the name of its first record. Until then a restart finds it by its provisional name.
+/// Gives a begun segment the name of its first record. Until then a restart finds it by its
+/// provisional name.
 pub(super) fn name_segment(dir: &Path, first_seq: u64) -> Result<PathBuf, Error> {
     let (from, to) = (dir.join(PREPARED), dir.join(segment_name(first_seq)));
+    if from.exists() && to.exists() {
+        // Renaming would replace records.
+        let what = "another segment bears this number";
+        return Err(Error::Unreadable { path: to, what });
+    }
     match fs::rename(&from, &to) {
         Ok(()) => {}
         // Renamed by an earlier attempt that then failed to flush the directory.

@@ -1,5 +1,5 @@
-//! What callers, the writer and the preparer share: the queue, the account of space, the state. One mutex, held
-//! for a push or a look and never across a system call that touches a disk.
+//! What callers, the writer and the preparer share: the queue, the account of space, the state. One
+//! mutex, held for a push or a look and never across a system call that touches a disk.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -12,11 +12,11 @@ use tokio::sync::oneshot;
 use super::denials::{Denials, Over, Sum};
 use super::error::Unavailable;
 use super::record::{
-    Body, DENIED_BYTES_MAX, DenialCount, ENVELOPE_BYTES_MAX, LINE_BYTES_MAX, ShortText, Stamp,
-    rfc3339,
+    Body, DENIED_BYTES_MAX, DenialCount, ENVELOPE_BYTES_MAX, LINE_BYTES_MAX, Stamp,
 };
 use super::segment::{Disk, Segment};
 use super::space::{Room, Space};
+use super::text::{ShortText, rfc3339};
 
 /// Records waiting for the writer: at 20,000 a second, 200 ms of a stalled disk; about 4 MiB.
 pub const QUEUE_RECORDS_MAX: usize = 4_096;
@@ -205,7 +205,8 @@ impl State {
         self.queue.push_back(queued);
     }
 
-    /// Promises room for a denial record and queues it, or answers `None`. Denials never push grants aside.
+    /// Promises room for a denial record and queues it, or answers `None`. Denials never push
+    /// grants aside.
     pub(super) fn push_denial(&mut self, body: &Body, stamp: Stamp) -> Option<u64> {
         let body = body.encode();
         let reserved = body.len() as u64 + ENVELOPE_BYTES_MAX;

@@ -1,8 +1,10 @@
-//! How much room the segments have, and how much of it is promised. Pure arithmetic: no file, no clock.
+//! How much room the segments have, and how much of it is promised. Pure arithmetic: no file, no
+//! clock.
 //!
-//! A record never crosses from one segment into the next, so filling a segment wastes less than one line.
-//! Each segment therefore counts as its free bytes less `LINE_BYTES_MAX`, and what is promised never exceeds
-//! the sum, so that a promise cannot be broken by where the records happen to fall.
+//! A record never crosses from one segment into the next, so filling a segment wastes less than one
+//! line. Each segment therefore counts as its free bytes less `LINE_BYTES_MAX`, and what is
+//! promised never exceeds the sum, so that a promise cannot be broken by where the records happen
+//! to fall.
 
 use super::record::{LINE_BYTES_MAX, OWN_BYTES_MAX};
 
@@ -33,8 +35,8 @@ impl Space {
         }
     }
 
-    /// Promises `bytes`, or nothing. One segment must hold all that is promised, for after a failed write
-    /// everything that is not durable moves to a fresh one.
+    /// Promises `bytes`, or nothing. One segment must hold all that is promised, for after a failed
+    /// write everything that is not durable moves to a fresh one.
     pub(super) fn reserve(&mut self, bytes: u64) -> Room {
         let limit = self.room().min(usable(self.segment_bytes));
         if self.reserved + bytes > limit {
@@ -68,8 +70,8 @@ impl Space {
         self.current = 0;
     }
 
-    /// What denials may take: half of what is not promised, and nothing while the next segment is missing,
-    /// for then all that is left belongs to grants.
+    /// What denials may take: half of what is not promised, and nothing while the next segment is
+    /// missing, for then all that is left belongs to grants.
     pub(super) fn denial_room(&self) -> u64 {
         match self.next {
             Some(_) => self.unpromised() / 2,

@@ -1,11 +1,11 @@
-//! The chain over bytes: every change is found at the right record, and everything a crash can leave is told apart
-//! from a change.
+//! The chain over bytes: every change is found at the right record, and everything a crash can
+//! leave is told apart from a change.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 
-use super::chain::{From, GROUP_BYTES_MAX, Link, Scan, scan};
 use super::record::{Body, Outcome, OutcomeRecord, Stamp, append_line};
+use super::scan::{From, GROUP_BYTES_MAX, Link, Scan, scan};
 
 /// `count` records, and where each begins; the last entry is the end.
 fn a_log(count: u64) -> (Vec<u8>, Vec<usize>) {
@@ -69,8 +69,8 @@ fn every_prefix_is_torn_at_its_last_record() {
 }
 
 proptest! {
-    /// Any other byte in any place. A zero that looks like a lost sector, or like a lost last newline, may be
-    /// taken for a tear, but at the right record.
+    /// Any other byte in any place. A zero that looks like a lost sector, or like a lost last
+    /// newline, may be taken for a tear, but at the right record.
     #[test]
     fn any_changed_byte_is_found_at_its_record(
         count in 1u64..40, at in any::<prop::sample::Index>(), value in any::<u8>(),
@@ -90,7 +90,8 @@ proptest! {
         }
     }
 
-    /// The last group, of whose sectors a crash kept only some, is torn where the first one is missing.
+    /// The last group, of whose sectors a crash kept only some, is torn where the first one is
+    /// missing.
     #[test]
     fn lost_sectors_of_the_last_group_are_torn(
         before in 1u64..30, group in 1u64..30, lost in any::<u64>(),
@@ -108,7 +109,8 @@ proptest! {
         }
     }
 
-    /// A record taken out, or two exchanged, or one written anew with a right sum: the successor tells.
+    /// A record taken out, or two exchanged, or one written anew with a right sum: the successor
+    /// tells.
     #[test]
     fn a_removed_or_exchanged_record_is_found(count in 3u64..20, at in any::<prop::sample::Index>()) {
         let (bytes, starts) = a_log(count);
@@ -124,7 +126,9 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..2_000), until in any::<Option<u64>>()) {
+    fn no_bytes_make_it_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..2_000), until in any::<Option<u64>>(),
+    ) {
         let _ = check(&bytes);
         let _ = scan(&bytes, From::Seq(u64::MAX - 1), until);
     }

@@ -1,19 +1,21 @@
-//! The writer thread: takes what is queued, makes lines of it, writes them in one piece, flushes once, and only
-//! then says so. It alone knows the end of the chain and owns the current segment.
+//! The writer thread: takes what is queued, makes lines of it, writes them in one piece, flushes
+//! once, and only then says so. It alone knows the end of the chain and owns the current segment.
 //!
-//! After a failed write or flush it never trusts that file again (a second flush may succeed although the first
-//! one lost the pages): the file is cut where the last flush succeeded, the records, still in memory, get
-//! new lines in a fresh segment, and its first record, `repaired`, says what the old file may hold beyond.
+//! After a failed write or flush it never trusts that file again (a second flush may succeed
+//! although the first one lost the pages): the file is cut where the last flush succeeded, the
+//! records, still in memory, get new lines in a fresh segment, and its first record, `repaired`,
+//! says what the old file may hold beyond.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::chain::{GROUP_BYTES_MAX, Link, segment_name};
+use super::chain::segment_name;
 use super::record::{
     Body, Closed, ENVELOPE_BYTES_MAX, OWN_BYTES_MAX, RepairCause, Repaired, Stamp, append_line,
 };
+use super::scan::{GROUP_BYTES_MAX, Link};
 use super::segment::Segment;
 use super::shared::{Fault, Haste, Job, Phase, Queued, Shared, State};
 
@@ -69,7 +71,7 @@ impl Writer {
                     }
                 }
                 Progress::Stalled => {
-                    self.failed_attempts += 1;
+                    self.count_attempt();
                     if closing && self.failed_attempts > CLOSING_ATTEMPTS_MAX {
                         return self.end(self.in_hand.len());
                     }
@@ -79,7 +81,7 @@ impl Writer {
         }
         self.append_closed();
         while let Progress::Stalled = self.commit() {
-            self.failed_attempts += 1;
+            self.count_attempt();
             if self.failed_attempts > CLOSING_ATTEMPTS_MAX {
                 break;
             }
@@ -88,7 +90,8 @@ impl Writer {
         self.end(self.in_hand.len());
     }
 
-    /// Waits until something is due and takes all that is queued. Answers whether the log is closing.
+    /// Waits until something is due and takes all that is queued. Answers whether the log is
+    /// closing.
     fn take_records(&mut self) -> bool {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
@@ -175,7 +178,8 @@ impl Writer {
         (count, link)
     }
 
-    /// The first `count` records in hand are durable: moves the chain on, settles their space and tells who waits.
+    /// The first `count` records in hand are durable: moves the chain on, settles their space and
+    /// tells who waits.
     fn acknowledge(&mut self, count: usize, link: Link) {
         let segment = self
             .current
@@ -205,7 +209,8 @@ impl Writer {
         self.shared.changed.notify_all();
         drop(state);
         for durable in waiting {
-            // Nobody waits any more when the request's deadline has passed; the record stands all the same.
+            // Nobody waits any more when the request's deadline has passed; the record stands all
+            // the same.
             let _ = durable.send(());
         }
     }
@@ -295,6 +300,14 @@ impl Writer {
         state.writer_waits = false;
     }
 
+    /// A segment that is merely not ready yet is no failed attempt.
+    fn count_attempt(&mut self) {
+        let state = self.shared.lock();
+        if state.fault.is_some() || state.prepare_fault.is_some() {
+            self.failed_attempts += 1;
+        }
+    }
+
     fn append_closed(&mut self) {
         let mut state = self.shared.lock();
         self.in_hand.append(&mut state.queue);
@@ -339,8 +352,8 @@ fn repaired(path: &std::path::Path, at: u64, bytes: u64, now: Stamp) -> Queued {
     own(Body::Repaired(repaired).encode(), now)
 }
 
-/// How long what is queued may wait; the idle tick when there is nothing. Outcomes do not wake the writer:
-/// while any are to come it looks every `SOON_MS`.
+/// How long what is queued may wait; the idle tick when there is nothing. Outcomes do not wake the
+/// writer: while any are to come it looks every `SOON_MS`.
 fn due_in_ms(state: &State, now: Stamp) -> u64 {
     if state.urgent > 0 {
         return 0;
@@ -358,5 +371,6 @@ fn due_in_ms(state: &State, now: Stamp) -> u64 {
     due.min().unwrap_or(idle_ms).min(idle_ms)
 }
 
-/// The queue is in order of time, so its head is due first; a denial or two may stand before an outcome.
+/// The queue is in order of time, so its head is due first; a denial or two may stand before an
+/// outcome.
 const DUE_LOOK_MAX: usize = 64;
