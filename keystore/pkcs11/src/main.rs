@@ -1,1 +1,197 @@
-fn main() {}
+//! assertd-keystore-pkcs11: the process that holds one PKCS#11 token. It reads its section of the
+//! configuration, opens the token and serves the keystore protocol.
+//!
+//! Modules read their own configuration from environment variables. Setting a variable in a
+//! running process is not safe, so the program starts itself once more with the environment its
+//! section asks for; process id and descriptors stay the same.
+#![forbid(unsafe_code)]
+
+mod options;
+mod pin;
+
+use keystore::config::{Diagnostic, HANG_LIMIT_S, Section, TokenSelector};
+use keystore::server;
+use keystore::statefile::StateDir;
+use keystore::{Error, Kind};
+use keystore_pkcs11::{Pkcs11Backend, Settings};
+use options::{Command, Listen, Options};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Set for the second start, so that there is no third.
+const RESTARTED: &str = "ASSERTD_KEYSTORE_RESTARTED";
+
+fn main() -> ExitCode {
+    let options = match options::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Serve(options)) => options,
+        Ok(Command::Help) => {
+            print!("{}", options::USAGE);
+            return ExitCode::SUCCESS;
+        }
+        Ok(Command::Version) => {
+            println!("assertd-keystore-pkcs11 {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        Err(text) => {
+            eprintln!("assertd-keystore-pkcs11: {text}\n\n{}", options::USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    match serve(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(end) => {
+            eprintln!("assertd-keystore-pkcs11: {end}");
+            end.exit_code()
+        }
+    }
+}
+
+fn serve(options: Options) -> Result<(), End> {
+    let section = keystore::config::load(&options.config, &options.name)?;
+    restart_with_environment(&section)?;
+    let state = StateDir::lock(&options.state_dir)?;
+    let listener = listener(&options.listen)?;
+    let broker_uid = options
+        .broker_uid
+        .unwrap_or_else(|| nix::unistd::geteuid().as_raw());
+    let hang_limit_s = section.hang_limit_s.unwrap_or(HANG_LIMIT_S);
+    let server = server::Options {
+        name: options.name,
+        listener,
+        broker_uid,
+        state,
+        hang_limit: Duration::from_secs(hang_limit_s.into()),
+    };
+    let credentials = variable("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    server::run(server, move || open(&section, credentials.as_deref()))?;
+    Ok(())
+}
+
+fn open(section: &Section, credentials: Option<&Path>) -> Result<Pkcs11Backend, Error> {
+    let missing = |key: &str| Error::new(Kind::Internal, format!("`{key}` was not checked"));
+    let source = section.pin.as_ref().ok_or_else(|| missing("pin"))?;
+    let TokenSelector { label, serial } = section.token.clone().unwrap_or_default();
+    Pkcs11Backend::open(Settings {
+        module: section.module.clone().ok_or_else(|| missing("module"))?,
+        label,
+        serial,
+        pin: pin::read(source, credentials)?,
+        init_args: section.init_args.clone(),
+        signers: section.signers,
+    })
+}
+
+/// Returns in a process that has the variables the section asks for.
+fn restart_with_environment(section: &Section) -> Result<(), Error> {
+    let there = |(name, value): (&String, &String)| variable(name).is_some_and(|v| v == **value);
+    if section.environment.iter().all(there) {
+        return Ok(());
+    }
+    let failed = |text: &str| Error::new(Kind::Internal, format!("`environment`: {text}"));
+    if variable(RESTARTED).is_some() {
+        return Err(failed("was set for the second start and is not there"));
+    }
+    let mut arguments = std::env::args_os();
+    let name = arguments
+        .next()
+        .unwrap_or_else(|| "assertd-keystore-pkcs11".into());
+    let error = std::process::Command::new("/proc/self/exe")
+        .arg0(name)
+        .args(arguments)
+        .envs(&section.environment)
+        .env(RESTARTED, "1")
+        .exec();
+    Err(failed("the second start failed").because(error))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the program; nothing below it asks"
+)]
+fn variable(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name)
+}
+
+fn listener(listen: &Listen) -> Result<UnixListener, Error> {
+    match listen {
+        Listen::Stdin => {
+            let fd = std::io::stdin().as_fd().try_clone_to_owned();
+            let failed = "standard input is not a listening Unix socket";
+            let listener =
+                UnixListener::from(fd.map_err(|e| Error::new(Kind::Internal, failed).because(e))?);
+            match nix::sys::socket::getsockopt(&listener, nix::sys::socket::sockopt::AcceptConn) {
+                Ok(true) => Ok(listener),
+                _ => Err(Error::new(Kind::Internal, failed)),
+            }
+        }
+        Listen::Path(path) => bind(path),
+    }
+}
+
+/// Binds a socket, replacing one that an earlier run left. Peers are told apart by their uid; the
+/// mode keeps everybody but owner and group from connecting at all.
+fn bind(path: &Path) -> Result<UnixListener, Error> {
+    let failed = |e: std::io::Error| {
+        Error::new(
+            Kind::Unavailable,
+            format!("socket {}: cannot be made", path.display()),
+        )
+        .because(e)
+    };
+    if path
+        .symlink_metadata()
+        .is_ok_and(|metadata| metadata.file_type().is_socket())
+    {
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    let others = nix::sys::stat::Mode::S_IRWXO;
+    let before = nix::sys::stat::umask(others);
+    let listener = UnixListener::bind(path).map_err(failed);
+    nix::sys::stat::umask(before);
+    listener
+}
+
+/// Why the program ended.
+enum End {
+    Configuration(Diagnostic),
+    Failed(Error),
+}
+
+impl End {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            End::Configuration(_) => 78,
+            End::Failed(error) => match error.kind() {
+                Kind::Unavailable => 69,
+                Kind::Corrupt | Kind::Refused | Kind::BadPin | Kind::Locked | Kind::Mismatch => 78,
+                _ => 70,
+            },
+        })
+    }
+}
+
+impl From<Diagnostic> for End {
+    fn from(diagnostic: Diagnostic) -> End {
+        End::Configuration(diagnostic)
+    }
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> End {
+        End::Failed(error)
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            End::Configuration(diagnostic) => diagnostic.fmt(f),
+            End::Failed(error) => error.fmt(f),
+        }
+    }
+}

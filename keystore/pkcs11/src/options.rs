@@ -1,0 +1,159 @@
+//! The command line. Everything else stands in the configuration file. Pure but for reading the
+//! arguments.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Shown by `-h`.
+pub const USAGE: &str = "\
+usage: assertd-keystore-pkcs11 --config FILE --name NAME (--socket PATH | --listen-stdin)
+                               [--broker-uid UID] [--state-dir DIR]
+       assertd-keystore-pkcs11 -h | -V
+
+Holds the private keys of one PKCS#11 token and mints assertions for assertd.
+
+  --config FILE     assertd.toml
+  --name NAME       which [keystore.NAME] of it
+  --socket PATH     listen there (mode 0660; a socket left by an earlier run is replaced)
+  --listen-stdin    standard input is the listening socket (assertd, or systemd's
+                    StandardInput=socket, made it)
+  --broker-uid UID  uid of assertd; default: our own
+  --state-dir DIR   default: /var/lib/assertd-keystore/NAME
+  -h, --help        this text
+  -V, --version     the version
+";
+
+/// What the arguments ask for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Print [`USAGE`].
+    Help,
+    /// Print the version.
+    Version,
+    /// Serve.
+    Serve(Options),
+}
+
+/// How to serve.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// assertd.toml
+    pub config: PathBuf,
+    /// Section `[keystore.NAME]`.
+    pub name: String,
+    /// Where requests come from.
+    pub listen: Listen,
+    /// assertd's uid, if not our own.
+    pub broker_uid: Option<u32>,
+    /// Where records are kept.
+    pub state_dir: PathBuf,
+}
+
+/// The listening socket.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// Inherited as standard input.
+    Stdin,
+    /// Made by us.
+    Path(PathBuf),
+}
+
+/// Reads the arguments after the program's name.
+///
+/// # Errors
+/// A sentence for the user; the exit code is 2.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+    use lexopt::prelude::*;
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let (mut config, mut name, mut listen, mut broker_uid, mut state_dir) =
+        (None, None, None, None, None);
+    let unclear = |error: lexopt::Error| error.to_string();
+    while let Some(argument) = parser.next().map_err(unclear)? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Short('V') | Long("version") => return Ok(Command::Version),
+            Long("config") => config = Some(PathBuf::from(parser.value().map_err(unclear)?)),
+            Long("name") => {
+                name = Some(
+                    parser
+                        .value()
+                        .and_then(|value| value.string())
+                        .map_err(unclear)?,
+                );
+            }
+            Long("socket") => {
+                listen = Some(Listen::Path(PathBuf::from(
+                    parser.value().map_err(unclear)?,
+                )));
+            }
+            Long("listen-stdin") => listen = Some(Listen::Stdin),
+            Long("broker-uid") => {
+                broker_uid = Some(
+                    parser
+                        .value()
+                        .and_then(|value| value.parse())
+                        .map_err(unclear)?,
+                );
+            }
+            Long("state-dir") => {
+                state_dir = Some(PathBuf::from(parser.value().map_err(unclear)?));
+            }
+            other => return Err(other.unexpected().to_string()),
+        }
+    }
+    let name = name.ok_or("--name is missing")?;
+    keystore::keyid::check_part(&name).map_err(|error| format!("--name: {error}"))?;
+    Ok(Command::Serve(Options {
+        config: config.ok_or("--config is missing")?,
+        listen: listen.ok_or("--socket or --listen-stdin is missing")?,
+        state_dir: state_dir
+            .unwrap_or_else(|| PathBuf::from(format!("/var/lib/assertd-keystore/{name}"))),
+        broker_uid,
+        name,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, String> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_defaults_are_our_uid_and_the_directory_of_the_name() {
+        assert_eq!(
+            parsed("--config /etc/a.toml --name hsm --listen-stdin"),
+            Ok(Command::Serve(Options {
+                config: "/etc/a.toml".into(),
+                name: "hsm".into(),
+                listen: Listen::Stdin,
+                broker_uid: None,
+                state_dir: "/var/lib/assertd-keystore/hsm".into(),
+            }))
+        );
+    }
+
+    #[test]
+    fn what_is_missing_or_unknown_is_named() {
+        for (line, part) in [
+            ("--config a", "--name"),
+            ("--name a", "--config"),
+            ("--name a --config b", "--socket"),
+            ("--name ../a --config b --listen-stdin", "--name"),
+            ("--pin 1234", "--pin"),
+            (
+                "--name a --config b --listen-stdin --broker-uid root",
+                "root",
+            ),
+        ] {
+            assert!(
+                parsed(line).unwrap_err().contains(part),
+                "{line}: {:?}",
+                parsed(line)
+            );
+        }
+        assert_eq!(parsed("-h --nonsense"), Ok(Command::Help));
+    }
+}

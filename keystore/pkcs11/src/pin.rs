@@ -1,0 +1,169 @@
+//! Reads the PIN from where the configuration says: a systemd credential, or a file that our user
+//! alone can read. Never from an argument or the environment. One line ending is cut off.
+
+use keystore::config::PinSource;
+use keystore::{Error, Kind};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// Longest PIN in bytes; the largest tokens we know of allow 255.
+const PIN_LEN_MAX: usize = 1024;
+
+/// The PIN. `credentials` is `$CREDENTIALS_DIRECTORY`.
+///
+/// # Errors
+/// `Unavailable` if it is not there (yet), `Refused` if others could read it, `BadPin` if it is
+/// empty or too long.
+pub fn read(source: &PinSource, credentials: Option<&Path>) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let path = match (source, credentials) {
+        (PinSource::File(path), _) => path.clone(),
+        (PinSource::Credential(name), Some(directory)) => directory.join(name),
+        (PinSource::Credential(name), None) => {
+            let text = format!(
+                "PIN: credential `{name}`: CREDENTIALS_DIRECTORY is not set; start the keystore \
+                 under systemd with LoadCredentialEncrypted={name}, or write pin = {{ file = \"…\" }}"
+            );
+            return Err(Error::new(Kind::Refused, text));
+        }
+    };
+    let pin = read_file(&path)?;
+    match pin.len() {
+        0 => Err(error(Kind::BadPin, &path, "is empty")),
+        1..=PIN_LEN_MAX => Ok(pin),
+        _ => Err(error(Kind::BadPin, &path, "is longer than any PIN")),
+    }
+}
+
+fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let unreadable =
+        |e: std::io::Error| error(Kind::Unavailable, path, "cannot be read").because(e);
+    let mut file = File::open(path).map_err(unreadable)?;
+    check_file(&file, path)?;
+    // Full size at once: a buffer that grows would leave copies behind.
+    let mut buffer = Zeroizing::new(vec![0; PIN_LEN_MAX + 2]);
+    let mut len = 0;
+    while len < buffer.len() {
+        match file.read(&mut buffer[len..]).map_err(unreadable)? {
+            0 => break,
+            n => len += n,
+        }
+    }
+    let text = &buffer[..len];
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    Ok(Zeroizing::new(text.to_vec()))
+}
+
+/// systemd gives credentials to root with mode 0400 or 0440 and an ACL for the unit's user, so
+/// root's files are ours too; what everybody can read is not.
+fn check_file(file: &File, path: &Path) -> Result<(), Error> {
+    let metadata = file
+        .metadata()
+        .map_err(|e| error(Kind::Unavailable, path, "cannot be read").because(e))?;
+    let own = nix::unistd::geteuid().as_raw();
+    if !metadata.is_file() {
+        Err(error(Kind::Refused, path, "is no regular file"))
+    } else if metadata.uid() != 0 && metadata.uid() != own {
+        Err(error(
+            Kind::Refused,
+            path,
+            "belongs to another user; chown it to root",
+        ))
+    } else if metadata.mode() & 0o027 != 0 {
+        Err(error(
+            Kind::Refused,
+            path,
+            "can be read or changed by others; chmod it to 0400",
+        ))
+    } else {
+        Ok(())
+    }
+}
+
+fn error(kind: Kind, path: &Path, text: &str) -> Error {
+    Error::new(
+        kind,
+        format!("PIN file {}: {text}", PathBuf::from(path).display()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::OpenOptions;
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    fn pin_file(dir: &Path, text: &[u8], mode: u32) -> PathBuf {
+        let path = dir.join("pin");
+        let mut file = OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(mode)
+            .open(&path)
+            .unwrap();
+        file.write_all(text).unwrap();
+        path
+    }
+
+    #[test]
+    fn one_line_ending_is_cut_and_nothing_else() {
+        for (text, pin) in [
+            (&b"1234"[..], &b"1234"[..]),
+            (b"1234\n", b"1234"),
+            (b"1234\r\n", b"1234"),
+            (b" 12 34 \n\n", b" 12 34 \n"),
+            (b"\xff\xfe\n", b"\xff\xfe"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = pin_file(dir.path(), text, 0o600);
+            assert_eq!(read(&PinSource::File(path), None).unwrap().as_slice(), pin);
+        }
+    }
+
+    #[test]
+    fn a_pin_that_others_can_read_is_refused() {
+        for (mode, verdict) in [
+            (0o400, None),
+            (0o440, None),
+            (0o604, Some(Kind::Refused)),
+            (0o620, Some(Kind::Refused)),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = pin_file(dir.path(), b"1234", mode);
+            assert_eq!(
+                read(&PinSource::File(path), None).err().map(|e| e.kind()),
+                verdict
+            );
+        }
+    }
+
+    #[test]
+    fn no_pin_is_no_pin() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = read(&PinSource::Credential("hsm.pin".into()), Some(dir.path())).unwrap_err();
+        assert_eq!(missing.kind(), Kind::Unavailable);
+        let nowhere = read(&PinSource::Credential("hsm.pin".into()), None).unwrap_err();
+        assert_eq!(nowhere.kind(), Kind::Refused);
+        let path = pin_file(dir.path(), b"\n", 0o600);
+        assert_eq!(
+            read(&PinSource::File(path), None).unwrap_err().kind(),
+            Kind::BadPin
+        );
+    }
+
+    #[test]
+    fn a_pin_ends_at_its_limit() {
+        for (len, verdict) in [(PIN_LEN_MAX, None), (PIN_LEN_MAX + 1, Some(Kind::BadPin))] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = pin_file(dir.path(), &vec![b'7'; len], 0o600);
+            assert_eq!(
+                read(&PinSource::File(path), None).err().map(|e| e.kind()),
+                verdict
+            );
+        }
+    }
+}
