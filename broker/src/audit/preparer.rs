@@ -121,7 +121,10 @@ fn perform(shared: &Shared, job: Job) -> Result<(), (Job, Error)> {
 fn set_fault(shared: &Shared, state: &mut State, error: &Error) {
     let full = match error {
         Error::Io { source, .. } => {
-            matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+            matches!(
+                source.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+            )
         }
         _ => false,
     };

@@ -197,7 +197,8 @@ fn holes_are_sectors(content: &[u8], at: usize) -> bool {
             .take_while(|&&byte| byte == 0)
             .count();
         let end = start + run;
-        if (start != at && start % SECTOR_BYTES != 0) || end % SECTOR_BYTES != 0 {
+        if (start != at && !start.is_multiple_of(SECTOR_BYTES)) || !end.is_multiple_of(SECTOR_BYTES)
+        {
             return false;
         }
         from = end;

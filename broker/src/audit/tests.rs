@@ -408,6 +408,30 @@ fn a_closed_log_refuses_and_its_progress_was_seen() {
     audit.close().unwrap();
 }
 
+#[test]
+fn decisions_that_wait_for_their_outcome_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.segment_bytes = 16 << 20;
+    let audit = Audit::open(config, clock()).unwrap();
+    let decide = || audit.decision(a_decision("id"));
+    let mut held = Vec::new();
+    while held.len() < PENDING_MAX {
+        held.push(eventually("room in the queue", || decide().ok()));
+    }
+    eventually("an empty queue", || {
+        (audit.health().queued == 0).then_some(())
+    });
+    let refused = decide().err().unwrap();
+    assert!(refused.reason.contains("queue is full"), "{refused}");
+    assert_eq!(audit.health().pending, PENDING_MAX);
+    held.pop().unwrap().outcome(Outcome::Released);
+    held.push(decide().unwrap());
+    drop(held);
+    audit.close().unwrap();
+    assert_intact(dir.path());
+}
+
 /// The child of the test below: decides without end and prints what is durable.
 #[test]
 #[ignore = "killed by a_killed_log_opens_again_with_everything_that_was_acknowledged"]
@@ -427,7 +451,12 @@ fn a_killed_log_opens_again_with_everything_that_was_acknowledged() {
     let mut acknowledged = Vec::new();
     for round in 0..8 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "audit::tests::decide_until_killed", "--ignored", "--nocapture"])
+            .args([
+                "--exact",
+                "audit::tests::decide_until_killed",
+                "--ignored",
+                "--nocapture",
+            ])
             .env("AUDIT_TEST_DIR", dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -441,12 +470,19 @@ fn a_killed_log_opens_again_with_everything_that_was_acknowledged() {
         acknowledged.extend(ids.take(wanted));
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(acknowledged.len() - before, wanted, "the child ended by itself");
+        assert_eq!(
+            acknowledged.len() - before,
+            wanted,
+            "the child ended by itself"
+        );
     }
     let audit = open(dir.path());
     audit.close().unwrap();
     assert_intact(dir.path());
     let kept = ids(dir.path());
     assert!(acknowledged.iter().all(|id| kept[id].0 == 1));
-    assert!(kept.values().all(|(decisions, outcomes)| *decisions == 1 && outcomes.len() <= 1));
+    assert!(
+        kept.values()
+            .all(|(decisions, outcomes)| *decisions == 1 && outcomes.len() <= 1)
+    );
 }
