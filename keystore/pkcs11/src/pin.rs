@@ -106,6 +106,9 @@ mod tests {
             .open(&path)
             .unwrap();
         file.write_all(text).unwrap();
+        // Once more, without the umask.
+        let mode = nix::sys::stat::Mode::from_bits_truncate(mode);
+        nix::sys::stat::fchmod(&file, mode).unwrap();
         path
     }
 

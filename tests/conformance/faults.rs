@@ -1,0 +1,452 @@
+//! A module that misbehaves, by way of `pkcs11-shim` between the backend and SoftHSM: PINs are
+//! tried once or not at all, a failed signature costs one session and no more, a lost login is
+//! said, and two tokens or objects that fit are an error.
+
+use crate::promises::check;
+use crate::softhsm::{LABEL, MODULE, PIN, Token, in_own_process};
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::{Attribute, ObjectClass};
+use keystore::backend::{Backend, LABEL_PREFIX, ObjectId};
+use keystore::{Alg, Kind, PublicKey};
+use keystore_pkcs11::{Pkcs11Backend, Settings};
+use pkcs11_shim::counts::Counts;
+use pkcs11_shim::functions::Function;
+use pkcs11_shim::module_path as shim;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+const ONE: ObjectId = ObjectId([1; 16]);
+
+/// What a process needs to use the token through the shim.
+pub fn environment(token: &Token) -> Vec<(&'static str, PathBuf)> {
+    let mut environment = token.environment();
+    environment.extend([
+        ("P11SHIM_REAL", MODULE.into()),
+        ("P11SHIM_COUNTS", counts_path(token)),
+        ("P11SHIM_RULES", rules_path(token)),
+    ]);
+    environment
+}
+
+/// Opens the token through the shim.
+pub fn open(token: &Token) -> Result<Pkcs11Backend, keystore::Error> {
+    Pkcs11Backend::open(settings(token))
+}
+
+fn settings(token: &Token) -> Settings {
+    Settings {
+        module: shim(),
+        ..token.settings()
+    }
+}
+
+fn counts_path(token: &Token) -> PathBuf {
+    token.directory.join("counts")
+}
+
+fn rules_path(token: &Token) -> PathBuf {
+    token.directory.join("rules")
+}
+
+fn count(token: &Token, function: Function) -> u64 {
+    Counts::open(&counts_path(token)).unwrap().of(function)
+}
+
+fn set_rules(token: &Token, rules: &str) {
+    let new = token.directory.join("rules.new");
+    std::fs::write(&new, rules).unwrap();
+    std::fs::rename(&new, rules_path(token)).unwrap();
+}
+
+fn shimmed(test: &str, body: fn(&Token)) {
+    in_own_process(&format!("faults::{test}"), environment, body);
+}
+
+fn make(backend: &dyn Backend) -> PublicKey {
+    backend
+        .generate(ONE, &format!("{LABEL_PREFIX}a/b/1"), Alg::ES256)
+        .unwrap()
+        .public_key
+}
+
+fn signs(backend: &dyn Backend, key: &PublicKey) {
+    let signature = backend.sign(ONE, key, Alg::ES256, b"x").unwrap();
+    check(key, Alg::ES256, b"x", &signature);
+}
+
+#[test]
+fn a_wrong_pin_is_tried_once() {
+    shimmed("a_wrong_pin_is_tried_once", |token| {
+        let wrong = Settings {
+            pin: Zeroizing::new(b"1234".to_vec()),
+            ..settings(token)
+        };
+        let error = Pkcs11Backend::open(wrong).map(drop).unwrap_err();
+        assert_eq!(error.kind(), Kind::BadPin, "{error}");
+        let shown = error.to_string();
+        assert!(
+            shown.contains(LABEL) && shown.contains("correct the PIN"),
+            "{shown}"
+        );
+        assert!(!shown.contains("1234"), "{shown}");
+        assert_eq!(count(token, Function::C_Login), 1);
+    });
+}
+
+#[test]
+fn a_right_pin_is_used_once_for_life() {
+    shimmed("a_right_pin_is_used_once_for_life", |token| {
+        let backend = open(token).unwrap();
+        let key = make(&backend);
+        for _ in 0..50 {
+            signs(&backend, &key);
+        }
+        assert_eq!(count(token, Function::C_Login), 1);
+        assert_eq!(count(token, Function::C_Logout), 0);
+        assert_eq!(count(token, Function::C_Sign), 50);
+    });
+}
+
+#[test]
+fn a_pin_that_is_locked_or_at_its_last_try_is_not_tried() {
+    shimmed(
+        "a_pin_that_is_locked_or_at_its_last_try_is_not_tried",
+        |token| {
+            for (flags, part) in [("0x20000", "one try left"), ("0x40000", "locked")] {
+                set_rules(token, &format!("C_GetTokenInfo * flags:{flags}\n"));
+                let error = open(token).map(drop).unwrap_err();
+                assert_eq!(error.kind(), Kind::Locked, "{error}");
+                assert!(error.to_string().contains(part), "{error}");
+            }
+            assert_eq!(count(token, Function::C_Login), 0);
+            set_rules(token, "");
+            open(token).unwrap();
+        },
+    );
+}
+
+#[test]
+fn a_pin_that_is_not_utf_8_is_handed_over_as_it_is() {
+    shimmed("a_pin_that_is_not_utf_8_is_handed_over_as_it_is", |token| {
+        let session = token.session_beside(&shim());
+        let old = cryptoki::types::RawAuthPin::new(Box::new(PIN.as_bytes().to_vec()));
+        session
+            .login_with_raw(cryptoki::session::UserType::User, &old)
+            .unwrap();
+        drop(session);
+        let raw = Settings {
+            pin: Zeroizing::new(b"\xff\xfe\x00pin".to_vec()),
+            ..settings(token)
+        };
+        let error = Pkcs11Backend::open(raw).map(drop).unwrap_err();
+        assert_eq!(error.kind(), Kind::BadPin, "{error}");
+        open(token).unwrap();
+    });
+}
+
+#[test]
+fn a_failed_signature_costs_its_session_and_no_more() {
+    shimmed(
+        "a_failed_signature_costs_its_session_and_no_more",
+        |token| {
+            let backend = open(token).unwrap();
+            let key = make(&backend);
+            signs(&backend, &key);
+            let closed = count(token, Function::C_CloseSession);
+            // Not asking the module leaves its operation open, as a real one does when it is cut off.
+            set_rules(token, "C_Sign 1 ckr:0x32\n");
+            let error = backend.sign(ONE, &key, Alg::ES256, b"x").unwrap_err();
+            assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+            assert!(error.to_string().contains("CKR_DEVICE_REMOVED"), "{error}");
+            assert_eq!(count(token, Function::C_CloseSession), closed + 1);
+            for _ in 0..2 * backend.parallelism() {
+                signs(&backend, &key);
+            }
+            assert_eq!(count(token, Function::C_Login), 1);
+        },
+    );
+}
+
+#[test]
+fn after_session_loss_the_same_key_signs() {
+    shimmed("after_session_loss_the_same_key_signs", |token| {
+        let backend = open(token).unwrap();
+        let other = ObjectId([0; 16]);
+        backend
+            .generate(other, &format!("{LABEL_PREFIX}a/a/1"), Alg::ES256)
+            .unwrap();
+        let key = make(&backend);
+        signs(&backend, &key);
+        // CKR_SESSION_HANDLE_INVALID, CKR_OBJECT_HANDLE_INVALID, CKR_OPERATION_ACTIVE
+        for code in ["0xb3", "0x82", "0x90"] {
+            for rule in ["C_SignInit 1 ckr:", "C_Sign 1 ckr:", "C_Sign 1 lie:"] {
+                set_rules(token, &format!("{rule}{code}\n"));
+                signs(&backend, &key);
+                signs(&backend, &key);
+            }
+        }
+        // For good: an error within bounded time, not a loop.
+        set_rules(token, "C_SignInit * ckr:0xb3\n");
+        let before = count(token, Function::C_SignInit);
+        let error = backend.sign(ONE, &key, Alg::ES256, b"x").unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+        assert_eq!(count(token, Function::C_SignInit), before + 2);
+        set_rules(token, "");
+        signs(&backend, &key);
+    });
+}
+
+#[test]
+fn a_lost_login_is_said_and_not_taken_for_a_lost_key() {
+    shimmed(
+        "a_lost_login_is_said_and_not_taken_for_a_lost_key",
+        |token| {
+            let backend = open(token).unwrap();
+            let key = make(&backend);
+            signs(&backend, &key);
+            token.session_beside(&shim()).logout().unwrap();
+            for error in [
+                backend.sign(ONE, &key, Alg::ES256, b"x").unwrap_err(),
+                backend.inspect(ONE).map(drop).unwrap_err(),
+            ] {
+                assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+                assert!(error.to_string().contains("login is lost"), "{error}");
+            }
+            assert_eq!(count(token, Function::C_Login), 1);
+        },
+    );
+}
+
+#[test]
+fn a_key_that_was_destroyed_elsewhere_is_not_found_and_not_replaced() {
+    shimmed(
+        "a_key_that_was_destroyed_elsewhere_is_not_found_and_not_replaced",
+        |token| {
+            let backend = open(token).unwrap();
+            let key = make(&backend);
+            signs(&backend, &key);
+            let session = token.session_beside(&shim());
+            let template = [Attribute::Class(ObjectClass::PRIVATE_KEY)];
+            for handle in session.find_objects(&template).unwrap() {
+                session.destroy_object(handle).unwrap();
+            }
+            for _ in 0..3 {
+                let error = backend.sign(ONE, &key, Alg::ES256, b"x").unwrap_err();
+                assert_eq!(error.kind(), Kind::NotFound, "{error}");
+            }
+            assert_eq!(count(token, Function::C_GenerateKeyPair), 1);
+            // What is left of it, the public half, is still ours to clear away.
+            backend.destroy(ONE, &key).unwrap();
+            assert_eq!(backend.strange(&[]).unwrap(), Vec::<String>::new());
+        },
+    );
+}
+
+#[test]
+fn two_objects_with_one_id_are_used_by_nobody() {
+    shimmed("two_objects_with_one_id_are_used_by_nobody", |token| {
+        let backend = open(token).unwrap();
+        let key = make(&backend);
+        let session = token.session_beside(&shim());
+        let p256 = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+        let public = [Attribute::Token(true), Attribute::EcParams(p256.to_vec())];
+        let private = [
+            Attribute::Token(true),
+            Attribute::Sign(true),
+            Attribute::Id(ONE.0.to_vec()),
+        ];
+        session
+            .generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)
+            .unwrap();
+        for error in [
+            backend.sign(ONE, &key, Alg::ES256, b"x").unwrap_err(),
+            backend.inspect(ONE).map(drop).unwrap_err(),
+            backend.destroy(ONE, &key).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), Kind::Mismatch, "{error}");
+        }
+        let template = [Attribute::Class(ObjectClass::PRIVATE_KEY)];
+        assert_eq!(session.find_objects(&template).unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn a_key_that_could_leave_is_a_mismatch() {
+    shimmed("a_key_that_could_leave_is_a_mismatch", |token| {
+        let backend = open(token).unwrap();
+        let session = token.session_beside(&shim());
+        let p256 = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+        let public = [
+            Attribute::Token(true),
+            Attribute::EcParams(p256.to_vec()),
+            Attribute::Id(ONE.0.to_vec()),
+        ];
+        let private = [
+            Attribute::Token(true),
+            Attribute::Sign(true),
+            Attribute::Sensitive(true),
+            Attribute::Extractable(true),
+            Attribute::Id(ONE.0.to_vec()),
+        ];
+        session
+            .generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)
+            .unwrap();
+        let error = backend.inspect(ONE).map(drop).unwrap_err();
+        assert_eq!(error.kind(), Kind::Mismatch);
+        assert!(error.to_string().contains("CKA_EXTRACTABLE"), "{error}");
+    });
+}
+
+#[test]
+fn a_token_that_refuses_optional_attributes_gets_a_smaller_template() {
+    shimmed(
+        "a_token_that_refuses_optional_attributes_gets_a_smaller_template",
+        |token| {
+            let backend = open(token).unwrap();
+            // CKR_ATTRIBUTE_TYPE_INVALID for the first, CKR_TEMPLATE_INCONSISTENT for the second.
+            set_rules(
+                token,
+                "C_GenerateKeyPair 1 ckr:0x12\nC_GenerateKeyPair 2 ckr:0xd1\n",
+            );
+            let key = make(&backend);
+            signs(&backend, &key);
+            assert_eq!(count(token, Function::C_GenerateKeyPair), 3);
+
+            set_rules(token, "C_GenerateKeyPair * ckr:0x12\n");
+            let error = backend
+                .generate(ObjectId([2; 16]), "assertd/x", Alg::ES256)
+                .unwrap_err();
+            assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+            assert_eq!(count(token, Function::C_GenerateKeyPair), 3 + 4);
+        },
+    );
+}
+
+#[test]
+fn a_full_token_is_not_asked_again_with_a_smaller_template() {
+    shimmed(
+        "a_full_token_is_not_asked_again_with_a_smaller_template",
+        |token| {
+            let backend = open(token).unwrap();
+            set_rules(token, "C_GenerateKeyPair * ckr:0x31\n"); // CKR_DEVICE_MEMORY
+            let error = backend.generate(ONE, "assertd/x", Alg::ES256).unwrap_err();
+            assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+            assert!(error.to_string().contains("full"), "{error}");
+            assert_eq!(count(token, Function::C_GenerateKeyPair), 1);
+        },
+    );
+}
+
+#[test]
+fn a_token_that_is_not_there_yet_is_found_later() {
+    shimmed("a_token_that_is_not_there_yet_is_found_later", |token| {
+        let later = || Settings {
+            label: Some("later".into()),
+            ..settings(token)
+        };
+        let error = Pkcs11Backend::open(later()).map(drop).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+        assert!(
+            error.to_string().contains(LABEL),
+            "it names the tokens there are: {error}"
+        );
+        token.initialize("later");
+        Pkcs11Backend::open(later()).unwrap();
+    });
+}
+
+#[test]
+fn two_tokens_with_one_label_are_told_apart_by_serial_only() {
+    shimmed(
+        "two_tokens_with_one_label_are_told_apart_by_serial_only",
+        |token| {
+            token.initialize(LABEL);
+            let error = open(token).map(drop).unwrap_err();
+            assert_eq!(error.kind(), Kind::Mismatch, "{error}");
+            assert_eq!(count(token, Function::C_Login), 0);
+            let text = error.to_string();
+            let serials: Vec<&str> = text
+                .split("(serial ")
+                .skip(1)
+                .filter_map(|rest| rest.split(')').next())
+                .collect();
+            assert_eq!(serials.len(), 2, "{text}");
+            for serial in serials {
+                let serial = Some(serial.to_owned());
+                let chosen = Pkcs11Backend::open(Settings {
+                    serial,
+                    ..settings(token)
+                })
+                .unwrap();
+                drop(chosen);
+            }
+        },
+    );
+}
+
+#[test]
+fn a_signature_of_zeros_does_not_verify() {
+    shimmed("a_signature_of_zeros_does_not_verify", |token| {
+        let backend = open(token).unwrap();
+        let key = make(&backend);
+        set_rules(token, "C_Sign 1 zeros\n");
+        let signature = backend.sign(ONE, &key, Alg::ES256, b"x").unwrap();
+        assert_eq!(signature, [0; 64]);
+        assert!(
+            key.verifier(Alg::ES256)
+                .unwrap()
+                .verify(b"x", &signature)
+                .is_err()
+        );
+        signs(&backend, &key);
+    });
+}
+
+#[test]
+fn a_slow_call_delays_its_own_signature_alone() {
+    shimmed("a_slow_call_delays_its_own_signature_alone", |token| {
+        let backend = open(token).unwrap();
+        assert_eq!(backend.parallelism(), 2);
+        let key = make(&backend);
+        signs(&backend, &key);
+        set_rules(token, "C_Sign 1 delay:2000\n");
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(|| signs(&backend, &key));
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(1);
+            let before = count(token, Function::C_Sign);
+            while count(token, Function::C_Sign) == before {
+                assert!(
+                    std::time::Instant::now() < deadline,
+                    "the slow call did not begin"
+                );
+                std::thread::yield_now();
+            }
+            let started = std::time::Instant::now();
+            for _ in 0..20 {
+                signs(&backend, &key);
+            }
+            assert!(started.elapsed() < std::time::Duration::from_secs(1));
+            assert!(!slow.is_finished());
+        });
+    });
+}
+
+#[test]
+fn a_module_that_is_none_is_refused() {
+    shimmed("a_module_that_is_none_is_refused", |token| {
+        let libc = Path::new("/lib/x86_64-linux-gnu/libc.so.6").canonicalize();
+        let libc = libc.unwrap_or_else(|_| "/lib/aarch64-linux-gnu/libc.so.6".into());
+        let error = Pkcs11Backend::open(Settings {
+            module: libc,
+            ..settings(token)
+        });
+        let error = error.map(drop).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+        let missing = Settings {
+            module: token.directory.join("none.so"),
+            ..settings(token)
+        };
+        let error = Pkcs11Backend::open(missing).map(drop).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+    });
+}

@@ -1,0 +1,248 @@
+//! A PKCS#11 module for tests. It forwards every call to the real module `P11SHIM_REAL`, counts
+//! the calls of some functions in the file `P11SHIM_COUNTS` (shared by all processes that load
+//! the shim, so counts survive a crash), and misbehaves as the file `P11SHIM_RULES` says. That
+//! file may be replaced at any time; see [`rules`] for its lines. Without the variables it only
+//! forwards.
+#![allow(unsafe_code, reason = "a PKCS#11 module is a C library")]
+#![allow(
+    non_snake_case,
+    reason = "the functions of PKCS#11 have the names of PKCS#11"
+)]
+
+pub mod counts;
+pub mod functions;
+pub mod rules;
+
+use counts::Counts;
+use cryptoki_sys::{
+    CK_ATTRIBUTE, CK_BBOOL, CK_BYTE, CK_FLAGS, CK_FUNCTION_LIST, CK_MECHANISM, CK_NOTIFY,
+    CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SESSION_INFO, CK_SLOT_ID, CK_TOKEN_INFO,
+    CK_ULONG, CK_USER_TYPE, CKR_FUNCTION_FAILED, CKR_OK,
+};
+use functions::Function;
+use rules::{Action, Rules};
+use std::ffi::c_void;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// For tests: where the module is. cargo builds it beside every test that depends on this package.
+///
+/// # Panics
+/// If it is not there.
+pub fn module_path() -> std::path::PathBuf {
+    const NAME: &str = "libpkcs11_shim.so";
+    let exe = std::env::current_exe().expect("a process has a program");
+    let directory = exe.parent().expect("a program is in a directory");
+    let places = [directory.join(NAME), directory.join("deps").join(NAME)];
+    let found = places.iter().find(|path| path.exists());
+    found
+        .unwrap_or_else(|| panic!("{} is missing", places[0].display()))
+        .clone()
+}
+
+struct Shim {
+    real: CK_FUNCTION_LIST,
+    ours: CK_FUNCTION_LIST,
+    counts: Option<Counts>,
+    rules: Option<Mutex<Rules>>,
+}
+
+// SAFETY: the lists hold a version and function pointers of a module that stays loaded.
+unsafe impl Send for Shim {}
+// SAFETY: as above; nobody writes to them.
+unsafe impl Sync for Shim {}
+
+static SHIM: OnceLock<Option<Shim>> = OnceLock::new();
+
+/// The one symbol a PKCS#11 v2.40 module must export.
+///
+/// # Safety
+/// `out` must be valid for writing a pointer, as PKCS#11 v3.1 §5.4.4 demands.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn C_GetFunctionList(out: *mut *mut CK_FUNCTION_LIST) -> CK_RV {
+    let Some(shim) = SHIM.get_or_init(Shim::load) else {
+        return CKR_FUNCTION_FAILED;
+    };
+    // SAFETY: the caller's promise. The list lives as long as the process; callers only read it.
+    unsafe { *out = (&raw const shim.ours).cast_mut() };
+    CKR_OK
+}
+
+fn variable(name: &str) -> Option<std::path::PathBuf> {
+    std::env::var_os(name).map(std::path::PathBuf::from)
+}
+
+impl Shim {
+    fn load() -> Option<Shim> {
+        type GetFunctionList = unsafe extern "C" fn(*mut *mut CK_FUNCTION_LIST) -> CK_RV;
+        let path = variable("P11SHIM_REAL")?;
+        // SAFETY: loading a PKCS#11 module runs its initialisers; it is the one the test named.
+        let library = unsafe { libloading::Library::new(path) }.ok()?;
+        let library = Box::leak(Box::new(library)); // never unloaded, so its functions stay
+        let mut list = std::ptr::null_mut();
+        // SAFETY: the symbol has this type by PKCS#11 v3.1 §5.4.4.
+        let answer =
+            unsafe { library.get::<GetFunctionList>(b"C_GetFunctionList").ok()?(&raw mut list) };
+        if answer != CKR_OK || list.is_null() {
+            return None;
+        }
+        // SAFETY: the module said CKR_OK and gave a list.
+        let real = unsafe { *list };
+        Some(Shim {
+            real,
+            ours: replaced(real),
+            counts: variable("P11SHIM_COUNTS").and_then(|path| Counts::open(&path).ok()),
+            rules: variable("P11SHIM_RULES").map(|path| Mutex::new(Rules::new(path))),
+        })
+    }
+
+    fn count(&self, function: Function) {
+        if let Some(counts) = &self.counts {
+            counts.add(function);
+        }
+    }
+
+    /// Waits out the delays that apply and returns the action that does.
+    fn action(&self, function: Function) -> Option<Action> {
+        let actions = match &self.rules {
+            None => return None,
+            Some(rules) => rules
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .next(function),
+        };
+        let mut first = None;
+        for action in actions {
+            match action {
+                Action::Delay(time) => std::thread::sleep(time),
+                action => first = first.or(Some(action)),
+            }
+        }
+        first
+    }
+}
+
+fn shim() -> &'static Shim {
+    SHIM.get()
+        .and_then(Option::as_ref)
+        .expect("our functions are in the list that loading made")
+}
+
+/// Counts, misbehaves or forwards.
+fn run(function: Function, forward: impl FnOnce(&CK_FUNCTION_LIST) -> CK_RV) -> CK_RV {
+    let shim = shim();
+    shim.count(function);
+    obey(shim.action(function), || forward(&shim.real))
+}
+
+fn obey(action: Option<Action>, forward: impl FnOnce() -> CK_RV) -> CK_RV {
+    match action {
+        Some(Action::Answer(code)) => code as CK_RV,
+        Some(Action::Lie(code)) => {
+            forward();
+            code as CK_RV
+        }
+        Some(Action::Abort) => std::process::abort(),
+        Some(Action::Segfault) => {
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSEGV);
+            std::process::abort()
+        }
+        Some(Action::Hang) => loop {
+            std::thread::sleep(Duration::from_secs(3600));
+        },
+        Some(Action::Zeros | Action::Flags(_) | Action::Delay(_)) | None => forward(),
+    }
+}
+
+macro_rules! forwarded {
+    ($($name:ident($($argument:ident: $type:ty),*);)*) => {
+        $(
+            unsafe extern "C" fn $name($($argument: $type),*) -> CK_RV {
+                run(Function::$name, |real| match real.$name {
+                    // SAFETY: the arguments are the caller's, handed on as they are.
+                    Some(function) => unsafe { function($($argument),*) },
+                    None => CKR_FUNCTION_FAILED,
+                })
+            }
+        )*
+
+        /// The real list with our functions in place of those we count.
+        fn replaced(real: CK_FUNCTION_LIST) -> CK_FUNCTION_LIST {
+            CK_FUNCTION_LIST {
+                C_GetFunctionList: Some(C_GetFunctionList),
+                C_GetTokenInfo: Some(C_GetTokenInfo),
+                C_Sign: Some(C_Sign),
+                $($name: Some($name),)*
+                ..real
+            }
+        }
+    };
+}
+
+forwarded! {
+    C_Initialize(arguments: *mut c_void);
+    C_Finalize(reserved: *mut c_void);
+    C_GetSlotList(present: CK_BBOOL, list: *mut CK_SLOT_ID, count: *mut CK_ULONG);
+    C_OpenSession(slot: CK_SLOT_ID, flags: CK_FLAGS, application: *mut c_void,
+        notify: CK_NOTIFY, session: *mut CK_SESSION_HANDLE);
+    C_CloseSession(session: CK_SESSION_HANDLE);
+    C_GetSessionInfo(session: CK_SESSION_HANDLE, info: *mut CK_SESSION_INFO);
+    C_Login(session: CK_SESSION_HANDLE, user: CK_USER_TYPE, pin: *mut CK_BYTE, len: CK_ULONG);
+    C_Logout(session: CK_SESSION_HANDLE);
+    C_FindObjectsInit(session: CK_SESSION_HANDLE, template: *mut CK_ATTRIBUTE, count: CK_ULONG);
+    C_FindObjects(session: CK_SESSION_HANDLE, objects: *mut CK_OBJECT_HANDLE, most: CK_ULONG,
+        count: *mut CK_ULONG);
+    C_GetAttributeValue(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE,
+        template: *mut CK_ATTRIBUTE, count: CK_ULONG);
+    C_GenerateKeyPair(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM,
+        public: *mut CK_ATTRIBUTE, public_count: CK_ULONG, private: *mut CK_ATTRIBUTE,
+        private_count: CK_ULONG, public_key: *mut CK_OBJECT_HANDLE,
+        private_key: *mut CK_OBJECT_HANDLE);
+    C_DestroyObject(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE);
+    C_SignInit(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE);
+}
+
+/// Like the others, but `flags:` adds token flags to the answer.
+unsafe extern "C" fn C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> CK_RV {
+    let shim = shim();
+    shim.count(Function::C_GetTokenInfo);
+    let action = shim.action(Function::C_GetTokenInfo);
+    let answer = obey(action, || match shim.real.C_GetTokenInfo {
+        // SAFETY: the arguments are the caller's, handed on as they are.
+        Some(function) => unsafe { function(slot, info) },
+        None => CKR_FUNCTION_FAILED,
+    });
+    if let (CKR_OK, Some(Action::Flags(flags))) = (answer, action) {
+        // SAFETY: the real module has just written here and said CKR_OK.
+        unsafe { (*info).flags |= flags as CK_FLAGS };
+    }
+    answer
+}
+
+/// Like the others, but a call that only asks for the length is counted as
+/// [`Function::C_SignLength`], and `zeros` blanks the signature.
+unsafe extern "C" fn C_Sign(
+    session: CK_SESSION_HANDLE,
+    data: *mut CK_BYTE,
+    data_len: CK_ULONG,
+    signature: *mut CK_BYTE,
+    signature_len: *mut CK_ULONG,
+) -> CK_RV {
+    let shim = shim();
+    let function = match signature.is_null() {
+        true => Function::C_SignLength,
+        false => Function::C_Sign,
+    };
+    shim.count(function);
+    let action = shim.action(function);
+    let answer = obey(action, || match shim.real.C_Sign {
+        // SAFETY: the arguments are the caller's, handed on as they are.
+        Some(real) => unsafe { real(session, data, data_len, signature, signature_len) },
+        None => CKR_FUNCTION_FAILED,
+    });
+    if let (CKR_OK, Some(Action::Zeros), false) = (answer, action, signature.is_null()) {
+        // SAFETY: the real module has just written that many bytes here and said CKR_OK.
+        unsafe { signature.write_bytes(0, *signature_len as usize) };
+    }
+    answer
+}
