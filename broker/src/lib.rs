@@ -1,1 +1,31 @@
+//! assertd, the broker: who is calling, what it may have, and the record of it.
+//!
+//! The path of a request: [`server`] accepts → [`peer`] (the kernel says who) → [`http`] reads the
+//! request → [`workload`] (attested) → [`policy`] (a grant, or none) → [`claims`] (from the grant
+//! and its [`profile`]) → [`audit`] (the decision, durable) beside [`keystores`] (the mint, through
+//! the [`queue`]) → the signature verified → the answer.
+//!
+//! The security argument is in the types: `Peer` → `Workload` → `Grant` → `Claims` → `Assertion`,
+//! each made only from the one before. No network, no device, no PIN, no vendor library here.
+
+pub mod admin;
+pub mod app;
 pub mod audit;
+pub mod claims;
+pub mod config;
+// pub mod ctl;
+pub mod daemon;
+pub mod http;
+pub mod id;
+pub mod keyring;
+pub mod keystores;
+pub mod listen;
+pub mod peer;
+pub mod policy;
+pub mod profile;
+pub mod queue;
+pub mod rate;
+pub mod reply;
+pub mod server;
+pub mod sys;
+pub mod workload;

@@ -34,6 +34,9 @@ pub struct Section {
     pub environment: BTreeMap<String, String>,
     /// PKCS#11: string for C_Initialize's pReserved, as NSS softokn wants it.
     pub init_args: Option<String>,
+    /// Where the keystore process listens, when it is a unit of its own. Without it the broker
+    /// starts the process itself (`isolation: none`).
+    pub socket: Option<PathBuf>,
     /// How many signatures at a time; default: cores, never above the token's own maximum.
     pub signers: Option<usize>,
     /// Seconds after which a call into the module counts as hung and the process ends itself.
@@ -104,6 +107,9 @@ impl Section {
             return Err(
                 "`pin` is missing: write pin = { credential = \"…\" } or { file = \"…\" }".into(),
             );
+        }
+        if self.socket.as_ref().is_some_and(|socket| !socket.is_absolute()) {
+            return Err("`socket` must be an absolute path".into());
         }
         if let Some(PinSource::Credential(name)) = &self.pin
             && (name.is_empty() || name.contains('/'))

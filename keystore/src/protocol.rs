@@ -119,6 +119,13 @@ pub struct Welcome {
     pub pid: u32,
 }
 
+impl Welcome {
+    /// Before anybody has answered.
+    pub fn nobody() -> Welcome {
+        Welcome { version: VERSION, keystore: String::new(), parallelism: 1, pid: 0 }
+    }
+}
+
 /// One version of one key as the keystore knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -160,6 +160,14 @@ impl FaultyDisk {
     }
 }
 
+/// From here on the disk fails as it was told: with the next segment prepared, at the writer's calls.
+fn arm(disk: &FaultyDisk, audit: &Audit) {
+    eventually("the next segment", || {
+        (audit.health().segments == 2).then_some(())
+    });
+    disk.armed.store(1, Ordering::SeqCst);
+}
+
 impl Disk for FaultyDisk {
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         if let Err(error) = self.step(&self.writes, &self.fail_write) {
@@ -195,7 +203,7 @@ fn a_failed_write_or_flush_loses_nothing_and_acknowledges_nothing() {
         )
         .unwrap();
         grant(&audit, "before");
-        disk.armed.store(1, Ordering::SeqCst);
+        arm(&disk, &audit);
         let mut accepted = 0;
         eventually("all faults", || {
             if let Ok(mut durable) = audit.decision(a_decision(&format!("id-{accepted}"))) {
@@ -231,7 +239,7 @@ fn while_the_disk_fails_decisions_are_refused_with_the_reason() {
         Arc::clone(&disk) as _,
     )
     .unwrap();
-    disk.armed.store(1, Ordering::SeqCst);
+    arm(&disk, &audit);
     let mut caught = audit.decision(a_decision("caught")).unwrap();
     let refused = eventually("a refusal", || audit.decision(a_decision("late")).err());
     assert!(refused.reason.contains("cannot flush"), "{refused}");
@@ -265,7 +273,7 @@ fn lines_left_in_an_abandoned_segment_are_no_part_of_the_log() {
         Arc::clone(&disk) as _,
     )
     .unwrap();
-    disk.armed.store(1, Ordering::SeqCst);
+    arm(&disk, &audit);
     let mut durable = audit.decision(a_decision("moved")).unwrap();
     wait(&mut durable).unwrap();
     durable.outcome(Outcome::Released);

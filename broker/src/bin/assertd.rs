@@ -1,1 +1,5 @@
-fn main() {}
+//! The broker's program; see `broker::daemon`.
+
+fn main() -> std::process::ExitCode {
+    broker::daemon::main()
+}

@@ -1,0 +1,200 @@
+//! The administrators' requests: status, keys, and the news that a key has been made. Peers are
+//! root or assertd's own uid; status and keys tell what policy is, so nobody else may ask.
+
+use crate::app::App;
+use crate::audit;
+use crate::peer::{Peer, kernel_proof};
+use crate::reply::{self, Answer, Refusal};
+use assertd_client::api::{
+    AdoptRequest, AuditStatus, BODY_LEN_MAX, ConfigStatus, KEYS_PATH, KeyStatus, Keys, STATUS_PATH,
+    Status,
+};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Request};
+use keystore::KeyId;
+use keystore::protocol::{Condition, EvidenceLevel};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::http::BODY_DEADLINE;
+use crate::keyring::{KeyRecord, Seen};
+
+/// Answers one request of an administrator.
+pub async fn answer(app: Arc<App>, peer: Arc<Peer>, request: Request<Incoming>) -> Answer {
+    let id = app.request_id();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let result = match (&method, path.as_str()) {
+        _ if !is_admin(&peer) => Err(Refusal::NotAdmin),
+        (&Method::GET, STATUS_PATH) => Ok(reply::ok(&status(&app))),
+        (&Method::GET, KEYS_PATH) => Ok(reply::ok(&keys(&app))),
+        (&Method::POST, KEYS_PATH) => adopt(&app, request).await,
+        (_, STATUS_PATH | KEYS_PATH) => Err(Refusal::Method),
+        _ => Err(Refusal::Path),
+    };
+    result.unwrap_or_else(|refusal| reply::problem(&refusal, id.as_str()))
+}
+
+fn is_admin(peer: &Peer) -> bool {
+    peer.uid() == 0 || peer.uid() == nix::unistd::geteuid().as_raw()
+}
+
+fn status(app: &App) -> Status {
+    let isolated = app
+        .config
+        .keystores
+        .values()
+        .all(|section| section.socket.is_some());
+    Status {
+        format: 1,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_s: app.started.elapsed().as_secs(),
+        isolation: if isolated { "units" } else { "none" }.to_owned(),
+        peer_proof: kernel_proof().as_str().to_owned(),
+        config: ConfigStatus {
+            path: app.config.path.display().to_string(),
+            sha256: app.config.sha256.clone(),
+            workloads: app.config.workloads.len(),
+            targets: app
+                .config
+                .workloads
+                .iter()
+                .map(|section| section.targets.len())
+                .sum(),
+        },
+        keystores: app
+            .keystores
+            .values()
+            .map(|keystore| keystore.status())
+            .collect(),
+        audit: audit_status(app),
+        requests: app.counts.read(),
+        connections: app.connections.load(Ordering::Relaxed),
+    }
+}
+
+fn audit_status(app: &App) -> AuditStatus {
+    let health = app.audit.health();
+    let state = match (&health.failed, &health.warning) {
+        (Some(_), _) => "failed",
+        (None, Some(_)) => "warning",
+        (None, None) => "ok",
+    };
+    let fault = health.failed.as_ref().or(health.warning.as_ref());
+    AuditStatus {
+        state: state.to_owned(),
+        why: fault.map(|fault| format!("{}; {}", fault.why, fault.remedy)),
+        directory: app.config.audit.dir.display().to_string(),
+        seq: health.last_seq.unwrap_or(0),
+        bytes: health.disk_bytes,
+        denials_counted: health.denials_counted,
+    }
+}
+
+fn keys(app: &App) -> Keys {
+    let records = app.keyring.records();
+    Keys {
+        keys: records
+            .iter()
+            .map(|(key, record)| key_status(app, key, record))
+            .collect(),
+    }
+}
+
+fn key_status(app: &App, key: &KeyId, record: &KeyRecord) -> KeyStatus {
+    let (state, why, evidence, imported) = match app.keyring.seen(key) {
+        _ if app.keyring.is_suspended(key) => {
+            let why = "a signature was wrong; check the token, then restart assertd";
+            (
+                "suspended",
+                Some(why.to_owned()),
+                EvidenceLevel::None,
+                false,
+            )
+        }
+        Seen::Unknown => {
+            let why = format!("keystore {} has not answered yet", record.keystore);
+            ("unknown", Some(why), EvidenceLevel::None, false)
+        }
+        Seen::Wrong(why) => ("failed", Some(why), EvidenceLevel::None, false),
+        Seen::Shown {
+            condition: Condition::Failed { why, .. },
+            evidence,
+            ..
+        } => ("failed", Some(why), evidence.level, evidence.imported),
+        Seen::Shown {
+            condition: Condition::Usable {},
+            evidence,
+            ..
+        } => ("active", None, evidence.level, evidence.imported),
+    };
+    let used = app.config.wanted_keys().contains_key(&key.name);
+    let evidence = match evidence {
+        EvidenceLevel::None => "none",
+        EvidenceLevel::Asserted => "asserted",
+        EvidenceLevel::DeviceAttested => "device-attested",
+        EvidenceLevel::TpmCertified => "tpm-certified",
+    };
+    KeyStatus {
+        key: key.to_string(),
+        kid: record.public_key.kid().to_string(),
+        alg: record.alg.to_string(),
+        keystore: record.keystore.clone(),
+        state: state.to_owned(),
+        why,
+        evidence: evidence.to_owned(),
+        imported,
+        made_at: record.made_at,
+        used,
+        jwk: serde_json::to_value(record.public_key.published(record.alg)).unwrap_or_default(),
+    }
+}
+
+/// Records a key that `assertctl apply` has had made. The keystore is asked, not the caller: what
+/// is recorded is what the keystore shows.
+async fn adopt(app: &App, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    let body = Limited::new(request.into_body(), BODY_LEN_MAX).collect();
+    let bytes = tokio::time::timeout(BODY_DEADLINE, body)
+        .await
+        .map_err(|_| Refusal::BodyTimeout)?
+        .map_err(|_| Refusal::BodyTooLong)?
+        .to_bytes();
+    let asked: AdoptRequest =
+        serde_json::from_slice(&bytes).map_err(|error| Refusal::invalid(&error.to_string()))?;
+    let key: KeyId = asked
+        .key
+        .parse()
+        .map_err(|_| Refusal::invalid("`key` is not a key id"))?;
+    let Some(keystore) = app.keystores.get(&asked.keystore) else {
+        return Err(Refusal::invalid(
+            "`keystore` is not one of the running configuration",
+        ));
+    };
+    let failed = |error: keystore::Error| Refusal::unavailable("keystore_unavailable", error);
+    let entry = keystore.entry(&key).await.map_err(failed)?;
+    let Some(entry) = entry else {
+        return Err(Refusal::unavailable(
+            "key_unavailable",
+            format!("key {key}: not in the keystore"),
+        ));
+    };
+    let known = app.keyring.records().contains_key(&key);
+    if !known {
+        // The record of the key is durable before the key can sign anything.
+        let change = audit::KeyChange {
+            key: key.to_string().as_str().into(),
+            kid: entry.kid.as_str().into(),
+            action: audit::KeyAction::Adopted,
+        };
+        let durable = app.audit.key(change);
+        let durable = durable.map_err(|e| Refusal::unavailable("audit_unavailable", e))?;
+        durable.await.map_err(|_lost| Refusal::AUDIT_NOT_DURABLE)?;
+    }
+    let now = app.clock.read().unix_s();
+    let record = app
+        .keyring
+        .record(&asked.keystore, &entry, now)
+        .map_err(|error| Refusal::unavailable("state_unavailable", error))?;
+    Ok(reply::ok(&key_status(app, &key, &record)))
+}

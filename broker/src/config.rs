@@ -1,0 +1,245 @@
+//! The configuration: files in, [`Config`] out, or a [`Diagnostic`] that cites the line.
+//!
+//! `assertd.toml` holds everything; `conf.d/*.toml` beside it hold workload sections alone, one
+//! file per team. Strict: an unknown key anywhere is an error. What comes out is checked and
+//! resolved: users are numbers, profiles are rows, every target has its charter.
+
+use crate::profile::Profile;
+use keystore::charter::{Charter, Purpose, SubjectPattern};
+use keystore::config::{Diagnostic, Section as KeystoreSection, read_text};
+use keystore::{Alg, KeyName, Time};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+mod file;
+mod resolve;
+#[cfg(test)]
+mod tests;
+
+/// Default for [`Config::rate_per_s`]: a service that redeems one assertion per outgoing call
+/// stays below, a loop gone wrong does not starve the token.
+pub const RATE_PER_S: u32 = 100;
+
+/// Default for [`Config::burst`]: a service with 200 workers may start at once.
+pub const BURST: u32 = 200;
+
+/// Everything assertd is told, checked.
+#[derive(Debug)]
+pub struct Config {
+    /// The main file.
+    pub path: PathBuf,
+    /// SHA-256 over the text of all files, lower-case hex: the configuration's name.
+    pub sha256: String,
+    /// Sockets and directories.
+    pub server: Server,
+    /// The audit log.
+    pub audit: Audit,
+    /// By name.
+    pub keystores: BTreeMap<String, KeystoreSection>,
+    /// By name.
+    pub issuers: BTreeMap<String, Arc<Issuer>>,
+    /// By name.
+    pub workloads: Vec<Arc<Section>>,
+}
+
+/// Sockets and directories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where sockets are made: `assertd.sock`, `admin.sock`, and keystores' without units.
+    pub runtime_dir: PathBuf,
+    /// The broker's state; keystores without units keep theirs in `keystore/NAME` below.
+    pub state_dir: PathBuf,
+}
+
+/// The audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Bytes of one preallocated segment.
+    pub segment_bytes: Option<u64>,
+}
+
+/// An `[issuer.NAME]`: this host, or its fleet, as an OIDC issuer for federation.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Issuer {
+    /// Its name.
+    pub name: String,
+    /// `iss`, string-equal to the discovery document's.
+    pub url: String,
+    /// What it may ever assert.
+    pub subjects: Vec<SubjectPattern>,
+    /// Which keystore holds its key.
+    pub keystore: String,
+    /// Its key's algorithm.
+    pub alg: Alg,
+    /// Its key's name.
+    pub key: KeyName,
+    /// Its key's charter.
+    pub charter: Charter,
+}
+
+/// A `[workload.NAME]`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Section {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Whom to ask about it.
+    pub owner: Option<String>,
+    /// Whom it fits.
+    pub matches: Match,
+    /// It grants nothing from this moment on.
+    pub expires: Option<Time>,
+    /// Whether it serves on kernels that prove the peer by pid alone.
+    pub allow_pid_fallback: bool,
+    /// Requests per second, over all its processes.
+    pub rate_per_s: u32,
+    /// Requests at once before the rate holds.
+    pub burst: u32,
+    /// By name.
+    pub targets: BTreeMap<String, Arc<Target>>,
+}
+
+/// Selectors; all that are given must hold, and at least one is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Match {
+    /// Name of the outermost unit, or its full cgroup path if it starts with `/`.
+    pub unit: Option<String>,
+    /// User id.
+    pub uid: Option<u32>,
+    /// Group id.
+    pub gid: Option<u32>,
+    /// Whether a containerised process is meant; a host process otherwise.
+    pub container: bool,
+}
+
+/// A `[workload.NAME.target.NAME]`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The workload's name.
+    pub workload: Arc<str>,
+    /// Its name, which callers ask for.
+    pub name: String,
+    /// Its profile.
+    pub profile: &'static Profile,
+    /// `iss`
+    pub iss: String,
+    /// `sub`
+    pub sub: String,
+    /// `aud`
+    pub aud: String,
+    /// Seconds an assertion lives unless a shorter life is asked for.
+    pub lifetime_s: u32,
+    /// Whether another workload may have the same subject of the same issuer.
+    pub shared: bool,
+    /// The key that signs: its own, or its issuer's.
+    pub key: KeyName,
+    /// The keystore that holds the key.
+    pub keystore: String,
+    /// The charter the key should have.
+    pub charter: Charter,
+}
+
+impl Config {
+    /// Reads the main file and `conf.d/*.toml` beside it.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place. Nothing is half loaded.
+    pub fn load(path: &Path) -> Result<Config, Diagnostic> {
+        let texts = read_all(path)?;
+        resolve::resolve(texts)
+    }
+
+    /// The keys this configuration asks for, each with its keystore and charter.
+    pub fn wanted_keys(&self) -> BTreeMap<KeyName, Wanted> {
+        let client_keys = self
+            .workloads
+            .iter()
+            .flat_map(|section| section.targets.values())
+            .filter(|target| matches!(target.charter.purpose, Purpose::ClientAuthentication { .. }))
+            .map(|target| (target.key.clone(), &target.keystore, &target.charter));
+        let issuer_keys = self
+            .issuers
+            .values()
+            .map(|issuer| (issuer.key.clone(), &issuer.keystore, &issuer.charter));
+        client_keys
+            .chain(issuer_keys)
+            .map(|(key, keystore, charter)| {
+                (
+                    key,
+                    Wanted {
+                        keystore: keystore.clone(),
+                        charter: charter.clone(),
+                    },
+                )
+            })
+            .collect()
+    }
+
+    /// The workloads' socket.
+    pub fn socket(&self) -> PathBuf {
+        self.server.runtime_dir.join("assertd.sock")
+    }
+
+    /// The administrators' socket.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.server.runtime_dir.join("admin.sock")
+    }
+
+    /// A keystore's socket: its unit's, or the one the broker makes for it.
+    pub fn keystore_socket(&self, name: &str, section: &KeystoreSection) -> PathBuf {
+        let own = || {
+            self.server
+                .runtime_dir
+                .join(format!("keystore-{name}.sock"))
+        };
+        section.socket.clone().unwrap_or_else(own)
+    }
+}
+
+/// A key the configuration asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Where.
+    pub keystore: String,
+    /// What it may ever say.
+    pub charter: Charter,
+}
+
+/// One file's path and text.
+pub(crate) struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+/// The main file first, then the drop-ins in the order of their names.
+fn read_all(path: &Path) -> Result<Vec<Source>, Diagnostic> {
+    let mut sources = vec![Source {
+        path: path.to_owned(),
+        text: read_text(path)?,
+    }];
+    let dir = path.parent().unwrap_or(Path::new(".")).join("conf.d");
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(sources),
+        Err(error) => return Err(Diagnostic::file(&dir, format!("cannot be read: {error}"))),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| Diagnostic::file(&dir, format!("cannot be read: {e}")))?;
+        let path = entry.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    for path in paths {
+        let text = read_text(&path)?;
+        sources.push(Source { path, text });
+    }
+    Ok(sources)
+}

@@ -1,0 +1,403 @@
+//! From words on a command line to one [`Command`]. Pure; every mistake is a [`Usage`] sentence
+//! that names the word, and the nearest one that would have been understood.
+//!
+//! Options may stand before or after the command. One that the command does not know is refused,
+//! never ignored, and so is one that is given twice.
+
+use super::help;
+use keystore::KeyName;
+use keystore::config::suggest;
+use keystore::keyid::check_part;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Default of `apply --max`: a typo in git times 800 hosts must not fill an HSM.
+pub const CREATIONS_MAX: usize = 50;
+
+/// Default of `audit show -n`: what fits on one screen.
+pub const RECORDS_SHOWN: usize = 20;
+
+/// A command line, understood.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Args {
+    /// `-s`
+    pub socket: Option<PathBuf>,
+    /// `-c`
+    pub config: Option<PathBuf>,
+    /// `--json`
+    pub format: Format,
+    /// What to do.
+    pub command: Command,
+}
+
+/// For whom the answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// People.
+    Text,
+    /// Programs.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    Assertion { target: String, lifetime_s: Option<u32> },
+    Whoami,
+    Targets,
+    Status,
+    Keys,
+    Jwks { key: Option<KeyName> },
+    ConfigCheck,
+    ConfigDiff { changes: Changes },
+    Apply { consent: Consent, creations_max: usize },
+    AuditVerify { dir: Option<PathBuf> },
+    AuditShow { dir: Option<PathBuf>, count: usize },
+    Profiles { name: Option<String> },
+    Help { topic: Option<String> },
+    Version,
+}
+
+/// What `config diff` exits with when there is something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// 0, like `git diff`.
+    AreFine,
+    /// 1, by `--exit-code`.
+    AreOne,
+}
+
+/// Whether somebody has agreed to amended charters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consent {
+    /// Ask at the terminal.
+    Ask,
+    /// `--yes`
+    Given,
+}
+
+/// Why a command line is not understood.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Usage(String);
+
+/// One command: its words, the options it takes, how many operands, and its help.
+pub struct Spec {
+    /// As typed, one or two words.
+    pub name: &'static str,
+    options: &'static [Opt],
+    operands_max: usize,
+    /// What `help` prints.
+    pub help: &'static str,
+}
+
+/// Every command.
+pub static SPECS: [Spec; 13] = [
+    spec("assertion", &[Opt::Target, Opt::Lifetime], 0, help::ASSERTION),
+    spec("whoami", &[], 0, help::WHOAMI),
+    spec("targets", &[], 0, help::TARGETS),
+    spec("status", &[], 0, help::STATUS),
+    spec("keys", &[], 0, help::KEYS),
+    spec("jwks", &[Opt::Key, Opt::Target, Opt::Issuer], 0, help::JWKS),
+    spec("config check", &[], 0, help::CONFIG_CHECK),
+    spec("config diff", &[Opt::ExitCode], 0, help::CONFIG_DIFF),
+    spec("apply", &[Opt::Yes, Opt::Max], 0, help::APPLY),
+    spec("audit verify", &[], 1, help::AUDIT_VERIFY),
+    spec("audit show", &[Opt::Number], 1, help::AUDIT_SHOW),
+    spec("profiles", &[], 1, help::PROFILES),
+    spec("help", &[], 2, help::HELP),
+];
+
+const fn spec(
+    name: &'static str,
+    options: &'static [Opt],
+    operands_max: usize,
+    help: &'static str,
+) -> Spec {
+    Spec { name, options, operands_max, help }
+}
+
+/// An option that some commands take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Opt {
+    Target,
+    Lifetime,
+    Key,
+    Issuer,
+    Yes,
+    Max,
+    ExitCode,
+    Number,
+}
+
+/// Options that every command takes, as they are suggested.
+const GLOBAL: [&str; 5] = ["--socket", "--config", "--json", "--help", "--version"];
+
+impl Opt {
+    const ALL: [Opt; 8] = [
+        Opt::Target,
+        Opt::Lifetime,
+        Opt::Key,
+        Opt::Issuer,
+        Opt::Yes,
+        Opt::Max,
+        Opt::ExitCode,
+        Opt::Number,
+    ];
+
+    fn flag(self) -> &'static str {
+        match self {
+            Opt::Target => "--target",
+            Opt::Lifetime => "--lifetime",
+            Opt::Key => "--key",
+            Opt::Issuer => "--issuer",
+            Opt::Yes => "--yes",
+            Opt::Max => "--max",
+            Opt::ExitCode => "--exit-code",
+            Opt::Number => "-n",
+        }
+    }
+
+    fn takes_value(self) -> bool {
+        !matches!(self, Opt::Yes | Opt::ExitCode)
+    }
+}
+
+/// Words and options, before the command is known.
+#[derive(Default)]
+struct Raw {
+    socket: Option<OsString>,
+    config: Option<OsString>,
+    json: bool,
+    help: bool,
+    version: bool,
+    options: BTreeMap<Opt, OsString>,
+    words: Vec<OsString>,
+}
+
+/// Understands a command line, given without the program's name.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, Usage> {
+    let raw = split(arguments)?;
+    let words: Vec<String> = raw
+        .words
+        .iter()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let (socket, config) = (raw.socket.clone().map(PathBuf::from), raw.config.clone().map(PathBuf::from));
+    let format = if raw.json { Format::Json } else { Format::Text };
+    let command = if raw.help {
+        Command::Help { topic: help::topic(&words).map(str::to_owned) }
+    } else if raw.version {
+        Command::Version
+    } else {
+        command(raw, &words)?
+    };
+    Ok(Args { socket, config, format, command })
+}
+
+fn split(arguments: impl IntoIterator<Item = OsString>) -> Result<Raw, Usage> {
+    use lexopt::Arg::{Long, Short, Value};
+    let mut raw = Raw::default();
+    let mut parser = lexopt::Parser::from_args(arguments);
+    while let Some(arg) = parser.next()? {
+        let option = match arg {
+            Value(word) => {
+                raw.words.push(word);
+                continue;
+            }
+            Short('h') | Long("help") => {
+                raw.help = true;
+                continue;
+            }
+            Short('V') | Long("version") => {
+                raw.version = true;
+                continue;
+            }
+            Long("json") => {
+                raw.json = true;
+                continue;
+            }
+            Short('s') | Long("socket") => {
+                once(&mut raw.socket, "--socket", parser.value()?)?;
+                continue;
+            }
+            Short('c') | Long("config") => {
+                once(&mut raw.config, "--config", parser.value()?)?;
+                continue;
+            }
+            Short('y') => Opt::Yes,
+            Short('n') => Opt::Number,
+            Short(letter) => return Err(unknown_option(&format!("-{letter}"))),
+            Long(name) => {
+                let flag = format!("--{name}");
+                let known = Opt::ALL.into_iter().find(|option| option.flag() == flag);
+                known.ok_or_else(|| unknown_option(&flag))?
+            }
+        };
+        let value = if option.takes_value() { parser.value()? } else { OsString::new() };
+        if raw.options.insert(option, value).is_some() {
+            return Err(Usage(format!("{} is given twice", option.flag())));
+        }
+    }
+    Ok(raw)
+}
+
+fn once(slot: &mut Option<OsString>, flag: &str, value: OsString) -> Result<(), Usage> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Usage(format!("{flag} is given twice"))),
+    }
+}
+
+fn unknown_option(flag: &str) -> Usage {
+    let known: Vec<&str> = GLOBAL.into_iter().chain(Opt::ALL.map(Opt::flag)).collect();
+    Usage(format!("unknown option `{flag}`; {}", suggest(flag, &known)))
+}
+
+/// The command the words name, with its options and operands.
+fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
+    let (spec, taken) = find(words)?;
+    if let Some(option) = raw.options.keys().find(|option| !spec.options.contains(option)) {
+        return Err(Usage(format!("`assertctl {}` takes no {}", spec.name, option.flag())));
+    }
+    if let Some(extra) = words.get(taken + spec.operands_max) {
+        return Err(Usage(format!("`assertctl {}`: `{extra}` is too much", spec.name)));
+    }
+    let path = raw.words.get(taken).map(PathBuf::from);
+    let mut options = Options(raw.options);
+    Ok(match spec.name {
+        "assertion" => Command::Assertion {
+            target: options.text(Opt::Target)?.ok_or_else(|| {
+                Usage("--target is missing: `assertctl targets` lists yours".into())
+            })?,
+            lifetime_s: options.number(Opt::Lifetime)?,
+        },
+        "whoami" => Command::Whoami,
+        "targets" => Command::Targets,
+        "status" => Command::Status,
+        "keys" => Command::Keys,
+        "jwks" => Command::Jwks { key: options.key()? },
+        "config check" => Command::ConfigCheck,
+        "config diff" if options.flag(Opt::ExitCode) => {
+            Command::ConfigDiff { changes: Changes::AreOne }
+        }
+        "config diff" => Command::ConfigDiff { changes: Changes::AreFine },
+        "apply" => Command::Apply {
+            consent: if options.flag(Opt::Yes) { Consent::Given } else { Consent::Ask },
+            creations_max: options.number(Opt::Max)?.map_or(CREATIONS_MAX, |n| n as usize),
+        },
+        "audit verify" => Command::AuditVerify { dir: path },
+        "audit show" => Command::AuditShow {
+            dir: path,
+            count: options.number(Opt::Number)?.map_or(RECORDS_SHOWN, |n| n as usize),
+        },
+        "profiles" => Command::Profiles { name: words.get(taken).cloned() },
+        "help" => Command::Help { topic: help_topic(&words[taken..])? },
+        other => unreachable!("`{other}` stands in SPECS and so in this match"),
+    })
+}
+
+/// The command that the first word or two name, and how many words that are.
+fn find(words: &[String]) -> Result<(&'static Spec, usize), Usage> {
+    let Some(first) = words.first() else {
+        return Err(Usage("which command?".into()));
+    };
+    let two = words.get(1).map(|second| format!("{first} {second}"));
+    for (name, taken) in [(two.as_deref(), 2), (Some(first.as_str()), 1)] {
+        if let Some(spec) = SPECS.iter().find(|spec| Some(spec.name) == name) {
+            return Ok((spec, taken));
+        }
+    }
+    let below: Vec<&str> =
+        SPECS.iter().filter_map(|spec| spec.name.strip_prefix(first)?.strip_prefix(' ')).collect();
+    match (below.is_empty(), words.get(1)) {
+        (false, None) => Err(Usage(format!("`assertctl {first}` what? {}", below.join(" or ")))),
+        (false, Some(second)) => Err(Usage(format!(
+            "unknown command `{first} {second}`; {}",
+            suggest(second, &below)
+        ))),
+        (true, _) => {
+            let mut known: Vec<&str> =
+                SPECS.iter().filter_map(|spec| spec.name.split(' ').next()).collect();
+            known.dedup();
+            Err(Usage(format!("unknown command `{first}`; {}", suggest(first, &known))))
+        }
+    }
+}
+
+fn help_topic(words: &[String]) -> Result<Option<String>, Usage> {
+    if words.is_empty() {
+        return Ok(None);
+    }
+    match help::topic(words) {
+        Some(topic) => Ok(Some(topic.to_owned())),
+        None => find(words).map(|(spec, _)| Some(spec.name.to_owned())),
+    }
+}
+
+/// What is left to be taken out of a command's options.
+struct Options(BTreeMap<Opt, OsString>);
+
+impl Options {
+    fn flag(&mut self, option: Opt) -> bool {
+        self.0.remove(&option).is_some()
+    }
+
+    fn text(&mut self, option: Opt) -> Result<Option<String>, Usage> {
+        let Some(value) = self.0.remove(&option) else { return Ok(None) };
+        match value.into_string() {
+            Ok(text) if !text.is_empty() => Ok(Some(text)),
+            _ => Err(Usage(format!("{} needs a value of UTF-8 text", option.flag()))),
+        }
+    }
+
+    fn number(&mut self, option: Opt) -> Result<Option<u32>, Usage> {
+        let Some(text) = self.text(option)? else { return Ok(None) };
+        match text.parse() {
+            Ok(number) if number > 0 => Ok(Some(number)),
+            _ => {
+                let most = u32::MAX;
+                Err(Usage(format!("{} `{text}` is no number from 1 to {most}", option.flag())))
+            }
+        }
+    }
+
+    /// `--key`, `--target` and `--issuer` are three ways to name one key.
+    fn key(&mut self) -> Result<Option<KeyName>, Usage> {
+        if self.0.len() > 1 {
+            return Err(Usage("give one of --key, --target and --issuer".into()));
+        }
+        let name = |flag: &str, text: &str| {
+            text.parse::<KeyName>().map_err(|e| Usage(format!("{flag} `{text}`: {e}")))
+        };
+        if let Some(text) = self.text(Opt::Key)? {
+            return name("--key", &text).map(Some);
+        }
+        if let Some(text) = self.text(Opt::Target)? {
+            return match text.split_once('/') {
+                Some((workload, _)) if workload != "issuer" => name("--target", &text).map(Some),
+                _ => Err(Usage(format!("--target `{text}`: write WORKLOAD/TARGET"))),
+            };
+        }
+        let Some(text) = self.text(Opt::Issuer)? else { return Ok(None) };
+        let wrong = |e| Usage(format!("--issuer `{text}`: {e}"));
+        check_part(&text).map_err(wrong)?;
+        KeyName::issuer(&text).map(Some).map_err(wrong)
+    }
+}
+
+impl From<lexopt::Error> for Usage {
+    fn from(error: lexopt::Error) -> Usage {
+        Usage(error.to_string())
+    }
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n{}\n`assertctl help` says more", self.0, help::USAGE)
+    }
+}
+
+#[cfg(test)]
+mod tests;

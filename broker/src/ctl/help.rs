@@ -1,0 +1,194 @@
+//! What `assertctl help` prints: plain constants, the short form of docs/man/assertctl.1.md.
+
+use super::args::SPECS;
+use super::failure::{Exit, Failure};
+use super::out::Out;
+
+/// One screenful less than the help: what a mistake is answered with.
+pub const USAGE: &str = "usage: assertctl [-s SOCKET] [-c FILE] [--json] COMMAND";
+
+const GENERAL: &str = "\
+usage: assertctl [-s SOCKET] [-c FILE] [--json] COMMAND
+
+for workloads
+  assertion --target T    an assertion for the target, alone on stdout
+  whoami                  what the kernel and assertd know about this process
+  targets                 what this process may ask for
+
+for administrators
+  status                  assertd, its keystores and its audit log; what is wrong comes first
+  keys                    every key with its state, kid and evidence
+  jwks                    public keys, to be registered at the other side
+  config check            is the configuration correct, and is it wise?
+  config diff             what `apply` would do
+  apply                   make the keys that the configuration asks for
+  audit verify            has the audit log been changed?
+  audit show              its last records
+  profiles                kinds of relying parties that assertd knows
+
+options
+  -s, --socket SOCKET     ask at this socket
+  -c, --config FILE       read this configuration, and ask at the sockets it names
+      --json              for programs
+  -h, --help              help; after a command, about that command
+  -V, --version           the version
+
+exit codes: 0 done, 1 refused or a check failed, 2 usage, 69 assertd or a keystore is
+unavailable, 70 internal, 77 not permitted, 78 configuration";
+
+pub const ASSERTION: &str = "\
+usage: assertctl assertion --target T [--lifetime S]
+
+Asks assertd for an assertion (a signed JWT) for a target, and prints it alone on stdout.
+Handle it like a password: whoever has it can use it until it expires.
+
+      --target T       one of those that `assertctl targets` lists
+      --lifetime S     seconds; can only shorten what the configuration allows
+      --json           the whole answer: assertion, expires_at, kid, target, id";
+
+pub const WHOAMI: &str = "\
+usage: assertctl whoami
+
+Prints what the kernel says about this process (uid, gid, pid, unit, container), how well that
+is proved, and the workload sections of the configuration that match.
+
+To ask as a service sees it: systemd-run -q --wait --pipe -p User=payments assertctl whoami";
+
+pub const TARGETS: &str = "\
+usage: assertctl targets
+
+Lists what this process may ask for: target, profile, audience, subject, longest lifetime.";
+
+pub const STATUS: &str = "\
+usage: assertctl status
+
+One screen: what is wrong first, each with its remedy; then the configuration in force, the
+audit log, keys, keystores and requests. Exits with 0 whenever assertd answers. Needs root.";
+
+pub const KEYS: &str = "\
+usage: assertctl keys
+
+Lists every key that assertd has recorded: id, state, algorithm, keystore, kid, evidence and
+when it was recorded; below, why one is not active. Needs root.
+
+evidence: none < asserted (the token says so) < device-attested < tpm-certified";
+
+pub const JWKS: &str = "\
+usage: assertctl jwks [--key NAME | --target WORKLOAD/TARGET | --issuer NAME]
+
+Prints a JWK set (RFC 7517). For one key it is exactly what the other side must know: register
+it at the authorization server, or serve it at the issuer's jwks_uri. Without an option: every
+key's set, by the key's name. A key that is failed or suspended is never in a set, and a set is
+never empty: that is an error. Needs root.
+
+      --key NAME                 `workload/target` or `issuer/NAME`, as `assertctl keys` shows it
+      --target WORKLOAD/TARGET   the client key of that target
+      --issuer NAME              the key of [issuer.NAME]";
+
+pub const CONFIG_CHECK: &str = "\
+usage: assertctl config check
+
+Reads the configuration as assertd does, and says what is wrong with it (exit code 78). If it
+can be loaded, says what can never work (E…, exit code 1) and what is unwise (W…, exit code 0),
+each with a remedy. Asks nobody: it can run before the configuration is deployed.";
+
+pub const CONFIG_DIFF: &str = "\
+usage: assertctl config diff [--exit-code]
+
+Compares the configuration with the keys that assertd and its keystores have, and prints what
+`assertctl apply` would do. Changes nothing. Needs root.
+
+  +  a key would be made, or one that the keystore has would be recorded
+  ~  a charter (what a key may ever say) would be amended
+  ?  a key that the configuration does not ask for; it is kept
+  !  something that apply cannot do, with the remedy
+
+      --exit-code      exit with 1 if there is anything to do (default: 0, as in git diff)";
+
+pub const APPLY: &str = "\
+usage: assertctl apply [--yes] [--max N]
+
+Makes the keys that the configuration asks for, each under its charter, and amends charters that
+changed. Never destroys a key, and never makes a new one for one that is lost. It can be run
+again at any time, also after a crash, and does only what is left to do. Needs root.
+
+  -y, --yes            amend charters without asking (new keys are never asked about)
+      --max N          make up to N keys (default 50: a typo must not fill an HSM)";
+
+pub const AUDIT_VERIFY: &str = "\
+usage: assertctl audit verify [DIR]
+
+Verifies that every record of the audit log follows from the one before. Exits with 1 and names
+file and line of the first one that does not. DIR is the configuration's unless given; assertd
+need not run.";
+
+pub const AUDIT_SHOW: &str = "\
+usage: assertctl audit show [-n N] [DIR]
+
+Prints the last N records (default 20); with --json as they stand in the log, one a line.";
+
+pub const PROFILES: &str = "\
+usage: assertctl profiles [NAME]
+
+Lists the profiles: what each kind of relying party wants to see in an assertion, where we know
+it from, and what it was tested against.";
+
+pub const HELP: &str = "\
+usage: assertctl help [COMMAND]
+
+Says what a command does, and its options.";
+
+/// Prints the help of a command, of a group of commands, or the general one.
+pub fn show(topic: Option<&str>, out: &mut Out) -> Result<Exit, Failure> {
+    let about: Vec<&str> = SPECS
+        .iter()
+        .filter(|spec| topic.is_some_and(|topic| belongs(spec.name, topic)))
+        .map(|spec| spec.help)
+        .collect();
+    if about.is_empty() {
+        out.line(GENERAL);
+    } else {
+        out.line(&about.join("\n\n"));
+    }
+    Ok(Exit::Done)
+}
+
+/// The command, or the group of commands, that the first words name.
+pub fn topic(words: &[String]) -> Option<&'static str> {
+    let first = words.first()?;
+    let two = words.get(1).map(|second| format!("{first} {second}"));
+    let named = |name: &str| SPECS.iter().map(|spec| spec.name).find(|known| *known == name);
+    let group = |name: &str| {
+        SPECS.iter().filter_map(|spec| spec.name.split_once(' ')).map(|(g, _)| g).find(|g| *g == name)
+    };
+    two.and_then(|two| named(&two)).or_else(|| named(first)).or_else(|| group(first))
+}
+
+fn belongs(name: &str, topic: &str) -> bool {
+    name == topic || name.strip_prefix(topic).is_some_and(|rest| rest.starts_with(' '))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_help_fits_a_terminal_and_starts_with_its_usage() {
+        for spec in &SPECS {
+            let usage = format!("usage: assertctl {}", spec.name);
+            assert!(spec.help.starts_with(&usage), "{}", spec.name);
+        }
+        for text in SPECS.iter().map(|spec| spec.help).chain([GENERAL]) {
+            for line in text.lines() {
+                assert!(line.chars().count() <= 99 && line.trim_end() == line, "{line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_general_help_names_every_command() {
+        for spec in SPECS.iter().filter(|spec| spec.name != "help") {
+            assert!(GENERAL.contains(&format!("\n  {}", spec.name)), "{}", spec.name);
+        }
+    }
+}

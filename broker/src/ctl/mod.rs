@@ -1,0 +1,114 @@
+//! `assertctl`: what workloads and administrators type. It turns arguments into one [`args::Command`],
+//! asks assertd (and, for `config diff` and `apply`, the keystores), and prints the answer.
+//!
+//! It owns no state and decides nothing: assertd decides, keystores keep charters. It reads no
+//! environment variable: which socket is asked is seen in the command line or the configuration.
+//! Answers go to stdout, sentences for people to stderr; the exit code says which kind it is.
+
+pub mod args;
+pub mod plan;
+
+mod admin;
+mod apply;
+mod audit;
+mod check;
+mod failure;
+mod help;
+mod look;
+mod out;
+mod profiles;
+mod workload;
+
+use self::args::{Args, Command};
+use self::failure::{Exit, Failure};
+use self::out::Out;
+use crate::config::Config;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The configuration that is read when `-c` names no other.
+pub const CONFIG: &str = "/etc/assertd/assertd.toml";
+
+/// Runs one command. `arguments` are without the program's name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut out = Out::new(io::stdout().lock());
+    let done = args::parse(arguments)
+        .map_err(|wrong| Failure::new(Exit::Usage, wrong.to_string()))
+        .and_then(|args| command(&args, &mut out))
+        .and_then(|exit| out.finish().map(|()| exit));
+    match done {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("assertctl: {}", out::clean(&failure.message));
+            failure.exit.into()
+        }
+    }
+}
+
+fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
+    match &args.command {
+        Command::Help { topic } => help::show(topic.as_deref(), out),
+        Command::Version => {
+            out.line(&format!("assertctl {}", env!("CARGO_PKG_VERSION")));
+            Ok(Exit::Done)
+        }
+        Command::Assertion { target, lifetime_s } => {
+            workload::assertion(args, target, *lifetime_s, out)
+        }
+        Command::Whoami => workload::whoami(args, out),
+        Command::Targets => workload::targets(args, out),
+        Command::Status => admin::status(args, out),
+        Command::Keys => admin::keys(args, out),
+        Command::Jwks { key } => admin::jwks(args, key.as_ref(), out),
+        Command::ConfigCheck => check::run(args, out),
+        Command::ConfigDiff { changes } => apply::diff(args, *changes, out),
+        Command::Apply { consent, creations_max } => {
+            apply::apply(args, *consent, *creations_max, out)
+        }
+        Command::AuditVerify { dir } => audit::verify(args, dir.as_deref(), out),
+        Command::AuditShow { dir, count } => audit::show(args, dir.as_deref(), *count, out),
+        Command::Profiles { name } => profiles::show(args, name.as_deref(), out),
+    }
+}
+
+impl Args {
+    /// The configuration, which was named or is the host's.
+    fn load_config(&self) -> Result<Config, Failure> {
+        let path = self.config.as_deref().unwrap_or(Path::new(CONFIG));
+        Config::load(path)
+            .map_err(|diagnostic| Failure::new(Exit::Configuration, diagnostic.to_string()))
+    }
+
+    /// Where to ask as a workload. The configuration is read only if it was named: workloads need
+    /// no right to read it.
+    fn workload_socket(&self) -> Result<PathBuf, Failure> {
+        match (&self.socket, &self.config) {
+            (Some(socket), _) => Ok(socket.clone()),
+            (None, Some(_)) => Ok(self.load_config()?.socket()),
+            (None, None) => Ok(assertd_client::SOCKET.into()),
+        }
+    }
+
+    /// Where to ask as an administrator.
+    fn admin_socket(&self) -> Result<PathBuf, Failure> {
+        match (&self.socket, &self.config) {
+            (Some(socket), _) => Ok(socket.clone()),
+            (None, Some(_)) => Ok(self.load_config()?.admin_socket()),
+            (None, None) => Ok(assertd_client::ADMIN_SOCKET.into()),
+        }
+    }
+
+    /// The options a suggested command needs to ask the same assertd.
+    fn same_place(&self) -> String {
+        let mut options = String::new();
+        if let Some(socket) = &self.socket {
+            options += &format!(" -s {}", socket.display());
+        }
+        if let Some(config) = &self.config {
+            options += &format!(" -c {}", config.display());
+        }
+        options
+    }
+}

@@ -1,0 +1,380 @@
+//! assertd's main: arguments, configuration, state, audit, sockets, keystores, serve, drain.
+//! Only this module and `listen` look at the environment systemd gives us.
+
+use crate::app::App;
+use crate::audit::{self, Audit, AuditConfig, Stamp};
+use crate::config::Config;
+use crate::keyring::Keyring;
+use crate::keystores::Keystore;
+use crate::keystores::child::Supervised;
+use crate::listen::{self, Access};
+use crate::policy::Policy;
+use crate::server::{self, Door};
+use crate::sys;
+use keystore::statefile::StateDir;
+use keystore::{Clock, Kind};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use sd_notify::NotifyState;
+use std::fmt;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+const USAGE: &str = "usage: assertd [-c FILE] [--check]\n       assertd -h | -V\n";
+
+const HELP: &str = "\
+assertd gives every workload on this host an identity that cannot be copied.
+
+usage: assertd [-c FILE] [--check]
+       assertd -h | -V
+
+  -c, --config FILE   the configuration (default /etc/assertd/assertd.toml);
+                      conf.d/*.toml beside it are read too
+      --check         read the configuration, say what is wrong, and exit
+  -h, --help          this text
+  -V, --version       the version
+
+Everything else is in the file. Control it with assertctl.
+Exit codes: 0 done, 2 usage, 69 something is unavailable, 70 internal, 78 configuration or state.
+";
+
+/// How long READY waits for keystores to answer; one that does not is failed, the others serve.
+const READY_WAIT: Duration = Duration::from_secs(3);
+
+/// Why assertd does not run, with its exit code (sysexits).
+struct Failure {
+    code: u8,
+    text: String,
+}
+
+/// Runs assertd.
+pub fn main() -> ExitCode {
+    match parse_args().and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("assertd: {failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+enum Command {
+    Run { config: PathBuf },
+    Check { config: PathBuf },
+    Print(String),
+}
+
+fn parse_args() -> Result<Command, Failure> {
+    use lexopt::prelude::{Long, Short};
+    let usage = |error: lexopt::Error| Failure::new(2, format!("{error}\n{USAGE}"));
+    let (mut config, mut check) = (PathBuf::from("/etc/assertd/assertd.toml"), false);
+    let mut args = lexopt::Parser::from_env();
+    while let Some(arg) = args.next().map_err(usage)? {
+        match arg {
+            Short('c') | Long("config") => config = args.value().map_err(usage)?.into(),
+            Long("check") => check = true,
+            Short('h') | Long("help") => return Ok(Command::Print(HELP.to_owned())),
+            Short('V') | Long("version") => {
+                return Ok(Command::Print(format!(
+                    "assertd {}\n",
+                    env!("CARGO_PKG_VERSION")
+                )));
+            }
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    Ok(if check {
+        Command::Check { config }
+    } else {
+        Command::Run { config }
+    })
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    let path = match command {
+        Command::Print(text) => {
+            print!("{text}");
+            return Ok(());
+        }
+        Command::Check { config } => return load(&config).map(drop),
+        Command::Run { config } => config,
+    };
+    let config = load(&path)?; // a bad file ends here, with line and column
+    make_private();
+    make_dir(&config.server.runtime_dir, 0o755)?;
+    let state = StateDir::lock(&config.server.state_dir)?; // one daemon per state directory
+    let keyring = Arc::new(Keyring::open(&state)?);
+    let audit = open_audit(&config)?; // verifies the tail of the chain
+    let listeners = Listeners::passed_or_bound(&config)?;
+    umask(Mode::from_bits_truncate(0o077));
+
+    let mut keystores = std::collections::BTreeMap::new();
+    let mut children = Vec::new();
+    for (name, section) in &config.keystores {
+        let socket = config.keystore_socket(name, section);
+        let keystore = Keystore::new(name, socket.clone(), keyring.clone());
+        if section.socket.is_none() {
+            let child = Supervised::start(&config, &keystore, &socket);
+            children.push(child.map_err(|text| Failure::new(69, text))?);
+        }
+        keystores.insert(name.clone(), keystore);
+    }
+    record_configuration(&audit, &config)?;
+    let app = Arc::new(App {
+        policy: Policy::new(config.workloads.clone()),
+        keyring,
+        keystores,
+        audit: audit.clone(),
+        clock: Clock::new(),
+        workload_rate: crate::rate::Limiter::new(),
+        denial_rate: crate::rate::Limiter::new(),
+        counts: crate::reply::Counts::default(),
+        connections: std::sync::atomic::AtomicUsize::new(0),
+        started: Instant::now(),
+        config,
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2) // one accepts and answers while the other verifies; more only contend
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(70, format!("runtime: {error}")))?;
+    let served = runtime.block_on(serve(app, listeners));
+    drop(runtime);
+    for child in &children {
+        child.stop();
+    }
+    let closed = audit
+        .close()
+        .map_err(|error| Failure::new(error.exit_code(), error.to_string()));
+    drop(state);
+    served.and(closed)
+}
+
+fn load(path: &Path) -> Result<Config, Failure> {
+    Config::load(path).map_err(|error| Failure::new(78, error.to_string()))
+}
+
+/// No core dumps, no debugger of our own uid: assertions pass through this memory.
+fn make_private() {
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0); // lowering one's own limit is always allowed
+    let _ = nix::sys::prctl::set_dumpable(false);
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<(), Failure> {
+    let before = umask(Mode::from_bits_truncate(0o022));
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path);
+    umask(before);
+    made.map_err(|error| Failure::new(69, format!("directory {}: {error}", path.display())))
+}
+
+fn open_audit(config: &Config) -> Result<Audit, Failure> {
+    let clock = Clock::new();
+    let now = move || Stamp {
+        wall_ms: clock.read().unix_ms(),
+        boot_ms: sys::boot_ms(),
+    };
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
+    let audit_config = AuditConfig {
+        dir: config.audit.dir.clone(),
+        segment_bytes: config.audit.segment_bytes.unwrap_or(audit::SEGMENT_BYTES),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        boot_id: read("/proc/sys/kernel/random/boot_id"),
+        host: read("/proc/sys/kernel/hostname"),
+    };
+    Audit::open(audit_config, now).map_err(|e| Failure::new(e.exit_code(), e.to_string()))
+}
+
+fn record_configuration(audit: &Audit, config: &Config) -> Result<(), Failure> {
+    let mut sha256 = [0; 32];
+    for (byte, digits) in sha256.iter_mut().zip(config.sha256.as_bytes().chunks(2)) {
+        let digits = std::str::from_utf8(digits).unwrap_or("00");
+        *byte = u8::from_str_radix(digits, 16).unwrap_or(0);
+    }
+    let configured = audit::Configured {
+        config_sha256: audit::Sha256(sha256),
+    };
+    match audit.configured(configured) {
+        Ok(_durable_with_the_next_group) => Ok(()),
+        // A full disk is no reason not to start: status answers, and service returns with space.
+        Err(error) => {
+            eprintln!("assertd: audit: {error}");
+            Ok(())
+        }
+    }
+}
+
+/// The two listening sockets.
+struct Listeners {
+    workload: UnixListener,
+    admin: UnixListener,
+}
+
+impl Listeners {
+    /// systemd's, by their names `workload` and `admin`, or our own.
+    fn passed_or_bound(config: &Config) -> Result<Listeners, Failure> {
+        let unavailable = |text: String| Failure::new(69, text);
+        let (mut workload, mut admin) = (None, None);
+        for (name, listener) in listen::passed().map_err(unavailable)? {
+            match name.as_str() {
+                "workload" => workload = Some(listener),
+                "admin" => admin = Some(listener),
+                other => {
+                    let text = format!(
+                        "a socket named `{other}` was passed; FileDescriptorName= is `workload` or \
+                         `admin`"
+                    );
+                    return Err(Failure::new(78, text));
+                }
+            }
+        }
+        let bind = |path: PathBuf, access| listen::bind(&path, access).map_err(unavailable);
+        Ok(Listeners {
+            workload: match workload {
+                Some(listener) => listener,
+                None => bind(config.socket(), Access::Everybody)?,
+            },
+            admin: match admin {
+                Some(listener) => listener,
+                None => bind(config.admin_socket(), Access::Owner)?,
+            },
+        })
+    }
+}
+
+/// Serves until told to stop, then drains.
+async fn serve(app: Arc<App>, listeners: Listeners) -> Result<(), Failure> {
+    let internal = |error: std::io::Error| Failure::new(70, error.to_string());
+    let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(internal)?;
+    let tokio_listener = |listener: UnixListener| {
+        listener.set_nonblocking(true)?;
+        tokio::net::UnixListener::from_std(listener)
+    };
+    let (stop, stopping) = watch::channel(false);
+    let workload = tokio_listener(listeners.workload).map_err(internal)?;
+    let admin = tokio_listener(listeners.admin).map_err(internal)?;
+    for keystore in app.keystores.values() {
+        keystore.start();
+    }
+    let doors = [(workload, Door::Workload), (admin, Door::Admin)].map(|(listener, door)| {
+        tokio::spawn(server::serve(app.clone(), listener, door, stopping.clone()))
+    });
+    tokio::spawn(say_ready(app.clone()));
+    tokio::spawn(feed_watchdog(app.clone()));
+
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => eprintln!(
+                "assertd: SIGHUP: this version reads its configuration at start; restart it"
+            ),
+        }
+    }
+    notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+    let _ = stop.send(true); // nobody listening would mean that nothing is left to stop
+    let drained = async {
+        for door in doors {
+            let _ = door.await; // a door that has ended is drained
+        }
+    };
+    tokio::select! {
+        () = drained => {}
+        _ = terminate.recv() => eprintln!("assertd: told to stop twice; not draining"),
+        _ = interrupt.recv() => eprintln!("assertd: told to stop twice; not draining"),
+    }
+    Ok(())
+}
+
+/// READY once every keystore has answered or had its time.
+async fn say_ready(app: Arc<App>) {
+    let deadline = Instant::now() + READY_WAIT;
+    let starting = || {
+        app.keystores
+            .values()
+            .filter(|k| k.status().state == "starting")
+            .count()
+    };
+    while starting() > 0 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let usable = app
+        .keystores
+        .values()
+        .filter(|k| k.status().state == "usable")
+        .count();
+    let status = format!(
+        "{} workloads, {usable} of {} keystores usable",
+        app.config.workloads.len(),
+        app.keystores.len()
+    );
+    eprintln!(
+        "assertd: ready: {status}; socket {}",
+        app.config.socket().display()
+    );
+    notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+}
+
+/// Tells systemd that we live, only while the audit writer makes progress too; that this runs at
+/// all shows that the event loop does.
+async fn feed_watchdog(app: Arc<App>) {
+    let Some(timeout) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    let every = (timeout / 3).max(Duration::from_millis(100));
+    let (mut last, mut changed) = (app.audit.progress(), Instant::now());
+    loop {
+        tokio::time::sleep(every).await;
+        let progress = app.audit.progress();
+        if progress != last {
+            (last, changed) = (progress, Instant::now());
+        }
+        if changed.elapsed() < timeout {
+            notify(&[NotifyState::Watchdog]);
+        }
+    }
+}
+
+fn notify(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        eprintln!("assertd: NOTIFY_SOCKET: {error}"); // goes on: row 50
+    }
+}
+
+impl Failure {
+    fn new(code: u8, text: String) -> Failure {
+        Failure { code, text }
+    }
+}
+
+impl From<keystore::Error> for Failure {
+    fn from(error: keystore::Error) -> Failure {
+        let code = if error.kind() == Kind::Corrupt {
+            78
+        } else {
+            69
+        };
+        Failure::new(code, error.to_string())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text.trim_end())
+    }
+}

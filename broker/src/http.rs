@@ -1,0 +1,357 @@
+//! The workloads' requests. [`assertion`] is the main job, one step a line; the rest of the file
+//! is what the lines say. Every refusal of policy is the same answer; why stands in the audit log.
+
+use crate::app::App;
+use crate::audit::{self, Outcome};
+use crate::claims::{self, JTI_BYTES};
+use crate::id::RequestId;
+use crate::keyring::ActiveKey;
+use crate::keystores::Busy;
+use crate::peer::Peer;
+use crate::policy::{Decision, Denial, Grant};
+use crate::queue::{Job, Place};
+use crate::rate::Verdict;
+use crate::reply::{self, Answer, Refusal};
+use crate::workload::Workload;
+use assertd_client::api::{
+    ASSERTION_PATH, AssertionRequest, AssertionResponse, BODY_LEN_MAX, TARGETS_PATH, TargetInfo,
+    Targets, WHOAMI_PATH, Whoami,
+};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Request};
+use keystore::jws::SigningInput;
+use keystore::{Assertion, Kind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// How long a request may take from its last byte to its answer.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a body may take from the head's end.
+pub const BODY_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Denials per second and at once for one uid, before it is told to slow down. A misconfigured
+/// service retries a few times a second; nobody needs more.
+const DENIALS: (u32, u32) = (20, 100);
+
+/// Answers one request of a peer.
+pub async fn answer(app: Arc<App>, peer: Arc<Peer>, request: Request<Incoming>) -> Answer {
+    let id = app.request_id();
+    let asked = (request.method().clone(), request.uri().path().to_owned());
+    let result = match (&asked.0, asked.1.as_str()) {
+        (&Method::POST, ASSERTION_PATH) => match parse(request).await {
+            Ok(asked) => assertion(&app, &peer, id, asked).await,
+            Err(refusal) => Err(refusal),
+        },
+        (&Method::GET, WHOAMI_PATH) => whoami(&app, &peer),
+        (&Method::GET, TARGETS_PATH) => targets(&app, &peer),
+        (_, ASSERTION_PATH | WHOAMI_PATH | TARGETS_PATH) => Err(Refusal::Method),
+        _ => Err(Refusal::Path),
+    };
+    app.counts.note(&result);
+    result.unwrap_or_else(|refusal| reply::problem(&refusal, id.as_str()))
+}
+
+/// The main job.
+async fn assertion(
+    app: &App,
+    peer: &Peer,
+    id: RequestId,
+    asked: AssertionRequest,
+) -> Result<Answer, Refusal> {
+    let deadline = Instant::now() + REQUEST_DEADLINE;
+    let workload = attest(app, peer, id, &asked)?;
+    let grant = decide(app, &workload, id, &asked)?;
+    let key = key_of(app, &grant)?;
+    let place = place_for(app, &key)?;
+
+    let now = app
+        .clock
+        .trusted()
+        .map_err(|error| Refusal::unavailable("clock_untrusted", error))?;
+    let target = grant.target().clone();
+    let section = grant.section().name.clone();
+    let claims = claims::from_grant(grant, now, random::<JTI_BYTES>()?);
+    let expires_at = claims.exp;
+    let expected = SigningInput::new(key.alg, key.typ, &key.kid, &claims);
+
+    let record = reply::decision_record(id, &workload, &section, &target, &key, &claims);
+    let mut durable = app
+        .audit
+        .decision(record)
+        .map_err(|error| Refusal::unavailable("audit_unavailable", error))?;
+    let minted = mint(app, &key, &target, claims, deadline, place);
+    let (recorded, minted) = tokio::join!(within(deadline, &mut durable), minted);
+
+    let released = match (recorded, minted) {
+        (Some(Ok(())), Ok(jws)) => {
+            verify(app, &key, jws, &expected).and_then(|assertion| alive(peer, assertion))
+        }
+        (_, Err(refusal)) => Err(refusal),
+        (_, Ok(_never_released)) => Err(Refusal::AUDIT_NOT_DURABLE),
+    };
+    durable.outcome(outcome(&released));
+    let assertion = released?;
+    Ok(reply::ok(&AssertionResponse {
+        assertion: assertion.as_str().to_owned(),
+        expires_at,
+        kid: key.kid.to_string(),
+        target: target.name.clone(),
+        id: id.to_string(),
+    }))
+}
+
+/// Reads and parses the body: one JSON object with the members we know, within limit and time.
+async fn parse(request: Request<Incoming>) -> Result<AssertionRequest, Refusal> {
+    let body = Limited::new(request.into_body(), BODY_LEN_MAX).collect();
+    let bytes = match tokio::time::timeout(BODY_DEADLINE, body).await {
+        Err(_) => return Err(Refusal::BodyTimeout),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Refusal::BodyTooLong),
+        Ok(Err(_)) => return Err(Refusal::invalid("the body broke off")),
+        Ok(Ok(collected)) => collected.to_bytes(),
+    };
+    let asked: AssertionRequest =
+        serde_json::from_slice(&bytes).map_err(|error| Refusal::invalid(&error.to_string()))?;
+    if keystore::keyid::check_part(&asked.target).is_err() {
+        return Err(Refusal::invalid("`target` is not a target's name"));
+    }
+    if asked.lifetime == Some(0) {
+        return Err(Refusal::invalid("`lifetime` is at least 1 second"));
+    }
+    Ok(asked)
+}
+
+/// Who is calling. A peer that cannot be attested is denied like any other.
+fn attest(
+    app: &App,
+    peer: &Peer,
+    id: RequestId,
+    asked: &AssertionRequest,
+) -> Result<Workload, Refusal> {
+    Workload::attest(peer).map_err(|unattested| {
+        let reason = match unattested {
+            crate::workload::Unattested::Gone => "peer_gone",
+            crate::workload::Unattested::ChangedUser => "peer_changed_user",
+            crate::workload::Unattested::Unreadable(_) => "peer_unreadable",
+        };
+        let known = app
+            .policy
+            .knows_target(&asked.target)
+            .then_some(asked.target.as_str());
+        app.audit.denied(audit::Denial {
+            id: id.as_str(),
+            uid: peer.uid(),
+            gid: peer.gid(),
+            pid: peer.pid(),
+            unit: None,
+            target: known,
+            reason,
+        });
+        Refusal::Denied
+    })
+}
+
+/// What it may have, and whether it asks too often.
+fn decide(
+    app: &App,
+    workload: &Workload,
+    id: RequestId,
+    asked: &AssertionRequest,
+) -> Result<Grant, Refusal> {
+    let now = app.clock.read();
+    match app
+        .policy
+        .decide(workload, &asked.target, asked.lifetime, now)
+    {
+        Decision::Allow(grant) => {
+            let section = grant.section();
+            let verdict = app.workload_rate.check(
+                section.name.clone(),
+                section.rate_per_s,
+                section.burst,
+                Instant::now(),
+            );
+            match verdict {
+                Verdict::Go => Ok(grant),
+                Verdict::Wait(wait) => Err(Refusal::TooFast(wait)),
+            }
+        }
+        Decision::Deny(denial) => {
+            let known = (denial != Denial::UnknownTarget).then_some(asked.target.as_str());
+            app.audit.denied(audit::Denial {
+                id: id.as_str(),
+                uid: workload.uid(),
+                gid: workload.gid(),
+                pid: workload.pid(),
+                unit: workload.unit().map(|unit| unit.path()),
+                target: known,
+                reason: denial.reason(),
+            });
+            let (rate, burst) = DENIALS;
+            match app
+                .denial_rate
+                .check(workload.uid(), rate, burst, Instant::now())
+            {
+                Verdict::Go => Err(Refusal::Denied),
+                Verdict::Wait(wait) => Err(Refusal::TooFast(wait)),
+            }
+        }
+    }
+}
+
+/// The key that signs for this target now.
+fn key_of(app: &App, grant: &Grant) -> Result<Arc<ActiveKey>, Refusal> {
+    app.keyring
+        .active(&grant.target().key)
+        .map_err(|unusable| Refusal::unavailable("key_unavailable", unusable))
+}
+
+/// A place in the queue of the key's keystore.
+fn place_for(app: &App, key: &ActiveKey) -> Result<Place, Refusal> {
+    let Some(keystore) = app.keystores.get(&key.keystore) else {
+        let text = format!("keystore {} is not configured any more", key.keystore);
+        return Err(Refusal::unavailable("keystore_unavailable", text));
+    };
+    keystore.reserve().map_err(|busy| match busy {
+        Busy::Full => Refusal::QueueFull,
+        Busy::Down(why) => Refusal::unavailable("keystore_unavailable", why),
+    })
+}
+
+/// Has the keystore mint, within the deadline.
+async fn mint(
+    app: &App,
+    key: &ActiveKey,
+    target: &Arc<crate::config::Target>,
+    claims: keystore::Claims,
+    deadline: Instant,
+    place: Place,
+) -> Result<String, Refusal> {
+    let Some(keystore) = app.keystores.get(&key.keystore) else {
+        return Err(Refusal::QueueFull); // a place was taken in it just now
+    };
+    let (reply, answer) = oneshot::channel();
+    keystore.push(Job {
+        key: key.id.clone(),
+        purpose: target.profile.purpose,
+        claims,
+        target: target.clone(),
+        deadline,
+        reply,
+        place,
+    });
+    match within(deadline, answer).await {
+        Some(Ok(Ok(jws))) => Ok(jws),
+        Some(Ok(Err(error))) => Err(match error.kind() {
+            Kind::Refused => Refusal::unavailable("charter_refused", error),
+            _ => Refusal::unavailable("keystore_unavailable", error),
+        }),
+        Some(Err(_)) => Err(Refusal::unavailable(
+            "keystore_unavailable",
+            "the lane has ended",
+        )),
+        None => Err(Refusal::unavailable(
+            "deadline",
+            "the keystore did not answer in time",
+        )),
+    }
+}
+
+/// B-SIG-2: what comes back must be what was granted, under a signature that verifies. If it is
+/// not, the key is stopped: its token computes wrongly, or somebody sits in between.
+fn verify(
+    app: &App,
+    key: &ActiveKey,
+    jws: String,
+    expected: &SigningInput,
+) -> Result<Assertion, Refusal> {
+    Assertion::check(jws, expected, &key.verifier).map_err(|bad| {
+        app.keyring.suspend(key);
+        eprintln!(
+            "assertd: ALERT: key {} (kid {}) is suspended: {bad}",
+            key.id, key.kid
+        );
+        let change = audit::KeyChange {
+            key: key.id.to_string().as_str().into(),
+            kid: key.kid.as_str().into(),
+            action: audit::KeyAction::Suspended,
+        };
+        drop(app.audit.key(change)); // recorded if it can be; the key is stopped all the same
+        Refusal::unavailable("wrong_signature", bad)
+    })
+}
+
+/// The last look before release: a credential goes to a living peer or to nobody.
+fn alive(peer: &Peer, assertion: Assertion) -> Result<Assertion, Refusal> {
+    match peer.life() {
+        crate::peer::Life::Running => Ok(assertion),
+        crate::peer::Life::Over => Err(Refusal::PeerGone),
+    }
+}
+
+fn outcome(released: &Result<Assertion, Refusal>) -> Outcome {
+    match released {
+        Ok(_) => Outcome::Released,
+        Err(Refusal::PeerGone) => Outcome::PeerGone,
+        Err(refusal) => Outcome::Failed {
+            reason: refusal.code(),
+        },
+    }
+}
+
+/// What a future gives before the deadline.
+async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
+    tokio::time::timeout_at(deadline.into(), future).await.ok()
+}
+
+/// Bytes nobody can guess.
+pub fn random<const N: usize>() -> Result<[u8; N], Refusal> {
+    let mut bytes = [0; N];
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(_) => Err(Refusal::unavailable(
+            "no_random",
+            "no random bytes from the system",
+        )),
+    }
+}
+
+fn whoami(app: &App, peer: &Peer) -> Result<Answer, Refusal> {
+    let workload = Workload::attest(peer).map_err(|_| Refusal::Denied)?;
+    let unit = workload.unit();
+    Ok(reply::ok(&Whoami {
+        uid: workload.uid(),
+        gid: workload.gid(),
+        pid: workload.pid(),
+        unit: unit.map(|unit| unit.path().to_owned()),
+        invocation: unit.and_then(|unit| unit.invocation()).map(str::to_owned),
+        nested: unit.is_some_and(|unit| unit.nested()),
+        container: workload.container(),
+        peer_proof: workload.proof().as_str().to_owned(),
+        workloads: app
+            .policy
+            .sections_of(&workload)
+            .map(|s| s.name.to_string())
+            .collect(),
+    }))
+}
+
+fn targets(app: &App, peer: &Peer) -> Result<Answer, Refusal> {
+    let workload = Workload::attest(peer).map_err(|_| Refusal::Denied)?;
+    let mut targets: Vec<TargetInfo> = app
+        .policy
+        .sections_of(&workload)
+        .flat_map(|section| section.targets.values())
+        .map(|target| TargetInfo {
+            target: target.name.clone(),
+            profile: target.profile.name.to_owned(),
+            audience: target.aud.clone(),
+            subject: target.sub.clone(),
+            lifetime: target.lifetime_s,
+        })
+        .collect();
+    targets.sort_by(|one, other| one.target.cmp(&other.target));
+    Ok(reply::ok(&Targets { targets }))
+}

@@ -1,0 +1,56 @@
+//! Ids of requests: 26 characters of Crockford base32, 48 bits of time and 80 of chance (the ULID
+//! layout). The same id stands in the answer, in the log and in the audit record.
+
+use keystore::Time;
+use std::fmt;
+
+const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+/// Length of an id in characters.
+pub const LEN: usize = 26;
+
+/// One request's id.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RequestId([u8; LEN]);
+
+impl RequestId {
+    /// The id for a moment and ten random bytes.
+    pub fn new(now: Time, chance: [u8; 10]) -> RequestId {
+        let mut bytes = [0; 16];
+        bytes[..6].copy_from_slice(&now.unix_ms().to_be_bytes()[2..]);
+        bytes[6..].copy_from_slice(&chance);
+        let mut rest = u128::from_be_bytes(bytes);
+        let mut text = [0; LEN];
+        for place in text.iter_mut().rev() {
+            *place = ALPHABET[(rest & 31) as usize];
+            rest >>= 5;
+        }
+        RequestId(text)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("the alphabet is ASCII")
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_holds_time_and_chance() {
+        let id = RequestId::new(Time::from_unix_s(1_469_918_176), [0xff; 10]);
+        assert_eq!(id.as_str(), "01ARYZ6RR0ZZZZZZZZZZZZZZZZ"); // the time of the ULID document
+        assert_ne!(
+            id,
+            RequestId::new(Time::from_unix_s(1_469_918_176), [0; 10])
+        );
+    }
+}

@@ -1,0 +1,318 @@
+//! The broker's own memory of keys: which versions exist, in which keystore, under which public
+//! key. Signatures are verified against *this* record, so that a token that shows another key
+//! under our id is found out, and a key that has vanished is missed by name (P3, P5).
+//!
+//! Rotation will add states and a journal here; for now a recorded version is active.
+
+use keystore::protocol::{Condition, Evidence, KeyEntry};
+use keystore::publickey::Verifier;
+use keystore::statefile::{StateDir, StateFile};
+use keystore::{Alg, Error, KeyId, KeyName, Kid, Kind, PublicKey, Typ};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+#[derive(Default, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    keys: BTreeMap<KeyId, KeyRecord>,
+}
+
+/// What is remembered for ever about one version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRecord {
+    /// The keystore that made it.
+    pub keystore: String,
+    /// Its public key.
+    pub public_key: PublicKey,
+    /// Its algorithm.
+    pub alg: Alg,
+    /// When it was recorded, seconds since 1970.
+    pub made_at: u64,
+}
+
+/// The version of a key that signs now.
+pub struct ActiveKey {
+    /// Its id.
+    pub id: KeyId,
+    /// Its thumbprint.
+    pub kid: Kid,
+    /// The keystore that holds it.
+    pub keystore: String,
+    /// Its algorithm.
+    pub alg: Alg,
+    /// The `typ` its charter fixes, as the keystore last said.
+    pub typ: Typ,
+    /// For its signatures.
+    pub verifier: Verifier,
+    suspended: AtomicBool,
+}
+
+/// What a keystore last said about a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing since this broker started.
+    Unknown,
+    /// It shows the recorded key.
+    Shown {
+        /// Whether it can sign.
+        condition: Condition,
+        /// What is known about where it lives.
+        evidence: Evidence,
+        /// Its charter's `typ`.
+        typ: Typ,
+    },
+    /// It does not show it, or another key under its id.
+    Wrong(String),
+}
+
+/// All recorded keys.
+pub struct Keyring {
+    file: Mutex<(StateFile<Stored>, Stored)>,
+    seen: RwLock<BTreeMap<KeyId, Seen>>,
+    active: RwLock<HashMap<KeyName, Arc<ActiveKey>>>,
+}
+
+/// Why a key cannot sign now. The text is for administrators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It has not been made.
+    NotMade(KeyName),
+    /// A signature of it was wrong.
+    Suspended(KeyId),
+    /// Its keystore does not show it, or says it cannot sign.
+    Failed(KeyId, String),
+}
+
+impl Keyring {
+    /// Reads the records.
+    ///
+    /// # Errors
+    /// `Corrupt` if the file fails its check.
+    pub fn open(dir: &StateDir) -> Result<Keyring, Error> {
+        let (file, stored) = StateFile::<Stored>::open(dir, "keyring.v1")?;
+        Ok(Keyring {
+            file: Mutex::new((file, stored)),
+            seen: RwLock::default(),
+            active: RwLock::default(),
+        })
+    }
+
+    /// The version of `name` that signs now.
+    pub fn active(&self, name: &KeyName) -> Result<Arc<ActiveKey>, Unusable> {
+        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        match active.get(name) {
+            Some(key) if key.suspended.load(Ordering::Acquire) => {
+                Err(Unusable::Suspended(key.id.clone()))
+            }
+            Some(key) => Ok(key.clone()),
+            None => {
+                drop(active);
+                Err(self.why_not(name))
+            }
+        }
+    }
+
+    fn why_not(&self, name: &KeyName) -> Unusable {
+        let recorded = self.records().into_keys().rfind(|key| key.name == *name);
+        let Some(key) = recorded else {
+            return Unusable::NotMade(name.clone());
+        };
+        let why = match self.seen(&key) {
+            Seen::Unknown => "its keystore has not answered yet".to_owned(),
+            Seen::Wrong(why)
+            | Seen::Shown {
+                condition: Condition::Failed { why, .. },
+                ..
+            } => why,
+            Seen::Shown {
+                condition: Condition::Usable {},
+                ..
+            } => "it is being activated".into(),
+        };
+        Unusable::Failed(key, why)
+    }
+
+    /// Records a key its keystore has made. Recording it again changes nothing.
+    ///
+    /// # Errors
+    /// `Mismatch` if the id is recorded with another public key; `Unavailable` if the record
+    /// could not be written.
+    pub fn record(&self, keystore: &str, entry: &KeyEntry, now_s: u64) -> Result<KeyRecord, Error> {
+        let record = KeyRecord {
+            keystore: keystore.to_owned(),
+            public_key: entry.public_key.clone(),
+            alg: entry.charter.alg,
+            made_at: now_s,
+        };
+        let mut guard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, stored) = &mut *guard;
+        let recorded = match stored.keys.get(&entry.key) {
+            Some(known)
+                if known.public_key == record.public_key && known.keystore == record.keystore =>
+            {
+                known.clone()
+            }
+            Some(known) => {
+                return Err(Error::new(
+                    Kind::Mismatch,
+                    format!(
+                        "key {}: recorded with kid {} in keystore {}; keystore {keystore} shows {}; \
+                         nothing was changed",
+                        entry.key,
+                        known.public_key.kid(),
+                        known.keystore,
+                        entry.kid
+                    ),
+                ));
+            }
+            None => {
+                let mut next = stored.clone();
+                next.keys.insert(entry.key.clone(), record.clone());
+                file.replace(&next)?;
+                *stored = next;
+                record
+            }
+        };
+        drop(guard);
+        self.look_at(&entry.key, &recorded, Some(entry));
+        Ok(recorded)
+    }
+
+    /// Takes note of everything a keystore shows: recorded keys become active or are found
+    /// missing. Keys it shows that are not recorded are not used.
+    pub fn compare(&self, keystore: &str, shown: &[KeyEntry]) {
+        let shown: HashMap<&KeyId, &KeyEntry> = shown.iter().map(|e| (&e.key, e)).collect();
+        for (key, record) in self.records() {
+            if record.keystore == keystore {
+                self.look_at(&key, &record, shown.get(&key).copied());
+            }
+        }
+    }
+
+    fn look_at(&self, key: &KeyId, record: &KeyRecord, entry: Option<&KeyEntry>) {
+        let seen = judge(key, record, entry);
+        if let Seen::Wrong(why)
+        | Seen::Shown {
+            condition: Condition::Failed { why, .. },
+            ..
+        } = &seen
+            && self.seen(key) != seen
+        {
+            eprintln!("assertd: {why}");
+        }
+        let usable = match &seen {
+            Seen::Shown {
+                condition: Condition::Usable {},
+                typ,
+                ..
+            } => activate(key, record, *typ),
+            _ => None,
+        };
+        let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
+        let current = active.get(&key.name);
+        match usable {
+            Some(new) if current.is_none_or(|current| current.id <= new.id) => {
+                // A wrong signature is not forgotten because the keystore came back.
+                let suspended =
+                    current.is_some_and(|c| c.id == new.id && c.suspended.load(Ordering::Acquire));
+                new.suspended.store(suspended, Ordering::Release);
+                active.insert(key.name.clone(), Arc::new(new));
+            }
+            None if current.is_some_and(|current| current.id == *key) => {
+                active.remove(&key.name);
+            }
+            _ => {}
+        }
+        drop(active);
+        self.seen
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key.clone(), seen);
+    }
+
+    /// Stops a key at once: it has signed wrongly (reliability row 13).
+    pub fn suspend(&self, key: &ActiveKey) {
+        key.suspended.store(true, Ordering::Release);
+    }
+
+    /// Whether a key is suspended.
+    pub fn is_suspended(&self, id: &KeyId) -> bool {
+        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        active
+            .get(&id.name)
+            .is_some_and(|k| k.id == *id && k.suspended.load(Ordering::Acquire))
+    }
+
+    /// All records.
+    pub fn records(&self) -> BTreeMap<KeyId, KeyRecord> {
+        self.file
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+            .keys
+            .clone()
+    }
+
+    /// What its keystore last said about a key.
+    pub fn seen(&self, key: &KeyId) -> Seen {
+        let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
+        seen.get(key).cloned().unwrap_or(Seen::Unknown)
+    }
+}
+
+/// Compares the record with what the keystore shows.
+fn judge(key: &KeyId, record: &KeyRecord, entry: Option<&KeyEntry>) -> Seen {
+    let kid = record.public_key.kid();
+    match entry {
+        None => Seen::Wrong(format!(
+            "key {key} (kid {kid}): recorded, but keystore {} does not show it; bring its token or \
+             its state directory back; nothing was made in its place",
+            record.keystore
+        )),
+        Some(entry) if entry.public_key != record.public_key || entry.charter.alg != record.alg => {
+            Seen::Wrong(format!(
+                "key {key} (kid {kid}): keystore {} shows another key under this id (kid {}); it is \
+                 not used",
+                record.keystore, entry.kid
+            ))
+        }
+        Some(entry) => Seen::Shown {
+            condition: entry.condition.clone(),
+            evidence: entry.evidence,
+            typ: entry.charter.typ,
+        },
+    }
+}
+
+fn activate(id: &KeyId, record: &KeyRecord, typ: Typ) -> Option<ActiveKey> {
+    let verifier = record.public_key.verifier(record.alg).ok()?;
+    Some(ActiveKey {
+        id: id.clone(),
+        kid: record.public_key.kid(),
+        keystore: record.keystore.clone(),
+        alg: record.alg,
+        typ,
+        verifier,
+        suspended: AtomicBool::new(false),
+    })
+}
+
+impl std::fmt::Display for Unusable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unusable::NotMade(name) => {
+                write!(f, "key {name}: not made yet; run `assertctl apply` as root")
+            }
+            Unusable::Suspended(id) => write!(
+                f,
+                "key {id}: suspended, because a signature of it was wrong; check the token, then \
+                 restart assertd"
+            ),
+            Unusable::Failed(_, why) if why.starts_with("key ") => f.write_str(why),
+            Unusable::Failed(id, why) => write!(f, "key {id}: {why}"),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The broker's side of every keystore: one [`Keystore`] each, with its queue, its *lanes* (one
+//! connection and one mint at a time each), its *watch* (who it is, what it holds, how it is) and,
+//! where no unit runs it, its *child process*. A dead keystore slows no other.
+//!
+//! Lanes are two for each signer: the second has its request read and checked while the first
+//! signs, so that a fast token never waits for us. While a signature takes long the second lanes
+//! rest, so that waiting happens in the queue, where the order is decided (architecture step 8).
+
+use crate::keyring::Keyring;
+use crate::queue::{Job, Place, Queue};
+use keystore::protocol::{Condition, Health, KeyEntry, Welcome};
+use keystore::{Error, KeyId, Kind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+pub mod child;
+mod lane;
+mod watch;
+
+/// How long a keystore may be unreachable before requests are refused at once instead of waiting
+/// for it: a restart takes 10 to 100 ms.
+const ABSENCE: Duration = Duration::from_secs(1);
+
+/// Above this a mint's round trip is the token's, and second lanes rest.
+const FAST_ROUND_TRIP: Duration = Duration::from_millis(2);
+
+/// One keystore as the broker knows it.
+pub struct Keystore {
+    name: String,
+    socket: PathBuf,
+    queue: Arc<Queue>,
+    keyring: Arc<Keyring>,
+    state: RwLock<State>,
+    /// Smoothed round trip of a mint, in nanoseconds.
+    round_trip_ns: AtomicU64,
+    in_flight: AtomicUsize,
+    minted: AtomicU64,
+    restarts: AtomicU64,
+    /// Wakes the watch when a lane has lost its connection.
+    lost: tokio::sync::Notify,
+}
+
+/// How a keystore is, and since when.
+#[derive(Clone)]
+struct State {
+    stage: Stage,
+    since: Instant,
+    welcome: Option<Welcome>,
+    health: Option<Health>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Stage {
+    Starting,
+    Usable,
+    /// It answers, and says why it cannot serve; or it does not answer.
+    Failed {
+        kind: Kind,
+        why: String,
+    },
+}
+
+/// Why a request cannot be handed to a keystore now.
+#[derive(Debug)]
+pub enum Busy {
+    /// Its queue is full.
+    Full,
+    /// It cannot serve.
+    Down(String),
+}
+
+impl Keystore {
+    /// A keystore that is reached through `socket`.
+    pub fn new(name: &str, socket: PathBuf, keyring: Arc<Keyring>) -> Arc<Keystore> {
+        let state = State {
+            stage: Stage::Starting,
+            since: Instant::now(),
+            welcome: None,
+            health: None,
+        };
+        Arc::new(Keystore {
+            name: name.to_owned(),
+            socket,
+            queue: Arc::default(),
+            keyring,
+            state: RwLock::new(state),
+            round_trip_ns: AtomicU64::new(0),
+            in_flight: AtomicUsize::new(0),
+            minted: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
+            lost: tokio::sync::Notify::new(),
+        })
+    }
+
+    /// Starts its tasks on the current runtime.
+    pub fn start(self: &Arc<Self>) {
+        tokio::spawn(watch::run(self.clone()));
+    }
+
+    /// A place in its queue, if it can serve.
+    pub fn reserve(&self) -> Result<Place, Busy> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        match &state.stage {
+            Stage::Failed { why, .. } if state.since.elapsed() > ABSENCE => {
+                return Err(Busy::Down(why.clone()));
+            }
+            Stage::Starting if state.since.elapsed() > ABSENCE => {
+                return Err(Busy::Down(format!(
+                    "keystore {}: does not answer yet",
+                    self.name
+                )));
+            }
+            _ => {}
+        }
+        drop(state);
+        self.queue.reserve().map_err(|_full| Busy::Full)
+    }
+
+    /// Hands a job over.
+    pub fn push(&self, job: Job) {
+        self.queue.push(job);
+    }
+
+    /// What it shows of one key, asked now: after the key was made or its charter amended.
+    pub async fn entry(&self, key: &KeyId) -> Result<Option<KeyEntry>, Error> {
+        watch::entry(self, key).await
+    }
+
+    /// Notes that its process had to be started again.
+    pub fn note_restart(&self) {
+        self.restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn second_lanes_rest(&self) -> bool {
+        self.round_trip_ns.load(Ordering::Relaxed) > FAST_ROUND_TRIP.as_nanos() as u64
+    }
+
+    /// Smooths with 1/8 of the new value, as TCP does (RFC 6298 §2).
+    fn note_round_trip(&self, took: Duration) {
+        let new = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX / 8);
+        let old = self.round_trip_ns.load(Ordering::Relaxed);
+        let smooth = if old == 0 {
+            new
+        } else {
+            old - old / 8 + new / 8
+        };
+        self.round_trip_ns.store(smooth, Ordering::Relaxed);
+    }
+
+    /// Sets how it is; says so once per change.
+    fn set(&self, stage: Stage, welcome: Option<Welcome>, health: Option<Health>) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if state.stage != stage {
+            match &stage {
+                Stage::Failed { why, .. } => {
+                    eprintln!("assertd: keystore {}: failed: {why}", self.name)
+                }
+                Stage::Usable => eprintln!("assertd: keystore {}: usable", self.name),
+                Stage::Starting => {}
+            }
+            state.since = Instant::now();
+        }
+        *state = State {
+            stage,
+            since: state.since,
+            welcome,
+            health,
+        };
+    }
+
+    /// Sets how it is from what it says of itself.
+    fn set_from(&self, welcome: Welcome, health: Health) {
+        let stage = match &health.condition {
+            Condition::Usable {} => Stage::Usable,
+            Condition::Failed { kind, why } => Stage::Failed {
+                kind: *kind,
+                why: why.clone(),
+            },
+        };
+        self.set(stage, Some(welcome), Some(health));
+    }
+
+    fn unreachable(&self, error: &Error) {
+        let why = format!("keystore {}: {error}", self.name);
+        self.set(
+            Stage::Failed {
+                kind: error.kind(),
+                why,
+            },
+            None,
+            None,
+        );
+    }
+
+    /// Its line in `assertctl status`.
+    pub fn status(&self) -> assertd_client::api::KeystoreStatus {
+        let state = self
+            .state
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let (name, why) = match state.stage {
+            Stage::Starting => ("starting", None),
+            Stage::Usable => ("usable", None),
+            Stage::Failed { why, .. } => ("failed", Some(why)),
+        };
+        let health = state.health.as_ref();
+        assertd_client::api::KeystoreStatus {
+            name: self.name.clone(),
+            state: name.to_owned(),
+            why,
+            since_s: state.since.elapsed().as_secs(),
+            token: health.map_or_else(String::new, |health| health.token.clone()),
+            algs: health.map_or_else(Vec::new, |h| {
+                h.algs.iter().map(ToString::to_string).collect()
+            }),
+            strange: health.map_or_else(Vec::new, |health| health.strange.clone()),
+            socket: self.socket.display().to_string(),
+            pid: state.welcome.as_ref().map(|welcome| welcome.pid),
+            restarts: self.restarts.load(Ordering::Relaxed),
+            signers: state
+                .welcome
+                .as_ref()
+                .map_or(0, |welcome| welcome.parallelism),
+            queued: self.queue.depth(),
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            minted: self.minted.load(Ordering::Relaxed),
+        }
+    }
+}

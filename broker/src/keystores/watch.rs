@@ -1,0 +1,118 @@
+//! The watch of one keystore: asks who it is, how it is and which keys it shows; again whenever a
+//! lane has lost its connection, and every few seconds anyway. It also sees to it that there are
+//! lanes for what the token can do.
+
+use super::lane::{self, Connection};
+use super::{Keystore, Stage};
+use keystore::protocol::{KeyEntry, Reply, Request};
+use keystore::{Error, KeyId, client};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How often to look when nothing happens: a token pulled out of an idle host shows this fast.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// How often to look while it is not usable.
+const EVERY_WHILE_DOWN: Duration = Duration::from_millis(100);
+
+/// How long one look may take: a few calls into the token.
+const LOOK_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Most lanes, whatever a keystore says of itself: its own limit of connections is 64.
+const LANES_MAX: usize = 32;
+
+/// Watches for ever.
+pub async fn run(keystore: Arc<Keystore>) {
+    let mut lanes = 0;
+    loop {
+        let looked = match timeout(LOOK_DEADLINE, look(&keystore)).await {
+            Ok(looked) => looked,
+            Err(_) => Err(no_answer()),
+        };
+        if let Err(error) = looked {
+            keystore.unreachable(&error);
+        }
+        let (usable, signers) = {
+            let state = keystore
+                .state
+                .read()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let signers = state
+                .welcome
+                .as_ref()
+                .map_or(0, |welcome| welcome.parallelism);
+            (state.stage == Stage::Usable, signers)
+        };
+        if usable {
+            let wanted = (signers * 2).min(LANES_MAX);
+            for number in lanes..wanted {
+                // Every other lane is a second one, so that their share is right for any count.
+                tokio::spawn(lane::run(keystore.clone(), number % 2 == 1));
+            }
+            lanes = lanes.max(wanted);
+        }
+        let every = if usable { EVERY } else { EVERY_WHILE_DOWN };
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = keystore.lost.notified() => {}
+        }
+    }
+}
+
+/// One look: hello, health, keys.
+async fn look(keystore: &Keystore) -> Result<(), Error> {
+    let mut connection = Connection::open(&keystore.socket).await?;
+    let Reply::Health(health) = connection.call(&Request::Health {}).await? else {
+        return Err(client::unexpected());
+    };
+    let usable = matches!(health.condition, keystore::protocol::Condition::Usable {});
+    if usable {
+        let keys = keys(&mut connection).await?;
+        keystore.keyring.compare(&keystore.name, &keys);
+    }
+    keystore.set_from(connection.welcome, health);
+    Ok(())
+}
+
+/// One key, within the deadline of a look.
+pub async fn entry(keystore: &Keystore, key: &KeyId) -> Result<Option<KeyEntry>, Error> {
+    let ask = async {
+        let mut connection = Connection::open(&keystore.socket).await?;
+        let keys = keys(&mut connection).await?;
+        Ok(keys.into_iter().find(|entry| entry.key == *key))
+    };
+    timeout(LOOK_DEADLINE, ask)
+        .await
+        .unwrap_or_else(|_| Err(no_answer()))
+}
+
+fn no_answer() -> Error {
+    let text = format!("no answer within {} s", LOOK_DEADLINE.as_secs());
+    Error::new(keystore::Kind::Unavailable, text)
+}
+
+async fn keys(connection: &mut Connection) -> Result<Vec<KeyEntry>, Error> {
+    let mut all: Vec<KeyEntry> = Vec::new();
+    loop {
+        let after = all.last().map(|entry| entry.key.clone());
+        let Reply::Keys { keys, more } = connection
+            .call(&Request::List {
+                after: after.clone(),
+            })
+            .await?
+        else {
+            return Err(client::unexpected());
+        };
+        let moved = keys
+            .first()
+            .is_some_and(|first| after.is_none_or(|after| first.key > after));
+        if more && !moved {
+            return Err(client::unexpected()); // it would go on for ever
+        }
+        all.extend(keys);
+        if !more {
+            return Ok(all);
+        }
+    }
+}

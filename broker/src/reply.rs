@@ -1,0 +1,308 @@
+//! Answers and refusals as they leave: JSON for what was asked for, RFC 9457 problems for the
+//! rest. A denial is one constant sentence with an id; what is down is said, for it is the
+//! host's fault and not the caller's business to hide.
+
+use crate::audit;
+use crate::config::Target;
+use crate::id::RequestId;
+use crate::keyring::ActiveKey;
+use crate::peer::Proof;
+use crate::workload::Workload;
+use assertd_client::api::{Problem, RequestCounts};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use keystore::Claims;
+use serde::Serialize;
+use std::fmt::Display;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What goes over the wire.
+pub type Answer = Response<Full<Bytes>>;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Refusal {
+    /// Policy. The same for everybody and everything.
+    Denied,
+    /// The request is not one of ours.
+    Invalid(String),
+    /// Body too long.
+    BodyTooLong,
+    /// Body too slow.
+    BodyTimeout,
+    /// No such path.
+    Path,
+    /// No such method on this path.
+    Method,
+    /// Too often.
+    TooFast(Duration),
+    /// The keystore's queue is full.
+    QueueFull,
+    /// Something this host needs is down: a code for records, a sentence for people.
+    Unavailable {
+        /// A fixed word.
+        code: &'static str,
+        /// What and what to do.
+        detail: String,
+    },
+    /// The caller has died. Nobody reads this.
+    PeerGone,
+    /// The peer of the admin socket is not an administrator.
+    NotAdmin,
+}
+
+impl Refusal {
+    /// The record did not become durable in time.
+    pub const AUDIT_NOT_DURABLE: Refusal = Refusal::Unavailable {
+        code: "audit_unavailable",
+        detail: String::new(),
+    };
+
+    /// Something is down.
+    pub fn unavailable(code: &'static str, detail: impl Display) -> Refusal {
+        Refusal::Unavailable {
+            code,
+            detail: detail.to_string(),
+        }
+    }
+
+    /// The request is not one of ours. What is quoted of it is bounded.
+    pub fn invalid(what: &str) -> Refusal {
+        Refusal::Invalid(what.chars().filter(|c| !c.is_control()).take(200).collect())
+    }
+
+    /// The fixed word for records and `type`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Refusal::Denied => "denied",
+            Refusal::Invalid(_) => "invalid_request",
+            Refusal::BodyTooLong => "body_too_long",
+            Refusal::BodyTimeout => "body_timeout",
+            Refusal::Path => "not_found",
+            Refusal::Method => "method_not_allowed",
+            Refusal::TooFast(_) => "too_many_requests",
+            Refusal::QueueFull => "queue_full",
+            Refusal::Unavailable { code, .. } => code,
+            Refusal::PeerGone => "peer_gone",
+            Refusal::NotAdmin => "not_an_administrator",
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Refusal::Denied | Refusal::NotAdmin => StatusCode::FORBIDDEN,
+            Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
+            Refusal::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Refusal::Path => StatusCode::NOT_FOUND,
+            Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::TooFast(_) => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::QueueFull | Refusal::Unavailable { .. } | Refusal::PeerGone => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        }
+    }
+
+    fn title_and_detail(&self) -> (&'static str, String) {
+        match self {
+            Refusal::Denied => (
+                "denied",
+                "an administrator finds the reason in the audit log under this id".to_owned(),
+            ),
+            Refusal::NotAdmin => ("not permitted", "this socket is for root".to_owned()),
+            Refusal::Invalid(what) => (
+                "invalid request",
+                format!("{what}; a request is {{\"target\":NAME}} and may hold `lifetime`"),
+            ),
+            Refusal::BodyTooLong => ("body too long", "16 KiB is the most".to_owned()),
+            Refusal::BodyTimeout => ("body too slow", "send it within 2 s".to_owned()),
+            Refusal::Path => (
+                "not found",
+                "see assertd's docs/protocol.md for the paths".to_owned(),
+            ),
+            Refusal::Method => ("method not allowed", "see the Allow header".to_owned()),
+            Refusal::TooFast(_) => (
+                "too many requests",
+                "this workload is above its rate; its `rate` and `burst` are in the configuration"
+                    .to_owned(),
+            ),
+            Refusal::QueueFull => ("overloaded", "the keystore's queue is full".to_owned()),
+            Refusal::Unavailable { detail, code } if detail.is_empty() => {
+                ("unavailable", format!("{code}: see `assertctl status`"))
+            }
+            Refusal::Unavailable { detail, .. } => ("unavailable", detail.clone()),
+            Refusal::PeerGone => ("peer gone", "the caller has died".to_owned()),
+        }
+    }
+
+    /// Seconds after which asking again makes sense.
+    fn retry_after_s(&self) -> Option<u64> {
+        match self {
+            Refusal::TooFast(wait) => Some(wait.as_secs() + 1),
+            Refusal::QueueFull | Refusal::Unavailable { .. } => Some(1),
+            _ => None,
+        }
+    }
+}
+
+/// 200 with JSON.
+pub fn ok(body: &impl Serialize) -> Answer {
+    match serde_json::to_vec(body) {
+        Ok(json) => json_answer(StatusCode::OK, "application/json", json),
+        Err(_) => json_answer(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "application/json",
+            Vec::new(),
+        ),
+    }
+}
+
+/// A refusal as problem+json.
+pub fn problem(refusal: &Refusal, id: &str) -> Answer {
+    let (title, detail) = refusal.title_and_detail();
+    let status = refusal.status();
+    let problem = Problem {
+        r#type: format!("urn:assertd:problem:{}", refusal.code()),
+        title: title.to_owned(),
+        status: status.as_u16(),
+        detail,
+        id: id.to_owned(),
+    };
+    let json = serde_json::to_vec(&problem).unwrap_or_default();
+    let mut answer = json_answer(status, "application/problem+json", json);
+    if let Some(seconds) = refusal.retry_after_s() {
+        answer
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Refusal::Method = refusal {
+        answer
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, POST"));
+    }
+    answer
+}
+
+fn json_answer(status: StatusCode, content_type: &'static str, json: Vec<u8>) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(json)));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// What is written to a connection that gets no server: too many are open.
+pub const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/problem+json\r\ncache-control: no-store\r\nretry-after: 1\r\n\
+    connection: close\r\ncontent-length: 137\r\n\r\n\
+    {\"type\":\"urn:assertd:problem:too_many_connections\",\"title\":\"overloaded\",\"status\":503,\
+    \"detail\":\"too many connections are open\",\"id\":\"-\"}";
+
+/// The audit record of a grant.
+pub fn decision_record(
+    id: RequestId,
+    workload: &Workload,
+    section: &str,
+    target: &Target,
+    key: &ActiveKey,
+    claims: &Claims,
+) -> audit::Decision {
+    let unit = workload.unit();
+    audit::Decision {
+        id: id.as_str().into(),
+        uid: workload.uid(),
+        gid: workload.gid(),
+        pid: workload.pid(),
+        peer_proof: match workload.proof() {
+            Proof::Pidfd => audit::PeerProof::Pidfd,
+            Proof::Pid => audit::PeerProof::Pid,
+        },
+        unit: unit.map(|unit| unit.path().into()),
+        nested: unit.is_some_and(|unit| unit.nested()),
+        invocation: unit.and_then(|unit| unit.invocation()).map(Into::into),
+        container: workload.container(),
+        workload: section.into(),
+        target: target.name.as_str().into(),
+        profile: target.profile.name.into(),
+        kid: key.kid.as_str().into(),
+        jti_sha256: audit::Sha256::of(claims.jti.as_bytes()),
+        iat: claims.iat,
+        exp: claims.exp,
+        claims_sha256: audit::Sha256::of(claims.to_json().as_bytes()),
+    }
+}
+
+/// Answers since start, by what they were.
+#[derive(Default)]
+pub struct Counts {
+    released: AtomicU64,
+    denied: AtomicU64,
+    invalid: AtomicU64,
+    unavailable: AtomicU64,
+    peer_gone: AtomicU64,
+}
+
+impl Counts {
+    /// Counts one answer.
+    pub fn note(&self, result: &Result<Answer, Refusal>) {
+        let counter = match result {
+            Ok(_) => &self.released,
+            Err(Refusal::Denied | Refusal::NotAdmin) => &self.denied,
+            Err(Refusal::PeerGone) => &self.peer_gone,
+            Err(refusal)
+                if refusal.status().is_client_error() && refusal.retry_after_s().is_none() =>
+            {
+                &self.invalid
+            }
+            Err(_) => &self.unavailable,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The numbers.
+    pub fn read(&self) -> RequestCounts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        RequestCounts {
+            released: read(&self.released),
+            denied: read(&self.denied),
+            invalid: read(&self.invalid),
+            unavailable: read(&self.unavailable),
+            peer_gone: read(&self.peer_gone),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_raw_answer_has_the_length_it_says() {
+        let text = std::str::from_utf8(TOO_MANY_CONNECTIONS).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains(&format!("content-length: {}\r\n", body.len()).replace("\r\n", "")),
+            "{}",
+            body.len()
+        );
+        assert!(serde_json::from_str::<Problem>(body).is_ok());
+    }
+
+    #[test]
+    fn every_temporary_refusal_says_when_to_come_back() {
+        for refusal in [
+            Refusal::QueueFull,
+            Refusal::unavailable("deadline", "x"),
+            Refusal::AUDIT_NOT_DURABLE,
+            Refusal::TooFast(Duration::from_millis(10)),
+        ] {
+            let answer = problem(&refusal, "id");
+            assert!(answer.status() == 503 || answer.status() == 429);
+            assert_eq!(answer.headers()[RETRY_AFTER], "1");
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Accepts connections and carries them: permits, deadlines, drain. What is asked is `http`'s and
+//! `admin`'s business.
+//!
+//! Limits hold before trust: a connection over the limit is answered with a constant and closed,
+//! the peer is asked of the kernel before a byte is read, and every connection has a deadline of
+//! its own, because a header timeout never fires for a peer that says nothing (hyper 2457).
+
+use crate::app::App;
+use crate::peer::{NoPeer, Peer};
+use crate::reply::{Answer, TOO_MANY_CONNECTIONS};
+use crate::{admin, http};
+use assertd_client::api::{HEAD_LEN_MAX, HEADERS_MAX};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+/// Most connections of workloads: 1,024 of 40 KiB each stay below 64 MiB (reliability §11).
+pub const CONNECTIONS_MAX: usize = 1024;
+
+/// Most of them for one uid, so that one user cannot take them all.
+pub const CONNECTIONS_PER_UID_MAX: usize = 256;
+
+/// Connections of administrators have their own permits: status answers under any flood.
+pub const ADMIN_CONNECTIONS_MAX: usize = 16;
+
+/// How long a connection may be silent between requests.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How long a request's head may take from its first byte.
+const HEAD_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a whole request may take, body, work and answer: what its parts may take and a second.
+const BUSY_DEADLINE: Duration =
+    Duration::from_secs(http::BODY_DEADLINE.as_secs() + http::REQUEST_DEADLINE.as_secs() + 1);
+
+/// How long connections may go on after the daemon was told to stop: a request's deadline and a
+/// half.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// Out of descriptors: accept again after this, do not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Which socket a connection came in by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// `assertd.sock`
+    Workload,
+    /// `admin.sock`
+    Admin,
+}
+
+/// Serves a listener until `stop` says so, then drains.
+pub async fn serve(
+    app: Arc<App>,
+    listener: UnixListener,
+    door: Door,
+    mut stop: watch::Receiver<bool>,
+) {
+    let permits = Arc::new(Semaphore::new(match door {
+        Door::Workload => CONNECTIONS_MAX,
+        Door::Admin => ADMIN_CONNECTIONS_MAX,
+    }));
+    let per_uid = Arc::new(PerUid::default());
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break,
+            accepted = listener.accept() => accepted,
+        };
+        while connections.try_join_next().is_some() {}
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                eprintln!("assertd: accept: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = permits.clone().try_acquire_owned() else {
+            turn_away(&stream);
+            continue;
+        };
+        let peer = match Peer::of(&stream) {
+            Ok(peer) => peer,
+            Err(NoPeer::Gone) => continue,
+            Err(error) => {
+                eprintln!("assertd: a connection was closed: {error}");
+                continue;
+            }
+        };
+        let Some(share) = per_uid.clone().take(peer.uid()) else {
+            turn_away(&stream);
+            continue;
+        };
+        let (app, stop) = (app.clone(), stop.clone());
+        connections.spawn(async move {
+            let _held = (permit, share);
+            if door == Door::Workload {
+                app.connections.fetch_add(1, Ordering::Relaxed);
+            }
+            connection(app.clone(), stream, Arc::new(peer), door, stop).await;
+            if door == Door::Workload {
+                app.connections.fetch_sub(1, Ordering::Relaxed);
+            }
+        });
+    }
+    drop(listener);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+        eprintln!(
+            "assertd: connections did not end within {} s and were cut",
+            DRAIN.as_secs()
+        );
+    }
+}
+
+/// A constant answer, if the socket takes it at once.
+fn turn_away(stream: &UnixStream) {
+    let _ = stream.try_write(TOO_MANY_CONNECTIONS); // a full buffer means nobody reads it
+}
+
+/// One connection to its end or its deadline.
+async fn connection(
+    app: Arc<App>,
+    stream: UnixStream,
+    peer: Arc<Peer>,
+    door: Door,
+    mut stop: watch::Receiver<bool>,
+) {
+    let activity = Arc::new(Activity::new());
+    let io = TokioIo::new(Watched {
+        stream,
+        activity: activity.clone(),
+    });
+    let service_activity = activity.clone();
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let (app, peer, activity) = (app.clone(), peer.clone(), service_activity.clone());
+        async move {
+            activity.set(Phase::Busy);
+            let answer: Answer = match door {
+                Door::Workload => http::answer(app, peer, request).await,
+                Door::Admin => admin::answer(app, peer, request).await,
+            };
+            activity.set(Phase::Idle);
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let served = http1::Builder::new()
+        .auto_date_header(false) // denials are the same byte for byte
+        .header_read_timeout(None) // ours below covers it, and silence too
+        .max_buf_size(HEAD_LEN_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(io, service);
+    let mut served = pin!(served);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            _ = &mut served => return, // broken or ended; either way nobody is left to tell
+            () = tokio::time::sleep_until(activity.deadline().into()) => {
+                if activity.deadline() <= Instant::now() {
+                    return;
+                }
+            }
+            _ = stop.wait_for(|stop| *stop), if !stopping => {
+                stopping = true;
+                served.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// What a connection is at, and since when.
+struct Activity {
+    at: Mutex<(Phase, Instant)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Head,
+    Busy,
+}
+
+impl Activity {
+    fn new() -> Activity {
+        Activity {
+            at: Mutex::new((Phase::Idle, Instant::now())),
+        }
+    }
+
+    fn set(&self, phase: Phase) {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = (phase, Instant::now());
+    }
+
+    /// The first byte of a head ends the silence.
+    fn note_bytes(&self) {
+        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        if at.0 == Phase::Idle {
+            *at = (Phase::Head, Instant::now());
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let (phase, since) = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        since
+            + match phase {
+                Phase::Idle => IDLE,
+                Phase::Head => HEAD_DEADLINE,
+                Phase::Busy => BUSY_DEADLINE,
+            }
+    }
+}
+
+/// A stream that notes when bytes arrive.
+struct Watched {
+    stream: UnixStream,
+    activity: Arc<Activity>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.activity.note_bytes();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Connections by uid.
+#[derive(Default)]
+struct PerUid {
+    counts: Mutex<HashMap<u32, usize>>,
+}
+
+/// One connection of a uid's share; given back when dropped.
+struct Share {
+    per_uid: Arc<PerUid>,
+    uid: u32,
+}
+
+impl PerUid {
+    fn take(self: Arc<Self>, uid: u32) -> Option<Share> {
+        {
+            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = counts.entry(uid).or_insert(0);
+            if *count >= CONNECTIONS_PER_UID_MAX {
+                return None;
+            }
+            *count += 1;
+        }
+        Some(Share { per_uid: self, uid })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut counts = self
+            .per_uid
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match counts.get_mut(&self.uid) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(counts.remove(&self.uid)), // no entry outlives its connections
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uid_has_its_share_and_no_more() {
+        let per_uid = Arc::new(PerUid::default());
+        let shares: Vec<Share> = (0..CONNECTIONS_PER_UID_MAX)
+            .map(|_| per_uid.clone().take(7).unwrap())
+            .collect();
+        assert!(per_uid.clone().take(7).is_none());
+        assert!(per_uid.clone().take(8).is_some());
+        drop(shares);
+        assert!(per_uid.clone().take(7).is_some());
+        assert!(per_uid.counts.lock().unwrap().is_empty());
+    }
+}

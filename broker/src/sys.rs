@@ -1,0 +1,52 @@
+//! The one place with `unsafe`: system calls that no crate wraps safely. Each block says why it
+//! is sound. Nothing here decides anything.
+#![allow(unsafe_code)]
+
+use nix::errno::Errno;
+use nix::libc;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+/// A descriptor for a process by its number (pidfd_open(2), Linux 5.3).
+///
+/// # Errors
+/// `ESRCH` if there is no such process.
+pub fn pidfd_open(pid: u32) -> Result<OwnedFd, Errno> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| Errno::ESRCH)?;
+    // SAFETY: pidfd_open takes two integers and touches no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = Errno::result(fd)?;
+    // SAFETY: the call succeeded, so `fd` is a new descriptor that nobody else owns; it fits an
+    // int as every descriptor does.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Clock ticks since boot, the unit of `/proc/PID/stat` start times (100 per second on Linux).
+pub fn boot_ticks() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    now.map_or(0, |now| {
+        let hundredths = now.tv_nsec() / 10_000_000;
+        u64::try_from(now.tv_sec() * 100 + hundredths).unwrap_or(0)
+    })
+}
+
+/// Milliseconds since boot, suspend included.
+pub fn boot_ms() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    now.map_or(0, |now| {
+        u64::try_from(now.tv_sec() * 1000 + now.tv_nsec() / 1_000_000).unwrap_or(0)
+    })
+}
+
+/// Takes over a listening descriptor that systemd passed (sd_listen_fds(3)).
+///
+/// # Safety argument
+/// Called once per descriptor number, at start, for numbers the service manager passed to this
+/// process and nothing else has opened.
+pub fn take_passed_fd(number: i32) -> OwnedFd {
+    assert!(
+        number >= 3,
+        "passed descriptors start at 3 (sd_listen_fds(3))"
+    );
+    // SAFETY: see above; the caller is `daemon::Listeners` alone.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}

@@ -1,0 +1,116 @@
+//! What `/proc` says about one process, read below one directory descriptor and parsed without
+//! trust: process names may hold spaces, parentheses and newlines, cgroup names anything.
+
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::Mode;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Longest `/proc/PID/status` or `cgroup` we read, in bytes. Names are limited by the kernel; a
+/// cgroup path may be 4 KiB for each hierarchy.
+const PROC_LEN_MAX: usize = 64 * 1024;
+
+/// The lines of `/proc/PID/status` that matter.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Real, effective, saved, file-system user id.
+    pub uids: [u32; 4],
+    /// The same for groups.
+    pub gids: [u32; 4],
+    /// In how many pid namespaces it has a pid, ours included.
+    pub pid_namespaces: usize,
+}
+
+pub fn status(dir: BorrowedFd<'_>) -> Result<Status, String> {
+    parse_status(&read(dir, "status")?).ok_or_else(|| "status: not understood".to_owned())
+}
+
+pub fn cgroup(dir: BorrowedFd<'_>) -> Result<String, String> {
+    let text = read(dir, "cgroup")?;
+    parse_cgroup(&text).map(str::to_owned).ok_or_else(|| {
+        "cgroup: no unified hierarchy; assertd needs cgroup v2 (or hybrid)".to_owned()
+    })
+}
+
+/// systemd keeps the invocation id of every system unit as a symbolic link.
+pub fn invocation(unit: &str) -> Option<String> {
+    let path = format!("/run/systemd/units/invocation:{unit}");
+    let target = readlinkat(nix::fcntl::AT_FDCWD, path.as_str()).ok()?;
+    let id = target.to_str()?.to_owned();
+    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
+}
+
+/// Field by field from the end of `comm`, which alone may hold newlines: the kernel escapes them
+/// in status, so lines are lines.
+pub fn parse_status(text: &str) -> Option<Status> {
+    let (mut uids, mut gids, mut pid_namespaces) = (None, None, None);
+    for line in text.lines() {
+        let Some((name, value)) = line.split_once(':') else {
+            continue;
+        };
+        match name {
+            "Uid" if uids.is_none() => uids = Some(four(value)?),
+            "Gid" if gids.is_none() => gids = Some(four(value)?),
+            "NSpid" if pid_namespaces.is_none() => {
+                pid_namespaces = Some(value.split_ascii_whitespace().count());
+            }
+            _ => {}
+        }
+    }
+    Some(Status {
+        uids: uids?,
+        gids: gids?,
+        pid_namespaces: pid_namespaces?,
+    })
+}
+
+fn four(value: &str) -> Option<[u32; 4]> {
+    let numbers: Vec<u32> = value
+        .split_ascii_whitespace()
+        .map(|text| text.parse().ok())
+        .collect::<Option<_>>()?;
+    numbers.try_into().ok()
+}
+
+/// The path in the unified hierarchy: the line that starts with `0::` (cgroups(7)).
+pub fn parse_cgroup(text: &str) -> Option<&str> {
+    text.lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .filter(|path| path.starts_with('/'))
+}
+
+/// Field 22 of `/proc/PID/stat`: start time in clock ticks since boot (proc_pid_stat(5)). The
+/// command name in field 2 may hold anything; the last `)` ends it.
+pub fn start_time(dir: BorrowedFd<'_>) -> Result<u64, String> {
+    let text = read(dir, "stat")?;
+    parse_start_time(&text).ok_or_else(|| "stat: not understood".to_owned())
+}
+
+pub fn parse_start_time(text: &str) -> Option<u64> {
+    let (_, after_name) = text.rsplit_once(')')?;
+    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+fn read(dir: BorrowedFd<'_>, name: &str) -> Result<String, String> {
+    let failed = |error: nix::Error| format!("{name}: {error}");
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let file = openat(dir, name, flags, Mode::empty()).map_err(failed)?;
+    let mut bytes = vec![0; 4096];
+    let mut length = 0;
+    loop {
+        match nix::unistd::read(file.as_fd(), &mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(n) => length += n,
+            Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        if length == PROC_LEN_MAX {
+            return Err(format!("{name}: longer than {PROC_LEN_MAX} bytes"));
+        }
+        if length == bytes.len() {
+            bytes.resize((length * 2).min(PROC_LEN_MAX), 0);
+        }
+    }
+    bytes.truncate(length);
+    // A cgroup name that is not UTF-8 cannot be a unit's; it must not make the read fail.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,114 @@
+//! Parsing what `/proc` and systemd show, hostile names included.
+
+use super::proc::{parse_cgroup, parse_start_time, parse_status};
+use super::*;
+use proptest::prelude::*;
+
+fn unit(path: &str) -> Option<(String, String, bool)> {
+    Unit::of_cgroup(path).map(|unit| (unit.name, unit.path, unit.nested))
+}
+
+fn some(name: &str, path: &str, nested: bool) -> Option<(String, String, bool)> {
+    Some((name.into(), path.into(), nested))
+}
+
+#[test]
+fn the_unit_is_the_outermost_one_below_the_slices() {
+    let path = "/system.slice/payments.service";
+    assert_eq!(unit(path), some("payments.service", path, false));
+    assert_eq!(
+        unit("/system.slice/system-app.slice/app@1.service"),
+        some(
+            "app@1.service",
+            "/system.slice/system-app.slice/app@1.service",
+            false
+        )
+    );
+    assert_eq!(
+        unit("/init.scope"),
+        some("init.scope", "/init.scope", false)
+    );
+}
+
+#[test]
+fn nested_cgroup_resolves_to_the_outer_unit() {
+    assert_eq!(
+        unit("/system.slice/web.service/payments.service"),
+        some("web.service", "/system.slice/web.service", true)
+    );
+    assert_eq!(
+        unit("/machine.slice/web.service/libpod-payload-1/x.slice/payments.service"),
+        some("web.service", "/machine.slice/web.service", true)
+    );
+}
+
+#[test]
+fn a_user_managers_unit_never_equals_a_system_unit() {
+    assert_eq!(
+        unit("/user.slice/user-1000.slice/user@1000.service/app.slice/payments.service"),
+        some(
+            "user@1000.service",
+            "/user.slice/user-1000.slice/user@1000.service",
+            true
+        )
+    );
+}
+
+#[test]
+fn what_systemd_did_not_name_is_no_unit() {
+    for path in [
+        "/",
+        "",
+        "payments.service",
+        "/docker/abc",
+        "/.service",
+        "/x/payments.service",
+        "/a.slice",
+    ] {
+        assert_eq!(unit(path), None, "{path}");
+    }
+}
+
+#[test]
+fn the_unified_line_is_found_among_others() {
+    assert_eq!(parse_cgroup("9:name=systemd:/a\n0::/b\n"), Some("/b"));
+    assert_eq!(parse_cgroup("9:name=systemd:/0::/a\n"), None);
+    assert_eq!(parse_cgroup("0::\n"), None);
+}
+
+#[test]
+fn status_is_read_by_its_lines() {
+    let text = "Name:\tUid:\\n0\nUid:\t7\t7\t7\t7\nGid:\t8\t8\t8\t8\nNSpid:\t100\t1\n";
+    let status = parse_status(text).unwrap();
+    assert_eq!(
+        (status.uids, status.gids, status.pid_namespaces),
+        ([7; 4], [8; 4], 2)
+    );
+    assert!(parse_status("Uid:\t7\t7\t7\nGid:\t8\t8\t8\t8\nNSpid:\t1\n").is_none());
+    assert!(parse_status("Uid:\t7\t7\t7\t-1\nGid:\t8\t8\t8\t8\nNSpid:\t1\n").is_none());
+}
+
+#[test]
+fn a_command_name_cannot_forge_a_start_time() {
+    let fields = "S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
+    assert_eq!(parse_start_time(&format!("7 (sh) {fields}")), Some(4242));
+    let forged = "7 (x) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 0 0 0 0 1 (y) ";
+    assert_eq!(parse_start_time(&format!("{forged}{fields}")), Some(4242));
+    assert_eq!(parse_start_time("7 (sh"), None);
+}
+
+proptest! {
+    #[test]
+    fn nothing_in_proc_panics_us(text in "\\PC{0,200}") {
+        let _ = (parse_status(&text), parse_cgroup(&text), parse_start_time(&text));
+        let _ = Unit::of_cgroup(&text);
+    }
+
+    /// Whatever is built below a unit, the unit stays the same.
+    #[test]
+    fn nothing_below_a_unit_changes_it(below in "(/[a-z.@-]{1,20}){0,4}") {
+        let unit = Unit::of_cgroup(&format!("/system.slice/web.service{below}")).unwrap();
+        prop_assert_eq!(unit.path(), "/system.slice/web.service");
+        prop_assert_eq!(unit.nested(), !below.is_empty());
+    }
+}
