@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::Instant;
 
 use tempfile::TempDir;
 
@@ -51,6 +52,12 @@ impl Drop for Tmpfs {
     }
 }
 
+/// All that is not `held` has its outcome on disk, and the preparer has found the disk full.
+fn settled(audit: &Audit, held: usize) -> bool {
+    let health = audit.health();
+    health.pending == held && health.queued == 0 && health.failed.is_some()
+}
+
 #[test]
 fn a_full_disk_refuses_before_accepting_and_service_returns() {
     let disk = Tmpfs::mount(512);
@@ -58,6 +65,7 @@ fn a_full_disk_refuses_before_accepting_and_service_returns() {
     let audit = open(&dir);
     grant(&audit, "before");
     let ballast = disk.fill();
+    let deadline = Instant::now() + PATIENCE;
     let (mut held, mut accepted) = (Vec::new(), vec!["before".to_owned()]);
     let refused = loop {
         let id = format!("id-{}", accepted.len());
@@ -72,12 +80,11 @@ fn a_full_disk_refuses_before_accepting_and_service_returns() {
             }
             // The promise of one outcome is larger than an outcome, so room comes back as they are
             // written.
-            Err(unavailable)
-                if audit.health().pending == held.len() && audit.health().queued == 0 =>
-            {
-                break unavailable;
+            Err(unavailable) if settled(&audit, held.len()) => break unavailable,
+            Err(refused) => {
+                assert!(Instant::now() < deadline, "{refused}");
+                thread::park_timeout(Duration::from_millis(5));
             }
-            Err(_) => thread::park_timeout(Duration::from_millis(5)),
         }
     };
     assert!(
@@ -112,7 +119,10 @@ fn a_full_disk_refuses_before_accepting_and_service_returns() {
 
     fs::remove_file(ballast).unwrap();
     grant(&audit, "after");
-    assert_eq!(audit.health().failed, None);
+    eventually("health", || {
+        let health = audit.health();
+        (health.failed.is_none() && health.warning.is_none()).then_some(())
+    });
     audit.close().unwrap();
     assert_intact(&dir);
     assert_eq!(ids(&dir).len(), accepted.len() + 1);
