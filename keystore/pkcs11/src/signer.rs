@@ -7,7 +7,7 @@
 //! (CKR_OPERATION_ACTIVE for ever after). The generation then moves on, and every session forgets
 //! its handles, for a handle that was given away anew may be another key (pkcs11-provider 494).
 
-use crate::errors::{Blame, explain};
+use crate::errors::{Blame, blame, explain};
 use crate::mechanism::Scheme;
 use crate::object::{Failure, View};
 use crate::token::{Access, Token};
@@ -127,17 +127,22 @@ impl Signers {
             signer.keys.clear();
             signer.generation = generation;
         }
-        let verdict = signer.sign(token, order);
-        match &verdict {
-            Ok(_) => *place = Some(signer),
-            // Nothing was begun: the key is not there or not the one, and the session is sound.
+        let handle = match signer.handle(token, order.object, order.public_key) {
+            Ok(handle) => handle,
+            // No operation was begun: the key is not there or not the one; the session is sound.
             Err(failure) if matches!(failure.error.kind(), Kind::NotFound | Kind::Mismatch) => {
                 *place = Some(signer);
+                return Err(failure);
             }
-            Err(_) => {
-                drop(signer);
+            Err(failure) => {
                 self.forget_handles();
+                return Err(failure);
             }
+        };
+        let verdict = signer.sign(token, order, handle);
+        match verdict {
+            Ok(_) => *place = Some(signer),
+            Err(_) => self.forget_handles(), // and the session closes here
         }
         verdict
     }
@@ -183,8 +188,12 @@ impl Signer {
         })
     }
 
-    fn sign(&mut self, token: &Token, order: &Order<'_>) -> Result<Vec<u8>, Failure> {
-        let handle = self.handle(token, order.object, order.public_key)?;
+    fn sign(
+        &self,
+        token: &Token,
+        order: &Order<'_>,
+        handle: ObjectHandle,
+    ) -> Result<Vec<u8>, Failure> {
         let mechanism = order.scheme.mechanism();
         let input = order.scheme.input(order.message);
         let signature = self
@@ -193,7 +202,7 @@ impl Signer {
             .map_err(|error| {
                 let doing = format!("signing with object {}", order.object);
                 Failure {
-                    blame: crate::errors::blame(&error),
+                    blame: blame(&error),
                     error: explain(&token.place, &doing, &error),
                 }
             })?;

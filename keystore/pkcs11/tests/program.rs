@@ -1,0 +1,177 @@
+//! The program as whoever starts it sees it: arguments, exit codes, and that it serves on its
+//! standard input with the environment its section asks for.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use keystore::Kind;
+use keystore::client::Client;
+use keystore::protocol::{Condition, Health, Reply, Request};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_assertd-keystore-pkcs11"));
+    command.env_remove("SOFTHSM2_CONF");
+    command
+}
+
+fn write(path: &Path, text: &str) {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+/// A token "t" with PIN 123456 in `dir`, and a configuration that says `pin`.
+fn prepare(dir: &Path, pin: &str) {
+    let dir_shown = dir.display();
+    std::fs::create_dir(dir.join("tokens")).unwrap();
+    write(
+        &dir.join("softhsm2.conf"),
+        &format!("directories.tokendir = {dir_shown}/tokens\nobjectstore.backend = file\n"),
+    );
+    let made = Command::new("softhsm2-util")
+        .args([
+            "--init-token",
+            "--free",
+            "--label",
+            "t",
+            "--pin",
+            "123456",
+            "--so-pin",
+            "87654321",
+        ])
+        .env("SOFTHSM2_CONF", dir.join("softhsm2.conf"))
+        .stdout(Stdio::null())
+        .status()
+        .expect("softhsm2-util is installed by `make setup`");
+    assert!(made.success());
+    write(&dir.join("pin"), pin);
+    write(
+        &dir.join("assertd.toml"),
+        &format!(
+            "[keystore.hsm]\nbackend = \"pkcs11\"\nmodule = \"/usr/lib/softhsm/libsofthsm2.so\"\n\
+             token = {{ label = \"t\" }}\npin = {{ file = \"{dir_shown}/pin\" }}\n\
+             environment = {{ SOFTHSM2_CONF = \"{dir_shown}/softhsm2.conf\" }}\n"
+        ),
+    );
+}
+
+/// A running keystore that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(dir: &Path) -> Running {
+    let listener = UnixListener::bind(dir.join("socket")).unwrap();
+    let child = program()
+        .args(["--name", "hsm", "--listen-stdin", "--config"])
+        .arg(dir.join("assertd.toml"))
+        .arg("--state-dir")
+        .arg(dir.join("state"))
+        .stdin(OwnedFd::from(listener))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    Running(child)
+}
+
+fn health(dir: &Path) -> Health {
+    let mut client = Client::connect(&dir.join("socket"), DEADLINE).unwrap();
+    match client.call(&Request::Health {}).unwrap() {
+        Reply::Health(health) => health,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn run(arguments: &[&str]) -> Output {
+    program()
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn it_serves_on_standard_input_with_the_environment_of_its_section() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path(), "123456\n");
+    let running = start(dir.path());
+    let health = health(dir.path());
+    assert_eq!(health.condition, Condition::Usable {}, "{health:?}");
+    assert!(health.token.contains("\"t\""), "{health:?}");
+    let client = Client::connect(&dir.path().join("socket"), DEADLINE).unwrap();
+    assert_eq!(
+        client.welcome().pid,
+        running.0.id(),
+        "the second start kept the process id"
+    );
+}
+
+#[test]
+fn with_a_wrong_pin_it_stays_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path(), "wrong\n");
+    let _running = start(dir.path());
+    match health(dir.path()).condition {
+        Condition::Failed { kind, why } => {
+            assert_eq!(kind, Kind::BadPin, "{why}");
+            assert!(!why.contains("wrong"), "{why}");
+        }
+        Condition::Usable {} => panic!("usable"),
+    }
+}
+
+#[test]
+fn exit_codes_are_those_of_the_manual() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("assertd.toml");
+    write(
+        &file,
+        "[keystore.hsm]\nbackend = \"pkcs11\"\nmodul = \"/x\"\n",
+    );
+    let file = file.to_str().unwrap();
+    assert_eq!(run(&["-V"]).status.code(), Some(0));
+    assert_eq!(run(&["--help"]).status.code(), Some(0));
+    assert_eq!(run(&["--nonsense"]).status.code(), Some(2));
+    let wrong = run(&["--config", file, "--name", "hsm", "--listen-stdin"]);
+    assert_eq!(wrong.status.code(), Some(78));
+    let shown = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(shown.contains(":3:1: unknown key `modul`"), "{shown}");
+}
+
+#[test]
+fn standard_input_that_is_no_listening_socket_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path(), "123456\n");
+    let ended = program()
+        .args(["--name", "hsm", "--listen-stdin", "--config"])
+        .arg(dir.path().join("assertd.toml"))
+        .arg("--state-dir")
+        .arg(dir.path().join("state"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(
+        ended.status.code(),
+        Some(70),
+        "{}",
+        String::from_utf8_lossy(&ended.stderr)
+    );
+}

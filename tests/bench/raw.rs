@@ -1,0 +1,152 @@
+//! The floor: C_Sign in a loop, nothing around it. P-256, CKM_ECDSA over a 32-byte digest, through
+//! the same binding as the keystore (three module calls a signature).
+//!
+//! The module reads its environment when it is initialised, so the loop runs in a process of its
+//! own: [`raw`] starts this program again, and `main` has to begin with
+//! `if let Some(code) = raw::child() { return code; }`.
+
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::{Attribute, ObjectClass};
+use cryptoki::session::{Session, UserType};
+use cryptoki::types::AuthPin;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+/// Tells a process that it is the child, and what to measure.
+const JOB: &str = "ASSERTD_BENCH_RAW";
+
+/// Signatures before the measurement begins, per session.
+const WARM_UP: usize = 200;
+
+#[derive(Serialize, Deserialize)]
+struct Job {
+    module: PathBuf,
+    label: String,
+    pin: String,
+    key_id: Vec<u8>,
+    sessions: usize,
+    duration: Duration,
+}
+
+/// Median time of one signature in microseconds, and signatures per second of all sessions
+/// together. `conf` becomes SOFTHSM2_CONF; `key_id` is the CKA_ID of a P-256 key in the token.
+///
+/// # Panics
+/// If the loop cannot be run: a benchmark without its floor says nothing.
+pub fn raw(
+    module: &Path,
+    conf: &Path,
+    label: &str,
+    pin: &str,
+    key_id: &[u8],
+    sessions: usize,
+    duration: Duration,
+) -> (f64, f64) {
+    let job = Job {
+        module: module.to_owned(),
+        label: label.to_owned(),
+        pin: pin.to_owned(),
+        key_id: key_id.to_vec(),
+        sessions,
+        duration,
+    };
+    let output = Command::new(std::env::current_exe().expect("a process has a program"))
+        .env(JOB, serde_json::to_string(&job).expect("plain data"))
+        .env("SOFTHSM2_CONF", conf)
+        .output()
+        .expect("this program can be started");
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "raw C_Sign: {}: {shown}",
+        output.status
+    );
+    serde_json::from_slice(&output.stdout).expect("the child prints two numbers")
+}
+
+/// Measures and prints, if this process was started by [`raw`].
+pub fn child() -> Option<ExitCode> {
+    let job: Job = serde_json::from_str(&std::env::var(JOB).ok()?).expect("raw wrote the job");
+    let (p50_us, rate) = measure(&job);
+    println!("[{p50_us}, {rate}]");
+    Some(ExitCode::SUCCESS)
+}
+
+fn measure(job: &Job) -> (f64, f64) {
+    let context = Pkcs11::new(&job.module).expect("the module loads");
+    let flags = CInitializeFlags::OS_LOCKING_OK;
+    context
+        .initialize(CInitializeArgs::new(flags))
+        .expect("the module starts");
+    let slots = context.get_slots_with_token().expect("it lists its slots");
+    let is_ours = |slot| {
+        context
+            .get_token_info(slot)
+            .is_ok_and(|info| info.label() == job.label)
+    };
+    let slot = slots
+        .into_iter()
+        .find(|slot| is_ours(*slot))
+        .expect("the token is there");
+    let login = context.open_ro_session(slot).expect("a session opens");
+    login
+        .login(UserType::User, Some(&AuthPin::new(job.pin.clone().into())))
+        .expect("the PIN is right");
+
+    let sessions: Vec<Session> = (0..job.sessions)
+        .map(|_| context.open_ro_session(slot).expect("a session opens"))
+        .collect();
+    let ready = std::sync::Barrier::new(job.sessions);
+    let times: Vec<Vec<Duration>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = sessions
+            .into_iter()
+            .map(|session| {
+                let ready = &ready;
+                scope.spawn(move || sign_for(&session, &job.key_id, job.duration, ready))
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"))
+            .collect()
+    });
+    let mut times = times.concat();
+    times.sort_unstable();
+    let rate = times.len() as f64 / job.duration.as_secs_f64();
+    (times[times.len() / 2].as_secs_f64() * 1e6, rate)
+}
+
+fn sign_for(
+    session: &Session,
+    key_id: &[u8],
+    duration: Duration,
+    ready: &std::sync::Barrier,
+) -> Vec<Duration> {
+    let template = [
+        Attribute::Class(ObjectClass::PRIVATE_KEY),
+        Attribute::Id(key_id.to_vec()),
+    ];
+    let key = session.find_objects(&template).expect("the token searches")[0];
+    let sign = |digest: &[u8; 32]| {
+        let signature = session
+            .sign(&Mechanism::Ecdsa, key, digest)
+            .expect("the token signs");
+        assert_eq!(signature.len(), 64);
+    };
+    for _ in 0..WARM_UP {
+        sign(&[7; 32]);
+    }
+    ready.wait();
+    let (started, mut times) = (Instant::now(), Vec::new());
+    loop {
+        let before = Instant::now();
+        if before - started >= duration {
+            return times;
+        }
+        sign(&[7; 32]);
+        times.push(before.elapsed());
+    }
+}
