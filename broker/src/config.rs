@@ -147,8 +147,10 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, with its place. Nothing is half loaded.
     pub fn load(path: &Path) -> Result<Config, Diagnostic> {
-        let texts = read_all(path)?;
-        resolve::resolve(texts)
+        // Absolute, because keystore processes are told it and status shows it.
+        let path = std::path::absolute(path)
+            .map_err(|error| Diagnostic::file(path, format!("is no path: {error}")))?;
+        resolve::resolve(read_all(&path)?)
     }
 
     /// The keys this configuration asks for, each with its keystore and charter.

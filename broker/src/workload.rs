@@ -69,6 +69,26 @@ impl Workload {
         })
     }
 
+    /// A workload that was never attested, for tests of what comes after.
+    #[cfg(test)]
+    pub fn for_test(
+        uid: u32,
+        gid: u32,
+        cgroup: Option<&str>,
+        container: bool,
+        proof: Proof,
+    ) -> Workload {
+        let unit = cgroup.and_then(Unit::of_cgroup);
+        Workload {
+            uid,
+            gid,
+            pid: 1,
+            unit,
+            container,
+            proof,
+        }
+    }
+
     /// Real, effective and saved user id, which are equal.
     pub fn uid(&self) -> u32 {
         self.uid
