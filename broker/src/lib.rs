@@ -13,7 +13,7 @@ pub mod app;
 pub mod audit;
 pub mod claims;
 pub mod config;
-// pub mod ctl;
+pub mod ctl;
 pub mod daemon;
 pub mod http;
 pub mod id;

@@ -44,19 +44,38 @@ pub enum Format {
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
-    Assertion { target: String, lifetime_s: Option<u32> },
+    Assertion {
+        target: String,
+        lifetime_s: Option<u32>,
+    },
     Whoami,
     Targets,
     Status,
     Keys,
-    Jwks { key: Option<KeyName> },
+    Jwks {
+        key: Option<KeyName>,
+    },
     ConfigCheck,
-    ConfigDiff { changes: Changes },
-    Apply { consent: Consent, creations_max: usize },
-    AuditVerify { dir: Option<PathBuf> },
-    AuditShow { dir: Option<PathBuf>, count: usize },
-    Profiles { name: Option<String> },
-    Help { topic: Option<String> },
+    ConfigDiff {
+        changes: Changes,
+    },
+    Apply {
+        consent: Consent,
+        creations_max: usize,
+    },
+    AuditVerify {
+        dir: Option<PathBuf>,
+    },
+    AuditShow {
+        dir: Option<PathBuf>,
+        count: usize,
+    },
+    Profiles {
+        name: Option<String>,
+    },
+    Help {
+        topic: Option<String>,
+    },
     Version,
 }
 
@@ -94,7 +113,12 @@ pub struct Spec {
 
 /// Every command.
 pub static SPECS: [Spec; 13] = [
-    spec("assertion", &[Opt::Target, Opt::Lifetime], 0, help::ASSERTION),
+    spec(
+        "assertion",
+        &[Opt::Target, Opt::Lifetime],
+        0,
+        help::ASSERTION,
+    ),
     spec("whoami", &[], 0, help::WHOAMI),
     spec("targets", &[], 0, help::TARGETS),
     spec("status", &[], 0, help::STATUS),
@@ -115,7 +139,12 @@ const fn spec(
     operands_max: usize,
     help: &'static str,
 ) -> Spec {
-    Spec { name, options, operands_max, help }
+    Spec {
+        name,
+        options,
+        operands_max,
+        help,
+    }
 }
 
 /// An option that some commands take.
@@ -184,16 +213,26 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, Usag
         .iter()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
-    let (socket, config) = (raw.socket.clone().map(PathBuf::from), raw.config.clone().map(PathBuf::from));
+    let (socket, config) = (
+        raw.socket.clone().map(PathBuf::from),
+        raw.config.clone().map(PathBuf::from),
+    );
     let format = if raw.json { Format::Json } else { Format::Text };
     let command = if raw.help {
-        Command::Help { topic: help::topic(&words).map(str::to_owned) }
+        Command::Help {
+            topic: help::topic(&words).map(str::to_owned),
+        }
     } else if raw.version {
         Command::Version
     } else {
         command(raw, &words)?
     };
-    Ok(Args { socket, config, format, command })
+    Ok(Args {
+        socket,
+        config,
+        format,
+        command,
+    })
 }
 
 fn split(arguments: impl IntoIterator<Item = OsString>) -> Result<Raw, Usage> {
@@ -235,7 +274,11 @@ fn split(arguments: impl IntoIterator<Item = OsString>) -> Result<Raw, Usage> {
                 known.ok_or_else(|| unknown_option(&flag))?
             }
         };
-        let value = if option.takes_value() { parser.value()? } else { OsString::new() };
+        let value = if option.takes_value() {
+            parser.value()?
+        } else {
+            OsString::new()
+        };
         if raw.options.insert(option, value).is_some() {
             return Err(Usage(format!("{} is given twice", option.flag())));
         }
@@ -252,17 +295,31 @@ fn once(slot: &mut Option<OsString>, flag: &str, value: OsString) -> Result<(), 
 
 fn unknown_option(flag: &str) -> Usage {
     let known: Vec<&str> = GLOBAL.into_iter().chain(Opt::ALL.map(Opt::flag)).collect();
-    Usage(format!("unknown option `{flag}`; {}", suggest(flag, &known)))
+    Usage(format!(
+        "unknown option `{flag}`; {}",
+        suggest(flag, &known)
+    ))
 }
 
 /// The command the words name, with its options and operands.
 fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
     let (spec, taken) = find(words)?;
-    if let Some(option) = raw.options.keys().find(|option| !spec.options.contains(option)) {
-        return Err(Usage(format!("`assertctl {}` takes no {}", spec.name, option.flag())));
+    if let Some(option) = raw
+        .options
+        .keys()
+        .find(|option| !spec.options.contains(option))
+    {
+        return Err(Usage(format!(
+            "`assertctl {}` takes no {}",
+            spec.name,
+            option.flag()
+        )));
     }
     if let Some(extra) = words.get(taken + spec.operands_max) {
-        return Err(Usage(format!("`assertctl {}`: `{extra}` is too much", spec.name)));
+        return Err(Usage(format!(
+            "`assertctl {}`: `{extra}` is too much",
+            spec.name
+        )));
     }
     let path = raw.words.get(taken).map(PathBuf::from);
     let mut options = Options(raw.options);
@@ -277,23 +334,39 @@ fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
         "targets" => Command::Targets,
         "status" => Command::Status,
         "keys" => Command::Keys,
-        "jwks" => Command::Jwks { key: options.key()? },
+        "jwks" => Command::Jwks {
+            key: options.key()?,
+        },
         "config check" => Command::ConfigCheck,
-        "config diff" if options.flag(Opt::ExitCode) => {
-            Command::ConfigDiff { changes: Changes::AreOne }
-        }
-        "config diff" => Command::ConfigDiff { changes: Changes::AreFine },
+        "config diff" if options.flag(Opt::ExitCode) => Command::ConfigDiff {
+            changes: Changes::AreOne,
+        },
+        "config diff" => Command::ConfigDiff {
+            changes: Changes::AreFine,
+        },
         "apply" => Command::Apply {
-            consent: if options.flag(Opt::Yes) { Consent::Given } else { Consent::Ask },
-            creations_max: options.number(Opt::Max)?.map_or(CREATIONS_MAX, |n| n as usize),
+            consent: if options.flag(Opt::Yes) {
+                Consent::Given
+            } else {
+                Consent::Ask
+            },
+            creations_max: options
+                .number(Opt::Max)?
+                .map_or(CREATIONS_MAX, |n| n as usize),
         },
         "audit verify" => Command::AuditVerify { dir: path },
         "audit show" => Command::AuditShow {
             dir: path,
-            count: options.number(Opt::Number)?.map_or(RECORDS_SHOWN, |n| n as usize),
+            count: options
+                .number(Opt::Number)?
+                .map_or(RECORDS_SHOWN, |n| n as usize),
         },
-        "profiles" => Command::Profiles { name: words.get(taken).cloned() },
-        "help" => Command::Help { topic: help_topic(&words[taken..])? },
+        "profiles" => Command::Profiles {
+            name: words.get(taken).cloned(),
+        },
+        "help" => Command::Help {
+            topic: help_topic(&words[taken..])?,
+        },
         other => unreachable!("`{other}` stands in SPECS and so in this match"),
     })
 }
@@ -309,19 +382,29 @@ fn find(words: &[String]) -> Result<(&'static Spec, usize), Usage> {
             return Ok((spec, taken));
         }
     }
-    let below: Vec<&str> =
-        SPECS.iter().filter_map(|spec| spec.name.strip_prefix(first)?.strip_prefix(' ')).collect();
+    let below: Vec<&str> = SPECS
+        .iter()
+        .filter_map(|spec| spec.name.strip_prefix(first)?.strip_prefix(' '))
+        .collect();
     match (below.is_empty(), words.get(1)) {
-        (false, None) => Err(Usage(format!("`assertctl {first}` what? {}", below.join(" or ")))),
+        (false, None) => Err(Usage(format!(
+            "`assertctl {first}` what? {}",
+            below.join(" or ")
+        ))),
         (false, Some(second)) => Err(Usage(format!(
             "unknown command `{first} {second}`; {}",
             suggest(second, &below)
         ))),
         (true, _) => {
-            let mut known: Vec<&str> =
-                SPECS.iter().filter_map(|spec| spec.name.split(' ').next()).collect();
+            let mut known: Vec<&str> = SPECS
+                .iter()
+                .filter_map(|spec| spec.name.split(' ').next())
+                .collect();
             known.dedup();
-            Err(Usage(format!("unknown command `{first}`; {}", suggest(first, &known))))
+            Err(Usage(format!(
+                "unknown command `{first}`; {}",
+                suggest(first, &known)
+            )))
         }
     }
 }
@@ -345,20 +428,30 @@ impl Options {
     }
 
     fn text(&mut self, option: Opt) -> Result<Option<String>, Usage> {
-        let Some(value) = self.0.remove(&option) else { return Ok(None) };
+        let Some(value) = self.0.remove(&option) else {
+            return Ok(None);
+        };
         match value.into_string() {
             Ok(text) if !text.is_empty() => Ok(Some(text)),
-            _ => Err(Usage(format!("{} needs a value of UTF-8 text", option.flag()))),
+            _ => Err(Usage(format!(
+                "{} needs a value of UTF-8 text",
+                option.flag()
+            ))),
         }
     }
 
     fn number(&mut self, option: Opt) -> Result<Option<u32>, Usage> {
-        let Some(text) = self.text(option)? else { return Ok(None) };
+        let Some(text) = self.text(option)? else {
+            return Ok(None);
+        };
         match text.parse() {
             Ok(number) if number > 0 => Ok(Some(number)),
             _ => {
                 let most = u32::MAX;
-                Err(Usage(format!("{} `{text}` is no number from 1 to {most}", option.flag())))
+                Err(Usage(format!(
+                    "{} `{text}` is no number from 1 to {most}",
+                    option.flag()
+                )))
             }
         }
     }
@@ -369,7 +462,8 @@ impl Options {
             return Err(Usage("give one of --key, --target and --issuer".into()));
         }
         let name = |flag: &str, text: &str| {
-            text.parse::<KeyName>().map_err(|e| Usage(format!("{flag} `{text}`: {e}")))
+            text.parse::<KeyName>()
+                .map_err(|e| Usage(format!("{flag} `{text}`: {e}")))
         };
         if let Some(text) = self.text(Opt::Key)? {
             return name("--key", &text).map(Some);
@@ -380,7 +474,9 @@ impl Options {
                 _ => Err(Usage(format!("--target `{text}`: write WORKLOAD/TARGET"))),
             };
         }
-        let Some(text) = self.text(Opt::Issuer)? else { return Ok(None) };
+        let Some(text) = self.text(Opt::Issuer)? else {
+            return Ok(None);
+        };
         let wrong = |e| Usage(format!("--issuer `{text}`: {e}"));
         check_part(&text).map_err(wrong)?;
         KeyName::issuer(&text).map(Some).map_err(wrong)

@@ -49,7 +49,10 @@ pub enum Asker {
 impl Failure {
     /// A failure of one kind with its sentence.
     pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
-        Failure { exit, message: message.into() }
+        Failure {
+            exit,
+            message: message.into(),
+        }
     }
 
     /// What the client of assertd's sockets says.
@@ -145,7 +148,10 @@ mod tests {
             detail: "ask an administrator".into(),
             id: "01JD8K".into(),
         };
-        ClientError::Refused { problem, retry_after_s: None }
+        ClientError::Refused {
+            problem,
+            retry_after_s: None,
+        }
     }
 
     #[test]
@@ -163,9 +169,16 @@ mod tests {
     #[test]
     fn a_socket_that_is_not_there_names_the_remedy() {
         let socket = Path::new("/nonexistent/assertd.sock");
-        let error = ClientError::Unreachable { socket: socket.into(), reason: "gone".into() };
+        let error = ClientError::Unreachable {
+            socket: socket.into(),
+            reason: "gone".into(),
+        };
         let failure = Failure::from_client(&error, Asker::Workload);
         assert_eq!(failure.exit, Exit::Unavailable);
-        assert!(failure.message.contains("is assertd running?"), "{}", failure.message);
+        assert!(
+            failure.message.contains("is assertd running?"),
+            "{}",
+            failure.message
+        );
     }
 }

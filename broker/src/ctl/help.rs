@@ -157,15 +157,29 @@ pub fn show(topic: Option<&str>, out: &mut Out) -> Result<Exit, Failure> {
 pub fn topic(words: &[String]) -> Option<&'static str> {
     let first = words.first()?;
     let two = words.get(1).map(|second| format!("{first} {second}"));
-    let named = |name: &str| SPECS.iter().map(|spec| spec.name).find(|known| *known == name);
-    let group = |name: &str| {
-        SPECS.iter().filter_map(|spec| spec.name.split_once(' ')).map(|(g, _)| g).find(|g| *g == name)
+    let named = |name: &str| {
+        SPECS
+            .iter()
+            .map(|spec| spec.name)
+            .find(|known| *known == name)
     };
-    two.and_then(|two| named(&two)).or_else(|| named(first)).or_else(|| group(first))
+    let group = |name: &str| {
+        SPECS
+            .iter()
+            .filter_map(|spec| spec.name.split_once(' '))
+            .map(|(g, _)| g)
+            .find(|g| *g == name)
+    };
+    two.and_then(|two| named(&two))
+        .or_else(|| named(first))
+        .or_else(|| group(first))
 }
 
 fn belongs(name: &str, topic: &str) -> bool {
-    name == topic || name.strip_prefix(topic).is_some_and(|rest| rest.starts_with(' '))
+    name == topic
+        || name
+            .strip_prefix(topic)
+            .is_some_and(|rest| rest.starts_with(' '))
 }
 
 #[cfg(test)]
@@ -180,7 +194,10 @@ mod tests {
         }
         for text in SPECS.iter().map(|spec| spec.help).chain([GENERAL]) {
             for line in text.lines() {
-                assert!(line.chars().count() <= 99 && line.trim_end() == line, "{line:?}");
+                assert!(
+                    line.chars().count() <= 99 && line.trim_end() == line,
+                    "{line:?}"
+                );
             }
         }
     }
@@ -188,7 +205,11 @@ mod tests {
     #[test]
     fn the_general_help_names_every_command() {
         for spec in SPECS.iter().filter(|spec| spec.name != "help") {
-            assert!(GENERAL.contains(&format!("\n  {}", spec.name)), "{}", spec.name);
+            assert!(
+                GENERAL.contains(&format!("\n  {}", spec.name)),
+                "{}",
+                spec.name
+            );
         }
     }
 }

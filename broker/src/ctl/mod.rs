@@ -64,9 +64,10 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
         Command::Jwks { key } => admin::jwks(args, key.as_ref(), out),
         Command::ConfigCheck => check::run(args, out),
         Command::ConfigDiff { changes } => apply::diff(args, *changes, out),
-        Command::Apply { consent, creations_max } => {
-            apply::apply(args, *consent, *creations_max, out)
-        }
+        Command::Apply {
+            consent,
+            creations_max,
+        } => apply::apply(args, *consent, *creations_max, out),
         Command::AuditVerify { dir } => audit::verify(args, dir.as_deref(), out),
         Command::AuditShow { dir, count } => audit::show(args, dir.as_deref(), *count, out),
         Command::Profiles { name } => profiles::show(args, name.as_deref(), out),

@@ -15,7 +15,10 @@ pub struct Out<'a> {
 impl<'a> Out<'a> {
     /// Writes to `writer`.
     pub fn new(writer: impl Write + 'a) -> Out<'a> {
-        Out { writer: Box::new(writer), error: None }
+        Out {
+            writer: Box::new(writer),
+            error: None,
+        }
     }
 
     /// One line or several, without the last newline.
@@ -51,9 +54,10 @@ impl<'a> Out<'a> {
     pub fn finish(&mut self) -> Result<(), Failure> {
         self.flush();
         match self.error.take() {
-            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(Failure::new(Exit::Internal, format!("standard output: {error}")))
-            }
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+                Exit::Internal,
+                format!("standard output: {error}"),
+            )),
             _ => Ok(()),
         }
     }
@@ -80,11 +84,18 @@ pub fn clean(text: &str) -> String {
 /// Rows as lines; each column as wide as its longest cell, the last one as it is.
 fn align(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let cell_width = |row: &Vec<String>, column| {
+    let cell_width = |row: &[String], column: usize| {
         // The last cell of a row needs no padding and so widens nothing.
-        row.get(column).filter(|_| column + 1 < row.len()).map_or(0, |cell| cell.chars().count())
+        row.get(column)
+            .filter(|_| column + 1 < row.len())
+            .map_or(0, |cell| cell.chars().count())
     };
-    let width = |column| rows.iter().map(|row| cell_width(row, column)).max().unwrap_or(0);
+    let width = |column| {
+        rows.iter()
+            .map(|row| cell_width(row, column))
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let line = |row: &Vec<String>| {
         let mut line = String::new();
@@ -113,7 +124,11 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
     (era * 400 + year + u64::from(month <= 2), month, day)
 }
 
@@ -169,8 +184,15 @@ mod tests {
     #[test]
     fn columns_line_up_and_lines_have_no_tail() {
         let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
-        let rows = [row(&["a", "bb", "c"]), row(&["äää", "b", ""]), row(&["one long cell alone"])];
-        assert_eq!(align(&rows), ["a    bb  c", "äää  b", "one long cell alone"]);
+        let rows = [
+            row(&["a", "bb", "c"]),
+            row(&["äää", "b", ""]),
+            row(&["one long cell alone"]),
+        ];
+        assert_eq!(
+            align(&rows),
+            ["a    bb  c", "äää  b", "one long cell alone"]
+        );
     }
 
     #[test]

@@ -57,19 +57,48 @@ pub struct Recorded {
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum Step {
     /// The keystore makes a key, the broker records it.
-    Create { key: KeyId, keystore: String, charter: Charter },
+    Create {
+        key: KeyId,
+        keystore: String,
+        charter: Charter,
+    },
     /// The keystore gives all versions of a key another charter.
-    Amend { name: KeyName, keystore: String, changes: Vec<Change>, charter: Charter },
+    Amend {
+        name: KeyName,
+        keystore: String,
+        changes: Vec<Change>,
+        charter: Charter,
+    },
     /// The broker records a key that the keystore has.
-    Adopt { key: KeyId, keystore: String, kid: String },
+    Adopt {
+        key: KeyId,
+        keystore: String,
+        kid: String,
+    },
     /// The configuration asks for what no key can become.
-    Conflict { name: KeyName, #[serde(flatten)] conflict: Conflict },
+    Conflict {
+        name: KeyName,
+        #[serde(flatten)]
+        conflict: Conflict,
+    },
     /// A key that cannot sign. Nothing is made in its place.
-    Failed { key: KeyId, keystore: String, why: String },
+    Failed {
+        key: KeyId,
+        keystore: String,
+        why: String,
+    },
     /// A keystore that does not answer, so that nothing is known about these keys.
-    Unreachable { keystore: String, why: String, keys: usize },
+    Unreachable {
+        keystore: String,
+        why: String,
+        keys: usize,
+    },
     /// A key nobody asks for. It is kept.
-    Orphan { key: KeyId, keystore: String, record: Record },
+    Orphan {
+        key: KeyId,
+        keystore: String,
+        record: Record,
+    },
 }
 
 /// Why a key cannot become what the configuration asks for.
@@ -79,7 +108,10 @@ pub enum Conflict {
     /// It was made for another algorithm.
     Alg { has: Alg, wanted: Alg },
     /// It was made for another kind of statement.
-    Purpose { has: &'static str, wanted: &'static str },
+    Purpose {
+        has: &'static str,
+        wanted: &'static str,
+    },
     /// It is in another keystore.
     Keystore { has: String, wanted: String },
 }
@@ -123,8 +155,16 @@ pub fn plan(world: &World) -> Vec<Step> {
     let mut steps = Vec::new();
     for (keystore, shown) in &world.keystores {
         if let Shown::Unreachable(why) = shown {
-            let keys = world.wanted.values().filter(|wanted| wanted.keystore == *keystore).count();
-            steps.push(Step::Unreachable { keystore: keystore.clone(), why: why.clone(), keys });
+            let keys = world
+                .wanted
+                .values()
+                .filter(|wanted| wanted.keystore == *keystore)
+                .count();
+            steps.push(Step::Unreachable {
+                keystore: keystore.clone(),
+                why: why.clone(),
+                keys,
+            });
         }
     }
     for (name, wanted) in &world.wanted {
@@ -138,14 +178,23 @@ pub fn plan(world: &World) -> Vec<Step> {
 fn wanted_key(world: &World, name: &KeyName, wanted: &Wanted, steps: &mut Vec<Step>) {
     let home = &wanted.keystore;
     if let Some(elsewhere) = elsewhere(world, name, home) {
-        let conflict = Conflict::Keystore { has: elsewhere.to_owned(), wanted: home.clone() };
-        steps.push(Step::Conflict { name: name.clone(), conflict });
+        let conflict = Conflict::Keystore {
+            has: elsewhere.to_owned(),
+            wanted: home.clone(),
+        };
+        steps.push(Step::Conflict {
+            name: name.clone(),
+            conflict,
+        });
         return;
     }
     let Some(Shown::Keys(entries)) = world.keystores.get(home) else {
         return; // it is unreachable, which one step says for all its keys
     };
-    let entries: Vec<&KeyEntry> = entries.iter().filter(|entry| entry.key.name == *name).collect();
+    let entries: Vec<&KeyEntry> = entries
+        .iter()
+        .filter(|entry| entry.key.name == *name)
+        .collect();
     for recorded in world.records_of(name) {
         if !entries.iter().any(|entry| entry.key == recorded.key) {
             let why = format!(
@@ -161,18 +210,33 @@ fn wanted_key(world: &World, name: &KeyName, wanted: &Wanted, steps: &mut Vec<St
     let Some(newest) = entries.iter().max_by_key(|entry| &entry.key) else {
         if world.records_of(name).next().is_none() {
             let (key, keystore) = (name.version(KeyVersion::FIRST), home.clone());
-            steps.push(Step::Create { key, keystore, charter: wanted.charter.clone() });
+            steps.push(Step::Create {
+                key,
+                keystore,
+                charter: wanted.charter.clone(),
+            });
         }
         return;
     };
-    if let Some(conflict) = entries.iter().find_map(|entry| unlike(&entry.charter, &wanted.charter)) {
-        steps.push(Step::Conflict { name: name.clone(), conflict });
+    if let Some(conflict) = entries
+        .iter()
+        .find_map(|entry| unlike(&entry.charter, &wanted.charter))
+    {
+        steps.push(Step::Conflict {
+            name: name.clone(),
+            conflict,
+        });
         return;
     }
     if let Some(other) = entries.iter().find(|entry| entry.charter != wanted.charter) {
         let changes = charter::changes(&other.charter, &wanted.charter);
         let (name, keystore) = (newest.key.name.clone(), home.clone());
-        steps.push(Step::Amend { name, keystore, changes, charter: wanted.charter.clone() });
+        steps.push(Step::Amend {
+            name,
+            keystore,
+            changes,
+            charter: wanted.charter.clone(),
+        });
     }
     for entry in entries {
         steps.extend(shown_key(world, entry, home));
@@ -182,27 +246,45 @@ fn wanted_key(world: &World, name: &KeyName, wanted: &Wanted, steps: &mut Vec<St
 /// A key that its keystore shows: can it sign, is it recorded, is it the recorded one?
 fn shown_key(world: &World, entry: &KeyEntry, home: &str) -> Option<Step> {
     let (key, keystore) = (entry.key.clone(), home.to_owned());
-    let recorded = world.recorded.iter().find(|recorded| recorded.key == entry.key);
-    let failed = |why| Some(Step::Failed { key: key.clone(), keystore: keystore.clone(), why });
+    let recorded = world
+        .recorded
+        .iter()
+        .find(|recorded| recorded.key == entry.key);
+    let failed = |why| {
+        Some(Step::Failed {
+            key: key.clone(),
+            keystore: keystore.clone(),
+            why,
+        })
+    };
     if let Condition::Failed { why, .. } = &entry.condition {
         return failed(why.clone());
     }
     let kid = entry.kid.as_str();
     match recorded {
-        None => Some(Step::Adopt { key, keystore, kid: kid.to_owned() }),
+        None => Some(Step::Adopt {
+            key,
+            keystore,
+            kid: kid.to_owned(),
+        }),
         Some(recorded) if recorded.kid != kid => failed(format!(
             "it is recorded with kid {}, but the keystore shows kid {kid}: was the token replaced, \
              or an older state restored? bring back the right one",
             recorded.kid
         )),
-        Some(Recorded { suspended: Some(why), .. }) => failed(why.clone()),
+        Some(Recorded {
+            suspended: Some(why),
+            ..
+        }) => failed(why.clone()),
         Some(_) => None,
     }
 }
 
 /// Another keystore that has the key: by the broker's record, or by showing it while home has none.
 fn elsewhere<'a>(world: &'a World, name: &KeyName, home: &str) -> Option<&'a str> {
-    let recorded = world.records_of(name).find(|recorded| recorded.keystore != home);
+    let recorded = world
+        .records_of(name)
+        .find(|recorded| recorded.keystore != home);
     if let Some(recorded) = recorded {
         return Some(&recorded.keystore);
     }
@@ -210,7 +292,11 @@ fn elsewhere<'a>(world: &'a World, name: &KeyName, home: &str) -> Option<&'a str
     if world.keystores.get(home).is_some_and(has) || world.records_of(name).next().is_some() {
         return None;
     }
-    world.keystores.iter().find(|(_, shown)| has(shown)).map(|(keystore, _)| keystore.as_str())
+    world
+        .keystores
+        .iter()
+        .find(|(_, shown)| has(shown))
+        .map(|(keystore, _)| keystore.as_str())
 }
 
 /// What an amended charter may not change (the keystore refuses it too).
@@ -219,7 +305,10 @@ fn unlike(has: &Charter, wanted: &Charter) -> Option<Conflict> {
         let (has, wanted) = (purpose_name(&has.purpose), purpose_name(&wanted.purpose));
         return Some(Conflict::Purpose { has, wanted });
     }
-    (has.alg != wanted.alg).then_some(Conflict::Alg { has: has.alg, wanted: wanted.alg })
+    (has.alg != wanted.alg).then_some(Conflict::Alg {
+        has: has.alg,
+        wanted: wanted.alg,
+    })
 }
 
 fn purpose_name(purpose: &Purpose) -> &'static str {
@@ -234,11 +323,16 @@ fn orphans(world: &World, steps: &mut Vec<Step>) {
     let mut orphans = BTreeMap::new();
     for recorded in &world.recorded {
         if !world.wanted.contains_key(&recorded.key.name) {
-            orphans.insert((&recorded.key, recorded.keystore.as_str()), Record::Recorded);
+            orphans.insert(
+                (&recorded.key, recorded.keystore.as_str()),
+                Record::Recorded,
+            );
         }
     }
     for (keystore, shown) in &world.keystores {
-        let Shown::Keys(entries) = shown else { continue };
+        let Shown::Keys(entries) = shown else {
+            continue;
+        };
         for entry in entries {
             let name = &entry.key.name;
             let at_home = match world.wanted.get(name) {
@@ -249,19 +343,27 @@ fn orphans(world: &World, steps: &mut Vec<Step>) {
                 }
             };
             if !at_home {
-                orphans.entry((&entry.key, keystore.as_str())).or_insert(Record::Unrecorded);
+                orphans
+                    .entry((&entry.key, keystore.as_str()))
+                    .or_insert(Record::Unrecorded);
             }
         }
     }
-    steps.extend(orphans.into_iter().map(|((key, keystore), record)| Step::Orphan {
-        key: key.clone(),
-        keystore: keystore.to_owned(),
-        record,
-    }));
+    steps.extend(
+        orphans
+            .into_iter()
+            .map(|((key, keystore), record)| Step::Orphan {
+                key: key.clone(),
+                keystore: keystore.to_owned(),
+                record,
+            }),
+    );
 }
 
 impl World {
     fn records_of(&self, name: &KeyName) -> impl Iterator<Item = &Recorded> {
-        self.recorded.iter().filter(move |recorded| recorded.key.name == *name)
+        self.recorded
+            .iter()
+            .filter(move |recorded| recorded.key.name == *name)
     }
 }

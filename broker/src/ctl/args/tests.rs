@@ -23,16 +23,28 @@ fn every_command_is_understood_by_its_name() {
 #[test]
 fn options_may_stand_before_or_after_the_command() {
     let before = understood("-s /run/a.sock --json --target bank assertion").unwrap();
-    assert_eq!(before, understood("assertion --target=bank --json -s/run/a.sock").unwrap());
+    assert_eq!(
+        before,
+        understood("assertion --target=bank --json -s/run/a.sock").unwrap()
+    );
     assert_eq!(before.socket, Some("/run/a.sock".into()));
     assert_eq!(before.format, Format::Json);
     let target = "bank".to_owned();
-    assert_eq!(before.command, Command::Assertion { target, lifetime_s: None });
+    assert_eq!(
+        before.command,
+        Command::Assertion {
+            target,
+            lifetime_s: None
+        }
+    );
 }
 
 #[test]
 fn an_option_of_another_command_is_refused() {
-    assert_eq!(understood("status --target bank"), Err("`assertctl status` takes no --target".into()));
+    assert_eq!(
+        understood("status --target bank"),
+        Err("`assertctl status` takes no --target".into())
+    );
     assert_eq!(
         understood("config diff --yes"),
         Err("`assertctl config diff` takes no --yes".into())
@@ -47,7 +59,10 @@ fn an_option_given_twice_is_refused() {
         "-c a --config b status",
         "apply -y --yes",
     ] {
-        assert!(understood(line).unwrap_err().ends_with(" is given twice"), "{line}");
+        assert!(
+            understood(line).unwrap_err().ends_with(" is given twice"),
+            "{line}"
+        );
     }
 }
 
@@ -55,13 +70,22 @@ fn an_option_given_twice_is_refused() {
 fn a_mistyped_word_is_answered_with_the_nearest() {
     for (line, answer) in [
         ("statsu", "unknown command `statsu`; did you mean `status`?"),
-        ("config dif", "unknown command `config dif`; did you mean `diff`?"),
+        (
+            "config dif",
+            "unknown command `config dif`; did you mean `diff`?",
+        ),
         ("config", "`assertctl config` what? check or diff"),
         ("audit", "`assertctl audit` what? verify or show"),
-        ("assertion --tagret x", "unknown option `--tagret`; did you mean `--target`?"),
+        (
+            "assertion --tagret x",
+            "unknown option `--tagret`; did you mean `--target`?",
+        ),
         ("", "which command?"),
         ("status now", "`assertctl status`: `now` is too much"),
-        ("assertion", "--target is missing: `assertctl targets` lists yours"),
+        (
+            "assertion",
+            "--target is missing: `assertctl targets` lists yours",
+        ),
     ] {
         assert_eq!(understood(line), Err(answer.to_owned()), "{line}");
     }
@@ -72,32 +96,59 @@ fn a_number_has_its_range() {
     let lifetime = |text: &str| understood(&format!("assertion --target a --lifetime {text}"));
     for wrong in ["0", "-1", "1.5", "4294967296", "one"] {
         let answer = lifetime(wrong).unwrap_err();
-        assert!(answer.contains("is no number from 1 to 4294967295"), "{wrong}: {answer}");
+        assert!(
+            answer.contains("is no number from 1 to 4294967295"),
+            "{wrong}: {answer}"
+        );
     }
     let target = "a".to_owned();
-    let most = Command::Assertion { target, lifetime_s: Some(u32::MAX) };
+    let most = Command::Assertion {
+        target,
+        lifetime_s: Some(u32::MAX),
+    };
     assert_eq!(lifetime("4294967295").unwrap().command, most);
 }
 
 #[test]
 fn a_key_is_named_in_one_of_three_ways() {
-    let key = |text: &str| Command::Jwks { key: Some(text.parse().unwrap()) };
+    let key = |text: &str| Command::Jwks {
+        key: Some(text.parse().unwrap()),
+    };
     assert_eq!(command_of("jwks --key payments/bank"), key("payments/bank"));
-    assert_eq!(command_of("jwks --target payments/bank"), key("payments/bank"));
+    assert_eq!(
+        command_of("jwks --target payments/bank"),
+        key("payments/bank")
+    );
     assert_eq!(command_of("jwks --issuer prod"), key("issuer/prod"));
     assert_eq!(command_of("jwks"), Command::Jwks { key: None });
-    for wrong in ["--key a/b --issuer c", "--target bank", "--target issuer/a", "--key a/b.1"] {
+    for wrong in [
+        "--key a/b --issuer c",
+        "--target bank",
+        "--target issuer/a",
+        "--key a/b.1",
+    ] {
         assert!(understood(&format!("jwks {wrong}")).is_err(), "{wrong}");
     }
 }
 
 #[test]
 fn what_changes_things_is_off_unless_it_is_said() {
-    let cautious = Command::Apply { consent: Consent::Ask, creations_max: CREATIONS_MAX };
+    let cautious = Command::Apply {
+        consent: Consent::Ask,
+        creations_max: CREATIONS_MAX,
+    };
     assert_eq!(command_of("apply"), cautious);
-    let bold = Command::Apply { consent: Consent::Given, creations_max: 900 };
+    let bold = Command::Apply {
+        consent: Consent::Given,
+        creations_max: 900,
+    };
     assert_eq!(command_of("apply -y --max 900"), bold);
-    assert_eq!(command_of("config diff"), Command::ConfigDiff { changes: Changes::AreFine });
+    assert_eq!(
+        command_of("config diff"),
+        Command::ConfigDiff {
+            changes: Changes::AreFine
+        }
+    );
 }
 
 #[test]
@@ -111,7 +162,11 @@ fn help_is_found_by_command_and_by_group() {
     assert_eq!(topic("apply -h").as_deref(), Some("apply"));
     assert_eq!(topic("help config diff").as_deref(), Some("config diff"));
     assert_eq!(topic("config --help").as_deref(), Some("config"));
-    assert!(understood("help aply").unwrap_err().contains("did you mean `apply`?"));
+    assert!(
+        understood("help aply")
+            .unwrap_err()
+            .contains("did you mean `apply`?")
+    );
 }
 
 proptest! {

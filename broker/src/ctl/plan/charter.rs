@@ -29,7 +29,11 @@ pub fn changes(has: &Charter, wanted: &Charter) -> Vec<Change> {
 fn members(charter: &Charter) -> Vec<(&'static str, String)> {
     let mut members = match &charter.purpose {
         Purpose::ClientAuthentication { iss, sub, aud } => {
-            vec![("aud", aud.clone()), ("iss", iss.clone()), ("sub", sub.clone())]
+            vec![
+                ("aud", aud.clone()),
+                ("iss", iss.clone()),
+                ("sub", sub.clone()),
+            ]
         }
         Purpose::Federation { iss, subjects } => {
             let subjects: Vec<&str> = subjects.iter().map(SubjectPattern::as_str).collect();

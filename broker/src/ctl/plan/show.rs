@@ -32,7 +32,9 @@ impl Step {
 
     fn what(&self) -> String {
         match self {
-            Step::Create { keystore, charter, .. } => format!(
+            Step::Create {
+                keystore, charter, ..
+            } => format!(
                 "new {} key in {keystore}, lifetime {} s",
                 charter.alg, charter.lifetime_max_s
             ),
@@ -55,7 +57,11 @@ impl Step {
                 let plural = if *keys == 1 { "" } else { "s" };
                 format!("nothing can be said about {keys} key{plural}: {why}")
             }
-            Step::Orphan { key, keystore, record } => {
+            Step::Orphan {
+                key,
+                keystore,
+                record,
+            } => {
                 let record = match record {
                     Record::Recorded => "",
                     Record::Unrecorded => " and is not recorded",

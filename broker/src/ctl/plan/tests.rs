@@ -6,15 +6,32 @@ use proptest::prelude::*;
 
 fn charter(aud: &str, lifetime_max_s: u32) -> Charter {
     let (iss, sub) = ("client".to_owned(), "client".to_owned());
-    let purpose = Purpose::ClientAuthentication { iss, sub, aud: aud.to_owned() };
-    Charter { purpose, alg: Alg::ES256, typ: Typ::ClientAuthentication, lifetime_max_s }
+    let purpose = Purpose::ClientAuthentication {
+        iss,
+        sub,
+        aud: aud.to_owned(),
+    };
+    Charter {
+        purpose,
+        alg: Alg::ES256,
+        typ: Typ::ClientAuthentication,
+        lifetime_max_s,
+    }
 }
 
 fn issuer_charter(subjects: &[&str]) -> Charter {
     let pattern = |subject: &&str| SubjectPattern::try_from((*subject).to_owned()).unwrap();
     let subjects = subjects.iter().map(pattern).collect();
-    let purpose = Purpose::Federation { iss: "https://id.example".into(), subjects };
-    Charter { purpose, alg: Alg::ES256, typ: Typ::Jwt, lifetime_max_s: 3600 }
+    let purpose = Purpose::Federation {
+        iss: "https://id.example".into(),
+        subjects,
+    };
+    Charter {
+        purpose,
+        alg: Alg::ES256,
+        typ: Typ::Jwt,
+        lifetime_max_s: 3600,
+    }
 }
 
 fn kid(text: &str) -> Kid {
@@ -27,7 +44,10 @@ fn entry(key: &str, charter: Charter) -> KeyEntry {
         kid: kid(&format!("kid-of-{key}")),
         public_key: PublicKey::Ed25519 { x: [7; 32] },
         charter,
-        evidence: Evidence { level: EvidenceLevel::Asserted, imported: false },
+        evidence: Evidence {
+            level: EvidenceLevel::Asserted,
+            imported: false,
+        },
         condition: Condition::Usable {},
     }
 }
@@ -43,7 +63,10 @@ fn record(key: &str, keystore: &str) -> Recorded {
 
 /// `payments/bank` is wanted in keystore `hsm`; `tpm` is there too.
 fn world(shown: Vec<KeyEntry>, recorded: Vec<Recorded>) -> World {
-    let wanted = Wanted { keystore: "hsm".into(), charter: charter("https://as.example", 60) };
+    let wanted = Wanted {
+        keystore: "hsm".into(),
+        charter: charter("https://as.example", 60),
+    };
     World {
         wanted: BTreeMap::from([("payments/bank".parse().unwrap(), wanted)]),
         keystores: BTreeMap::from([
@@ -55,21 +78,32 @@ fn world(shown: Vec<KeyEntry>, recorded: Vec<Recorded>) -> World {
 }
 
 fn lines(world: &World) -> Vec<String> {
-    plan(world).iter().map(|step| step.row().join(" | ")).collect()
+    plan(world)
+        .iter()
+        .map(|step| step.row().join(" | "))
+        .collect()
 }
 
 #[test]
 fn a_recorded_key_that_is_lost_is_named_and_never_made_anew() {
     let steps = plan(&world(Vec::new(), vec![record("payments/bank.1", "hsm")]));
-    let [Step::Failed { key, keystore, why }] = &steps[..] else { panic!("{steps:?}") };
-    assert_eq!((key.to_string().as_str(), keystore.as_str()), ("payments/bank.1", "hsm"));
+    let [Step::Failed { key, keystore, why }] = &steps[..] else {
+        panic!("{steps:?}")
+    };
+    assert_eq!(
+        (key.to_string().as_str(), keystore.as_str()),
+        ("payments/bank.1", "hsm")
+    );
     assert!(why.contains("kid-of-payments/bank.1"), "{why}");
 }
 
 #[test]
 fn a_failed_key_is_named_and_neither_recorded_nor_made_anew() {
     let mut failed = entry("payments/bank.1", charter("https://as.example", 60));
-    failed.condition = Condition::Failed { kind: Kind::Mismatch, why: "extractable".into() };
+    failed.condition = Condition::Failed {
+        kind: Kind::Mismatch,
+        why: "extractable".into(),
+    };
     for recorded in [vec![], vec![record("payments/bank.1", "hsm")]] {
         let shown = lines(&world(vec![failed.clone()], recorded));
         assert_eq!(shown, ["! payments → bank | version 1 in hsm: extractable"]);
@@ -81,7 +115,10 @@ fn a_key_with_another_kid_than_recorded_is_a_failure() {
     let mut other = entry("payments/bank.1", charter("https://as.example", 60));
     other.kid = kid("another");
     let shown = lines(&world(vec![other], vec![record("payments/bank.1", "hsm")]));
-    assert!(shown[0].contains("but the keystore shows kid another"), "{shown:?}");
+    assert!(
+        shown[0].contains("but the keystore shows kid another"),
+        "{shown:?}"
+    );
     assert_eq!(shown.len(), 1);
 }
 
@@ -99,8 +136,13 @@ fn a_suspended_key_is_not_replaced() {
 #[test]
 fn an_unreachable_keystore_is_not_an_empty_one() {
     let mut world = world(Vec::new(), Vec::new());
-    world.keystores.insert("hsm".into(), Shown::Unreachable("PIN is locked".into()));
-    assert_eq!(lines(&world), ["! keystore hsm | nothing can be said about 1 key: PIN is locked"]);
+    world
+        .keystores
+        .insert("hsm".into(), Shown::Unreachable("PIN is locked".into()));
+    assert_eq!(
+        lines(&world),
+        ["! keystore hsm | nothing can be said about 1 key: PIN is locked"]
+    );
 }
 
 #[test]
@@ -114,14 +156,20 @@ fn a_keystore_that_was_not_asked_gets_no_key() {
 fn a_key_in_another_keystore_is_a_conflict_whoever_knows_it() {
     let there = entry("payments/bank.1", charter("https://as.example", 60));
     let mut shown = world(Vec::new(), Vec::new());
-    shown.keystores.insert("tpm".into(), Shown::Keys(vec![there.clone()]));
+    shown
+        .keystores
+        .insert("tpm".into(), Shown::Keys(vec![there.clone()]));
     let recorded = world(Vec::new(), vec![record("payments/bank.1", "tpm")]);
     let mut both = world(Vec::new(), vec![record("payments/bank.1", "tpm")]);
-    both.keystores.insert("tpm".into(), Shown::Keys(vec![there]));
+    both.keystores
+        .insert("tpm".into(), Shown::Keys(vec![there]));
     for world in [shown, recorded, both] {
         let lines = lines(&world);
         let expected = "! payments → bank | the key is in keystore tpm and cannot move to hsm";
-        assert!(lines.len() == 1 && lines[0].starts_with(expected), "{lines:?}");
+        assert!(
+            lines.len() == 1 && lines[0].starts_with(expected),
+            "{lines:?}"
+        );
     }
 }
 
@@ -131,7 +179,10 @@ fn an_algorithm_or_a_purpose_never_changes() {
     rsa.alg = Alg::RS256;
     for (has, words) in [
         (rsa, "the key is for RS256 and cannot become one for ES256"),
-        (issuer_charter(&["a"]), "the key is for federation and cannot become one for client"),
+        (
+            issuer_charter(&["a"]),
+            "the key is for federation and cannot become one for client",
+        ),
     ] {
         let shown = lines(&world(vec![entry("payments/bank.1", has)], Vec::new()));
         assert!(shown.len() == 1 && shown[0].contains(words), "{shown:?}");
@@ -151,11 +202,19 @@ fn a_changed_charter_shows_every_member_that_changes() {
     let has = entry("payments/bank.1", charter("https://old.example", 30));
     assert_eq!(
         lines(&world(vec![has], vec![record("payments/bank.1", "hsm")])),
-        ["~ payments → bank | aud: https://old.example → https://as.example; lifetime_max_s: 30 → 60"]
+        [
+            "~ payments → bank | aud: https://old.example → https://as.example; lifetime_max_s: 30 → 60"
+        ]
     );
-    let mut wider = world(vec![entry("issuer/prod.1", issuer_charter(&["a"]))], Vec::new());
+    let mut wider = world(
+        vec![entry("issuer/prod.1", issuer_charter(&["a"]))],
+        Vec::new(),
+    );
     let charter = issuer_charter(&["a", "b-*"]);
-    let wanted = Wanted { keystore: "hsm".into(), charter };
+    let wanted = Wanted {
+        keystore: "hsm".into(),
+        charter,
+    };
     wider.wanted = BTreeMap::from([("issuer/prod".parse().unwrap(), wanted)]);
     wider.recorded = vec![record("issuer/prod.1", "hsm")];
     assert_eq!(lines(&wider), ["~ issuer prod | subjects: a → a, b-*"]);
@@ -173,7 +232,10 @@ fn a_key_that_a_crash_left_unrecorded_is_adopted() {
 #[test]
 fn a_key_nobody_asks_for_is_told_and_kept() {
     let mut world = world(
-        vec![entry("old/x.1", charter("a", 60)), entry("old/y.1", charter("a", 60))],
+        vec![
+            entry("old/x.1", charter("a", 60)),
+            entry("old/y.1", charter("a", 60)),
+        ],
         vec![record("old/x.1", "hsm"), record("gone/z.1", "sold")],
     );
     world.wanted.clear();
@@ -208,26 +270,36 @@ fn worlds() -> impl Strategy<Value = World> {
             Just(charter("https://one", 60)),
             Just(charter("https://two", 30)),
             Just(issuer_charter(&["s"])),
-            Just(Charter { alg: Alg::RS256, ..charter("https://one", 60) }),
+            Just(Charter {
+                alg: Alg::RS256,
+                ..charter("https://one", 60)
+            }),
         ]
     };
-    let wanted = (keystore(), any_charter())
-        .prop_map(|(keystore, charter)| Wanted { keystore: keystore.into(), charter });
+    let wanted = (keystore(), any_charter()).prop_map(|(keystore, charter)| Wanted {
+        keystore: keystore.into(),
+        charter,
+    });
     let version = 1..3u32;
     let entry = (name(), version.clone(), any_charter(), any::<bool>()).prop_map(
         |(name, version, charter, usable)| {
             let mut entry = entry(&format!("{name}.{version}"), charter);
             if !usable {
-                entry.condition = Condition::Failed { kind: Kind::NotFound, why: "lost".into() };
+                entry.condition = Condition::Failed {
+                    kind: Kind::NotFound,
+                    why: "lost".into(),
+                };
             }
             entry
         },
     );
-    let entries = || prop::collection::vec(entry.clone(), 0..4).prop_map(|mut entries| {
-        entries.sort_by(|a, b| a.key.cmp(&b.key));
-        entries.dedup_by(|a, b| a.key == b.key);
-        entries
-    });
+    let entries = || {
+        prop::collection::vec(entry.clone(), 0..4).prop_map(|mut entries| {
+            entries.sort_by(|a, b| a.key.cmp(&b.key));
+            entries.dedup_by(|a, b| a.key == b.key);
+            entries
+        })
+    };
     let shown = prop_oneof![
         4 => entries().prop_map(Shown::Keys),
         1 => Just(Shown::Unreachable("it sleeps".into())),
@@ -242,7 +314,11 @@ fn worlds() -> impl Strategy<Value = World> {
         .prop_map(|(wanted, keystores, mut recorded)| {
             recorded.sort_by(|a, b| a.key.cmp(&b.key));
             recorded.dedup_by(|a, b| a.key == b.key);
-            World { wanted, keystores, recorded }
+            World {
+                wanted,
+                keystores,
+                recorded,
+            }
         })
 }
 
@@ -250,7 +326,11 @@ fn worlds() -> impl Strategy<Value = World> {
 fn applied(mut world: World, steps: &[Step]) -> World {
     for step in steps {
         match step {
-            Step::Create { key, keystore, charter } => {
+            Step::Create {
+                key,
+                keystore,
+                charter,
+            } => {
                 let Some(Shown::Keys(entries)) = world.keystores.get_mut(keystore) else {
                     panic!("a key cannot be made in {keystore}")
                 };
@@ -260,12 +340,21 @@ fn applied(mut world: World, steps: &[Step]) -> World {
             Step::Adopt { key, keystore, .. } => {
                 world.recorded.push(record(&key.to_string(), keystore));
             }
-            Step::Amend { name, keystore, charter, .. } => {
+            Step::Amend {
+                name,
+                keystore,
+                charter,
+                ..
+            } => {
                 let Some(Shown::Keys(entries)) = world.keystores.get_mut(keystore) else {
                     panic!("a charter cannot be amended in {keystore}")
                 };
                 for entry in entries.iter_mut().filter(|entry| entry.key.name == *name) {
-                    assert_eq!(unlike(&entry.charter, charter), None, "the keystore refuses this");
+                    assert_eq!(
+                        unlike(&entry.charter, charter),
+                        None,
+                        "the keystore refuses this"
+                    );
                     entry.charter = charter.clone();
                 }
             }

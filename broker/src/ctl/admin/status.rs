@@ -1,0 +1,278 @@
+//! `assertctl status`: one screen. What is degraded stands first, with its remedy; below it, the
+//! facts. Pure but for the asking.
+
+use super::{connect, failed, sign};
+use crate::ctl::args::{Args, Format};
+use crate::ctl::failure::{Exit, Failure};
+use crate::ctl::out::{Out, bytes, count, duration};
+use assertd_client::api::{KeyStatus, KeystoreStatus, Status};
+
+/// A name of a configuration is told by so many digits of its SHA-256.
+const SHA256_SHOWN: usize = 12;
+
+/// Prints assertd at a glance. Exits with 0 whenever assertd answers.
+pub fn status(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
+    let mut client = connect(args)?;
+    let status = client.status().map_err(|error| failed(&error))?;
+    match args.format {
+        Format::Json => out.json(&status)?,
+        Format::Text => {
+            let keys = client.keys().map_err(|error| failed(&error))?.keys;
+            out.line(&headline(&status));
+            out.line("");
+            let degraded = degraded(&status, &keys);
+            if !degraded.is_empty() {
+                out.table(&degraded);
+                out.line("");
+            }
+            out.table(&facts(&status, &keys));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn headline(status: &Status) -> String {
+    format!(
+        "assertd {}, pid {}, up {}, isolation {}, peer proof {}",
+        status.version,
+        status.pid,
+        duration(status.uptime_s),
+        status.isolation,
+        status.peer_proof
+    )
+}
+
+/// What somebody should do something about: worst first.
+fn degraded(status: &Status, keys: &[KeyStatus]) -> Vec<Vec<String>> {
+    let (mut fails, mut warns) = (Vec::new(), Vec::new());
+    let row = |sign: &str, object: String, text: String| vec![sign.to_owned(), object, text];
+    let audit = &status.audit;
+    if audit.state != "ok" {
+        let why = audit
+            .why
+            .clone()
+            .unwrap_or_else(|| "assertd does not say why".to_owned());
+        match audit.state.as_str() {
+            "failed" => fails.push(row("FAIL", "audit".into(), why)),
+            _ => warns.push(row("warn", "audit".into(), why)),
+        }
+    }
+    for keystore in &status.keystores {
+        let object = format!("keystore {}", keystore.name);
+        if keystore.state != "usable" {
+            let why = keystore
+                .why
+                .clone()
+                .unwrap_or_else(|| "no reason is known yet".to_owned());
+            let text = format!(
+                "{} for {}: {why}",
+                keystore.state,
+                duration(keystore.since_s)
+            );
+            fails.push(row("FAIL", object.clone(), text));
+        }
+        if !keystore.strange.is_empty() {
+            let text = format!(
+                "objects that look like ours and have no record: {}; was an older state restored? \
+                 They are never touched",
+                keystore.strange.join(", ")
+            );
+            warns.push(row("warn", object, text));
+        }
+    }
+    for key in keys.iter().filter(|key| key.used) {
+        if let Some(why) = &key.why {
+            let text = format!("{}: {why}", key.state);
+            let list = if sign(key) == "FAIL" {
+                &mut fails
+            } else {
+                &mut warns
+            };
+            list.push(row(sign(key), format!("key {}", key.key), text));
+        }
+    }
+    if status.peer_proof == "pid" {
+        let text = "this kernel has no SO_PEERPIDFD (Linux 6.5): only workloads that say \
+                    allow_pid_fallback = true are served";
+        warns.push(row("warn", "peer proof".into(), text.into()));
+    }
+    if status.isolation == "none" {
+        let text = "assertd started the keystores itself, under its own user; in production make \
+                    them units of their own: socket = … in [keystore.NAME]";
+        warns.push(row("warn", "isolation".into(), text.into()));
+    }
+    fails.append(&mut warns);
+    fails
+}
+
+fn facts(status: &Status, keys: &[KeyStatus]) -> Vec<Vec<String>> {
+    let row = |name: &str, text: String| vec![name.to_owned(), text];
+    let (config, audit, requests) = (&status.config, &status.audit, &status.requests);
+    let sha256: String = config.sha256.chars().take(SHA256_SHOWN).collect();
+    let mut rows = vec![
+        row(
+            "config",
+            format!(
+                "{}, {}, {}, sha256 {sha256}…",
+                config.path,
+                count(config.workloads, "workload"),
+                count(config.targets, "target")
+            ),
+        ),
+        row(
+            "audit",
+            format!(
+                "{}, last record {}, {} in {}, {} denials counted",
+                audit.state,
+                audit.seq,
+                bytes(audit.bytes),
+                audit.directory,
+                audit.denials_counted
+            ),
+        ),
+        row("keys", key_states(keys)),
+        row(
+            "requests",
+            format!(
+                "{} released, {} denied, {} invalid, {} unavailable, {} peers gone; {} open now",
+                requests.released,
+                requests.denied,
+                requests.invalid,
+                requests.unavailable,
+                requests.peer_gone,
+                count(status.connections, "connection")
+            ),
+        ),
+    ];
+    for keystore in &status.keystores {
+        let name = format!("keystore {}", keystore.name);
+        rows.extend(
+            keystore_facts(keystore)
+                .into_iter()
+                .map(|text| row(&name, text)),
+        );
+    }
+    rows
+}
+
+/// `3 active, 1 failed`.
+fn key_states(keys: &[KeyStatus]) -> String {
+    let number = |state: &str| keys.iter().filter(|key| key.state == state).count();
+    let states: Vec<String> = ["active", "failed", "suspended", "unknown"]
+        .into_iter()
+        .map(|state| (number(state), state))
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, state)| format!("{number} {state}"))
+        .collect();
+    match states.is_empty() {
+        true => "none yet: `assertctl apply` makes them".to_owned(),
+        false => states.join(", "),
+    }
+}
+
+fn keystore_facts(keystore: &KeystoreStatus) -> [String; 2] {
+    let pid = keystore
+        .pid
+        .map_or_else(|| "no process".to_owned(), |pid| format!("pid {pid}"));
+    [
+        format!(
+            "{}, {}, {}",
+            keystore.state,
+            keystore.token,
+            keystore.algs.join(" ")
+        ),
+        format!(
+            "{pid}, {} restarts, {} signers, {} queued, {} in flight, {} minted",
+            keystore.restarts,
+            keystore.signers,
+            keystore.queued,
+            keystore.in_flight,
+            keystore.minted
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ctl::admin::tests::key;
+    use assertd_client::api::{AuditStatus, ConfigStatus, RequestCounts};
+
+    fn healthy() -> Status {
+        Status {
+            format: 1,
+            version: "0.1.0".into(),
+            pid: 1,
+            uptime_s: 0,
+            isolation: "units".into(),
+            peer_proof: "pidfd".into(),
+            config: ConfigStatus {
+                path: "/etc/assertd/assertd.toml".into(),
+                sha256: "ab".repeat(32),
+                workloads: 1,
+                targets: 1,
+            },
+            keystores: vec![KeystoreStatus {
+                name: "hsm".into(),
+                state: "usable".into(),
+                why: None,
+                since_s: 60,
+                token: "a token".into(),
+                algs: vec!["ES256".into()],
+                strange: Vec::new(),
+                socket: "/run/k.sock".into(),
+                pid: Some(2),
+                restarts: 0,
+                signers: 2,
+                queued: 0,
+                in_flight: 0,
+                minted: 0,
+            }],
+            audit: AuditStatus {
+                state: "ok".into(),
+                why: None,
+                directory: "/var/lib/assertd/audit".into(),
+                seq: 1,
+                bytes: 1,
+                denials_counted: 0,
+            },
+            requests: RequestCounts::default(),
+            connections: 0,
+        }
+    }
+
+    #[test]
+    fn what_fails_stands_before_what_warns() {
+        let mut status = healthy();
+        status.isolation = "none".into();
+        status.peer_proof = "pid".into();
+        status.keystores[0].strange = vec!["0xab".into()];
+        status.keystores[0].state = "failed".into();
+        status.keystores[0].why = Some("PIN is locked".into());
+        status.audit.state = "failed".into();
+        status.audit.why = Some("disk is full".into());
+        let keys = [key("a/x.1", "failed"), key("a/y.1", "unknown")];
+        let rows = degraded(&status, &keys);
+        let signs: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
+        assert_eq!(
+            signs,
+            ["FAIL", "FAIL", "FAIL", "warn", "warn", "warn", "warn"]
+        );
+        assert_eq!(rows[1][2], "failed for 60 s: PIN is locked");
+    }
+
+    #[test]
+    fn a_healthy_assertd_has_nothing_above_the_facts() {
+        assert_eq!(
+            degraded(&healthy(), &[key("a/x.1", "active")]),
+            Vec::<Vec<String>>::new()
+        );
+    }
+
+    #[test]
+    fn a_failed_key_that_nothing_uses_degrades_nothing() {
+        let mut unused = key("a/x.1", "failed");
+        unused.used = false;
+        assert_eq!(degraded(&healthy(), &[unused]), Vec::<Vec<String>>::new());
+    }
+}

@@ -1,0 +1,474 @@
+//! `config diff` shows a plan, `apply` does it. Steps are done one after the other and each is
+//! printed when it is done; after a crash or a fault the next run does the rest, since a plan
+//! follows from what is there and never from what was meant to be.
+//!
+//! Never destroys, never amends a charter without consent, never makes more keys than allowed.
+
+use super::args::{Args, Changes, Consent, Format};
+use super::failure::{Asker, Exit, Failure};
+use super::look::{Sight, look};
+use super::out::{Out, clean, count};
+use super::plan::{Effect, Step, plan};
+use crate::config::Config;
+use assertd_client::Client;
+use assertd_client::api::{AdoptRequest, KeyStatus, Status};
+use keystore::client::{Client as KeystoreClient, unexpected};
+use keystore::config::HANG_LIMIT_S;
+use keystore::protocol::{Reply, Request};
+use keystore::{Charter, KeyId, KeyName};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+/// Added to a keystore's hang limit: its answer that the call hung shall arrive.
+const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+
+/// `config diff --json`
+#[derive(Serialize)]
+struct DiffJson<'a> {
+    format: u32,
+    config_sha256: &'a str,
+    running_config_sha256: &'a str,
+    steps: &'a [Step],
+}
+
+/// `apply --json`
+#[derive(Serialize)]
+struct ApplyJson<'a> {
+    format: u32,
+    config_sha256: &'a str,
+    running_config_sha256: &'a str,
+    done: &'a [Done],
+    not_done: &'a [String],
+}
+
+/// A step that was done.
+#[derive(Serialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+enum Done {
+    Created(Box<KeyStatus>),
+    Adopted(Box<KeyStatus>),
+    Amended { name: KeyName, keystore: String },
+}
+
+/// Prints what `apply` would do.
+pub fn diff(args: &Args, changes: Changes, out: &mut Out) -> Result<Exit, Failure> {
+    let Sight {
+        config,
+        status,
+        world,
+        ..
+    } = look(args)?;
+    let steps = plan(&world);
+    match args.format {
+        Format::Json => out.json(&DiffJson {
+            format: 1,
+            config_sha256: &config.sha256,
+            running_config_sha256: &status.config.sha256,
+            steps: &steps,
+        })?,
+        Format::Text => {
+            print(&steps, world.wanted.len(), out);
+            configuration_note(&config, &status, out);
+        }
+    }
+    let to_do = steps.iter().any(|step| step.effect() != Effect::Note);
+    match changes {
+        Changes::AreOne if to_do => Ok(Exit::Refused),
+        Changes::AreOne | Changes::AreFine => Ok(Exit::Done),
+    }
+}
+
+/// Does what `config diff` shows.
+pub fn apply(
+    args: &Args,
+    consent: Consent,
+    creations_max: usize,
+    out: &mut Out,
+) -> Result<Exit, Failure> {
+    let Sight {
+        config,
+        client,
+        status,
+        world,
+    } = look(args)?;
+    let steps = plan(&world);
+    within(&steps, creations_max)?;
+    agreed(&steps, consent)?;
+
+    let mut work = Work {
+        config: &config,
+        client,
+        keystores: BTreeMap::new(),
+    };
+    let (mut done, mut not_done, mut exit) = (Vec::new(), Vec::new(), Exit::Done);
+    for step in &steps {
+        let failure = match (step.effect(), work.step(step)) {
+            (Effect::Note, _) => continue,
+            (_, Ok(Some(one))) => {
+                if args.format == Format::Text {
+                    out.line(&one.line());
+                    out.flush();
+                }
+                done.push(one);
+                continue;
+            }
+            (_, Ok(None)) => {
+                let exit = match step {
+                    Step::Unreachable { .. } => Exit::Unavailable,
+                    _ => Exit::Refused,
+                };
+                Failure::new(exit, step.row().join(": ").replacen("! ", "", 1))
+            }
+            (_, Err(failure)) => Failure {
+                message: format!("{}: {}", step.subject(), failure.message),
+                ..failure
+            },
+        };
+        eprintln!("assertctl: {}", clean(&failure.message));
+        not_done.push(failure.message);
+        exit = if exit == Exit::Done {
+            failure.exit
+        } else {
+            exit
+        };
+    }
+    match args.format {
+        Format::Json => out.json(&ApplyJson {
+            format: 1,
+            config_sha256: &config.sha256,
+            running_config_sha256: &status.config.sha256,
+            done: &done,
+            not_done: &not_done,
+        })?,
+        Format::Text => {
+            if done.is_empty() && exit == Exit::Done {
+                print(&steps, world.wanted.len(), out);
+            }
+            configuration_note(&config, &status, out);
+            next(args, &done, out);
+        }
+    }
+    Ok(exit)
+}
+
+/// A typo in git times 800 hosts must not fill an HSM.
+fn within(steps: &[Step], creations_max: usize) -> Result<(), Failure> {
+    let creations = steps
+        .iter()
+        .filter(|step| matches!(step, Step::Create { .. }))
+        .count();
+    if creations <= creations_max {
+        return Ok(());
+    }
+    let text = format!(
+        "{} would be made, more than {creations_max} at once; nothing was done. If `assertctl \
+         config diff` shows what you mean, say `--max {creations}`",
+        count(creations, "key")
+    );
+    Err(Failure::new(Exit::Refused, text))
+}
+
+/// An amended charter changes what existing keys may say, so somebody must agree to it.
+fn agreed(steps: &[Step], consent: Consent) -> Result<(), Failure> {
+    let amends: Vec<&Step> = steps
+        .iter()
+        .filter(|step| matches!(step, Step::Amend { .. }))
+        .collect();
+    if amends.is_empty() || consent == Consent::Given {
+        return Ok(());
+    }
+    let charters = count(amends.len(), "charter");
+    if !io::stdin().is_terminal() {
+        let text = format!(
+            "{charters} would be amended (`assertctl config diff` shows how); nothing was done. \
+             Say `--yes` to agree"
+        );
+        return Err(Failure::new(Exit::Refused, text));
+    }
+    for step in amends {
+        eprintln!("{}", clean(&step.row().join("    ")));
+    }
+    eprint!("amend {charters}? [y/N] ");
+    let _ = io::stderr().flush();
+    let mut answer = String::new();
+    let read = io::stdin().read_line(&mut answer);
+    match (read, answer.trim()) {
+        (Ok(_), "y" | "Y" | "yes") => Ok(()),
+        _ => Err(Failure::new(Exit::Refused, "not agreed; nothing was done")),
+    }
+}
+
+/// What doing steps needs. Keystores are connected to when their first step is due.
+struct Work<'a> {
+    config: &'a Config,
+    client: Client,
+    keystores: BTreeMap<String, KeystoreClient>,
+}
+
+impl Work<'_> {
+    /// Does one step; `None` if it is none that can be done.
+    fn step(&mut self, step: &Step) -> Result<Option<Done>, Failure> {
+        match step {
+            Step::Create {
+                key,
+                keystore,
+                charter,
+            } => self.create(key, keystore, charter).map(Some),
+            Step::Adopt { key, keystore, .. } => {
+                Ok(Some(Done::Adopted(Box::new(self.adopt(key, keystore)?))))
+            }
+            Step::Amend {
+                name,
+                keystore,
+                charter,
+                ..
+            } => {
+                let request = Request::Amend {
+                    name: name.clone(),
+                    charter: charter.clone(),
+                };
+                match self.ask(keystore, &request)? {
+                    Reply::Done {} => Ok(Some(Done::Amended {
+                        name: name.clone(),
+                        keystore: keystore.clone(),
+                    })),
+                    _ => Err(Failure::from_keystore(&unexpected())),
+                }
+            }
+            Step::Conflict { .. }
+            | Step::Failed { .. }
+            | Step::Unreachable { .. }
+            | Step::Orphan { .. } => Ok(None),
+        }
+    }
+
+    fn create(&mut self, key: &KeyId, keystore: &str, charter: &Charter) -> Result<Done, Failure> {
+        let request = Request::Make {
+            key: key.clone(),
+            charter: charter.clone(),
+        };
+        let Reply::Made { key: made, .. } = self.ask(keystore, &request)? else {
+            return Err(Failure::from_keystore(&unexpected()));
+        };
+        let status = self.adopt(key, keystore).map_err(|failure| Failure {
+            message: format!(
+                "the key is made in {keystore}, but assertd did not record it: {}; run \
+                 `assertctl apply` again when that is mended",
+                failure.message
+            ),
+            ..failure
+        })?;
+        if status.kid != made.kid.as_str() {
+            let text = format!(
+                "{keystore} made kid {}, but assertd recorded kid {}; is another keystore behind \
+                 assertd's socket?",
+                made.kid, status.kid
+            );
+            return Err(Failure::new(Exit::Internal, text));
+        }
+        Ok(Done::Created(Box::new(status)))
+    }
+
+    fn adopt(&mut self, key: &KeyId, keystore: &str) -> Result<KeyStatus, Failure> {
+        let request = AdoptRequest {
+            keystore: keystore.to_owned(),
+            key: key.to_string(),
+        };
+        self.client
+            .adopt(&request)
+            .map_err(|error| Failure::from_client(&error, Asker::Administrator))
+    }
+
+    fn ask(&mut self, keystore: &str, request: &Request) -> Result<Reply, Failure> {
+        if !self.keystores.contains_key(keystore) {
+            let section = &self.config.keystores[keystore];
+            let limit_s = section.hang_limit_s.unwrap_or(HANG_LIMIT_S);
+            let deadline = Duration::from_secs(limit_s.into()) + ANSWER_MARGIN;
+            let socket = self.config.keystore_socket(keystore, section);
+            let client = KeystoreClient::connect(&socket, deadline)
+                .map_err(|error| Failure::from_keystore(&error))?;
+            self.keystores.insert(keystore.to_owned(), client);
+        }
+        let client = self
+            .keystores
+            .get_mut(keystore)
+            .expect("it was inserted above");
+        client.call(request).map_err(|error| {
+            // After a lost connection the next step begins with a new one.
+            if matches!(
+                error.kind(),
+                keystore::Kind::Unavailable | keystore::Kind::Protocol
+            ) {
+                self.keystores.remove(keystore);
+            }
+            Failure::from_keystore(&error)
+        })
+    }
+}
+
+impl Done {
+    fn line(&self) -> String {
+        match self {
+            Done::Created(key) => format!("created {}", key_line(key)),
+            Done::Adopted(key) => format!("recorded {}", key_line(key)),
+            Done::Amended { name, keystore } => format!("amended {name}  in {keystore}"),
+        }
+    }
+}
+
+fn key_line(key: &KeyStatus) -> String {
+    let imported = if key.imported { " (imported)" } else { "" };
+    format!(
+        "{}  kid {}  evidence {}{imported}  in {}",
+        name_of(key),
+        key.kid,
+        key.evidence,
+        key.keystore
+    )
+}
+
+/// `payments/bank` of `payments/bank.1`.
+fn name_of(key: &KeyStatus) -> &str {
+    key.key
+        .rsplit_once('.')
+        .map_or(key.key.as_str(), |(name, _)| name)
+}
+
+fn print(steps: &[Step], wanted: usize, out: &mut Out) {
+    out.table(&steps.iter().map(Step::row).collect::<Vec<_>>());
+    if steps.iter().all(|step| step.effect() == Effect::Note) {
+        out.line(&format!(
+            "nothing to do: {} as configured",
+            count(wanted, "key")
+        ));
+    }
+}
+
+/// Keys alone grant nothing: assertd must also run this configuration.
+fn configuration_note(config: &Config, status: &Status, out: &mut Out) {
+    if config.sha256 == status.config.sha256 {
+        return;
+    }
+    let targets: usize = config
+        .workloads
+        .iter()
+        .map(|section| section.targets.len())
+        .sum();
+    out.line(&format!(
+        "note: assertd still runs another configuration ({}, {}; these files have {}, {}). Restart \
+         it: systemctl restart assertd",
+        count(status.config.workloads, "workload"),
+        count(status.config.targets, "target"),
+        count(config.workloads.len(), "workload"),
+        count(targets, "target"),
+    ));
+}
+
+/// What the administrator does now: the other side must know the new keys.
+fn next(args: &Args, done: &[Done], out: &mut Out) {
+    let names: Vec<&str> = done
+        .iter()
+        .filter_map(|done| match done {
+            Done::Created(key) | Done::Adopted(key) => Some(name_of(key)),
+            Done::Amended { .. } => None,
+        })
+        .collect();
+    let place = args.same_place();
+    match names[..] {
+        [] => {}
+        [name] => out.line(&format!("next: {}", register(name, &place))),
+        [first, ..] => out.line(&format!(
+            "next, for each of the {} keys, for example: {}",
+            names.len(),
+            register(first, &place)
+        )),
+    }
+}
+
+fn register(name: &str, place: &str) -> String {
+    match name.strip_prefix("issuer/") {
+        Some(issuer) => format!(
+            "serve what `assertctl{place} jwks --issuer {issuer}` prints at the issuer's jwks_uri"
+        ),
+        None => format!(
+            "register what `assertctl{place} jwks --target {name}` prints at the authorization server"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keystore::charter::{Purpose, Typ};
+    use keystore::{Alg, KeyVersion};
+
+    fn create(target: usize) -> Step {
+        let text = "a".to_owned();
+        let purpose = Purpose::ClientAuthentication {
+            iss: text.clone(),
+            sub: text.clone(),
+            aud: text,
+        };
+        let (alg, typ) = (Alg::ES256, Typ::ClientAuthentication);
+        let name = KeyName::client("w", &format!("t{target}")).unwrap();
+        Step::Create {
+            key: name.version(KeyVersion::FIRST),
+            keystore: "hsm".into(),
+            charter: Charter {
+                purpose,
+                alg,
+                typ,
+                lifetime_max_s: 60,
+            },
+        }
+    }
+
+    fn amend() -> Step {
+        let Step::Create {
+            key,
+            keystore,
+            charter,
+        } = create(0)
+        else {
+            unreachable!()
+        };
+        Step::Amend {
+            name: key.name,
+            keystore,
+            changes: Vec::new(),
+            charter,
+        }
+    }
+
+    #[test]
+    fn a_typo_cannot_fill_an_hsm() {
+        let steps: Vec<Step> = (0..51).map(create).collect();
+        assert!(within(&steps[..50], 50).is_ok());
+        let failure = within(&steps, 50).unwrap_err();
+        assert_eq!(failure.exit, Exit::Refused);
+        assert!(
+            failure.message.contains("say `--max 51`"),
+            "{}",
+            failure.message
+        );
+        assert!(within(&steps, 51).is_ok());
+    }
+
+    #[test]
+    fn new_keys_need_no_consent_and_amended_charters_may_be_agreed_to_beforehand() {
+        assert!(agreed(&[create(0)], Consent::Ask).is_ok());
+        assert!(agreed(&[create(0), amend()], Consent::Given).is_ok());
+    }
+
+    #[test]
+    fn what_to_register_is_asked_at_the_same_assertd() {
+        assert_eq!(
+            register("payments/bank", " -c /tmp/a.toml"),
+            "register what `assertctl -c /tmp/a.toml jwks --target payments/bank` prints at the \
+             authorization server"
+        );
+        assert!(register("issuer/prod", "").contains("`assertctl jwks --issuer prod`"));
+    }
+}
