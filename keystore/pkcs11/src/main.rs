@@ -120,6 +120,10 @@ fn variable(name: &str) -> Option<std::ffi::OsString> {
 fn listener(listen: &Listen) -> Result<UnixListener, Error> {
     match listen {
         Listen::Stdin => {
+            // The broker runs us itself: when it dies, however it dies, a keystore that nobody
+            // supervises would hold the token against the next one.
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
+                .map_err(|e| Error::new(Kind::Internal, "PR_SET_PDEATHSIG").because(e))?;
             let fd = std::io::stdin().as_fd().try_clone_to_owned();
             let failed = "standard input is not a listening Unix socket";
             let listener =
