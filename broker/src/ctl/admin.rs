@@ -85,18 +85,23 @@ fn key_rows(keys: &[KeyStatus]) -> Vec<Vec<String>> {
 fn remarks(key: &KeyStatus) -> Vec<Vec<String>> {
     let mut remarks = Vec::new();
     if let Some(why) = &key.why {
-        remarks.push(vec![format!(
-            "{}: {} is {}: {why}",
-            sign(key),
-            key.key,
-            key.state
-        )]);
+        let text = match names_key(why, key) {
+            true => format!("{}: {why}", sign(key)),
+            false => format!("{}: {} is {}: {why}", sign(key), key.key, key.state),
+        };
+        remarks.push(vec![text]);
     }
     if !key.used {
         let text = "the configuration in force does not use it; it is kept";
         remarks.push(vec![format!("note: {}: {text}", key.key)]);
     }
     remarks
+}
+
+/// A keystore's sentence names the key already.
+fn names_key(why: &str, key: &KeyStatus) -> bool {
+    why.strip_prefix("key ")
+        .is_some_and(|rest| rest.starts_with(&key.key))
 }
 
 fn sign(key: &KeyStatus) -> &'static str {

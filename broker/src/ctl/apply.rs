@@ -24,6 +24,9 @@ use std::time::Duration;
 /// Added to a keystore's hang limit: its answer that the call hung shall arrive.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 
+/// For so many keys it is said what to do next; the rest is the same.
+const NEXT_SHOWN: usize = 4;
+
 /// `config diff --json`
 #[derive(Serialize)]
 struct DiffJson<'a> {
@@ -376,14 +379,14 @@ fn next(args: &Args, done: &[Done], out: &mut Out) {
         })
         .collect();
     let place = args.same_place();
-    match names[..] {
-        [] => {}
-        [name] => out.line(&format!("next: {}", register(name, &place))),
-        [first, ..] => out.line(&format!(
-            "next, for each of the {} keys, for example: {}",
-            names.len(),
-            register(first, &place)
-        )),
+    for name in names.iter().take(NEXT_SHOWN) {
+        out.line(&format!("next: {}", register(name, &place)));
+    }
+    if names.len() > NEXT_SHOWN {
+        let rest = count(names.len() - NEXT_SHOWN, "more key");
+        out.line(&format!(
+            "next: the same for {rest}: `assertctl{place} jwks` prints all sets"
+        ));
     }
 }
 

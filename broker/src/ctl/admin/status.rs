@@ -1,7 +1,7 @@
 //! `assertctl status`: one screen. What is degraded stands first, with its remedy; below it, the
 //! facts. Pure but for the asking.
 
-use super::{connect, failed, sign};
+use super::{connect, failed, names_key, sign};
 use crate::ctl::args::{Args, Format};
 use crate::ctl::failure::{Exit, Failure};
 use crate::ctl::out::{Out, bytes, count, duration};
@@ -63,7 +63,7 @@ fn degraded(status: &Status, keys: &[KeyStatus]) -> Vec<Vec<String>> {
             let why = keystore
                 .why
                 .clone()
-                .unwrap_or_else(|| "no reason is known yet".to_owned());
+                .unwrap_or_else(|| "no answer yet".to_owned());
             let text = format!(
                 "{} for {}: {why}",
                 keystore.state,
@@ -82,7 +82,10 @@ fn degraded(status: &Status, keys: &[KeyStatus]) -> Vec<Vec<String>> {
     }
     for key in keys.iter().filter(|key| key.used) {
         if let Some(why) = &key.why {
-            let text = format!("{}: {why}", key.state);
+            let text = match names_key(why, key) {
+                true => why.clone(),
+                false => format!("{}: {why}", key.state),
+            };
             let list = if sign(key) == "FAIL" {
                 &mut fails
             } else {
@@ -146,10 +149,12 @@ fn facts(status: &Status, keys: &[KeyStatus]) -> Vec<Vec<String>> {
     ];
     for keystore in &status.keystores {
         let name = format!("keystore {}", keystore.name);
+        let names = [name.as_str(), "", ""];
         rows.extend(
-            keystore_facts(keystore)
-                .into_iter()
-                .map(|text| row(&name, text)),
+            names
+                .iter()
+                .zip(keystore_facts(keystore))
+                .map(|(name, text)| row(name, text)),
         );
     }
     rows
@@ -170,21 +175,28 @@ fn key_states(keys: &[KeyStatus]) -> String {
     }
 }
 
-fn keystore_facts(keystore: &KeystoreStatus) -> [String; 2] {
+fn keystore_facts(keystore: &KeystoreStatus) -> [String; 3] {
     let pid = keystore
         .pid
         .map_or_else(|| "no process".to_owned(), |pid| format!("pid {pid}"));
+    let known = |text: &str| {
+        if text.is_empty() {
+            "not known yet"
+        } else {
+            text
+        }
+        .to_owned()
+    };
     [
+        format!("{}, {}", keystore.state, known(&keystore.algs.join(" "))),
+        known(&keystore.token),
         format!(
-            "{}, {}, {}",
-            keystore.state,
-            keystore.token,
-            keystore.algs.join(" ")
-        ),
-        format!(
-            "{pid}, {} restarts, {} signers, {} queued, {} in flight, {} minted",
-            keystore.restarts,
-            keystore.signers,
+            "{pid}, {}, {}, {} queued, {} in flight, {} minted",
+            count(
+                usize::try_from(keystore.restarts).unwrap_or(usize::MAX),
+                "restart"
+            ),
+            count(keystore.signers, "signer"),
             keystore.queued,
             keystore.in_flight,
             keystore.minted

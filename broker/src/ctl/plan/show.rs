@@ -50,6 +50,8 @@ impl Step {
                 key.version.number()
             ),
             Step::Conflict { name, conflict } => conflict_words(name, conflict),
+            // A keystore's sentence names the key already.
+            Step::Failed { key, why, .. } if why.starts_with(&format!("key {key}")) => why.clone(),
             Step::Failed { key, keystore, why } => {
                 format!("version {} in {keystore}: {why}", key.version.number())
             }
