@@ -93,16 +93,16 @@ fn audit_status(app: &App) -> AuditStatus {
 }
 
 fn keys(app: &App) -> Keys {
-    let records = app.keyring.records();
+    let (records, wanted) = (app.keyring.records(), app.config.wanted_keys());
+    let status = |(key, record): (&KeyId, &KeyRecord)| {
+        key_status(app, wanted.contains_key(&key.name), key, record)
+    };
     Keys {
-        keys: records
-            .iter()
-            .map(|(key, record)| key_status(app, key, record))
-            .collect(),
+        keys: records.iter().map(status).collect(),
     }
 }
 
-fn key_status(app: &App, key: &KeyId, record: &KeyRecord) -> KeyStatus {
+fn key_status(app: &App, used: bool, key: &KeyId, record: &KeyRecord) -> KeyStatus {
     let (state, why, evidence, imported) = match app.keyring.seen(key) {
         _ if app.keyring.is_suspended(key) => {
             let why = "a signature was wrong; check the token, then restart assertd";
@@ -129,7 +129,6 @@ fn key_status(app: &App, key: &KeyId, record: &KeyRecord) -> KeyStatus {
             ..
         } => ("active", None, evidence.level, evidence.imported),
     };
-    let used = app.config.wanted_keys().contains_key(&key.name);
     let evidence = match evidence {
         EvidenceLevel::None => "none",
         EvidenceLevel::Asserted => "asserted",
@@ -196,5 +195,6 @@ async fn adopt(app: &App, request: Request<Incoming>) -> Result<Answer, Refusal>
         .keyring
         .record(&asked.keystore, &entry, now)
         .map_err(|error| Refusal::unavailable("state_unavailable", error))?;
-    Ok(reply::ok(&key_status(app, &key, &record)))
+    let used = app.config.wanted_keys().contains_key(&key.name);
+    Ok(reply::ok(&key_status(app, used, &key, &record)))
 }

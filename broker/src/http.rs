@@ -39,18 +39,21 @@ const DENIALS: (u32, u32) = (20, 100);
 /// Answers one request of a peer.
 pub async fn answer(app: Arc<App>, peer: Arc<Peer>, request: Request<Incoming>) -> Answer {
     let id = app.request_id();
-    let asked = (request.method().clone(), request.uri().path().to_owned());
-    let result = match (&asked.0, asked.1.as_str()) {
-        (&Method::POST, ASSERTION_PATH) => match parse(request).await {
-            Ok(asked) => assertion(&app, &peer, id, asked).await,
-            Err(refusal) => Err(refusal),
-        },
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let result = match (&method, path.as_str()) {
+        (&Method::POST, ASSERTION_PATH) => {
+            let result = match parse(request).await {
+                Ok(asked) => assertion(&app, &peer, id, asked).await,
+                Err(refusal) => Err(refusal),
+            };
+            app.counts.note(&result);
+            result
+        }
         (&Method::GET, WHOAMI_PATH) => whoami(&app, &peer),
         (&Method::GET, TARGETS_PATH) => targets(&app, &peer),
         (_, ASSERTION_PATH | WHOAMI_PATH | TARGETS_PATH) => Err(Refusal::Method),
         _ => Err(Refusal::Path),
     };
-    app.counts.note(&result);
     result.unwrap_or_else(|refusal| reply::problem(&refusal, id.as_str()))
 }
 

@@ -194,12 +194,14 @@ impl Keyring {
 
     fn look_at(&self, key: &KeyId, record: &KeyRecord, entry: Option<&KeyEntry>) {
         let seen = judge(key, record, entry);
+        if self.seen(key) == seen {
+            return; // nothing has changed since the last look, which is every few seconds
+        }
         if let Seen::Wrong(why)
         | Seen::Shown {
             condition: Condition::Failed { why, .. },
             ..
         } = &seen
-            && self.seen(key) != seen
         {
             eprintln!("assertd: {why}");
         }

@@ -108,7 +108,11 @@ impl Section {
                 "`pin` is missing: write pin = { credential = \"…\" } or { file = \"…\" }".into(),
             );
         }
-        if self.socket.as_ref().is_some_and(|socket| !socket.is_absolute()) {
+        if self
+            .socket
+            .as_ref()
+            .is_some_and(|socket| !socket.is_absolute())
+        {
             return Err("`socket` must be an absolute path".into());
         }
         if let Some(PinSource::Credential(name)) = &self.pin
@@ -342,7 +346,10 @@ mod tests {
     fn error(text: &str) -> String {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join("assertd.toml");
-        std::fs::File::create(&path)
+        std::fs::OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .open(&path)
             .and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))
             .unwrap();
         let shown = load(&path, "hsm").unwrap_err().to_string();

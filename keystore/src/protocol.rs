@@ -122,7 +122,12 @@ pub struct Welcome {
 impl Welcome {
     /// Before anybody has answered.
     pub fn nobody() -> Welcome {
-        Welcome { version: VERSION, keystore: String::new(), parallelism: 1, pid: 0 }
+        Welcome {
+            version: VERSION,
+            keystore: String::new(),
+            parallelism: 1,
+            pid: 0,
+        }
     }
 }
 

@@ -341,7 +341,10 @@ mod tests {
     fn a_damaged_file_is_named_and_left_alone() {
         let (_tmp, dir) = place();
         let path = dir.path().join("keys");
-        File::create(&path)
+        OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .open(&path)
             .unwrap()
             .write_all(b"assertd-state 1 1 2 00\n{}\n")
             .unwrap();
@@ -361,6 +364,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test makes the mode wrong")]
     fn a_directory_others_may_write_or_a_link_is_refused() {
         use std::os::unix::fs::PermissionsExt;
         let (tmp, dir) = place();
