@@ -20,7 +20,7 @@ use assertd_client::api::{
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request};
-use keystore::jws::SigningInput;
+use keystore::jws::{Bad, SigningInput};
 use keystore::{Assertion, Kind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -262,28 +262,41 @@ async fn mint(
     }
 }
 
-/// B-SIG-2: what comes back must be what was granted, under a signature that verifies. If it is
-/// not, the key is stopped: its token computes wrongly, or somebody sits in between.
+/// B-SIG-2: what comes back must be what was granted, under a signature that verifies; nothing
+/// else is ever released. A wrong signature stops the key: its token computes wrongly. Other
+/// content is a charter amended a moment ago, and the keystore is looked at again.
 fn verify(
     app: &App,
     key: &ActiveKey,
     jws: String,
     expected: &SigningInput,
 ) -> Result<Assertion, Refusal> {
-    Assertion::check(jws, expected, &key.verifier).map_err(|bad| {
-        app.keyring.suspend(key);
-        eprintln!(
-            "assertd: ALERT: key {} (kid {}) is suspended: {bad}",
-            key.id, key.kid
-        );
-        let change = audit::KeyChange {
-            key: key.id.to_string().as_str().into(),
-            kid: key.kid.as_str().into(),
-            action: audit::KeyAction::Suspended,
-        };
-        drop(app.audit.key(change)); // recorded if it can be; the key is stopped all the same
-        Refusal::unavailable("wrong_signature", bad)
+    Assertion::check(jws, expected, &key.verifier).map_err(|bad| match bad {
+        Bad::Content => {
+            if let Some(keystore) = app.keystores.get(&key.keystore) {
+                keystore.look_soon();
+            }
+            Refusal::unavailable("wrong_content", bad)
+        }
+        Bad::Signature => {
+            suspend(app, key, bad);
+            Refusal::unavailable("wrong_signature", bad)
+        }
     })
+}
+
+fn suspend(app: &App, key: &ActiveKey, bad: Bad) {
+    app.keyring.suspend(key);
+    eprintln!(
+        "assertd: ALERT: key {} (kid {}) is suspended: {bad}",
+        key.id, key.kid
+    );
+    let change = audit::KeyChange {
+        key: key.id.to_string().as_str().into(),
+        kid: key.kid.as_str().into(),
+        action: audit::KeyAction::Suspended,
+    };
+    drop(app.audit.key(change)); // recorded if it can be; the key is stopped all the same
 }
 
 /// The last look before release: a credential goes to a living peer or to nobody.

@@ -128,6 +128,11 @@ impl Keystore {
         watch::entry(self, key).await
     }
 
+    /// Has the watch look again soon.
+    pub fn look_soon(&self) {
+        self.lost.notify_one();
+    }
+
     /// Notes that its process had to be started again.
     pub fn note_restart(&self) {
         self.restarts.fetch_add(1, Ordering::Relaxed);
