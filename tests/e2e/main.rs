@@ -1,0 +1,5 @@
+//! End to end: the real programs, a real token, really different users, real sockets. Nothing of
+//! the product is called but over its sockets and by its command line.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod lifecycle;

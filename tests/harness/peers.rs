@@ -1,0 +1,164 @@
+//! What nobody here wrote: three verifiers and an authorization server (tests/peers, installed by
+//! tests/setup/venv.sh). Where they are missing, a test fails and says how to get them.
+
+use crate::process::Process;
+use crate::{DEADLINE, wait_for};
+use serde_json::Value;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+/// Where the peers are installed.
+fn installed() -> PathBuf {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let default = || sources.join("../target/peers");
+    let peers = std::env::var_os("ASSERTD_PEERS").map_or_else(default, PathBuf::from);
+    assert!(peers.join("stamp").is_file(), "{}: run tests/setup/venv.sh", peers.display());
+    peers
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name)
+}
+
+/// What an assertion is expected to say.
+pub struct Expected<'a> {
+    pub assertion: &'a str,
+    pub iss: &'a str,
+    pub sub: &'a str,
+    pub aud: &'a str,
+    pub alg: &'a str,
+    pub typ: &'a str,
+}
+
+/// Judges assertions by PyJWT, joserfc, jwcrypto and the lint; one verdict for each, in order.
+pub fn verify(jwks: &Value, assertions: &[Expected]) -> Vec<Value> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), jwks.to_string()).unwrap();
+    let lines: Vec<String> = assertions
+        .iter()
+        .map(|expected| {
+            serde_json::json!({
+                "assertion": expected.assertion, "iss": expected.iss, "sub": expected.sub,
+                "aud": expected.aud, "alg": expected.alg, "typ": expected.typ,
+            })
+            .to_string()
+        })
+        .collect();
+    let mut command = python("verify.py");
+    command.arg("--jwks").arg(file.path()).arg("--batch");
+    let (_, verdicts) = run(command, &lines);
+    assert_eq!(verdicts.len(), assertions.len());
+    verdicts
+}
+
+/// Whether all four judges accepted.
+pub fn all_accept(verdict: &Value) -> bool {
+    let judges = ["pyjwt", "joserfc", "jwcrypto", "lint"];
+    judges.iter().all(|judge| verdict[judge]["ok"] == true)
+}
+
+/// Whether none of the three verifiers accepted; the lint looks at no signature.
+pub fn all_refuse(verdict: &Value) -> bool {
+    ["pyjwt", "joserfc", "jwcrypto"].iter().all(|judge| verdict[judge]["ok"] == false)
+}
+
+/// The same assertion with one byte changed: of `signature`, `payload` or `header`.
+pub fn flipped(assertion: &str, part: &str) -> String {
+    let mut command = python("redeem.py");
+    command.args(["flip", "--part", part]);
+    let output = feed(command, &[assertion.to_owned()]);
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// An unmodified oidc-provider on loopback.
+pub struct AuthorizationServer {
+    process: Process,
+    issuer: String,
+    dir: TempDir,
+}
+
+/// Who introspects.
+const RESOURCE_SERVER: &str = "resource-server";
+
+impl AuthorizationServer {
+    /// Starts one that knows no workload yet.
+    pub fn start() -> AuthorizationServer {
+        let peers = installed();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("secret"), "introspect me").unwrap();
+        std::fs::write(dir.path().join("clients.json"), "[]").unwrap();
+        let mut command = Command::new(peers.join("bin/node"));
+        command.arg(script("as/server.mjs")).arg(dir.path().join("clients.json"));
+        let output = std::fs::File::create(dir.path().join("stdout")).unwrap();
+        command.env("ASSERTD_PEERS", &peers).stdin(Stdio::null()).stdout(output);
+        let mut process = Process::start(&mut command);
+        let issuer = wait_for(DEADLINE * 2, || {
+            assert!(process.ended().is_none(), "{}", process.stderr());
+            let said = std::fs::read_to_string(dir.path().join("stdout")).unwrap();
+            Some(said.strip_prefix("ready ")?.strip_suffix('\n')?.to_owned())
+        });
+        let issuer = issuer.unwrap_or_else(|| panic!("not ready: {}", process.stderr()));
+        AuthorizationServer { process, issuer, dir }
+    }
+
+    /// Its issuer identifier: what `aud` must be.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Registers a workload for `private_key_jwt` with its public key.
+    pub fn register(&self, client_id: &str, alg: &str, jwks: &Value) {
+        let clients = serde_json::json!([
+            { "client_id": client_id, "alg": alg, "jwks": jwks },
+            { "client_id": RESOURCE_SERVER, "client_secret": "introspect me" },
+        ]);
+        std::fs::write(self.dir.path().join("clients.json"), clients.to_string()).unwrap();
+    }
+
+    /// Redeems assertions one after the other: `{"status", "body"}` each.
+    pub fn redeem(&self, assertions: &[String]) -> Vec<Value> {
+        let mut command = python("redeem.py");
+        command.args(["redeem", "--issuer", &self.issuer]);
+        run(command, assertions).1
+    }
+
+    /// Asks what an access token is worth.
+    pub fn introspect(&self, access_token: &str) -> Value {
+        let mut command = python("redeem.py");
+        command.args(["introspect", "--issuer", &self.issuer, "--client-id", RESOURCE_SERVER]);
+        command.arg("--secret-file").arg(self.dir.path().join("secret"));
+        run(command, &[access_token.to_owned()]).1.remove(0)
+    }
+
+    /// The reasons of its refusals so far.
+    pub fn reasons(&self) -> String {
+        self.process.stderr()
+    }
+}
+
+fn python(name: &str) -> Command {
+    let mut command = Command::new(installed().join("venv/bin/python"));
+    command.arg(script(name));
+    command
+}
+
+fn run(command: Command, lines: &[String]) -> (Option<i32>, Vec<Value>) {
+    let output = feed(command, lines);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let answers = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    (output.status.code(), answers)
+}
+
+fn feed(mut command: Command, lines: &[String]) -> std::process::Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    // Written beside reading: both pipes are finite.
+    let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    output
+}
