@@ -410,10 +410,10 @@ fn a_slow_call_delays_its_own_signature_alone() {
         let key = make(&backend);
         signs(&backend, &key);
         set_rules(token, "C_Sign 1 delay:2000\n");
+        let before = count(token, Function::C_Sign);
         std::thread::scope(|scope| {
             let slow = scope.spawn(|| signs(&backend, &key));
             let deadline = std::time::Instant::now() + std::time::Duration::from_secs(1);
-            let before = count(token, Function::C_Sign);
             while count(token, Function::C_Sign) == before {
                 assert!(
                     std::time::Instant::now() < deadline,

@@ -1,23 +1,24 @@
 //! The keystore's backend over one token: opens it and carries out the verbs of
-//! [`keystore::backend::Backend`]. Looking, making and destroying happens in a session of its own
-//! that lives as long as the call; signing in [`Signers`].
+//! [`keystore::backend::Backend`]. Looking, making and destroying happens in one session, the desk;
+//! signing in [`Signers`].
 
 use crate::attribute::{
     Leaving, Wrong, parameters, private_template, public_template, template_refused,
 };
-use crate::errors::explain;
+use crate::errors::{Blame, explain};
+use crate::finder::{Class, Finder};
 use crate::mechanism::{Scheme, algs, key_pair_mechanism};
 use crate::module::Module;
-use crate::object::View;
+use crate::object::{Failure, View};
 use crate::signer::{Order, Signers};
 use crate::token::{Access, Token, printable};
-use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
+use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::session::Session;
 use keystore::backend::{Backend, Inspection, LABEL_PREFIX, ObjectId};
 use keystore::{Alg, Error, Kind, PublicKey};
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use zeroize::Zeroizing;
 
 /// Most strange labels reported, and most characters of one: the report has to fit a frame.
@@ -44,8 +45,9 @@ pub struct Settings {
 pub struct Pkcs11Backend {
     /// Before `login`, so that its sessions close first.
     signers: Signers,
-    /// One caller at a time looks, makes or destroys: the token has room for one more session.
-    desk: Mutex<()>,
+    /// One caller at a time looks, makes or destroys, in one session more; it is opened when it
+    /// is needed and closed after a failure.
+    desk: Mutex<Option<Finder>>,
     /// Holds the login and does nothing else.
     _login: Mutex<Session>,
     token: Token,
@@ -68,8 +70,29 @@ impl Pkcs11Backend {
         }
     }
 
-    fn desk(&self) -> MutexGuard<'_, ()> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Does `work` in the desk's session; if that turns out to be dead, once more in a new one.
+    fn at_desk<T>(&self, work: impl Fn(&mut Finder) -> Result<T, Failure>) -> Result<T, Error> {
+        let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tries = 0..2;
+        loop {
+            let mut finder = match desk.take() {
+                Some(finder) => finder,
+                None => Finder::open(&self.token, Access::ReadWrite)?,
+            };
+            let done = work(&mut finder).map_err(|failure| (failure.blame, failure));
+            match (done, tries.next()) {
+                (Ok(done), _) => {
+                    *desk = Some(finder);
+                    return Ok(done);
+                }
+                (Err((Blame::Nobody, failure)), _) => {
+                    *desk = Some(finder);
+                    return Err(failure.into());
+                }
+                (Err((Blame::Session, _)), Some(0)) => {}
+                (Err((_, failure)), _) => return Err(failure.into()),
+            }
+        }
     }
 
     fn scheme(&self, alg: Alg) -> Result<Scheme, Error> {
@@ -101,7 +124,7 @@ fn open_token(module: &Module, settings: Settings) -> Result<Pkcs11Backend, Erro
     let signers = Signers::open(&token, signers.unwrap_or_else(cores))?;
     Ok(Pkcs11Backend {
         signers,
-        desk: Mutex::new(()),
+        desk: Mutex::new(None),
         _login: Mutex::new(login),
         token,
     })
@@ -125,41 +148,34 @@ impl Backend for Pkcs11Backend {
             return Err(self.cannot(alg));
         }
         let scheme = self.scheme(alg)?;
-        let _turn = self.desk();
-        let session = self.token.open_session(Access::ReadWrite)?;
-        let view = View {
-            session: &session,
-            token: &self.token,
-        };
-        if !view
-            .search(&[Attribute::Id(object.0.to_vec())], 1)?
-            .is_empty()
-        {
-            let text = format!("an object with CKA_ID {object} is there already");
-            return Err(view.error(Kind::Exists, text).into());
-        }
-        let (public, private) = generate_pair(view, object, label, alg, scheme)?;
-        look(view, object, private)
-            .and_then(|inspection| {
+        self.at_desk(|finder| {
+            let view = finder.view(&self.token);
+            if !view
+                .search(&[Attribute::Id(object.0.to_vec())], 1)?
+                .is_empty()
+            {
+                let text = format!("an object with CKA_ID {object} is there already");
+                return Err(view.error(Kind::Exists, text));
+            }
+            let (public, private) = generate_pair(view, object, label, alg, scheme)?;
+            let made = look(finder, &self.token, object, private).and_then(|inspection| {
                 if inspection.public_key.fits(alg) {
-                    Ok(inspection)
-                } else {
-                    let text = format!("was asked for an {alg} key and made another kind");
-                    Err(view.error(Kind::Mismatch, text).into())
+                    return Ok(inspection);
                 }
+                let text = format!("was asked for an {alg} key and made another kind");
+                Err(finder.view(&self.token).error(Kind::Mismatch, text))
+            });
+            made.map_err(|failure| {
+                take_back(finder.view(&self.token), &[private, public], failure.into()).into()
             })
-            .map_err(|error| take_back(view, &[private, public], error))
+        })
     }
 
     fn inspect(&self, object: ObjectId) -> Result<Inspection, Error> {
-        let _turn = self.desk();
-        let session = self.token.open_session(Access::ReadOnly)?;
-        let view = View {
-            session: &session,
-            token: &self.token,
-        };
-        let private = view.private_key(object)?;
-        look(view, object, private)
+        self.at_desk(|finder| {
+            let private = finder.private_key(&self.token, object)?;
+            look(finder, &self.token, object, private)
+        })
     }
 
     fn sign(
@@ -191,67 +207,63 @@ impl Backend for Pkcs11Backend {
     }
 
     fn destroy(&self, object: ObjectId, public_key: &PublicKey) -> Result<(), Error> {
-        let _turn = self.desk();
-        let session = self.token.open_session(Access::ReadWrite)?;
-        let view = View {
-            session: &session,
-            token: &self.token,
-        };
-        let private = match view.private_key(object) {
-            Ok(private) => Some(private),
-            Err(failure) if failure.error.kind() == Kind::NotFound => None,
-            Err(failure) => return Err(failure.into()),
-        };
-        let public = view.find(ObjectClass::PUBLIC_KEY, object)?;
-        if private.is_none() && public.is_none() {
-            return Ok(());
-        }
-        let there = view.public_key(object, private)?;
-        if there != *public_key {
-            let text = format!(
-                "object {object} has another public key (kid {}) than the one to be destroyed \
-                 (kid {}); it was left alone",
-                there.kid(),
-                public_key.kid()
-            );
-            return Err(view.error(Kind::Mismatch, text).into());
-        }
-        // The private half first: what a crash leaves behind can still be told by its public half.
-        for handle in private.into_iter().chain(public) {
-            session
-                .destroy_object(handle)
-                .map_err(view.failed("destroying an object"))?;
-        }
-        self.signers.forget_handles();
-        Ok(())
+        let token = &self.token;
+        self.at_desk(|finder| {
+            finder.forget(); // what is destroyed was found just now
+            let private = match finder.private_key(token, object) {
+                Ok(private) => Some(private),
+                Err(failure) if failure.error.kind() == Kind::NotFound => None,
+                Err(failure) => return Err(failure),
+            };
+            let public = finder.find(token, Class::Public, object)?;
+            if private.is_none() && public.is_none() {
+                return Ok(());
+            }
+            let there = finder.public_key(token, object, private)?;
+            let view = finder.view(token);
+            if there != *public_key {
+                let text = format!(
+                    "object {object} has another public key (kid {}) than the one to be \
+                     destroyed (kid {}); it was left alone",
+                    there.kid(),
+                    public_key.kid()
+                );
+                return Err(view.error(Kind::Mismatch, text));
+            }
+            // The private half first: what a crash leaves can still be told by its public half.
+            for handle in private.into_iter().chain(public) {
+                let failed = view.failed("destroying an object");
+                view.session.destroy_object(handle).map_err(failed)?;
+            }
+            self.signers.forget_handles();
+            Ok(())
+        })
     }
 
     fn strange(&self, known: &[ObjectId]) -> Result<Vec<String>, Error> {
         let known: HashSet<&[u8]> = known.iter().map(|object| &object.0[..]).collect();
-        let _turn = self.desk();
-        let session = self.token.open_session(Access::ReadOnly)?;
-        let view = View {
-            session: &session,
-            token: &self.token,
-        };
-        let mut strange = BTreeSet::new();
-        for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
-            for handle in view.search(&[Attribute::Class(class)], usize::MAX)? {
-                let label = view
-                    .bytes(handle, AttributeType::Label)?
-                    .unwrap_or_default();
-                if !label.starts_with(LABEL_PREFIX.as_bytes()) {
-                    continue;
-                }
-                let id = view.bytes(handle, AttributeType::Id)?.unwrap_or_default();
-                if !known.contains(&id[..]) && strange.len() < STRANGE_MAX {
-                    let label = String::from_utf8_lossy(&label);
-                    let shown: String = label.chars().take(STRANGE_LABEL_LEN_MAX).collect();
-                    strange.insert(printable(&shown));
+        self.at_desk(|finder| {
+            finder.forget(); // somebody wants to know how things are now
+            let view = finder.view(&self.token);
+            let mut strange = BTreeSet::new();
+            for class in Class::ALL {
+                for handle in view.search(&[class.attribute()], usize::MAX)? {
+                    let label = view
+                        .bytes(handle, AttributeType::Label)?
+                        .unwrap_or_default();
+                    if !label.starts_with(LABEL_PREFIX.as_bytes()) {
+                        continue;
+                    }
+                    let id = view.bytes(handle, AttributeType::Id)?.unwrap_or_default();
+                    if !known.contains(&id[..]) && strange.len() < STRANGE_MAX {
+                        let label = String::from_utf8_lossy(&label);
+                        let shown: String = label.chars().take(STRANGE_LABEL_LEN_MAX).collect();
+                        strange.insert(printable(&shown));
+                    }
                 }
             }
-        }
-        Ok(strange.into_iter().collect())
+            Ok(strange.into_iter().collect())
+        })
     }
 }
 
@@ -288,8 +300,14 @@ fn explain_generation(view: View<'_>, alg: Alg, error: &cryptoki::error::Error) 
 }
 
 /// Reads public key and attributes of a private key, and refuses one that could leave.
-fn look(view: View<'_>, object: ObjectId, private: ObjectHandle) -> Result<Inspection, Error> {
-    let public_key = view.public_key(object, Some(private))?;
+fn look(
+    finder: &mut Finder,
+    token: &Token,
+    object: ObjectId,
+    private: ObjectHandle,
+) -> Result<Inspection, Failure> {
+    let public_key = finder.public_key(token, object, Some(private))?;
+    let view = finder.view(token);
     match view.facts(private)?.judge() {
         Ok(evidence) => Ok(Inspection {
             public_key,
@@ -297,7 +315,7 @@ fn look(view: View<'_>, object: ObjectId, private: ObjectHandle) -> Result<Inspe
         }),
         Err(Wrong(what)) => {
             let text = format!("object {object} is not a key that can only sign: {what}");
-            Err(view.error(Kind::Mismatch, text).into())
+            Err(view.error(Kind::Mismatch, text))
         }
     }
 }

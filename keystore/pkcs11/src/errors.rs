@@ -23,13 +23,16 @@ pub fn explain(place: &str, doing: &str, error: &Pkcs11Error) -> Error {
     Error::new(kind, format!("{place}: {doing}: {answer}; {remedy}"))
 }
 
-/// Whether an error is about this session or handle, so that a fresh session may do better.
+/// Whose fault an error is, which decides what happens to the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// The session or a handle in it has died.
     Session,
-    /// Token, key or request; another session would fail as well.
+    /// The token, the key or the request: another session would fail as well, but this one may
+    /// have something left open.
     Other,
+    /// No call failed; what was found is not what was wanted. The session is sound.
+    Nobody,
 }
 
 /// Whom to blame for a failed call.

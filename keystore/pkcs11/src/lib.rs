@@ -3,7 +3,8 @@
 //! From the outside there is [`Pkcs11Backend::open`] and [`keystore::backend::Backend`]; no type
 //! of the binding appears in either. Inside, from the module outwards:
 //! [`module`] (load, initialise) → [`token`] (choose, log in once) → [`mechanism`] (what it can
-//! sign) → [`object`] and [`attribute`] (find, read, make) → [`signer`] (sessions that sign).
+//! sign) → [`object`], [`finder`] and [`attribute`] (find, read, make) → [`signer`] (sessions that
+//! sign).
 //! [`errors`] turns every return value of a module into a [`keystore::Kind`] and a remedy.
 //!
 //! Unsafe code is one expression in [`sys`]: PKCS#11 has a pointer that no safe call can pass.
@@ -12,6 +13,7 @@ mod attribute;
 mod backend;
 mod ecpoint;
 mod errors;
+mod finder;
 mod mechanism;
 mod module;
 mod object;

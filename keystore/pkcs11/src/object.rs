@@ -1,18 +1,17 @@
-//! The objects of a token as one session sees them: find by CKA_ID, read a public key, read the
-//! attributes. Attributes are asked for one at a time, since some tokens fail a whole request
-//! over one they do not know.
+//! The objects of a token as one session sees them: search, read a public key, read attributes.
+//! Attributes are asked for one at a time, since some tokens fail a whole request over one they
+//! do not know.
 
 use crate::attribute::{Facts, JUDGED};
 use crate::ecpoint::{self, Curve};
 use crate::errors::{Blame, blame, explain};
-use crate::token::{LoginNeed, Token};
+use crate::token::Token;
 use cryptoki::error::Error as Pkcs11Error;
-use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
-use cryptoki::session::{Session, SessionState};
-use keystore::backend::ObjectId;
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectHandle};
+use cryptoki::session::Session;
 use keystore::{Error, Kind, PublicKey};
 
-/// An error, and whether a fresh session may do better.
+/// An error, and what it means for the session.
 #[derive(Debug)]
 pub struct Failure {
     /// Whose fault.
@@ -54,43 +53,6 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The private key with this id.
-    ///
-    /// # Errors
-    /// `NotFound`; `Mismatch` if there are two; `Unavailable` if the login is lost, because then
-    /// the token shows no private key at all.
-    pub fn private_key(self, object: ObjectId) -> Result<ObjectHandle, Failure> {
-        if let Some(handle) = self.find(ObjectClass::PRIVATE_KEY, object)? {
-            return Ok(handle);
-        }
-        self.check_login()?;
-        Err(self.error(
-            Kind::NotFound,
-            format!("no private key has CKA_ID {object}"),
-        ))
-    }
-
-    /// The one object of a class with this id; two are an error, since CKA_ID is not unique.
-    pub fn find(
-        self,
-        class: ObjectClass,
-        object: ObjectId,
-    ) -> Result<Option<ObjectHandle>, Failure> {
-        let template = [Attribute::Class(class), Attribute::Id(object.0.to_vec())];
-        let handles = self.search(&template, 2)?;
-        match handles[..] {
-            [] => Ok(None),
-            [handle] => Ok(Some(handle)),
-            _ => Err(self.error(
-                Kind::Mismatch,
-                format!(
-                    "two objects of {class} have CKA_ID {object}; neither is used; find out who \
-                     put the second one there and remove it by the vendor's tool"
-                ),
-            )),
-        }
-    }
-
     /// Up to `most` handles of objects that match.
     pub fn search(self, template: &[Attribute], most: usize) -> Result<Vec<ObjectHandle>, Failure> {
         let failed = self.failed("looking for objects");
@@ -99,32 +61,6 @@ impl<'a> View<'a> {
             .take(most)
             .collect::<Result<Vec<_>, _>>()
             .map_err(failed)
-    }
-
-    /// The public key that belongs to an object id. An RSA private key carries it itself; for the
-    /// others it is in the public key object, or in some tokens on the private key too.
-    pub fn public_key(
-        self,
-        object: ObjectId,
-        private: Option<ObjectHandle>,
-    ) -> Result<PublicKey, Failure> {
-        if let Some(private) = private
-            && self.key_type(private)? == KeyType::RSA
-        {
-            return self.public_key_of(private);
-        }
-        if let Some(public) = self.find(ObjectClass::PUBLIC_KEY, object)? {
-            return self.public_key_of(public);
-        }
-        if let Some(private) = private
-            && self.bytes(private, AttributeType::EcPoint)?.is_some()
-        {
-            return self.public_key_of(private);
-        }
-        Err(self.error(
-            Kind::Mismatch,
-            format!("object {object} has no public key, so it cannot be told whose it is"),
-        ))
     }
 
     /// The public key in one object's own attributes.
@@ -213,7 +149,8 @@ impl<'a> View<'a> {
             }))
     }
 
-    fn key_type(self, handle: ObjectHandle) -> Result<KeyType, Failure> {
+    /// CKA_KEY_TYPE.
+    pub fn key_type(self, handle: ObjectHandle) -> Result<KeyType, Failure> {
         match self.attribute(handle, AttributeType::KeyType)? {
             Some(Attribute::KeyType(key_type)) => Ok(key_type),
             _ => Err(self.error(
@@ -236,24 +173,6 @@ impl<'a> View<'a> {
         }
     }
 
-    /// A token that does not know us any more shows no private objects instead of an error.
-    fn check_login(self) -> Result<(), Failure> {
-        if self.token.login == LoginNeed::NotNeeded {
-            return Ok(());
-        }
-        let info = self
-            .session
-            .get_session_info()
-            .map_err(self.failed("asking for the login"))?;
-        match info.session_state() {
-            SessionState::RoUser | SessionState::RwUser => Ok(()),
-            SessionState::RoPublic | SessionState::RwPublic | SessionState::RwSecurityOfficer => {
-                let text = "the login is lost; restart the keystore";
-                Err(self.error(Kind::Unavailable, text.to_owned()))
-            }
-        }
-    }
-
     fn accept(self, key: Result<PublicKey, Error>) -> Result<PublicKey, Failure> {
         key.map_err(|error| {
             self.error(
@@ -264,9 +183,13 @@ impl<'a> View<'a> {
         })
     }
 
-    /// An error about this token that no other session would avoid.
+    /// An error about what was found in this token, while every call went well.
     pub fn error(self, kind: Kind, text: String) -> Failure {
-        Failure::from(Error::new(kind, format!("{}: {text}", self.token.place)))
+        let error = Error::new(kind, format!("{}: {text}", self.token.place));
+        Failure {
+            blame: Blame::Nobody,
+            error,
+        }
     }
 }
 

@@ -7,15 +7,16 @@
 //! (CKR_OPERATION_ACTIVE for ever after). The generation then moves on, and every session forgets
 //! its handles, for a handle that was given away anew may be another key (pkcs11-provider 494).
 
-use crate::errors::{Blame, blame, explain};
+use crate::errors::Blame;
+use crate::finder::Finder;
 use crate::mechanism::Scheme;
-use crate::object::{Failure, View};
+use crate::object::Failure;
 use crate::token::{Access, Token};
 use cryptoki::object::ObjectHandle;
-use cryptoki::session::Session;
 use keystore::backend::ObjectId;
 use keystore::{Alg, Error, Kind, PublicKey};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -37,7 +38,7 @@ pub struct Signers {
 }
 
 struct Signer {
-    session: Session,
+    finder: Finder,
     generation: u64,
     keys: HashMap<ObjectId, FoundKey>,
 }
@@ -125,12 +126,12 @@ impl Signers {
         };
         if signer.generation != generation {
             signer.keys.clear();
+            signer.finder.forget();
             signer.generation = generation;
         }
         let handle = match signer.handle(token, order.object, order.public_key) {
             Ok(handle) => handle,
-            // No operation was begun: the key is not there or not the one; the session is sound.
-            Err(failure) if matches!(failure.error.kind(), Kind::NotFound | Kind::Mismatch) => {
+            Err(failure) if failure.blame == Blame::Nobody => {
                 *place = Some(signer);
                 return Err(failure);
             }
@@ -180,9 +181,9 @@ impl Signers {
 
 impl Signer {
     fn open(token: &Token, generation: u64) -> Result<Signer, Error> {
-        let session = token.open_session(Access::ReadOnly)?;
+        let finder = Finder::open(token, Access::ReadOnly)?;
         Ok(Signer {
-            session,
+            finder,
             generation,
             keys: HashMap::new(),
         })
@@ -196,15 +197,12 @@ impl Signer {
     ) -> Result<Vec<u8>, Failure> {
         let mechanism = order.scheme.mechanism();
         let input = order.scheme.input(order.message);
-        let signature = self
+        let view = self.finder.view(token);
+        let signature = view
             .session
             .sign(&mechanism, handle, &input)
             .map_err(|error| {
-                let doing = format!("signing with object {}", order.object);
-                Failure {
-                    blame: blame(&error),
-                    error: explain(&token.place, &doing, &error),
-                }
+                view.failed(&format!("signing with object {}", order.object))(error)
             })?;
         let expected = signature_len(order);
         if signature.len() != expected {
@@ -227,18 +225,12 @@ impl Signer {
         object: ObjectId,
         expected: &PublicKey,
     ) -> Result<ObjectHandle, Failure> {
-        let view = View {
-            session: &self.session,
-            token,
-        };
-        let found = match self.keys.get(&object) {
-            Some(found) => found,
-            None => {
-                let handle = view.private_key(object)?;
-                let public_key = view.public_key(object, Some(handle))?;
-                self.keys
-                    .entry(object)
-                    .or_insert(FoundKey { handle, public_key })
+        let found = match self.keys.entry(object) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let handle = self.finder.private_key(token, object)?;
+                let public_key = self.finder.public_key(token, object, Some(handle))?;
+                entry.insert(FoundKey { handle, public_key })
             }
         };
         if found.public_key != *expected {
@@ -248,7 +240,7 @@ impl Signer {
                 found.public_key.kid(),
                 expected.kid()
             );
-            return Err(view.error(Kind::Mismatch, text));
+            return Err(self.finder.view(token).error(Kind::Mismatch, text));
         }
         Ok(found.handle)
     }

@@ -1,0 +1,212 @@
+//! A session and what it has found: objects by CKA_ID. C_FindObjects reads every object of the
+//! token (12 µs each in SoftHSM), so a start with many keys would take quadratic time; after a few
+//! searches the finder reads all ids once and keeps them. What it keeps dies with the session or
+//! is forgotten on demand, and an id it has not seen is always searched for.
+
+use crate::object::{Failure, View};
+use crate::token::{Access, LoginNeed, Token};
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::session::{Session, SessionState};
+use keystore::backend::ObjectId;
+use keystore::{Error, Kind, PublicKey};
+use std::collections::HashMap;
+
+/// Searches before the whole token is read instead: reading costs about as much as this many
+/// searches, so nothing is ever twice as slow as it would be with the better choice.
+const SEARCHES_MAX: u32 = 8;
+
+/// One session and its memory.
+pub struct Finder {
+    session: Session,
+    searches: u32,
+    directory: Option<Directory>,
+}
+
+type Directory = HashMap<(Class, ObjectId), Found>;
+
+#[derive(Clone, Copy)]
+enum Found {
+    One(ObjectHandle),
+    Several,
+}
+
+/// The two classes we deal in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// CKO_PRIVATE_KEY
+    Private,
+    /// CKO_PUBLIC_KEY
+    Public,
+}
+
+impl Class {
+    /// Both.
+    pub const ALL: [Class; 2] = [Class::Private, Class::Public];
+
+    fn name(self) -> &'static str {
+        match self {
+            Class::Private => "private",
+            Class::Public => "public",
+        }
+    }
+
+    /// As the binding has it.
+    pub fn attribute(self) -> Attribute {
+        Attribute::Class(match self {
+            Class::Private => ObjectClass::PRIVATE_KEY,
+            Class::Public => ObjectClass::PUBLIC_KEY,
+        })
+    }
+}
+
+impl Finder {
+    /// A finder with a new session.
+    pub fn open(token: &Token, access: Access) -> Result<Finder, Error> {
+        Ok(Finder {
+            session: token.open_session(access)?,
+            searches: 0,
+            directory: None,
+        })
+    }
+
+    /// The session's view.
+    pub fn view<'a>(&'a self, token: &'a Token) -> View<'a> {
+        View {
+            session: &self.session,
+            token,
+        }
+    }
+
+    /// Forgets every handle.
+    pub fn forget(&mut self) {
+        self.searches = 0;
+        self.directory = None;
+    }
+
+    /// The private key with this id.
+    ///
+    /// # Errors
+    /// `NotFound`; `Mismatch` if there are two; `Unavailable` if the login is lost, because then
+    /// the token shows no private key at all.
+    pub fn private_key(
+        &mut self,
+        token: &Token,
+        object: ObjectId,
+    ) -> Result<ObjectHandle, Failure> {
+        if let Some(handle) = self.find(token, Class::Private, object)? {
+            return Ok(handle);
+        }
+        let view = self.view(token);
+        check_login(view)?;
+        Err(view.error(
+            Kind::NotFound,
+            format!("no private key has CKA_ID {object}"),
+        ))
+    }
+
+    /// The one object of a class with this id; two are an error, since CKA_ID is not unique.
+    pub fn find(
+        &mut self,
+        token: &Token,
+        class: Class,
+        object: ObjectId,
+    ) -> Result<Option<ObjectHandle>, Failure> {
+        if self.directory.is_none() && self.searches >= SEARCHES_MAX {
+            self.directory = Some(read_directory(self.view(token))?);
+        }
+        let known = self
+            .directory
+            .as_ref()
+            .and_then(|known| known.get(&(class, object)).copied());
+        let found = match known {
+            Some(found) => Some(found),
+            None => {
+                self.searches = self.searches.saturating_add(1);
+                let template = [class.attribute(), Attribute::Id(object.0.to_vec())];
+                match self.view(token).search(&template, 2)?[..] {
+                    [] => None,
+                    [handle] => Some(Found::One(handle)),
+                    _ => Some(Found::Several),
+                }
+            }
+        };
+        match found {
+            None => Ok(None),
+            Some(Found::One(handle)) => Ok(Some(handle)),
+            Some(Found::Several) => {
+                let text = format!(
+                    "two {} keys have CKA_ID {object}; neither is used; find out who put the \
+                     second one there and remove it by the vendor's tool",
+                    class.name()
+                );
+                Err(self.view(token).error(Kind::Mismatch, text))
+            }
+        }
+    }
+
+    /// The public key that belongs to an object id. An RSA private key carries it itself; for the
+    /// others it is in the public key object, or in some tokens on the private key too.
+    pub fn public_key(
+        &mut self,
+        token: &Token,
+        object: ObjectId,
+        private: Option<ObjectHandle>,
+    ) -> Result<PublicKey, Failure> {
+        if let Some(private) = private
+            && self.view(token).key_type(private)? == KeyType::RSA
+        {
+            return self.view(token).public_key_of(private);
+        }
+        if let Some(public) = self.find(token, Class::Public, object)? {
+            return self.view(token).public_key_of(public);
+        }
+        let view = self.view(token);
+        if let Some(private) = private
+            && view.bytes(private, AttributeType::EcPoint)?.is_some()
+        {
+            return view.public_key_of(private);
+        }
+        Err(view.error(
+            Kind::Mismatch,
+            format!("object {object} has no public key, so it cannot be told whose it is"),
+        ))
+    }
+}
+
+/// Reads the ids of all keys.
+fn read_directory(view: View<'_>) -> Result<Directory, Failure> {
+    let mut directory = Directory::new();
+    for class in Class::ALL {
+        for handle in view.search(&[class.attribute()], usize::MAX)? {
+            let Some(id) = view.bytes(handle, AttributeType::Id)? else {
+                continue;
+            };
+            let Ok(id) = <[u8; 16]>::try_from(id) else {
+                continue;
+            };
+            directory
+                .entry((class, ObjectId(id)))
+                .and_modify(|found| *found = Found::Several)
+                .or_insert(Found::One(handle));
+        }
+    }
+    Ok(directory)
+}
+
+/// A token that does not know us any more shows no private objects instead of an error.
+fn check_login(view: View<'_>) -> Result<(), Failure> {
+    if view.token.login == LoginNeed::NotNeeded {
+        return Ok(());
+    }
+    let info = view
+        .session
+        .get_session_info()
+        .map_err(view.failed("asking for the login"))?;
+    match info.session_state() {
+        SessionState::RoUser | SessionState::RwUser => Ok(()),
+        SessionState::RoPublic | SessionState::RwPublic | SessionState::RwSecurityOfficer => {
+            let text = "the login is lost; restart the keystore";
+            Err(view.error(Kind::Unavailable, text.to_owned()))
+        }
+    }
+}
