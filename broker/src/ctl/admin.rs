@@ -129,10 +129,10 @@ fn one_set<'a>(keys: &'a [KeyStatus], name: &KeyName) -> Result<JwkSet<'a>, Fail
     let text = match versions.last() {
         Some(key) => {
             let why = key.why.as_deref().unwrap_or("assertd does not say why");
-            format!(
-                "key {} is {} and not to be published: {why}",
-                key.key, key.state
-            )
+            match names_key(why, key) {
+                true => format!("nothing to publish: {why}"),
+                false => format!("nothing to publish: {} is {}: {why}", key.key, key.state),
+            }
         }
         None => format!(
             "there is no key `{name}`: `assertctl keys` lists them, `assertctl apply` makes those \

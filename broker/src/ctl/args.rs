@@ -97,9 +97,12 @@ pub enum Consent {
     Given,
 }
 
-/// Why a command line is not understood.
+/// Why a command line is not understood, and how the command that was meant is used.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Usage(String);
+pub struct Usage {
+    message: String,
+    usage: &'static str,
+}
 
 /// One command: its words, the options it takes, how many operands, and its help.
 pub struct Spec {
@@ -207,25 +210,34 @@ struct Raw {
 
 /// Understands a command line, given without the program's name.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, Usage> {
-    let raw = split(arguments)?;
+    let mut raw = Raw::default();
+    let split = split(arguments, &mut raw);
     let words: Vec<String> = raw
         .words
         .iter()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
-    let (socket, config) = (
-        raw.socket.clone().map(PathBuf::from),
-        raw.config.clone().map(PathBuf::from),
-    );
+    let meant = find(&words).ok().map(|(spec, _)| spec);
+    split
+        .and_then(|()| understand(raw, &words))
+        .map_err(|wrong| match meant {
+            Some(spec) => wrong.of(spec),
+            None => wrong,
+        })
+}
+
+fn understand(raw: Raw, words: &[String]) -> Result<Args, Usage> {
+    let socket = raw.socket.clone().map(PathBuf::from);
+    let config = raw.config.clone().map(PathBuf::from);
     let format = if raw.json { Format::Json } else { Format::Text };
     let command = if raw.help {
         Command::Help {
-            topic: help::topic(&words).map(str::to_owned),
+            topic: help::topic(words).map(str::to_owned),
         }
     } else if raw.version {
         Command::Version
     } else {
-        command(raw, &words)?
+        command(raw, words)?
     };
     Ok(Args {
         socket,
@@ -235,9 +247,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, Usag
     })
 }
 
-fn split(arguments: impl IntoIterator<Item = OsString>) -> Result<Raw, Usage> {
+/// Fills `raw`, which holds what came before a mistake also after it.
+fn split(arguments: impl IntoIterator<Item = OsString>, raw: &mut Raw) -> Result<(), Usage> {
     use lexopt::Arg::{Long, Short, Value};
-    let mut raw = Raw::default();
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(arg) = parser.next()? {
         let option = match arg {
@@ -267,11 +279,11 @@ fn split(arguments: impl IntoIterator<Item = OsString>) -> Result<Raw, Usage> {
             }
             Short('y') => Opt::Yes,
             Short('n') => Opt::Number,
-            Short(letter) => return Err(unknown_option(&format!("-{letter}"))),
+            Short(letter) => return Err(unknown_option(&format!("-{letter}"), &raw.words)),
             Long(name) => {
                 let flag = format!("--{name}");
                 let known = Opt::ALL.into_iter().find(|option| option.flag() == flag);
-                known.ok_or_else(|| unknown_option(&flag))?
+                known.ok_or_else(|| unknown_option(&flag, &raw.words))?
             }
         };
         let value = if option.takes_value() {
@@ -280,22 +292,32 @@ fn split(arguments: impl IntoIterator<Item = OsString>) -> Result<Raw, Usage> {
             OsString::new()
         };
         if raw.options.insert(option, value).is_some() {
-            return Err(Usage(format!("{} is given twice", option.flag())));
+            return Err(Usage::new(format!("{} is given twice", option.flag())));
         }
     }
-    Ok(raw)
+    Ok(())
 }
 
 fn once(slot: &mut Option<OsString>, flag: &str, value: OsString) -> Result<(), Usage> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(Usage(format!("{flag} is given twice"))),
+        Some(_) => Err(Usage::new(format!("{flag} is given twice"))),
     }
 }
 
-fn unknown_option(flag: &str) -> Usage {
-    let known: Vec<&str> = GLOBAL.into_iter().chain(Opt::ALL.map(Opt::flag)).collect();
-    Usage(format!(
+/// The nearest option of the command, if one was named before; else of all commands.
+fn unknown_option(flag: &str, words: &[OsString]) -> Usage {
+    let words: Vec<String> = words
+        .iter()
+        .map(|word| word.to_string_lossy().into())
+        .collect();
+    let options = find(&words).map_or(&Opt::ALL[..], |(spec, _)| spec.options);
+    let known: Vec<&str> = options
+        .iter()
+        .map(|option| option.flag())
+        .chain(GLOBAL)
+        .collect();
+    Usage::new(format!(
         "unknown option `{flag}`; {}",
         suggest(flag, &known)
     ))
@@ -309,14 +331,14 @@ fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
         .keys()
         .find(|option| !spec.options.contains(option))
     {
-        return Err(Usage(format!(
+        return Err(Usage::new(format!(
             "`assertctl {}` takes no {}",
             spec.name,
             option.flag()
         )));
     }
     if let Some(extra) = words.get(taken + spec.operands_max) {
-        return Err(Usage(format!(
+        return Err(Usage::new(format!(
             "`assertctl {}`: `{extra}` is too much",
             spec.name
         )));
@@ -326,7 +348,7 @@ fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
     Ok(match spec.name {
         "assertion" => Command::Assertion {
             target: options.text(Opt::Target)?.ok_or_else(|| {
-                Usage("--target is missing: `assertctl targets` lists yours".into())
+                Usage::new("--target is missing: `assertctl targets` lists yours")
             })?,
             lifetime_s: options.number(Opt::Lifetime)?,
         },
@@ -374,7 +396,7 @@ fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
 /// The command that the first word or two name, and how many words that are.
 fn find(words: &[String]) -> Result<(&'static Spec, usize), Usage> {
     let Some(first) = words.first() else {
-        return Err(Usage("which command?".into()));
+        return Err(Usage::new("which command?"));
     };
     let two = words.get(1).map(|second| format!("{first} {second}"));
     for (name, taken) in [(two.as_deref(), 2), (Some(first.as_str()), 1)] {
@@ -387,11 +409,11 @@ fn find(words: &[String]) -> Result<(&'static Spec, usize), Usage> {
         .filter_map(|spec| spec.name.strip_prefix(first)?.strip_prefix(' '))
         .collect();
     match (below.is_empty(), words.get(1)) {
-        (false, None) => Err(Usage(format!(
+        (false, None) => Err(Usage::new(format!(
             "`assertctl {first}` what? {}",
             below.join(" or ")
         ))),
-        (false, Some(second)) => Err(Usage(format!(
+        (false, Some(second)) => Err(Usage::new(format!(
             "unknown command `{first} {second}`; {}",
             suggest(second, &below)
         ))),
@@ -401,7 +423,7 @@ fn find(words: &[String]) -> Result<(&'static Spec, usize), Usage> {
                 .filter_map(|spec| spec.name.split(' ').next())
                 .collect();
             known.dedup();
-            Err(Usage(format!(
+            Err(Usage::new(format!(
                 "unknown command `{first}`; {}",
                 suggest(first, &known)
             )))
@@ -433,7 +455,7 @@ impl Options {
         };
         match value.into_string() {
             Ok(text) if !text.is_empty() => Ok(Some(text)),
-            _ => Err(Usage(format!(
+            _ => Err(Usage::new(format!(
                 "{} needs a value of UTF-8 text",
                 option.flag()
             ))),
@@ -448,7 +470,7 @@ impl Options {
             Ok(number) if number > 0 => Ok(Some(number)),
             _ => {
                 let most = u32::MAX;
-                Err(Usage(format!(
+                Err(Usage::new(format!(
                     "{} `{text}` is no number from 1 to {most}",
                     option.flag()
                 )))
@@ -459,11 +481,11 @@ impl Options {
     /// `--key`, `--target` and `--issuer` are three ways to name one key.
     fn key(&mut self) -> Result<Option<KeyName>, Usage> {
         if self.0.len() > 1 {
-            return Err(Usage("give one of --key, --target and --issuer".into()));
+            return Err(Usage::new("give one of --key, --target and --issuer"));
         }
         let name = |flag: &str, text: &str| {
             text.parse::<KeyName>()
-                .map_err(|e| Usage(format!("{flag} `{text}`: {e}")))
+                .map_err(|e| Usage::new(format!("{flag} `{text}`: {e}")))
         };
         if let Some(text) = self.text(Opt::Key)? {
             return name("--key", &text).map(Some);
@@ -471,13 +493,15 @@ impl Options {
         if let Some(text) = self.text(Opt::Target)? {
             return match text.split_once('/') {
                 Some((workload, _)) if workload != "issuer" => name("--target", &text).map(Some),
-                _ => Err(Usage(format!("--target `{text}`: write WORKLOAD/TARGET"))),
+                _ => Err(Usage::new(format!(
+                    "--target `{text}`: write WORKLOAD/TARGET"
+                ))),
             };
         }
         let Some(text) = self.text(Opt::Issuer)? else {
             return Ok(None);
         };
-        let wrong = |e| Usage(format!("--issuer `{text}`: {e}"));
+        let wrong = |e| Usage::new(format!("--issuer `{text}`: {e}"));
         check_part(&text).map_err(wrong)?;
         KeyName::issuer(&text).map(Some).map_err(wrong)
     }
@@ -485,13 +509,34 @@ impl Options {
 
 impl From<lexopt::Error> for Usage {
     fn from(error: lexopt::Error) -> Usage {
-        Usage(error.to_string())
+        Usage::new(error.to_string())
+    }
+}
+
+impl Usage {
+    fn new(message: impl Into<String>) -> Usage {
+        Usage {
+            message: message.into(),
+            usage: help::USAGE,
+        }
+    }
+
+    /// The first line of a command's help says how it is used.
+    fn of(self, spec: &'static Spec) -> Usage {
+        Usage {
+            usage: spec.help.lines().next().unwrap_or(help::USAGE),
+            ..self
+        }
     }
 }
 
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\n{}\n`assertctl help` says more", self.0, help::USAGE)
+        write!(
+            f,
+            "{}\n{}\n`assertctl help` says more",
+            self.message, self.usage
+        )
     }
 }
 

@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn understood(line: &str) -> Result<Args, String> {
-    parse(line.split_whitespace().map(OsString::from)).map_err(|wrong| wrong.0)
+    parse(line.split_whitespace().map(OsString::from)).map_err(|wrong| wrong.message)
 }
 
 fn command_of(line: &str) -> Command {
@@ -79,6 +79,10 @@ fn a_mistyped_word_is_answered_with_the_nearest() {
         (
             "assertion --tagret x",
             "unknown option `--tagret`; did you mean `--target`?",
+        ),
+        (
+            "status --targt",
+            "unknown option `--targt`; known here: --socket, --config, --json, --help, --version",
         ),
         ("", "which command?"),
         ("status now", "`assertctl status`: `now` is too much"),
