@@ -6,6 +6,7 @@ use crate::promises::check;
 use crate::softhsm::{LABEL, MODULE, PIN, Token, in_own_process};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, ObjectClass};
+use cryptoki::session::Session;
 use keystore::backend::{Backend, LABEL_PREFIX, ObjectId};
 use keystore::{Alg, Kind, PublicKey};
 use keystore_pkcs11::{Pkcs11Backend, Settings};
@@ -248,16 +249,7 @@ fn two_objects_with_one_id_are_used_by_nobody() {
         let backend = open(token).unwrap();
         let key = make(&backend);
         let session = token.session_beside(&shim());
-        let p256 = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
-        let public = [Attribute::Token(true), Attribute::EcParams(p256.to_vec())];
-        let private = [
-            Attribute::Token(true),
-            Attribute::Sign(true),
-            Attribute::Id(ONE.0.to_vec()),
-        ];
-        session
-            .generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)
-            .unwrap();
+        make_foreign(&session, ONE, None);
         for error in [
             backend.sign(ONE, &key, Alg::ES256, b"x").unwrap_err(),
             backend.inspect(ONE).map(drop).unwrap_err(),
@@ -271,26 +263,71 @@ fn two_objects_with_one_id_are_used_by_nobody() {
 }
 
 #[test]
+fn many_keys_are_found_by_few_searches() {
+    shimmed("many_keys_are_found_by_few_searches", |token| {
+        const KEYS: u8 = 30;
+        let id = |index: u8| ObjectId([100 + index; 16]);
+        let backend = open(token).unwrap();
+        let keys: Vec<PublicKey> = (0..KEYS)
+            .map(|index| {
+                let label = format!("{LABEL_PREFIX}a/{index}/1");
+                backend
+                    .generate(id(index), &label, Alg::ES256)
+                    .unwrap()
+                    .public_key
+            })
+            .collect();
+        make_foreign(&token.session_beside(&shim()), id(0), None);
+        drop(backend);
+        let before = count(token, Function::C_FindObjectsInit);
+        let backend = open(token).unwrap();
+        for index in 1..KEYS {
+            let key = &keys[usize::from(index)];
+            assert_eq!(backend.inspect(id(index)).unwrap().public_key, *key);
+            let signature = backend.sign(id(index), key, Alg::ES256, b"x").unwrap();
+            check(key, Alg::ES256, b"x", &signature);
+        }
+        for error in [
+            backend.inspect(id(0)).map(drop).unwrap_err(),
+            backend.sign(id(0), &keys[0], Alg::ES256, b"x").unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), Kind::Mismatch, "{error}");
+        }
+        let searches = count(token, Function::C_FindObjectsInit) - before;
+        assert!(searches < u64::from(KEYS), "{searches}");
+        // A key that is made now is found as well.
+        let key = make(&backend);
+        signs(&backend, &key);
+        backend.destroy(ONE, &key).unwrap();
+        let gone = backend.sign(ONE, &key, Alg::ES256, b"x").unwrap_err();
+        assert_eq!(gone.kind(), Kind::NotFound, "{gone}");
+    });
+}
+
+/// A key pair that somebody else made, under this id.
+fn make_foreign(session: &Session, object: ObjectId, extractable: Option<bool>) {
+    let p256 = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    let id = Attribute::Id(object.0.to_vec());
+    let mut public = vec![Attribute::Token(true), Attribute::EcParams(p256.to_vec())];
+    let mut private = vec![Attribute::Token(true), Attribute::Sign(true), id.clone()];
+    if let Some(extractable) = extractable {
+        private.extend([
+            Attribute::Sensitive(true),
+            Attribute::Extractable(extractable),
+        ]);
+        public.push(id);
+    }
+    session
+        .generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)
+        .unwrap();
+}
+
+#[test]
 fn a_key_that_could_leave_is_a_mismatch() {
     shimmed("a_key_that_could_leave_is_a_mismatch", |token| {
         let backend = open(token).unwrap();
         let session = token.session_beside(&shim());
-        let p256 = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
-        let public = [
-            Attribute::Token(true),
-            Attribute::EcParams(p256.to_vec()),
-            Attribute::Id(ONE.0.to_vec()),
-        ];
-        let private = [
-            Attribute::Token(true),
-            Attribute::Sign(true),
-            Attribute::Sensitive(true),
-            Attribute::Extractable(true),
-            Attribute::Id(ONE.0.to_vec()),
-        ];
-        session
-            .generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)
-            .unwrap();
+        make_foreign(&session, ONE, Some(true));
         let error = backend.inspect(ONE).map(drop).unwrap_err();
         assert_eq!(error.kind(), Kind::Mismatch);
         assert!(error.to_string().contains("CKA_EXTRACTABLE"), "{error}");
