@@ -5,6 +5,7 @@
 //! own: [`raw`] starts this program again, and `main` has to begin with
 //! `if let Some(code) = raw::child() { return code; }`.
 
+use crate::load::Times;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, ObjectClass};
@@ -31,8 +32,19 @@ struct Job {
     duration: Duration,
 }
 
-/// Median time of one signature in microseconds, and signatures per second of all sessions
-/// together. `conf` becomes SOFTHSM2_CONF; `key_id` is the CKA_ID of a P-256 key in the token.
+/// What the token gives when nobody is in between.
+#[derive(Serialize, Deserialize)]
+pub struct Floor {
+    /// Median time of one signature in microseconds.
+    pub p50_us: f64,
+    /// The time that 99 of 100 signatures do not exceed, in microseconds.
+    pub p99_us: f64,
+    /// Signatures per second, of all sessions together.
+    pub rate: f64,
+}
+
+/// Signs in a loop for `duration`. `conf` becomes SOFTHSM2_CONF; `key_id` is the CKA_ID of a P-256
+/// key in the token.
 ///
 /// # Panics
 /// If the loop cannot be run: a benchmark without its floor says nothing.
@@ -44,7 +56,7 @@ pub fn raw(
     key_id: &[u8],
     sessions: usize,
     duration: Duration,
-) -> (f64, f64) {
+) -> Floor {
     let job = Job {
         module: module.to_owned(),
         label: label.to_owned(),
@@ -64,18 +76,17 @@ pub fn raw(
         "raw C_Sign: {}: {shown}",
         output.status
     );
-    serde_json::from_slice(&output.stdout).expect("the child prints two numbers")
+    serde_json::from_slice(&output.stdout).expect("the child prints the floor")
 }
 
 /// Measures and prints, if this process was started by [`raw`].
 pub fn child() -> Option<ExitCode> {
     let job: Job = serde_json::from_str(&std::env::var(JOB).ok()?).expect("raw wrote the job");
-    let (p50_us, rate) = measure(&job);
-    println!("[{p50_us}, {rate}]");
+    println!("{}", serde_json::to_string(&measure(&job)).expect("three numbers"));
     Some(ExitCode::SUCCESS)
 }
 
-fn measure(job: &Job) -> (f64, f64) {
+fn measure(job: &Job) -> Floor {
     let context = Pkcs11::new(&job.module).expect("the module loads");
     let flags = CInitializeFlags::OS_LOCKING_OK;
     context
@@ -113,10 +124,12 @@ fn measure(job: &Job) -> (f64, f64) {
             .map(|thread| thread.join().expect("no panic"))
             .collect()
     });
-    let mut times = times.concat();
-    times.sort_unstable();
-    let rate = times.len() as f64 / job.duration.as_secs_f64();
-    (times[times.len() / 2].as_secs_f64() * 1e6, rate)
+    let times = Times::new(times.concat());
+    Floor {
+        p50_us: times.percentile_us(50.0),
+        p99_us: times.percentile_us(99.0),
+        rate: times.count() as f64 / job.duration.as_secs_f64(),
+    }
 }
 
 fn sign_for(
