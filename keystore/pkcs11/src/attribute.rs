@@ -55,7 +55,8 @@ pub fn template_refused(error: &Pkcs11Error) -> bool {
                 | RvError::TemplateIncomplete
                 | RvError::ArgumentsBad
                 | RvError::CurveNotSupported
-                | RvError::DomainParamsInvalid,
+                | RvError::DomainParamsInvalid
+                | RvError::GeneralError, // NSS softokn's answer to what it does not know
             _
         )
     )

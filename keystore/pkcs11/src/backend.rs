@@ -286,7 +286,14 @@ fn generate_pair(
                 .generate_key_pair(&mechanism, &public, &private)
             {
                 Ok(pair) => return Ok(pair),
-                Err(error) if template_refused(&error) => refusal = Some(error),
+                Err(error) if template_refused(&error) => {
+                    // Nothing had this id before: what has it now is half of a pair.
+                    for half in view.search(&[Attribute::Id(object.0.to_vec())], 2)? {
+                        let failed = view.failed("destroying half of a key pair");
+                        view.session.destroy_object(half).map_err(failed)?;
+                    }
+                    refusal = Some(error);
+                }
                 Err(error) => return Err(explain_generation(view, alg, &error)),
             }
         }
