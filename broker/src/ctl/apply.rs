@@ -5,24 +5,18 @@
 //! Never destroys, never amends a charter without consent, never makes more keys than allowed.
 
 use super::args::{Args, Changes, Consent, Format};
-use super::failure::{Asker, Exit, Failure};
+use super::failure::{Exit, Failure};
 use super::look::{Sight, look};
 use super::out::{Out, clean, count};
 use super::plan::{Effect, Step, plan};
 use crate::config::Config;
-use assertd_client::Client;
-use assertd_client::api::{AdoptRequest, KeyStatus, Status};
-use keystore::client::{Client as KeystoreClient, unexpected};
-use keystore::config::HANG_LIMIT_S;
-use keystore::protocol::{Reply, Request};
-use keystore::{Charter, KeyId, KeyName};
+use assertd_client::api::{KeyStatus, Status};
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
 
-/// Added to a keystore's hang limit: its answer that the call hung shall arrive.
-const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+mod work;
+
+use work::{Done, Work};
 
 /// For so many keys it is said what to do next; the rest is the same.
 const NEXT_SHOWN: usize = 4;
@@ -44,15 +38,6 @@ struct ApplyJson<'a> {
     running_config_sha256: &'a str,
     done: &'a [Done],
     not_done: &'a [String],
-}
-
-/// A step that was done.
-#[derive(Serialize)]
-#[serde(tag = "step", rename_all = "snake_case")]
-enum Done {
-    Created(Box<KeyStatus>),
-    Adopted(Box<KeyStatus>),
-    Amended { name: KeyName, keystore: String },
 }
 
 /// Prints what `apply` would do.
@@ -99,43 +84,28 @@ pub fn apply(
     let steps = plan(&world);
     within(&steps, creations_max)?;
     agreed(&steps, consent)?;
-
-    let mut work = Work {
-        config: &config,
-        client,
-        keystores: BTreeMap::new(),
-    };
     let (mut done, mut not_done, mut exit) = (Vec::new(), Vec::new(), Exit::Done);
-    for step in &steps {
-        let failure = match (step.effect(), work.step(step)) {
-            (Effect::Note, _) => continue,
-            (_, Ok(Some(one))) => {
+    let mut work = Work::new(&config, client);
+    for step in steps.iter().filter(|step| step.effect() != Effect::Note) {
+        match work.step(step) {
+            Ok(one) => {
                 if args.format == Format::Text {
                     out.line(&one.line());
                     out.flush();
                 }
                 done.push(one);
-                continue;
             }
-            (_, Ok(None)) => {
-                let exit = match step {
-                    Step::Unreachable { .. } => Exit::Unavailable,
-                    _ => Exit::Refused,
+            Err(failure) => {
+                let text = format!("{}: {}", step.subject(), failure.message);
+                eprintln!("assertctl: {}", clean(&text));
+                not_done.push(text);
+                exit = if exit == Exit::Done {
+                    failure.exit
+                } else {
+                    exit
                 };
-                Failure::new(exit, step.row().join(": ").replacen("! ", "", 1))
             }
-            (_, Err(failure)) => Failure {
-                message: format!("{}: {}", step.subject(), failure.message),
-                ..failure
-            },
-        };
-        eprintln!("assertctl: {}", clean(&failure.message));
-        not_done.push(failure.message);
-        exit = if exit == Exit::Done {
-            failure.exit
-        } else {
-            exit
-        };
+        }
     }
     match args.format {
         Format::Json => out.json(&ApplyJson {
@@ -200,114 +170,6 @@ fn agreed(steps: &[Step], consent: Consent) -> Result<(), Failure> {
     match (read, answer.trim()) {
         (Ok(_), "y" | "Y" | "yes") => Ok(()),
         _ => Err(Failure::new(Exit::Refused, "not agreed; nothing was done")),
-    }
-}
-
-/// What doing steps needs. Keystores are connected to when their first step is due.
-struct Work<'a> {
-    config: &'a Config,
-    client: Client,
-    keystores: BTreeMap<String, KeystoreClient>,
-}
-
-impl Work<'_> {
-    /// Does one step; `None` if it is none that can be done.
-    fn step(&mut self, step: &Step) -> Result<Option<Done>, Failure> {
-        match step {
-            Step::Create {
-                key,
-                keystore,
-                charter,
-            } => self.create(key, keystore, charter).map(Some),
-            Step::Adopt { key, keystore, .. } => {
-                Ok(Some(Done::Adopted(Box::new(self.adopt(key, keystore)?))))
-            }
-            Step::Amend {
-                name,
-                keystore,
-                charter,
-                ..
-            } => {
-                let request = Request::Amend {
-                    name: name.clone(),
-                    charter: charter.clone(),
-                };
-                match self.ask(keystore, &request)? {
-                    Reply::Done {} => Ok(Some(Done::Amended {
-                        name: name.clone(),
-                        keystore: keystore.clone(),
-                    })),
-                    _ => Err(Failure::from_keystore(&unexpected())),
-                }
-            }
-            Step::Conflict { .. }
-            | Step::Failed { .. }
-            | Step::Unreachable { .. }
-            | Step::Orphan { .. } => Ok(None),
-        }
-    }
-
-    fn create(&mut self, key: &KeyId, keystore: &str, charter: &Charter) -> Result<Done, Failure> {
-        let request = Request::Make {
-            key: key.clone(),
-            charter: charter.clone(),
-        };
-        let Reply::Made { key: made, .. } = self.ask(keystore, &request)? else {
-            return Err(Failure::from_keystore(&unexpected()));
-        };
-        let status = self.adopt(key, keystore).map_err(|failure| Failure {
-            message: format!(
-                "the key is made in {keystore}, but assertd did not record it: {}; run \
-                 `assertctl apply` again when that is mended",
-                failure.message
-            ),
-            ..failure
-        })?;
-        if status.kid != made.kid.as_str() {
-            let text = format!(
-                "{keystore} made kid {}, but assertd recorded kid {}; is another keystore behind \
-                 assertd's socket?",
-                made.kid, status.kid
-            );
-            return Err(Failure::new(Exit::Internal, text));
-        }
-        Ok(Done::Created(Box::new(status)))
-    }
-
-    fn adopt(&mut self, key: &KeyId, keystore: &str) -> Result<KeyStatus, Failure> {
-        let request = AdoptRequest {
-            keystore: keystore.to_owned(),
-            key: key.to_string(),
-        };
-        self.client
-            .adopt(&request)
-            .map_err(|error| Failure::from_client(&error, Asker::Administrator))
-    }
-
-    fn ask(&mut self, keystore: &str, request: &Request) -> Result<Reply, Failure> {
-        if !self.keystores.contains_key(keystore) {
-            let section = &self.config.keystores[keystore];
-            let limit_s = section.hang_limit_s.unwrap_or(HANG_LIMIT_S);
-            let deadline = Duration::from_secs(limit_s.into()) + ANSWER_MARGIN;
-            let socket = self.config.keystore_socket(keystore, section);
-            let client = KeystoreClient::connect(&socket, deadline)
-                .map_err(|error| Failure::from_keystore(&error))?;
-            self.keystores.insert(keystore.to_owned(), client);
-        }
-        let client = self
-            .keystores
-            .get_mut(keystore)
-            .expect("it was inserted above");
-        client.call(request).map_err(|error| {
-            // After a lost connection the next step begins with a new one.
-            if matches!(
-                error.kind(),
-                keystore::Kind::Unavailable | keystore::Kind::Protocol
-            ) {
-                self.keystores.remove(keystore);
-            }
-            Failure::from_keystore(&error)
-        })
     }
 }
 
@@ -396,7 +258,8 @@ fn register(name: &str, place: &str) -> String {
             "serve what `assertctl{place} jwks --issuer {issuer}` prints at the issuer's jwks_uri"
         ),
         None => format!(
-            "register what `assertctl{place} jwks --target {name}` prints at the authorization server"
+            "register what `assertctl{place} jwks --target {name}` prints at the authorization \
+             server"
         ),
     }
 }
@@ -405,7 +268,7 @@ fn register(name: &str, place: &str) -> String {
 mod tests {
     use super::*;
     use keystore::charter::{Purpose, Typ};
-    use keystore::{Alg, KeyVersion};
+    use keystore::{Alg, Charter, KeyName, KeyVersion};
 
     fn create(target: usize) -> Step {
         let text = "a".to_owned();

@@ -1,5 +1,6 @@
-//! `assertctl`: what workloads and administrators type. It turns arguments into one [`args::Command`],
-//! asks assertd (and, for `config diff` and `apply`, the keystores), and prints the answer.
+//! `assertctl`: what workloads and administrators type. It turns arguments into one
+//! [`args::Command`], asks assertd (and, for `config diff` and `apply`, the keystores), and prints
+//! the answer.
 //!
 //! It owns no state and decides nothing: assertd decides, keystores keep charters. It reads no
 //! environment variable: which socket is asked is seen in the command line or the configuration.

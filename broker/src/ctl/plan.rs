@@ -288,7 +288,10 @@ fn elsewhere<'a>(world: &'a World, name: &KeyName, home: &str) -> Option<&'a str
     if let Some(recorded) = recorded {
         return Some(&recorded.keystore);
     }
-    let has = |shown: &Shown| matches!(shown, Shown::Keys(entries) if entries.iter().any(|entry| entry.key.name == *name));
+    let has = |shown: &Shown| match shown {
+        Shown::Keys(entries) => entries.iter().any(|entry| entry.key.name == *name),
+        Shown::Unreachable(_) => false,
+    };
     if world.keystores.get(home).is_some_and(has) || world.records_of(name).next().is_some() {
         return None;
     }

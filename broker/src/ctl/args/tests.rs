@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use std::ffi::OsString;
 
 fn understood(line: &str) -> Result<Args, String> {
     parse(line.split_whitespace().map(OsString::from)).map_err(|wrong| wrong.message)
@@ -175,12 +176,12 @@ fn help_is_found_by_command_and_by_group() {
 
 proptest! {
     #[test]
-    fn no_arguments_panic(words in proptest::collection::vec("[a-z/.=-]{0,12}|--[a-z]{1,8}", 0..6)) {
+    fn no_arguments_panic(words in prop::collection::vec("[a-z/.=-]{0,12}|--[a-z]{1,8}", 0..6)) {
         let _ = parse(words.into_iter().map(OsString::from));
     }
 
     #[test]
-    fn no_bytes_panic(words in proptest::collection::vec(proptest::collection::vec(1u8.., 0..9), 0..5)) {
+    fn no_bytes_panic(words in prop::collection::vec(prop::collection::vec(1u8.., 0..9), 0..5)) {
         use std::os::unix::ffi::OsStringExt;
         let _ = parse(words.into_iter().map(OsString::from_vec));
     }

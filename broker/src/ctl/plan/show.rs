@@ -30,7 +30,8 @@ impl Step {
         }
     }
 
-    fn what(&self) -> String {
+    /// What happens to it, or why nothing can.
+    pub fn what(&self) -> String {
         match self {
             Step::Create {
                 keystore, charter, ..

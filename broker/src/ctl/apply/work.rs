@@ -1,0 +1,151 @@
+//! Does one step: the keystore first, assertd's record then. Whatever breaks off in between is
+//! found by the next plan.
+
+use crate::config::Config;
+use crate::ctl::failure::{Asker, Exit, Failure};
+use crate::ctl::plan::Step;
+use assertd_client::Client;
+use assertd_client::api::{AdoptRequest, KeyStatus};
+use keystore::client::{Client as KeystoreClient, unexpected};
+use keystore::config::HANG_LIMIT_S;
+use keystore::protocol::{Reply, Request};
+use keystore::{Charter, KeyId, KeyName};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Added to a keystore's hang limit: its answer that the call hung shall arrive.
+const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+
+/// A step that was done.
+#[derive(Serialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Done {
+    Created(Box<KeyStatus>),
+    Adopted(Box<KeyStatus>),
+    Amended { name: KeyName, keystore: String },
+}
+
+/// What doing steps needs. Keystores are connected to when their first step is due.
+pub struct Work<'a> {
+    config: &'a Config,
+    client: Client,
+    keystores: BTreeMap<String, KeystoreClient>,
+}
+
+impl<'a> Work<'a> {
+    /// Nothing is connected yet but assertd.
+    pub fn new(config: &'a Config, client: Client) -> Work<'a> {
+        Work {
+            config,
+            client,
+            keystores: BTreeMap::new(),
+        }
+    }
+
+    /// Does one step. One that nobody can do is a failure that says why.
+    pub fn step(&mut self, step: &Step) -> Result<Done, Failure> {
+        match step {
+            Step::Create {
+                key,
+                keystore,
+                charter,
+            } => self.create(key, keystore, charter),
+            Step::Adopt { key, keystore, .. } => self
+                .adopt(key, keystore)
+                .map(|status| Done::Adopted(Box::new(status))),
+            Step::Amend {
+                name,
+                keystore,
+                charter,
+                ..
+            } => self.amend(name, keystore, charter),
+            Step::Unreachable { .. } => Err(Failure::new(Exit::Unavailable, step.what())),
+            Step::Conflict { .. } | Step::Failed { .. } | Step::Orphan { .. } => {
+                Err(Failure::new(Exit::Refused, step.what()))
+            }
+        }
+    }
+
+    fn amend(
+        &mut self,
+        name: &KeyName,
+        keystore: &str,
+        charter: &Charter,
+    ) -> Result<Done, Failure> {
+        let request = Request::Amend {
+            name: name.clone(),
+            charter: charter.clone(),
+        };
+        match self.ask(keystore, &request)? {
+            Reply::Done {} => Ok(Done::Amended {
+                name: name.clone(),
+                keystore: keystore.to_owned(),
+            }),
+            _ => Err(Failure::from_keystore(&unexpected())),
+        }
+    }
+
+    fn create(&mut self, key: &KeyId, keystore: &str, charter: &Charter) -> Result<Done, Failure> {
+        let request = Request::Make {
+            key: key.clone(),
+            charter: charter.clone(),
+        };
+        let Reply::Made { key: made, .. } = self.ask(keystore, &request)? else {
+            return Err(Failure::from_keystore(&unexpected()));
+        };
+        let status = self.adopt(key, keystore).map_err(|failure| Failure {
+            message: format!(
+                "the key is made in {keystore}, but assertd did not record it: {}; run \
+                 `assertctl apply` again when that is mended",
+                failure.message
+            ),
+            ..failure
+        })?;
+        if status.kid != made.kid.as_str() {
+            let text = format!(
+                "{keystore} made kid {}, but assertd recorded kid {}; is another keystore behind \
+                 assertd's socket?",
+                made.kid, status.kid
+            );
+            return Err(Failure::new(Exit::Internal, text));
+        }
+        Ok(Done::Created(Box::new(status)))
+    }
+
+    fn adopt(&mut self, key: &KeyId, keystore: &str) -> Result<KeyStatus, Failure> {
+        let request = AdoptRequest {
+            keystore: keystore.to_owned(),
+            key: key.to_string(),
+        };
+        self.client
+            .adopt(&request)
+            .map_err(|error| Failure::from_client(&error, Asker::Administrator))
+    }
+
+    fn ask(&mut self, keystore: &str, request: &Request) -> Result<Reply, Failure> {
+        if !self.keystores.contains_key(keystore) {
+            let section = &self.config.keystores[keystore];
+            let limit_s = section.hang_limit_s.unwrap_or(HANG_LIMIT_S);
+            let deadline = Duration::from_secs(limit_s.into()) + ANSWER_MARGIN;
+            let socket = self.config.keystore_socket(keystore, section);
+            let client = KeystoreClient::connect(&socket, deadline)
+                .map_err(|error| Failure::from_keystore(&error))?;
+            self.keystores.insert(keystore.to_owned(), client);
+        }
+        let client = self
+            .keystores
+            .get_mut(keystore)
+            .expect("it was inserted above");
+        client.call(request).map_err(|error| {
+            // After a lost connection the next step begins with a new one.
+            if matches!(
+                error.kind(),
+                keystore::Kind::Unavailable | keystore::Kind::Protocol
+            ) {
+                self.keystores.remove(keystore);
+            }
+            Failure::from_keystore(&error)
+        })
+    }
+}

@@ -1,0 +1,325 @@
+//! The walk over the words: options are taken as they come, the command is found by its words, and
+//! what the command does not know is refused.
+
+use super::super::help;
+use super::{
+    Args, CREATIONS_MAX, Changes, Command, Consent, Format, GLOBAL, Opt, RECORDS_SHOWN, SPECS,
+    Spec, Usage,
+};
+use keystore::KeyName;
+use keystore::config::suggest;
+use keystore::keyid::check_part;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Words and options, before the command is known.
+#[derive(Default)]
+struct Raw {
+    socket: Option<OsString>,
+    config: Option<OsString>,
+    json: bool,
+    help: bool,
+    version: bool,
+    options: BTreeMap<Opt, OsString>,
+    words: Vec<OsString>,
+}
+
+/// Understands a command line, given without the program's name.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, Usage> {
+    let mut raw = Raw::default();
+    let split = split(arguments, &mut raw);
+    let words: Vec<String> = raw
+        .words
+        .iter()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let meant = find(&words).ok().map(|(spec, _)| spec);
+    split
+        .and_then(|()| understand(raw, &words))
+        .map_err(|wrong| match meant {
+            Some(spec) => wrong.of(spec),
+            None => wrong,
+        })
+}
+
+fn understand(raw: Raw, words: &[String]) -> Result<Args, Usage> {
+    let socket = raw.socket.clone().map(PathBuf::from);
+    let config = raw.config.clone().map(PathBuf::from);
+    let format = if raw.json { Format::Json } else { Format::Text };
+    let command = if raw.help {
+        Command::Help {
+            topic: help::topic(words).map(str::to_owned),
+        }
+    } else if raw.version {
+        Command::Version
+    } else {
+        command(raw, words)?
+    };
+    Ok(Args {
+        socket,
+        config,
+        format,
+        command,
+    })
+}
+
+/// Fills `raw`, which holds what came before a mistake also after it.
+fn split(arguments: impl IntoIterator<Item = OsString>, raw: &mut Raw) -> Result<(), Usage> {
+    use lexopt::Arg::{Long, Short, Value};
+    let mut parser = lexopt::Parser::from_args(arguments);
+    while let Some(arg) = parser.next()? {
+        let option = match arg {
+            Value(word) => {
+                raw.words.push(word);
+                continue;
+            }
+            Short('h') | Long("help") => {
+                raw.help = true;
+                continue;
+            }
+            Short('V') | Long("version") => {
+                raw.version = true;
+                continue;
+            }
+            Long("json") => {
+                raw.json = true;
+                continue;
+            }
+            Short('s') | Long("socket") => {
+                once(&mut raw.socket, "--socket", parser.value()?)?;
+                continue;
+            }
+            Short('c') | Long("config") => {
+                once(&mut raw.config, "--config", parser.value()?)?;
+                continue;
+            }
+            Short('y') => Opt::Yes,
+            Short('n') => Opt::Number,
+            Short(letter) => return Err(unknown_option(&format!("-{letter}"), &raw.words)),
+            Long(name) => {
+                let flag = format!("--{name}");
+                let known = Opt::ALL.into_iter().find(|option| option.flag() == flag);
+                known.ok_or_else(|| unknown_option(&flag, &raw.words))?
+            }
+        };
+        let value = if option.takes_value() {
+            parser.value()?
+        } else {
+            OsString::new()
+        };
+        if raw.options.insert(option, value).is_some() {
+            return Err(Usage::new(format!("{} is given twice", option.flag())));
+        }
+    }
+    Ok(())
+}
+
+fn once(slot: &mut Option<OsString>, flag: &str, value: OsString) -> Result<(), Usage> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Usage::new(format!("{flag} is given twice"))),
+    }
+}
+
+/// The nearest option of the command, if one was named before; else of all commands.
+fn unknown_option(flag: &str, words: &[OsString]) -> Usage {
+    let words: Vec<String> = words
+        .iter()
+        .map(|word| word.to_string_lossy().into())
+        .collect();
+    let options = find(&words).map_or(&Opt::ALL[..], |(spec, _)| spec.options);
+    let known: Vec<&str> = options
+        .iter()
+        .map(|option| option.flag())
+        .chain(GLOBAL)
+        .collect();
+    Usage::new(format!(
+        "unknown option `{flag}`; {}",
+        suggest(flag, &known)
+    ))
+}
+
+/// The command the words name, with its options and operands.
+fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
+    let (spec, taken) = find(words)?;
+    if let Some(option) = raw
+        .options
+        .keys()
+        .find(|option| !spec.options.contains(option))
+    {
+        return Err(Usage::new(format!(
+            "`assertctl {}` takes no {}",
+            spec.name,
+            option.flag()
+        )));
+    }
+    if let Some(extra) = words.get(taken + spec.operands_max) {
+        return Err(Usage::new(format!(
+            "`assertctl {}`: `{extra}` is too much",
+            spec.name
+        )));
+    }
+    let path = raw.words.get(taken).map(PathBuf::from);
+    let mut options = Options(raw.options);
+    Ok(match spec.name {
+        "assertion" => Command::Assertion {
+            target: options.text(Opt::Target)?.ok_or_else(|| {
+                Usage::new("--target is missing: `assertctl targets` lists yours")
+            })?,
+            lifetime_s: options.number(Opt::Lifetime)?,
+        },
+        "whoami" => Command::Whoami,
+        "targets" => Command::Targets,
+        "status" => Command::Status,
+        "keys" => Command::Keys,
+        "jwks" => Command::Jwks {
+            key: options.key()?,
+        },
+        "config check" => Command::ConfigCheck,
+        "config diff" if options.flag(Opt::ExitCode) => Command::ConfigDiff {
+            changes: Changes::AreOne,
+        },
+        "config diff" => Command::ConfigDiff {
+            changes: Changes::AreFine,
+        },
+        "apply" => Command::Apply {
+            consent: if options.flag(Opt::Yes) {
+                Consent::Given
+            } else {
+                Consent::Ask
+            },
+            creations_max: options
+                .number(Opt::Max)?
+                .map_or(CREATIONS_MAX, |n| n as usize),
+        },
+        "audit verify" => Command::AuditVerify { dir: path },
+        "audit show" => Command::AuditShow {
+            dir: path,
+            count: options
+                .number(Opt::Number)?
+                .map_or(RECORDS_SHOWN, |n| n as usize),
+        },
+        "profiles" => Command::Profiles {
+            name: words.get(taken).cloned(),
+        },
+        "help" => Command::Help {
+            topic: help_topic(&words[taken..])?,
+        },
+        other => unreachable!("`{other}` stands in SPECS and so in this match"),
+    })
+}
+
+/// The command that the first word or two name, and how many words that are.
+fn find(words: &[String]) -> Result<(&'static Spec, usize), Usage> {
+    let Some(first) = words.first() else {
+        return Err(Usage::new("which command?"));
+    };
+    let two = words.get(1).map(|second| format!("{first} {second}"));
+    for (name, taken) in [(two.as_deref(), 2), (Some(first.as_str()), 1)] {
+        if let Some(spec) = SPECS.iter().find(|spec| Some(spec.name) == name) {
+            return Ok((spec, taken));
+        }
+    }
+    let below: Vec<&str> = SPECS
+        .iter()
+        .filter_map(|spec| spec.name.strip_prefix(first)?.strip_prefix(' '))
+        .collect();
+    match (below.is_empty(), words.get(1)) {
+        (false, None) => Err(Usage::new(format!(
+            "`assertctl {first}` what? {}",
+            below.join(" or ")
+        ))),
+        (false, Some(second)) => Err(Usage::new(format!(
+            "unknown command `{first} {second}`; {}",
+            suggest(second, &below)
+        ))),
+        (true, _) => {
+            let mut known: Vec<&str> = SPECS
+                .iter()
+                .filter_map(|spec| spec.name.split(' ').next())
+                .collect();
+            known.dedup();
+            Err(Usage::new(format!(
+                "unknown command `{first}`; {}",
+                suggest(first, &known)
+            )))
+        }
+    }
+}
+
+fn help_topic(words: &[String]) -> Result<Option<String>, Usage> {
+    if words.is_empty() {
+        return Ok(None);
+    }
+    match help::topic(words) {
+        Some(topic) => Ok(Some(topic.to_owned())),
+        None => find(words).map(|(spec, _)| Some(spec.name.to_owned())),
+    }
+}
+
+/// What is left to be taken out of a command's options.
+struct Options(BTreeMap<Opt, OsString>);
+
+impl Options {
+    fn flag(&mut self, option: Opt) -> bool {
+        self.0.remove(&option).is_some()
+    }
+
+    fn text(&mut self, option: Opt) -> Result<Option<String>, Usage> {
+        let Some(value) = self.0.remove(&option) else {
+            return Ok(None);
+        };
+        match value.into_string() {
+            Ok(text) if !text.is_empty() => Ok(Some(text)),
+            _ => Err(Usage::new(format!(
+                "{} needs a value of UTF-8 text",
+                option.flag()
+            ))),
+        }
+    }
+
+    fn number(&mut self, option: Opt) -> Result<Option<u32>, Usage> {
+        let Some(text) = self.text(option)? else {
+            return Ok(None);
+        };
+        match text.parse() {
+            Ok(number) if number > 0 => Ok(Some(number)),
+            _ => {
+                let most = u32::MAX;
+                Err(Usage::new(format!(
+                    "{} `{text}` is no number from 1 to {most}",
+                    option.flag()
+                )))
+            }
+        }
+    }
+
+    /// `--key`, `--target` and `--issuer` are three ways to name one key.
+    fn key(&mut self) -> Result<Option<KeyName>, Usage> {
+        if self.0.len() > 1 {
+            return Err(Usage::new("give one of --key, --target and --issuer"));
+        }
+        let name = |flag: &str, text: &str| {
+            text.parse::<KeyName>()
+                .map_err(|e| Usage::new(format!("{flag} `{text}`: {e}")))
+        };
+        if let Some(text) = self.text(Opt::Key)? {
+            return name("--key", &text).map(Some);
+        }
+        if let Some(text) = self.text(Opt::Target)? {
+            return match text.split_once('/') {
+                Some((workload, _)) if workload != "issuer" => name("--target", &text).map(Some),
+                _ => Err(Usage::new(format!(
+                    "--target `{text}`: write WORKLOAD/TARGET"
+                ))),
+            };
+        }
+        let Some(text) = self.text(Opt::Issuer)? else {
+            return Ok(None);
+        };
+        let wrong = |e| Usage::new(format!("--issuer `{text}`: {e}"));
+        check_part(&text).map_err(wrong)?;
+        KeyName::issuer(&text).map(Some).map_err(wrong)
+    }
+}
