@@ -3,7 +3,7 @@
 
 use crate::app::App;
 use crate::audit::{self, Outcome};
-use crate::claims::{self, JTI_BYTES};
+use crate::claims::{Claims, JTI_BYTES};
 use crate::id::RequestId;
 use crate::keyring::ActiveKey;
 use crate::keystores::Busy;
@@ -76,22 +76,23 @@ async fn assertion(
         .map_err(|error| Refusal::unavailable("clock_untrusted", error))?;
     let target = grant.target().clone();
     let section = grant.section().name.clone();
-    let claims = claims::from_grant(grant, now, random::<JTI_BYTES>()?);
-    let expires_at = claims.exp;
-    let expected = SigningInput::new(key.alg, key.typ, &key.kid, &claims);
+    let claims = Claims::from_grant(grant, now, random::<JTI_BYTES>()?);
+    let expires_at = claims.wire().exp;
+    let expected = SigningInput::new(key.alg, key.typ, &key.kid, claims.wire());
 
-    let record = reply::decision_record(id, &workload, &section, &target, &key, &claims);
+    let record = reply::decision_record(id, &workload, &section, &target, &key, claims.wire());
     let mut durable = app
         .audit
         .decision(record)
         .map_err(|error| Refusal::unavailable("audit_unavailable", error))?;
-    let minted = mint(app, &key, &target, claims, deadline, place);
+    let minted = async {
+        let jws = mint(app, &key, &target, claims, deadline, place).await?;
+        verify(app, &key, jws, &expected) // while the record is on its way to the disk
+    };
     let (recorded, minted) = tokio::join!(within(deadline, &mut durable), minted);
 
     let released = match (recorded, minted) {
-        (Some(Ok(())), Ok(jws)) => {
-            verify(app, &key, jws, &expected).and_then(|assertion| alive(peer, assertion))
-        }
+        (Some(Ok(())), Ok(assertion)) => alive(peer, assertion),
         (_, Err(refusal)) => Err(refusal),
         (_, Ok(_never_released)) => Err(Refusal::AUDIT_NOT_DURABLE),
     };
@@ -228,7 +229,7 @@ async fn mint(
     app: &App,
     key: &ActiveKey,
     target: &Arc<crate::config::Target>,
-    claims: keystore::Claims,
+    claims: Claims,
     deadline: Instant,
     place: Place,
 ) -> Result<String, Refusal> {

@@ -2,9 +2,10 @@
 //! serves in the order of arrival for now; the fair order will come in here, behind
 //! [`Queue::push`] and [`Queue::next`], without touching either side.
 
+use crate::claims::Claims;
 use crate::config::Target;
 use keystore::charter::PurposeKind;
-use keystore::{Claims, Error, KeyId};
+use keystore::{Error, KeyId};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -181,7 +181,7 @@ async fn mint(keystore: &Keystore, connection: &mut Connection, job: Job) -> Lan
     let request = Request::Mint {
         key,
         purpose,
-        claims,
+        claims: claims.into_wire(),
     };
     let answer = timeout(ANSWER_DEADLINE, connection.exchange(&request)).await;
     keystore.note_round_trip(started.elapsed());
