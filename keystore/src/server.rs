@@ -33,6 +33,11 @@ pub const ROOT_IDLE: Duration = Duration::from_secs(60);
 /// First and longest wait between attempts to open a token that is not there.
 const REOPEN_WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
+/// After so long without one good signature, while some were asked for and the token did not
+/// answer, the process ends: a new one logs in again and finds its keys again, which is the last
+/// rung of the ladder and cures a lost login. A token that is gone then is waited for at start.
+const BARREN: Duration = Duration::from_secs(5);
+
 /// What a keystore process is told.
 pub struct Options {
     /// Name of the keystore in the configuration.
@@ -73,6 +78,8 @@ struct Server<B> {
     connections: AtomicUsize,
     minted: AtomicU64,
     failed: AtomicU64,
+    /// When the first of an unbroken row of failed signatures was, if the last one failed.
+    barren_since: Mutex<Option<Instant>>,
 }
 
 /// Serves until the process is ended. `open` opens the token; what can be cured by waiting is
@@ -104,6 +111,7 @@ pub fn run<B: Backend>(
         connections: AtomicUsize::new(0),
         minted: AtomicU64::new(0),
         failed: AtomicU64::new(0),
+        barren_since: Mutex::new(None),
     });
     server
         .clone()
@@ -276,15 +284,9 @@ impl<B: Backend> Server<B> {
                 claims,
             } => {
                 let _call = self.hang.enter("a signature");
-                let minted = self
-                    .open_keys()
-                    .and_then(|keys| keys.mint(key, *purpose, claims));
-                let counter = if minted.is_ok() {
-                    &self.minted
-                } else {
-                    &self.failed
-                };
-                counter.fetch_add(1, Ordering::Relaxed);
+                let keys = self.open_keys()?;
+                let minted = keys.mint(key, *purpose, claims);
+                self.note(&minted);
                 minted.map(|jws| Reply::Minted { jws })
             }
             Request::List { after } => {
@@ -304,6 +306,36 @@ impl<B: Backend> Server<B> {
                 let _call = self.hang.enter("destroying a key");
                 self.open_keys()?.destroy(key).map(|()| Reply::Done {})
             }
+        }
+    }
+
+    /// Counts a mint, and ends the process when the token has answered none for too long.
+    fn note(&self, minted: &Result<String, Error>) {
+        let counter = if minted.is_ok() {
+            &self.minted
+        } else {
+            &self.failed
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let mut since = self
+            .barren_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match minted {
+            Ok(_) => *since = None,
+            Err(error) if error.kind() == Kind::Unavailable => {
+                since.get_or_insert_with(Instant::now);
+            }
+            Err(_) => return, // refused: says nothing about the token
+        }
+        if since.is_some_and(|since| since.elapsed() > BARREN) {
+            eprintln!(
+                "keystore {}: no signature for {} s; this process ends so that a new one opens \
+                 the token anew",
+                self.name,
+                BARREN.as_secs()
+            );
+            std::process::exit(69);
         }
     }
 
