@@ -31,6 +31,7 @@ prepare() {
       /usr/lib64/softhsm/libsofthsm2.so /usr/lib64/pkcs11/libsofthsm2.so; do
     [ ! -e "$module" ] || break
   done
+  [ -e "$module" ] || die "no libsofthsm2.so; run: make demo"
   enter "$programs/assertctl"
   install -m 0755 "$programs/assertd" "$programs/assertd-keystore-pkcs11" bin/
   install -m 0755 "$root/tests/peers/redeem.py" bin/
@@ -275,10 +276,18 @@ unchanged is accepted, so that it was the byte."
   [ "$HTTP" = 200 ] || fail "the server refused the unchanged assertion: $OUT"
 }
 
+# Outcomes and denials follow with the next group of records, within milliseconds.
+all_recorded() {
+  ask root "${ASSERTD[@]}" audit show --json -n 1000
+  [ "$(grep -c '"kind":"outcome"' <<<"$OUT")" -ge "${#held[@]}" ] &&
+    [ "$(grep -c '"kind":"denied"' <<<"$OUT")" -ge "${#denied_ids[@]}" ]
+}
+
 audit() {
   local -a released
   local records
   title "The audit log has it all"
+  wait_for "every record" all_recorded
   show root "${ASSERTD[@]}" audit show -n 8
   must_exit 0 "audit show failed"
   say "Joined by request id. A grant is recorded before the assertion leaves, and what became of it
