@@ -2,8 +2,12 @@
 //!
 //! Each `*.toml` beside this file is a list of cases; the words people and scripts see are data
 //! there, so that changing one is seen in a review. In arguments, files and expectations `{dir}`
-//! stands for the case's own directory. No daemon runs here; with one, `e2e` asks.
+//! stands for the case's own directory. No daemon runs in these; with one, [`apply`] asks.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod apply;
+
+use harness::programs::Programs;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -37,7 +41,7 @@ struct Case {
     /// Sockets that exist and that nobody answers on, readable by root alone.
     #[serde(default)]
     closed_sockets: Vec<String>,
-    /// Runs as nobody; only when the tests run as root, who alone can become nobody.
+    /// Runs as nobody, which root alone can become.
     #[serde(default)]
     as_nobody: bool,
     #[serde(default)]
@@ -84,7 +88,8 @@ fn every_file_of_cases_is_run() {
 
 #[test]
 fn a_reader_that_leaves_early_is_no_crash() {
-    let mut child = Command::new(assertctl())
+    let programs = Programs::installed();
+    let mut child = Command::new(programs.assertctl())
         .arg("help")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -103,39 +108,24 @@ fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cli")
 }
 
-/// The program that this build made, beside the tests' own directory.
-fn assertctl() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let built = test
-        .parent()
-        .and_then(Path::parent)
-        .unwrap()
-        .join("assertctl");
-    assert!(
-        built.exists(),
-        "{} is missing: cargo build -p broker",
-        built.display()
-    );
-    built
-}
-
 fn run_suite(name: &str) {
     let text = fs::read_to_string(here().join(name)).unwrap();
     let suite: Suite = toml::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert!(!suite.case.is_empty(), "{name} has no case");
+    let programs = Programs::installed();
+    let program = programs.assertctl();
     let wrong: Vec<String> = suite
         .case
         .iter()
-        .filter_map(|case| run(case, &suite.files))
+        .filter_map(|case| run(&program, case, &suite.files))
         .collect();
     assert!(wrong.is_empty(), "{name}:\n{}", wrong.join("\n"));
 }
 
 /// Runs one case; what it should not have done, if anything.
-fn run(case: &Case, common: &BTreeMap<String, String>) -> Option<String> {
-    if case.as_nobody && !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: {} (only root can become nobody)", case.name);
-        return None;
+fn run(program: &Path, case: &Case, common: &BTreeMap<String, String>) -> Option<String> {
+    if case.as_nobody {
+        harness::user::need_root();
     }
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path();
@@ -155,10 +145,7 @@ fn run(case: &Case, common: &BTreeMap<String, String>) -> Option<String> {
             listener
         })
         .collect();
-    // Nobody may not be able to enter the build's directory.
-    let program = dir.join("assertctl");
-    fs::copy(assertctl(), &program).unwrap();
-    let mut command = Command::new(&program);
+    let mut command = Command::new(program);
     command
         .args(case.args.iter().map(|arg| placed(arg)))
         .current_dir("/")
