@@ -71,3 +71,9 @@ impl fmt::Display for Config {
         f.write_str(&self.text)
     }
 }
+
+impl AsRef<str> for Config {
+    fn as_ref(&self) -> &str {
+        &self.text
+    }
+}

@@ -5,14 +5,11 @@ use crate::process::{self, Process};
 use crate::programs::Programs;
 use crate::{DEADLINE, public_dir, wait_until};
 use assertd_client::Client;
-use assertd_client::api::{AdoptRequest, KeyStatus, Status};
-use keystore::client::Client as KeystoreClient;
-use keystore::protocol::{Reply, Request};
+use assertd_client::api::{KeyStatus, Status};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 use tempfile::TempDir;
 
 /// Where one assertd lives: programs, configuration, sockets, state. Outlives its process, so that
@@ -192,21 +189,14 @@ impl Daemon {
         json!({ "keys": self.keys().into_iter().map(|key| key.jwk).collect::<Vec<_>>() })
     }
 
-    /// Makes the keys that the configuration wants and tells assertd, as `assertctl apply` does.
-    pub fn apply(&self) {
+    /// Makes the keys that the configuration wants; returns what assertctl said of it.
+    pub fn apply(&self) -> String {
         self.wait_usable();
-        let config = broker::config::Config::load(&self.site.config()).unwrap();
-        let mut admin = self.admin();
-        for (name, wanted) in config.wanted_keys() {
-            let socket = self.keystore_socket(&wanted.keystore);
-            let mut keystore = KeystoreClient::connect(&socket, Duration::from_secs(60)).unwrap();
-            let key: keystore::KeyId = format!("{name}.1").parse().unwrap();
-            let make = Request::Make { key: key.clone(), charter: wanted.charter };
-            let made = keystore.call(&make).unwrap();
-            assert!(matches!(made, Reply::Made { .. }), "{made:?}");
-            let key = key.to_string();
-            admin.adopt(&AdoptRequest { keystore: wanted.keystore, key }).unwrap();
-        }
+        let applied = self.assertctl(&["apply", "--yes", "--max", "1000"]);
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (stdout, stderr) = (said(&applied.stdout), said(&applied.stderr));
+        assert!(applied.status.success(), "{stdout}{stderr}\n{}", self.stderr());
+        stdout
     }
 
     /// Waits until every keystore can sign.

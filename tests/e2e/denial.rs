@@ -1,0 +1,117 @@
+//! Denials: one answer for every reason, and the reason in the log.
+
+use harness::http::{Answer, post_target};
+use harness::user::{ALICE, BOB, STRANGER, exchange_as};
+use harness::{Config, Daemon, SoftHsm};
+
+fn daemon(token: &SoftHsm) -> Daemon {
+    let config = Config::new(token)
+        .workload("alice", ALICE, "")
+        .target("alice", "bank", "")
+        .workload("bob", BOB, "")
+        .target("bob", "vault", "")
+        .workload("old", ALICE, "expires = 2020-01-01")
+        .target("old", "legacy", "")
+        .workload("twin-a", ALICE, "")
+        .target("twin-a", "twin", "")
+        .workload("twin-b", ALICE, "")
+        .target("twin-b", "twin", "");
+    Daemon::with_keys(config)
+}
+
+/// Who asks for what, and why it is denied.
+const DENIED: [(u32, &str, &str); 6] = [
+    (ALICE, "nothing", "unknown_target"),
+    (ALICE, "vault", "not_yours"),
+    (BOB, "bank", "not_yours"),
+    (STRANGER, "bank", "not_yours"),
+    (ALICE, "legacy", "expired"),
+    (ALICE, "twin", "ambiguous"),
+];
+
+/// The whole answer with its id taken out.
+fn without_id(answer: &Answer) -> String {
+    let id = answer.member("id");
+    assert_eq!(id.len(), 26, "{answer:?}");
+    let text = String::from_utf8(answer.bytes.clone()).unwrap();
+    assert_eq!(text.matches(&id).count(), 1);
+    text.replace(&id, "ID")
+}
+
+#[test]
+fn denials_are_the_same_byte_for_byte_whatever_the_reason() {
+    let token = SoftHsm::new();
+    let daemon = daemon(&token);
+    let granted = exchange_as(ALICE, &daemon.socket(), &post_target("bank"));
+    assert_eq!(granted.status, 200, "the control: {}", granted.body());
+    let answers =
+        DENIED.map(|(uid, target, _)| exchange_as(uid, &daemon.socket(), &post_target(target)));
+    for (answer, denied) in answers.iter().zip(&DENIED) {
+        assert_eq!(answer.status, 403, "{denied:?}: {}", answer.body());
+        assert_eq!(without_id(answer), without_id(&answers[0]), "{denied:?}");
+    }
+    let ids: std::collections::HashSet<String> = answers.iter().map(|a| a.member("id")).collect();
+    assert_eq!(ids.len(), answers.len(), "an id was used twice");
+}
+
+#[test]
+fn the_log_has_the_reason_under_the_id_of_the_answer() {
+    let token = SoftHsm::new();
+    let daemon = daemon(&token);
+    for (uid, target, reason) in DENIED {
+        let id = exchange_as(uid, &daemon.socket(), &post_target(target)).member("id");
+        let record = daemon.audit_record(|record| record["id"] == id.as_str());
+        assert_eq!(record["kind"], "denied", "{record}");
+        assert_eq!(record["reason"], reason, "{record}");
+        assert_eq!(record["uid"], uid, "{record}");
+        let named = if reason == "unknown_target" { None } else { Some(target) };
+        assert_eq!(record["target"].as_str(), named, "{record}");
+    }
+}
+
+#[test]
+fn what_a_caller_may_list_is_its_own() {
+    let token = SoftHsm::new();
+    let daemon = daemon(&token);
+    let get = b"GET /v1/targets HTTP/1.1\r\nhost: assertd\r\n\r\n";
+    let names = |uid| {
+        let answer = exchange_as(uid, &daemon.socket(), get).json();
+        let targets = answer["targets"].as_array().unwrap().clone();
+        targets.iter().map(|t| t["target"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(BOB), ["vault"]);
+    assert!(names(STRANGER).is_empty());
+    assert!(names(ALICE).contains(&"bank".to_owned()));
+    assert!(!names(ALICE).contains(&"vault".to_owned()));
+}
+
+#[test]
+fn the_administrators_socket_is_closed_to_everybody_else() {
+    use std::os::unix::fs::PermissionsExt;
+    let token = SoftHsm::new();
+    let daemon = daemon(&token);
+    let script = "
+import socket, sys
+try:
+    socket.socket(socket.AF_UNIX).connect(sys.argv[1])
+    print('connected')
+except PermissionError:
+    print('permission denied')
+";
+    let connect = |uid| {
+        let mut python = harness::user::python_as(uid, script);
+        String::from_utf8(python.arg(daemon.admin_socket()).output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(connect(ALICE).trim(), "permission denied");
+    assert_eq!(connect(0).trim(), "connected");
+    // Should somebody open the socket's mode, the peer's uid still decides.
+    let everybody = std::fs::Permissions::from_mode(0o666);
+    std::fs::set_permissions(daemon.admin_socket(), everybody).unwrap();
+    for path in ["/v1/status", "/v1/keys", "/", "/v1/nonsense"] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: assertd\r\n\r\n");
+        let answer = exchange_as(ALICE, &daemon.admin_socket(), request.as_bytes());
+        assert_eq!(answer.status, 403, "{path}: {}", answer.body());
+    }
+    let request = b"GET /v1/status HTTP/1.1\r\nhost: assertd\r\n\r\n";
+    assert_eq!(exchange_as(0, &daemon.admin_socket(), request).status, 200);
+}
