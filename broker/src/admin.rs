@@ -17,7 +17,7 @@ use keystore::protocol::{Condition, EvidenceLevel};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::http::BODY_DEADLINE;
+use crate::http::{BODY_DEADLINE, object};
 use crate::keyring::{KeyRecord, Seen};
 
 /// Answers one request of an administrator.
@@ -159,8 +159,7 @@ async fn adopt(app: &App, request: Request<Incoming>) -> Result<Answer, Refusal>
         .map_err(|_| Refusal::BodyTimeout)?
         .map_err(|_| Refusal::BodyTooLong)?
         .to_bytes();
-    let asked: AdoptRequest =
-        serde_json::from_slice(&bytes).map_err(|error| Refusal::invalid(&error.to_string()))?;
+    let asked: AdoptRequest = object(&bytes)?;
     let key: KeyId = asked
         .key
         .parse()

@@ -22,6 +22,7 @@ use hyper::body::Incoming;
 use hyper::{Method, Request};
 use keystore::jws::{Bad, SigningInput};
 use keystore::{Assertion, Kind};
+use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -109,6 +110,9 @@ async fn assertion(
 
 /// Reads and parses the body: one JSON object with the members we know, within limit and time.
 async fn parse(request: Request<Incoming>) -> Result<AssertionRequest, Refusal> {
+    if request.uri().query().is_some() {
+        return Err(Refusal::invalid("there is no query here"));
+    }
     let body = Limited::new(request.into_body(), BODY_LEN_MAX).collect();
     let bytes = match tokio::time::timeout(BODY_DEADLINE, body).await {
         Err(_) => return Err(Refusal::BodyTimeout),
@@ -116,8 +120,7 @@ async fn parse(request: Request<Incoming>) -> Result<AssertionRequest, Refusal> 
         Ok(Err(_)) => return Err(Refusal::invalid("the body broke off")),
         Ok(Ok(collected)) => collected.to_bytes(),
     };
-    let asked: AssertionRequest =
-        serde_json::from_slice(&bytes).map_err(|error| Refusal::invalid(&error.to_string()))?;
+    let asked: AssertionRequest = object(&bytes)?;
     if keystore::keyid::check_part(&asked.target).is_err() {
         return Err(Refusal::invalid("`target` is not a target's name"));
     }
@@ -125,6 +128,14 @@ async fn parse(request: Request<Incoming>) -> Result<AssertionRequest, Refusal> 
         return Err(Refusal::invalid("`lifetime` is at least 1 second"));
     }
     Ok(asked)
+}
+
+/// One JSON object: for a struct, serde would take an array of its members' values too.
+pub fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Refusal::invalid("the body is not a JSON object"));
+    }
+    serde_json::from_slice(bytes).map_err(|error| Refusal::invalid(&error.to_string()))
 }
 
 /// Who is calling. A peer that cannot be attested is denied like any other.

@@ -160,6 +160,9 @@ async fn connection(
     });
     let served = http1::Builder::new()
         .auto_date_header(false) // denials are the same byte for byte
+        // socat and others shut their half down once they have asked. And a request that was
+        // granted runs to its end, so that the log says whether its caller was gone.
+        .half_close(true)
         .header_read_timeout(None) // ours below covers it, and silence too
         .max_buf_size(HEAD_LEN_MAX)
         .max_headers(HEADERS_MAX)
