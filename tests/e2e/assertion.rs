@@ -35,18 +35,45 @@ fn every_profile_and_algorithm_is_accepted_by_verifiers_nobody_here_wrote() {
     let mut minted = Vec::new();
     for alg in CLIENT_ALGS {
         let name = format!("ours-bank-{alg}");
-        let assertion = client.assertion(&format!("bank-{alg}"), None).unwrap().assertion;
+        let assertion = client
+            .assertion(&format!("bank-{alg}"), None)
+            .unwrap()
+            .assertion;
         let aud = "https://as.bank.example";
-        minted.push((assertion, name.clone(), name, aud, alg, "client-authentication+jwt"));
+        minted.push((
+            assertion,
+            name.clone(),
+            name,
+            aud,
+            alg,
+            "client-authentication+jwt",
+        ));
     }
     for alg in AWS_ALGS {
-        let assertion = client.assertion(&format!("aws-{alg}"), None).unwrap().assertion;
+        let assertion = client
+            .assertion(&format!("aws-{alg}"), None)
+            .unwrap()
+            .assertion;
         let iss = format!("https://id.example.com/{alg}");
-        minted.push((assertion, iss, "reports-eu".into(), "sts.amazonaws.com", alg, "JWT"));
+        minted.push((
+            assertion,
+            iss,
+            "reports-eu".into(),
+            "sts.amazonaws.com",
+            alg,
+            "JWT",
+        ));
     }
     let expected: Vec<Expected> = minted
         .iter()
-        .map(|(assertion, iss, sub, aud, alg, typ)| Expected { assertion, iss, sub, aud, alg, typ })
+        .map(|(assertion, iss, sub, aud, alg, typ)| Expected {
+            assertion,
+            iss,
+            sub,
+            aud,
+            alg,
+            typ,
+        })
         .collect();
     for (verdict, (.., alg, typ)) in peers::verify(&jwks, &expected).iter().zip(&minted) {
         assert!(peers::all_accept(verdict), "{alg} {typ}: {verdict}");
@@ -61,7 +88,10 @@ fn every_profile_and_algorithm_is_accepted_by_verifiers_nobody_here_wrote() {
     let expected: Vec<Expected> = expected
         .into_iter()
         .zip(&changed)
-        .map(|(expected, assertion)| Expected { assertion, ..expected })
+        .map(|(expected, assertion)| Expected {
+            assertion,
+            ..expected
+        })
         .collect();
     for verdict in peers::verify(&jwks, &expected) {
         assert!(peers::all_refuse(&verdict), "{verdict}");
@@ -77,8 +107,14 @@ fn a_client_assertion_says_exactly_this() {
     let kid = daemon.keys()[0].kid.clone();
     let typ = "client-authentication+jwt";
     assert_eq!(header, json!({ "alg": "ES256", "typ": typ, "kid": kid }));
-    let (iat, jti) = (claims["iat"].as_u64().unwrap(), claims["jti"].as_str().unwrap());
-    assert!((before..=now_s()).contains(&iat), "iat {iat}, asked at {before}");
+    let (iat, jti) = (
+        claims["iat"].as_u64().unwrap(),
+        claims["jti"].as_str().unwrap(),
+    );
+    assert!(
+        (before..=now_s()).contains(&iat),
+        "iat {iat}, asked at {before}"
+    );
     assert_eq!(jti.len(), 22, "16 bytes in base64url");
     let expected = json!({
         "iss": "ours-bank", "sub": "ours-bank", "aud": "https://as.bank.example",
@@ -100,8 +136,14 @@ fn a_federation_token_says_exactly_this() {
     let daemon = Daemon::with_keys(config);
     let answer = daemon.client().assertion("aws", None).unwrap();
     let (header, claims) = decode(&answer.assertion);
-    assert_eq!(header, json!({ "alg": "ES256", "typ": "JWT", "kid": answer.kid }));
-    let (iat, jti) = (claims["iat"].as_u64().unwrap(), claims["jti"].as_str().unwrap());
+    assert_eq!(
+        header,
+        json!({ "alg": "ES256", "typ": "JWT", "kid": answer.kid })
+    );
+    let (iat, jti) = (
+        claims["iat"].as_u64().unwrap(),
+        claims["jti"].as_str().unwrap(),
+    );
     let expected = json!({
         "iss": "https://id.example.com/prod", "sub": "payments", "aud": "sts.amazonaws.com",
         "jti": jti, "iat": iat, "exp": iat + 600,
@@ -114,7 +156,9 @@ fn a_federation_token_says_exactly_this() {
 fn a_request_may_shorten_the_lifetime_and_never_lengthen_it() {
     let token = SoftHsm::new();
     let config = Config::new(&token).workload("ours", us(), "");
-    let config = config.target("ours", "plain", "").target("ours", "long", "lifetime = 300");
+    let config = config
+        .target("ours", "plain", "")
+        .target("ours", "long", "lifetime = 300");
     let daemon = Daemon::with_keys(config.target("ours", "short", "lifetime = 5"));
     let mut client = daemon.client();
     for (target, asked, lives) in [
@@ -131,12 +175,18 @@ fn a_request_may_shorten_the_lifetime_and_never_lengthen_it() {
     ] {
         let answer = client.assertion(target, asked).unwrap();
         let (_, claims) = decode(&answer.assertion);
-        let (iat, exp) = (claims["iat"].as_u64().unwrap(), claims["exp"].as_u64().unwrap());
+        let (iat, exp) = (
+            claims["iat"].as_u64().unwrap(),
+            claims["exp"].as_u64().unwrap(),
+        );
         assert_eq!(exp - iat, lives, "{target} with {asked:?}");
         assert_eq!(answer.expires_at, exp);
     }
     let answer = daemon.ask(r#"{"target":"plain","lifetime":0}"#);
-    assert_eq!((answer.status, code(&answer).as_str()), (400, "invalid_request"));
+    assert_eq!(
+        (answer.status, code(&answer).as_str()),
+        (400, "invalid_request")
+    );
 }
 
 #[test]
@@ -160,7 +210,10 @@ fn no_two_assertions_of_a_thousand_have_the_same_jti() {
     });
     assert_eq!(seen.lock().unwrap().len(), 1000);
     let status = daemon.status();
-    assert_eq!((status.requests.released, status.keystores[0].minted), (1000, 1000));
+    assert_eq!(
+        (status.requests.released, status.keystores[0].minted),
+        (1000, 1000)
+    );
 }
 
 #[test]
@@ -183,8 +236,16 @@ fn a_real_authorization_server_takes_it_once_and_not_with_a_byte_changed() {
         peers::flipped(&signature, "signature"),
         assertion(),
     ]);
-    let statuses: Vec<u64> = answers.iter().map(|a| a["status"].as_u64().unwrap()).collect();
-    assert_eq!(statuses, [200, 401, 401, 401, 401, 200], "{answers:?}\n{}", server.reasons());
+    let statuses: Vec<u64> = answers
+        .iter()
+        .map(|a| a["status"].as_u64().unwrap())
+        .collect();
+    assert_eq!(
+        statuses,
+        [200, 401, 401, 401, 401, 200],
+        "{answers:?}\n{}",
+        server.reasons()
+    );
 
     let access_token = answers[0]["body"]["access_token"].as_str().unwrap();
     let worth = server.introspect(access_token);
@@ -198,13 +259,31 @@ fn every_release_stands_in_the_log_before_and_after() {
     let answer = daemon.client().assertion("bank", None).unwrap();
     let decision = daemon.audit_record(|record| record["kind"] == "decision");
     assert_eq!(decision["id"], answer.id);
-    assert_eq!((&decision["uid"], &decision["pid"]), (&json!(us()), &json!(std::process::id())));
-    assert_eq!((&decision["workload"], &decision["target"]), (&json!("ours"), &json!("bank")));
-    assert_eq!((&decision["kid"], &decision["exp"]), (&json!(answer.kid), &json!(answer.expires_at)));
+    assert_eq!(
+        (&decision["uid"], &decision["pid"]),
+        (&json!(us()), &json!(std::process::id()))
+    );
+    assert_eq!(
+        (&decision["workload"], &decision["target"]),
+        (&json!("ours"), &json!("bank"))
+    );
+    assert_eq!(
+        (&decision["kid"], &decision["exp"]),
+        (&json!(answer.kid), &json!(answer.expires_at))
+    );
     let outcome = daemon.audit_record(|record| record["kind"] == "outcome");
-    assert_eq!((&outcome["id"], &outcome["result"]), (&json!(answer.id), &json!("released")));
+    assert_eq!(
+        (&outcome["id"], &outcome["result"]),
+        (&json!(answer.id), &json!("released"))
+    );
     let log = format!("{:?}", daemon.audit_records());
     let (_, claims) = decode(&answer.assertion);
-    assert!(!log.contains(claims["jti"].as_str().unwrap()), "the log holds a jti in the clear");
-    assert!(!log.contains(&answer.assertion), "the log holds an assertion");
+    assert!(
+        !log.contains(claims["jti"].as_str().unwrap()),
+        "the log holds a jti in the clear"
+    );
+    assert!(
+        !log.contains(&answer.assertion),
+        "the log holds an assertion"
+    );
 }

@@ -64,7 +64,11 @@ fn the_log_has_the_reason_under_the_id_of_the_answer() {
         assert_eq!(record["kind"], "denied", "{record}");
         assert_eq!(record["reason"], reason, "{record}");
         assert_eq!(record["uid"], uid, "{record}");
-        let named = if reason == "unknown_target" { None } else { Some(target) };
+        let named = if reason == "unknown_target" {
+            None
+        } else {
+            Some(target)
+        };
         assert_eq!(record["target"].as_str(), named, "{record}");
     }
 }
@@ -77,7 +81,10 @@ fn what_a_caller_may_list_is_its_own() {
     let names = |uid| {
         let answer = exchange_as(uid, &daemon.socket(), get).json();
         let targets = answer["targets"].as_array().unwrap().clone();
-        targets.iter().map(|t| t["target"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        targets
+            .iter()
+            .map(|t| t["target"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(names(BOB), ["vault"]);
     assert!(names(STRANGER).is_empty());

@@ -5,4 +5,6 @@
 mod assertion;
 mod denial;
 mod lifecycle;
+mod peer;
+mod request;
 mod world;

@@ -13,7 +13,9 @@ pub const BANK: &str = r#"{"target":"bank"}"#;
 
 /// A configuration in which our own user owns the target `bank`.
 pub fn bank(token: &SoftHsm) -> Config {
-    Config::new(token).workload("ours", us(), "").target("ours", "bank", "")
+    Config::new(token)
+        .workload("ours", us(), "")
+        .target("ours", "bank", "")
 }
 
 /// A daemon that grants [`BANK`] to our own user, and its token, which must outlive it.
@@ -33,7 +35,9 @@ pub fn serves(daemon: &mut Daemon) {
 pub fn decode(assertion: &str) -> (serde_json::Value, serde_json::Value) {
     use base64::Engine;
     let part = |text: &str| {
-        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).unwrap();
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .decode(text)
+            .unwrap();
         serde_json::from_slice(&bytes).unwrap()
     };
     let parts: Vec<&str> = assertion.split('.').collect();
@@ -44,7 +48,9 @@ pub fn decode(assertion: &str) -> (serde_json::Value, serde_json::Value) {
 /// The problem's code: the last word of its `type`.
 pub fn code(answer: &Answer) -> String {
     let kind = answer.member("type");
-    kind.strip_prefix("urn:assertd:problem:").unwrap_or_else(|| panic!("{kind:?}")).to_owned()
+    let code = kind.strip_prefix("urn:assertd:problem:");
+    code.unwrap_or_else(|| panic!("no problem: {} {}", answer.status, answer.body()))
+        .to_owned()
 }
 
 /// Seconds since 1970.

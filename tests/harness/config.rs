@@ -33,7 +33,11 @@ impl Config {
 
     /// Adds a workload of this uid without targets; `extra` is more lines of its section.
     pub fn workload(mut self, name: &str, uid: u32, extra: &str) -> Config {
-        write!(self.text, "[workload.{name}]\nmatch = {{ uid = {uid} }}\n{extra}\n").unwrap();
+        write!(
+            self.text,
+            "[workload.{name}]\nmatch = {{ uid = {uid} }}\n{extra}\n"
+        )
+        .unwrap();
         self
     }
 

@@ -22,7 +22,10 @@ pub struct Site {
 impl Site {
     /// With this configuration, to which the `[server]` section is added.
     pub fn new(config: &str) -> Site {
-        let site = Site { programs: Programs::installed(), dir: public_dir() };
+        let site = Site {
+            programs: Programs::installed(),
+            dir: public_dir(),
+        };
         site.configure(config);
         site
     }
@@ -62,7 +65,12 @@ impl Site {
     pub fn command(&self) -> Command {
         let mut command = Command::new(self.programs.assertd());
         command.arg("--config").arg(self.config());
-        for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
+        for name in [
+            "NOTIFY_SOCKET",
+            "LISTEN_FDS",
+            "LISTEN_PID",
+            "LISTEN_FDNAMES",
+        ] {
             command.env_remove(name);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -101,7 +109,11 @@ impl Daemon {
             process.stderr().contains("assertd: ready:") || process.ended().is_some()
         });
         let ended = process.ended();
-        assert!(ready && ended.is_none(), "assertd is not ready ({ended:?}):\n{}", process.stderr());
+        assert!(
+            ready && ended.is_none(),
+            "assertd is not ready ({ended:?}):\n{}",
+            process.stderr()
+        );
         Daemon { process, site }
     }
 
@@ -130,7 +142,11 @@ impl Daemon {
     /// Process id of its only keystore.
     pub fn keystore_pid(&self) -> u32 {
         let children = process::children(self.pid());
-        assert_eq!(children.len(), 1, "keystore processes of assertd: {children:?}");
+        assert_eq!(
+            children.len(),
+            1,
+            "keystore processes of assertd: {children:?}"
+        );
         children[0]
     }
 
@@ -156,7 +172,9 @@ impl Daemon {
 
     /// A keystore's socket.
     pub fn keystore_socket(&self, name: &str) -> PathBuf {
-        self.site.runtime_dir().join(format!("keystore-{name}.sock"))
+        self.site
+            .runtime_dir()
+            .join(format!("keystore-{name}.sock"))
     }
 
     /// The audit log's directory.
@@ -195,7 +213,11 @@ impl Daemon {
         let applied = self.assertctl(&["apply", "--yes", "--max", "1000"]);
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (stdout, stderr) = (said(&applied.stdout), said(&applied.stderr));
-        assert!(applied.status.success(), "{stdout}{stderr}\n{}", self.stderr());
+        assert!(
+            applied.status.success(),
+            "{stdout}{stderr}\n{}",
+            self.stderr()
+        );
         stdout
     }
 
@@ -213,7 +235,11 @@ impl Daemon {
     /// Runs assertctl with this daemon's sockets and configuration, as root.
     pub fn assertctl(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(self.site.programs.assertctl());
-        command.arg("--config").arg(self.site.config()).args(arguments).stdin(Stdio::null());
+        command
+            .arg("--config")
+            .arg(self.site.config())
+            .args(arguments)
+            .stdin(Stdio::null());
         command.output().unwrap()
     }
 
@@ -259,7 +285,9 @@ impl Daemon {
 
 /// The records below a directory; segments are preallocated, zeros end what is written.
 pub fn audit_records(dir: &Path) -> Vec<Value> {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let entries = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let mut segments: Vec<PathBuf> = entries
         .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
         .collect();
@@ -269,8 +297,13 @@ pub fn audit_records(dir: &Path) -> Vec<Value> {
         let bytes = std::fs::read(&segment).unwrap();
         let written = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
         // A line without its end is still being written.
-        let whole = written.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let lines = written[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let whole = written
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1);
+        let lines = written[..whole]
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty());
         records.extend(lines.map(|line| serde_json::from_slice::<Value>(line).unwrap()));
     }
     records

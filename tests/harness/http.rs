@@ -12,7 +12,7 @@ pub struct Raw {
 }
 
 /// One answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Answer {
     /// Its status.
     pub status: u16,
@@ -53,7 +53,10 @@ impl Raw {
     pub fn connect(socket: &Path) -> Raw {
         let stream = UnixStream::connect(socket)
             .unwrap_or_else(|error| panic!("{}: {error}", socket.display()));
-        Raw { stream, buffer: Vec::new() }
+        Raw {
+            stream,
+            buffer: Vec::new(),
+        }
     }
 
     /// Sends bytes; an error if the other side has closed.
@@ -83,7 +86,11 @@ impl Raw {
     pub fn to_end(mut self, deadline: Duration) -> End {
         let end = Instant::now() + deadline;
         while self.read_some(end) {}
-        if Instant::now() < end { End::Closed(self.buffer) } else { End::Open(self.buffer) }
+        if Instant::now() < end {
+            End::Closed(self.buffer)
+        } else {
+            End::Open(self.buffer)
+        }
     }
 
     /// False at the end of the connection or of time.
@@ -113,7 +120,11 @@ impl Answer {
     pub fn parse(bytes: Vec<u8>) -> Option<Answer> {
         let head_len = head_len(&bytes)?;
         let status = std::str::from_utf8(bytes.get(9..12)?).ok()?.parse().ok()?;
-        bytes.starts_with(b"HTTP/1.").then_some(Answer { status, bytes, head_len })
+        bytes.starts_with(b"HTTP/1.").then_some(Answer {
+            status,
+            bytes,
+            head_len,
+        })
     }
 
     /// A header's value; names are compared without case.
@@ -138,8 +149,17 @@ impl Answer {
     }
 }
 
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(&self.bytes))
+    }
+}
+
 fn head_len(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
+    bytes
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .map(|at| at + 4)
 }
 
 /// Length of the first answer, if it is all there. assertd's answers have a content-length; one

@@ -27,8 +27,11 @@ impl Keystore {
     /// so that only the process itself can tell peers apart.
     pub fn start() -> Keystore {
         user::need_root();
-        let (programs, token, dir) =
-            (Programs::installed(), SoftHsm::of_user(user::KEYSTORE), public_dir());
+        let (programs, token, dir) = (
+            Programs::installed(),
+            SoftHsm::of_user(user::KEYSTORE),
+            public_dir(),
+        );
         let (config, state) = (dir.path().join("assertd.toml"), dir.path().join("state"));
         std::fs::write(&config, Config::new(&token).text()).unwrap();
         std::fs::create_dir(&state).unwrap();
@@ -37,12 +40,24 @@ impl Keystore {
         let listener = UnixListener::bind(&socket).unwrap();
         std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o666)).unwrap();
         let mut command = as_uid(user::KEYSTORE, programs.keystore());
-        command.arg("--config").arg(config).args(["--name", "hsm", "--listen-stdin"]);
-        command.arg("--broker-uid").arg(user::BROKER.to_string()).arg("--state-dir").arg(state);
+        command
+            .arg("--config")
+            .arg(config)
+            .args(["--name", "hsm", "--listen-stdin"]);
+        command
+            .arg("--broker-uid")
+            .arg(user::BROKER.to_string())
+            .arg("--state-dir")
+            .arg(state);
         command.stdin(Stdio::from(OwnedFd::from(listener)));
         let process = Process::start(&mut command);
         process.wait_for_stderr("keystore hsm: usable");
-        Keystore { process, _programs: programs, token, dir }
+        Keystore {
+            process,
+            _programs: programs,
+            token,
+            dir,
+        }
     }
 
     /// Its process.
@@ -116,11 +131,18 @@ impl Peer {
     /// Connects.
     pub fn connect(uid: u32, socket: &Path) -> Peer {
         let mut python = python_as(uid, PEER);
-        python.arg(socket).stdin(Stdio::piped()).stdout(Stdio::piped());
+        python
+            .arg(socket)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut child = python.spawn().unwrap();
         let orders = child.stdin.take();
         let reports = BufReader::new(child.stdout.take().unwrap());
-        Peer { child, orders, reports }
+        Peer {
+            child,
+            orders,
+            reports,
+        }
     }
 
     /// Sends one message and reads the reply; `None` if the keystore hung up.

@@ -5,7 +5,10 @@
 //! Black box: everything goes through files, sockets, signals and exit codes. What cannot run here
 //! panics and says why; nothing is skipped. Every process that is started is ended when its value
 //! is dropped, and every wait has a deadline.
-#![allow(clippy::unwrap_used, reason = "a harness that cannot go on fails the test that uses it")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a harness that cannot go on fails the test that uses it"
+)]
 
 pub mod config;
 pub mod daemon;

@@ -14,12 +14,18 @@ fn installed() -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
     let default = || sources.join("../target/peers");
     let peers = std::env::var_os("ASSERTD_PEERS").map_or_else(default, PathBuf::from);
-    assert!(peers.join("stamp").is_file(), "{}: run tests/setup/venv.sh", peers.display());
+    assert!(
+        peers.join("stamp").is_file(),
+        "{}: run tests/setup/venv.sh",
+        peers.display()
+    );
     peers
 }
 
 fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("peers")
+        .join(name)
 }
 
 /// What an assertion is expected to say.
@@ -61,7 +67,9 @@ pub fn all_accept(verdict: &Value) -> bool {
 
 /// Whether none of the three verifiers accepted; the lint looks at no signature.
 pub fn all_refuse(verdict: &Value) -> bool {
-    ["pyjwt", "joserfc", "jwcrypto"].iter().all(|judge| verdict[judge]["ok"] == false)
+    ["pyjwt", "joserfc", "jwcrypto"]
+        .iter()
+        .all(|judge| verdict[judge]["ok"] == false)
 }
 
 /// The same assertion with one byte changed: of `signature`, `payload` or `header`.
@@ -90,9 +98,14 @@ impl AuthorizationServer {
         std::fs::write(dir.path().join("secret"), "introspect me").unwrap();
         std::fs::write(dir.path().join("clients.json"), "[]").unwrap();
         let mut command = Command::new(peers.join("bin/node"));
-        command.arg(script("as/server.mjs")).arg(dir.path().join("clients.json"));
+        command
+            .arg(script("as/server.mjs"))
+            .arg(dir.path().join("clients.json"));
         let output = std::fs::File::create(dir.path().join("stdout")).unwrap();
-        command.env("ASSERTD_PEERS", &peers).stdin(Stdio::null()).stdout(output);
+        command
+            .env("ASSERTD_PEERS", &peers)
+            .stdin(Stdio::null())
+            .stdout(output);
         let mut process = Process::start(&mut command);
         let issuer = wait_for(DEADLINE * 2, || {
             assert!(process.ended().is_none(), "{}", process.stderr());
@@ -100,7 +113,11 @@ impl AuthorizationServer {
             Some(said.strip_prefix("ready ")?.strip_suffix('\n')?.to_owned())
         });
         let issuer = issuer.unwrap_or_else(|| panic!("not ready: {}", process.stderr()));
-        AuthorizationServer { process, issuer, dir }
+        AuthorizationServer {
+            process,
+            issuer,
+            dir,
+        }
     }
 
     /// Its issuer identifier: what `aud` must be.
@@ -127,8 +144,16 @@ impl AuthorizationServer {
     /// Asks what an access token is worth.
     pub fn introspect(&self, access_token: &str) -> Value {
         let mut command = python("redeem.py");
-        command.args(["introspect", "--issuer", &self.issuer, "--client-id", RESOURCE_SERVER]);
-        command.arg("--secret-file").arg(self.dir.path().join("secret"));
+        command.args([
+            "introspect",
+            "--issuer",
+            &self.issuer,
+            "--client-id",
+            RESOURCE_SERVER,
+        ]);
+        command
+            .arg("--secret-file")
+            .arg(self.dir.path().join("secret"));
         run(command, &[access_token.to_owned()]).1.remove(0)
     }
 
@@ -147,7 +172,10 @@ fn python(name: &str) -> Command {
 fn run(command: Command, lines: &[String]) -> (Option<i32>, Vec<Value>) {
     let output = feed(command, lines);
     let text = String::from_utf8(output.stdout).unwrap();
-    let answers = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let answers = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     (output.status.code(), answers)
 }
 

@@ -17,16 +17,27 @@ pub struct Process {
 impl Process {
     /// Starts it; standard error is collected, standard output goes where the caller set it.
     pub fn start(command: &mut Command) -> Process {
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap_or_else(|error| {
-            panic!("{}: cannot be started: {error}", command.get_program().display())
-        });
+        let mut child = command
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!(
+                    "{}: cannot be started: {error}",
+                    command.get_program().display()
+                )
+            });
         let stderr = Arc::new(Mutex::new(String::new()));
         let (pipe, text) = (child.stderr.take().unwrap(), stderr.clone());
         std::thread::spawn(move || {
             let mut pipe = BufReader::new(pipe);
             let mut line = Vec::new();
-            while pipe.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-                text.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
+            while pipe
+                .read_until(b'\n', &mut line)
+                .is_ok_and(|length| length > 0)
+            {
+                text.lock()
+                    .unwrap()
+                    .push_str(&String::from_utf8_lossy(&line));
                 line.clear();
             }
         });
@@ -46,7 +57,11 @@ impl Process {
     /// Waits until standard error has this text; panics with all it said otherwise.
     pub fn wait_for_stderr(&self, text: &str) {
         let there = wait_until(DEADLINE, || self.stderr().contains(text));
-        assert!(there, "standard error never had {text:?}; it is:\n{}", self.stderr());
+        assert!(
+            there,
+            "standard error never had {text:?}; it is:\n{}",
+            self.stderr()
+        );
     }
 
     /// Its status, if it has ended.
@@ -100,10 +115,12 @@ pub fn state(pid: u32) -> Option<char> {
 
 /// Processes whose parent is `pid`.
 pub fn children(pid: u32) -> Vec<u32> {
-    let numbers = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
-        entry.ok()?.file_name().to_str()?.parse::<u32>().ok()
-    });
-    numbers.filter(|child| stat(*child).is_some_and(|(_, parent)| parent == pid)).collect()
+    let numbers = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    numbers
+        .filter(|child| stat(*child).is_some_and(|(_, parent)| parent == pid))
+        .collect()
 }
 
 /// State and parent (proc_pid_stat(5)); the last `)` ends the name.

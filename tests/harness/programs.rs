@@ -19,7 +19,11 @@ impl Programs {
         for name in NAMES {
             let (from, to) = (built.join(name), dir.path().join(name));
             let there = from.is_file();
-            assert!(there, "{}: missing; run `cargo build --workspace`", from.display());
+            assert!(
+                there,
+                "{}: missing; run `cargo build --workspace`",
+                from.display()
+            );
             if std::fs::hard_link(&from, &to).is_err() {
                 std::fs::copy(&from, &to).unwrap();
             }
@@ -52,6 +56,10 @@ impl Programs {
 fn built() -> PathBuf {
     let us = std::env::current_exe().unwrap();
     let dir = us.parent().expect("a program is in a directory");
-    let dir = if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir };
+    let dir = if dir.ends_with("deps") {
+        dir.parent().unwrap_or(dir)
+    } else {
+        dir
+    };
     Path::to_owned(dir)
 }

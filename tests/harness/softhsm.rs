@@ -36,7 +36,11 @@ impl SoftHsm {
     /// A fresh token with this label.
     pub fn labelled(label: &str) -> SoftHsm {
         let (dir, pin) = (public_dir(), random_digits());
-        let token = SoftHsm { dir, label: label.to_owned(), pin };
+        let token = SoftHsm {
+            dir,
+            label: label.to_owned(),
+            pin,
+        };
         std::fs::create_dir(token.dir.path().join("tokens")).unwrap();
         let conf = format!(
             "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n\
@@ -44,7 +48,11 @@ impl SoftHsm {
             token.dir.path().join("tokens").display()
         );
         std::fs::write(token.conf(), conf).unwrap();
-        let options = File::options().write(true).create_new(true).mode(0o600).clone();
+        let options = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .clone();
         let mut file = options.open(token.pin_file()).unwrap();
         std::io::Write::write_all(&mut file, token.pin.as_bytes()).unwrap();
         let made = Command::new("softhsm2-util")
@@ -53,7 +61,11 @@ impl SoftHsm {
             .env("SOFTHSM2_CONF", token.conf())
             .output()
             .expect("softhsm2-util is installed by `make setup`");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
         token
     }
 
@@ -85,18 +97,35 @@ impl SoftHsm {
     /// `pkcs11-tool`, logged in to this token; the caller adds what to do.
     pub fn pkcs11_tool(&self) -> Command {
         let mut tool = Command::new("pkcs11-tool");
-        tool.args(["--module", MODULE, "--token-label", &self.label, "--login", "--pin", &self.pin])
-            .env("SOFTHSM2_CONF", self.conf());
+        tool.args([
+            "--module",
+            MODULE,
+            "--token-label",
+            &self.label,
+            "--login",
+            "--pin",
+            &self.pin,
+        ])
+        .env("SOFTHSM2_CONF", self.conf());
         tool
     }
 
     /// How many private keys the token holds, as another program sees it.
     pub fn private_keys(&self) -> usize {
-        let listed = self.pkcs11_tool().args(["--list-objects", "--type", "privkey"]).output();
+        let listed = self
+            .pkcs11_tool()
+            .args(["--list-objects", "--type", "privkey"])
+            .output();
         let listed = listed.expect("pkcs11-tool is installed by `make setup`");
-        assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+        assert!(
+            listed.status.success(),
+            "{}",
+            String::from_utf8_lossy(&listed.stderr)
+        );
         let text = String::from_utf8_lossy(&listed.stdout).into_owned();
-        text.lines().filter(|line| line.starts_with("Private Key Object")).count()
+        text.lines()
+            .filter(|line| line.starts_with("Private Key Object"))
+            .count()
     }
 }
 
@@ -109,6 +138,12 @@ impl Default for SoftHsm {
 /// Eight digits nobody guesses.
 fn random_digits() -> String {
     let mut bytes = [0; 8];
-    File::open("/dev/urandom").unwrap().read_exact(&mut bytes).unwrap();
-    bytes.iter().map(|byte| char::from(b'0' + byte % 10)).collect()
+    File::open("/dev/urandom")
+        .unwrap()
+        .read_exact(&mut bytes)
+        .unwrap();
+    bytes
+        .iter()
+        .map(|byte| char::from(b'0' + byte % 10))
+        .collect()
 }

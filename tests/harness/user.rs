@@ -1,11 +1,11 @@
 //! Other users, really: processes with another uid, no supplementary groups and nothing inherited.
 //! Needs root, and says so.
 
+use std::ffi::OsStr;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::ffi::OsStr;
 
 /// Uids that no distribution hands out (Debian policy 9.2.2: 60000–64999 are reserved), so that a
 /// test never acts as somebody who is there.
@@ -22,14 +22,21 @@ pub const KEYSTORE: u32 = 61_005;
 /// Fails the test if it is not run by root: without that there are no other users.
 pub fn need_root() {
     let root = nix::unistd::geteuid().is_root();
-    assert!(root, "this test starts processes as other users and must be run by root (`sudo`)");
+    assert!(
+        root,
+        "this test starts processes as other users and must be run by root (`sudo`)"
+    );
 }
 
 /// A command that will run as `uid`, with the group of the same number.
 pub fn as_uid(uid: u32, program: impl AsRef<OsStr>) -> Command {
     need_root();
     let mut command = Command::new(program);
-    command.uid(uid).gid(uid).current_dir("/").stdin(Stdio::null());
+    command
+        .uid(uid)
+        .gid(uid)
+        .current_dir("/")
+        .stdin(Stdio::null());
     command
 }
 
@@ -77,8 +84,13 @@ sys.stdout.buffer.write(data)
 pub fn exchange_as(uid: u32, socket: &Path, request: &[u8]) -> crate::http::Answer {
     use std::io::Write;
     let mut python = python_as(uid, EXCHANGE);
-    python.arg(socket).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = python.spawn().expect("python3 is part of Debian's base of `make setup`");
+    python
+        .arg(socket)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = python
+        .spawn()
+        .expect("python3 is part of Debian's base of `make setup`");
     child.stdin.take().unwrap().write_all(request).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "the caller of uid {uid} failed");
