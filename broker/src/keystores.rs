@@ -1,10 +1,6 @@
 //! The broker's side of every keystore: one [`Keystore`] each, with its queue, its *lanes* (one
-//! connection and one mint at a time each), its *watch* (who it is, what it holds, how it is) and,
+//! connection for each of its signers), its *watch* (who it is, what it holds, how it is) and,
 //! where no unit runs it, its *child process*. A dead keystore slows no other.
-//!
-//! Lanes are two for each signer: the second has its request read and checked while the first
-//! signs, so that a fast token never waits for us. While a signature takes long the second lanes
-//! rest, so that waiting happens in the queue, where the order is decided (architecture step 8).
 
 use crate::keyring::Keyring;
 use crate::queue::{Job, Place, Queue};
@@ -16,6 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 pub mod child;
+mod connection;
 mod lane;
 mod watch;
 
@@ -23,7 +20,7 @@ mod watch;
 /// for it: a restart takes 10 to 100 ms.
 const ABSENCE: Duration = Duration::from_secs(1);
 
-/// Above this a mint's round trip is the token's, and second lanes rest.
+/// Above this a mint's round trip is the token's: two signatures of a millisecond.
 const FAST_ROUND_TRIP: Duration = Duration::from_millis(2);
 
 /// One keystore as the broker knows it.
@@ -143,8 +140,10 @@ impl Keystore {
         &self.name
     }
 
-    fn second_lanes_rest(&self) -> bool {
-        self.round_trip_ns.load(Ordering::Relaxed) > FAST_ROUND_TRIP.as_nanos() as u64
+    /// How many jobs a lane has under way: one more than is signed while the token is fast.
+    fn jobs_per_lane(&self) -> usize {
+        let round_trip = Duration::from_nanos(self.round_trip_ns.load(Ordering::Relaxed));
+        if round_trip > FAST_ROUND_TRIP { 1 } else { 2 }
     }
 
     /// Smooths with 1/8 of the new value, as TCP does (RFC 6298 §2).

@@ -2,7 +2,8 @@
 //! lane has lost its connection, and every few seconds anyway. It also sees to it that there are
 //! lanes for what the token can do.
 
-use super::lane::{self, Connection};
+use super::connection::Connection;
+use super::lane;
 use super::{Keystore, Stage};
 use keystore::protocol::{KeyEntry, Reply, Request};
 use keystore::{Error, KeyId, client};
@@ -45,10 +46,9 @@ pub async fn run(keystore: Arc<Keystore>) {
             (state.stage == Stage::Usable, signers)
         };
         if usable {
-            let wanted = (signers * 2).min(LANES_MAX);
-            for number in lanes..wanted {
-                // Every other lane is a second one, so that their share is right for any count.
-                tokio::spawn(lane::run(keystore.clone(), number % 2 == 1));
+            let wanted = signers.min(LANES_MAX);
+            for _ in lanes..wanted {
+                tokio::spawn(lane::run(keystore.clone()));
             }
             lanes = lanes.max(wanted);
         }
