@@ -13,7 +13,7 @@ use crate::server::{self, Door};
 use crate::sys;
 use keystore::statefile::StateDir;
 use keystore::{Clock, Kind};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use sd_notify::NotifyState;
 use std::fmt;
@@ -107,6 +107,7 @@ fn run(command: Command) -> Result<(), Failure> {
     };
     let config = load(&path)?; // a bad file ends here, with line and column
     make_private();
+    raise_descriptors();
     make_dir(&config.server.runtime_dir, 0o755)?;
     let state = StateDir::lock(&config.server.state_dir)?; // one daemon per state directory
     let keyring = Arc::new(Keyring::open(&state)?);
@@ -164,6 +165,14 @@ fn load(path: &Path) -> Result<Config, Failure> {
 fn make_private() {
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0); // lowering one's own limit is always allowed
     let _ = nix::sys::prctl::set_dumpable(false);
+}
+
+/// Each connection takes three descriptors (socket, pidfd, /proc directory), and the usual soft
+/// limit is 1,024, meant for programs that use select(2). We do not, so we take what we may have.
+fn raise_descriptors() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard); // less is a lower limit, not a fault
+    }
 }
 
 fn make_dir(path: &Path, mode: u32) -> Result<(), Failure> {
