@@ -3,7 +3,10 @@
 //! Closed loop: every connection asks, waits for its answer, asks again. It shares the cores with
 //! what it measures, so that it does nothing but copy, find two line ends and read a number. It
 //! must never judge an answer: whoever runs it says what is right.
-#![allow(dead_code, reason = "the benchmark and the fault tests use different parts of it")]
+#![allow(
+    dead_code,
+    reason = "the benchmark and the fault tests use different parts of it"
+)]
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::io::{self, ErrorKind, Read, Write};

@@ -67,15 +67,27 @@ fn main() -> ExitCode {
     }
     let site = Site::start();
     let mut summary = Summary::default();
-    summary.push("rss_broker_idle_mib", process::rss_mib(site.broker_pid()), "MiB");
-    summary.push("rss_keystore_idle_mib", process::rss_mib(site.keystore_pid()), "MiB");
+    summary.push(
+        "rss_broker_idle_mib",
+        process::rss_mib(site.broker_pid()),
+        "MiB",
+    );
+    summary.push(
+        "rss_keystore_idle_mib",
+        process::rss_mib(site.keystore_pid()),
+        "MiB",
+    );
 
     let figures = measure(&site);
     floors_of(&figures, &mut summary);
     assertions_of(&figures, &mut summary);
     verifier_of(&site, &figures, &mut summary);
     summary.push("rss_broker_mib", process::rss_mib(site.broker_pid()), "MiB");
-    summary.push("rss_keystore_mib", process::rss_mib(site.keystore_pid()), "MiB");
+    summary.push(
+        "rss_keystore_mib",
+        process::rss_mib(site.keystore_pid()),
+        "MiB",
+    );
     ratios_of(&mut summary);
     summary.push("load_average_1m", process::load_average(), "");
 
@@ -96,7 +108,9 @@ fn measure(site: &Site) -> Figures {
             floors.push(site.raw(sessions, WINDOW));
         }
         figures.flushes.extend(flushes.run(WINDOW));
-        figures.echo.push(run(&echo.socket, 64, &request, Cpu::default));
+        figures
+            .echo
+            .push(run(&echo.socket, 64, &request, Cpu::default));
         for (connections, runs) in LEVELS.into_iter().zip(&mut figures.assertions) {
             let cpu = || Cpu {
                 broker: process::cpu(site.broker_pid()),
@@ -125,7 +139,12 @@ fn run(socket: &Path, connections: usize, request: &[u8], cpu: impl Fn() -> Cpu)
     let (mut times, mut samples) = (Vec::with_capacity(200_000), Vec::new());
     let (mut last, mut after) = (begin, Cpu::default());
     load::ask(socket, connections, request, |answer| {
-        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(answer.body));
+        assert_eq!(
+            answer.status,
+            200,
+            "{}",
+            String::from_utf8_lossy(answer.body)
+        );
         if last >= begin + WINDOW {
             return Next::Stop; // the others' answers, when the window is over
         }
@@ -165,13 +184,21 @@ fn floors_of(figures: &Figures, summary: &mut Summary) {
             summary.push("raw_p50_us", median(|floor| floor.p50_us), "us");
             summary.push("raw_p99_us", median(|floor| floor.p99_us), "us");
         }
-        summary.push(&format!("raw_rate_s{sessions}"), median(|floor| floor.rate), "1/s");
+        summary.push(
+            &format!("raw_rate_s{sessions}"),
+            median(|floor| floor.rate),
+            "1/s",
+        );
     }
     let flushes = Times::new(figures.flushes.clone());
     summary.push("fdatasync_p50_us", flushes.percentile_us(50.0), "us");
     summary.push("fdatasync_p99_us", flushes.percentile_us(99.0), "us");
     let (times, elapsed, _) = together(&figures.echo);
-    summary.push("echo_rate_c64", times.count() as f64 / elapsed.as_secs_f64(), "1/s");
+    summary.push(
+        "echo_rate_c64",
+        times.count() as f64 / elapsed.as_secs_f64(),
+        "1/s",
+    );
 }
 
 fn assertions_of(figures: &Figures, summary: &mut Summary) {
@@ -194,7 +221,9 @@ fn assertions_of(figures: &Figures, summary: &mut Summary) {
 fn together(runs: &[Run]) -> (Times, Duration, Cpu) {
     let times = runs.iter().flat_map(|run| run.times.iter().copied());
     let elapsed = runs.iter().map(|run| run.elapsed).sum();
-    let cpu = runs.iter().fold(Cpu::default(), |sum, run| sum.plus(run.cpu));
+    let cpu = runs
+        .iter()
+        .fold(Cpu::default(), |sum, run| sum.plus(run.cpu));
     (Times::new(times.collect()), elapsed, cpu)
 }
 
@@ -252,8 +281,8 @@ fn verifier_of(site: &Site, figures: &Figures, summary: &mut Summary) {
 /// What the aims are about.
 fn ratios_of(summary: &mut Summary) {
     for connections in [1, 8, 64] {
-        let ratio = summary.value(&format!("assertion_rate_c{connections}"))
-            / summary.value("raw_rate_s1");
+        let ratio =
+            summary.value(&format!("assertion_rate_c{connections}")) / summary.value("raw_rate_s1");
         summary.push(&format!("ratio_c{connections}_to_raw_s1"), ratio, "");
     }
     let above = summary.value("assertion_p50_us_c1")

@@ -82,7 +82,10 @@ pub fn raw(
 /// Measures and prints, if this process was started by [`raw`].
 pub fn child() -> Option<ExitCode> {
     let job: Job = serde_json::from_str(&std::env::var(JOB).ok()?).expect("raw wrote the job");
-    println!("{}", serde_json::to_string(&measure(&job)).expect("three numbers"));
+    println!(
+        "{}",
+        serde_json::to_string(&measure(&job)).expect("three numbers")
+    );
     Some(ExitCode::SUCCESS)
 }
 

@@ -31,11 +31,17 @@ impl Site {
         let token = SoftHsm::new();
         make_raw_key(&token);
         let uid = nix::unistd::geteuid().as_raw();
-        let config =
-            Config::new(&token).workload(WORKLOAD, uid, NO_LIMIT).target(WORKLOAD, TARGET, "");
+        let config = Config::new(&token)
+            .workload(WORKLOAD, uid, NO_LIMIT)
+            .target(WORKLOAD, TARGET, "");
         let daemon = Daemon::with_keys(config.text());
         let (socket, keystore_pid) = (daemon.socket(), daemon.keystore_pid());
-        Site { daemon, socket, keystore_pid, token }
+        Site {
+            daemon,
+            socket,
+            keystore_pid,
+            token,
+        }
     }
 
     /// C_Sign alone, in a process of its own.
@@ -76,7 +82,8 @@ impl Site {
     /// Of the target's key, as the broker has it.
     pub fn verifier(&self) -> Verifier {
         let key = PublicKey::from_sec1(&self.public_point()).expect("the broker shows a P-256 key");
-        key.verifier(keystore::Alg::ES256).expect("a P-256 key is for ES256")
+        key.verifier(keystore::Alg::ES256)
+            .expect("a P-256 key is for ES256")
     }
 
     /// The target's public key as SEC 1 has it, uncompressed.
@@ -95,8 +102,18 @@ impl Site {
 fn make_raw_key(token: &SoftHsm) {
     let made = token
         .pkcs11_tool()
-        .args(["--keypairgen", "--key-type", "EC:prime256v1", "--id", RAW_KEY])
+        .args([
+            "--keypairgen",
+            "--key-type",
+            "EC:prime256v1",
+            "--id",
+            RAW_KEY,
+        ])
         .output()
         .expect("pkcs11-tool is installed by `make setup`");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
 }

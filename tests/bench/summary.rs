@@ -20,13 +20,19 @@ impl Summary {
     /// Adds a figure, rounded to what a measurement here can mean.
     pub fn push(&mut self, name: &str, value: f64, unit: &'static str) {
         assert!(value.is_finite(), "{name}: {value}");
-        self.0.push(Figure { name: name.to_owned(), value: (value * 100.0).round() / 100.0, unit });
+        self.0.push(Figure {
+            name: name.to_owned(),
+            value: (value * 100.0).round() / 100.0,
+            unit,
+        });
     }
 
     /// A figure that was added before.
     pub fn value(&self, name: &str) -> f64 {
         let found = self.0.iter().find(|figure| figure.name == name);
-        found.unwrap_or_else(|| panic!("{name} is not measured yet")).value
+        found
+            .unwrap_or_else(|| panic!("{name} is not measured yet"))
+            .value
     }
 
     /// Writes the list as JSON.

@@ -1,0 +1,13 @@
+//! What happens when something breaks: a keystore that is killed, a disk that is full or lies, a
+//! user who floods. The faults are real ones (SIGKILL, a small tmpfs, strace), injected from
+//! outside; the programs under test have no hooks.
+//!
+//! Each test counts every answer it got, because a fault must cost availability and nothing else.
+
+mod crash;
+mod flood;
+mod flush;
+#[path = "../bench/load.rs"]
+mod generator;
+mod load;
+mod observed;
