@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
@@ -168,15 +169,22 @@ async fn connection(
         .max_headers(HEADERS_MAX)
         .serve_connection(io, service);
     let mut served = pin!(served);
+    let mut timer = pin!(tokio::time::sleep_until(activity.deadline().into()));
     let mut stopping = false;
     loop {
-        tokio::select! {
-            _ = &mut served => return, // broken or ended; either way nobody is left to tell
-            () = tokio::time::sleep_until(activity.deadline().into()) => {
-                if activity.deadline() <= Instant::now() {
-                    return;
-                }
+        // Each step of a request moves the deadline, and happens while `served` runs: the timer is
+        // set anew right after, so that a shorter deadline does not wait for a longer one.
+        let expired = poll_fn(|context| {
+            let deadline = activity.deadline().into();
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
             }
+            timer.as_mut().poll(context)
+        });
+        tokio::select! {
+            biased; // `served` before the deadline that it moves
+            _ = &mut served => return, // broken or ended; either way nobody is left to tell
+            () = expired => return,
             _ = stop.wait_for(|stop| *stop), if !stopping => {
                 stopping = true;
                 served.as_mut().graceful_shutdown();
