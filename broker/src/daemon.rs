@@ -108,12 +108,12 @@ fn run(command: Command) -> Result<(), Failure> {
     let config = load(&path)?; // a bad file ends here, with line and column
     make_private();
     raise_descriptors();
+    umask(Mode::from_bits_truncate(0o077)); // whatever we inherited; sockets set their own
     make_dir(&config.server.runtime_dir, 0o755)?;
     let state = StateDir::lock(&config.server.state_dir)?; // one daemon per state directory
     let keyring = Arc::new(Keyring::open(&state)?);
     let audit = open_audit(&config)?; // verifies the tail of the chain
     let listeners = Listeners::passed_or_bound(&config)?;
-    umask(Mode::from_bits_truncate(0o077));
 
     let mut keystores = std::collections::BTreeMap::new();
     let mut children = Vec::new();
