@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod assertion;
+mod charter;
 mod denial;
+mod keys;
 mod lifecycle;
 mod peer;
 mod request;
+mod slow;
 mod world;
