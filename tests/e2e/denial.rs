@@ -58,8 +58,10 @@ fn denials_are_the_same_byte_for_byte_whatever_the_reason() {
 fn the_log_has_the_reason_under_the_id_of_the_answer() {
     let token = SoftHsm::new();
     let daemon = daemon(&token);
-    for (uid, target, reason) in DENIED {
-        let id = exchange_as(uid, &daemon.socket(), &post_target(target)).member("id");
+    let ids = DENIED
+        .map(|(uid, target, _)| exchange_as(uid, &daemon.socket(), &post_target(target)))
+        .map(|answer| answer.member("id"));
+    for ((uid, target, reason), id) in DENIED.into_iter().zip(ids) {
         let record = daemon.audit_record(|record| record["id"] == id.as_str());
         assert_eq!(record["kind"], "denied", "{record}");
         assert_eq!(record["reason"], reason, "{record}");

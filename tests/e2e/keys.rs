@@ -294,15 +294,11 @@ fn a_bad_state_file_ends_the_start_and_is_named() {
 fn a_bad_state_file_of_a_keystore_fails_that_keystore_alone() {
     let token = SoftHsm::new();
     let other = SoftHsm::labelled("other");
-    let config = bank(&token).keystore("second", &other, "");
-    let config = config.to_string().replace(
-        "client_id = \"ours-bank\"",
-        "client_id = \"ours-bank\"\nkeystore = \"hsm\"",
-    );
-    let config = config
-        + &harness::Config::default()
-            .target("ours", "two", "keystore = \"second\"")
-            .to_string();
+    let config = harness::Config::new(&token)
+        .keystore("second", &other, "")
+        .workload("ours", crate::world::us(), "")
+        .target("ours", "bank", "keystore = \"hsm\"")
+        .target("ours", "two", "keystore = \"second\"");
     let daemon = Daemon::with_keys(config);
     let site = daemon.into_site();
     let dir = site.state_dir().join("keystore/second");

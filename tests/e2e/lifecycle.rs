@@ -315,3 +315,67 @@ fn readiness_means_that_a_request_is_answered() {
     });
     assert_eq!(record.unwrap()["result"], "released");
 }
+
+#[test]
+fn a_peer_that_stands_still_keeps_nobody_waiting() {
+    use harness::user::{ALICE, python_as};
+    let (mut daemon, _token) = with_bank();
+    let script = "
+import os, signal, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+s.sendall(b'POST /v1/assertion HTTP/1.1\\r\\nhost: a\\r\\n')
+os.kill(os.getpid(), signal.SIGSTOP)
+";
+    let mut python = python_as(ALICE, script);
+    let peer = Process::start(python.arg(daemon.socket()));
+    assert!(wait_until(DEADLINE, || process::state(peer.pid()) == Some('T')));
+    serves(&mut daemon);
+    let given_up = wait_until(Duration::from_secs(8), || daemon.status().connections == 0);
+    assert!(
+        given_up,
+        "half a request is kept for a peer that stands still"
+    );
+    serves(&mut daemon);
+}
+
+#[test]
+fn a_daemon_without_descriptors_waits_and_recovers() {
+    use nix::sys::resource::{Resource, getrlimit};
+    let token = SoftHsm::new();
+    let site = harness::daemon::Site::new(bank(&token).text());
+    // Soft and hard: assertd raises the soft one as far as it may.
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "ulimit -n 64; exec \"$0\" --config \"$1\""]);
+    shell.arg(site.programs().assertd()).arg(site.config());
+    shell.stdin(std::process::Stdio::null());
+    let mut daemon = Daemon::ready(Process::start(&mut shell), site);
+    daemon.apply();
+    serves(&mut daemon);
+    assert!(
+        getrlimit(Resource::RLIMIT_NOFILE).unwrap().0 > 200,
+        "this test needs some itself"
+    );
+    let held: Vec<Raw> = (0..100).map(|_| daemon.raw()).collect();
+    daemon_says(&daemon, "accept: ");
+    let before = daemon.stderr().len();
+    let start = Instant::now();
+    let quiet = !wait_until(Duration::from_secs(1), || {
+        daemon.stderr().len() > before + 64 * 1024
+    });
+    assert!(
+        quiet,
+        "it spins: {} bytes a second",
+        daemon.stderr().len() - before
+    );
+    assert!(daemon.lives() && start.elapsed() < DEADLINE);
+    drop(held);
+    let back = wait_until(DEADLINE, || daemon.status().connections == 0);
+    assert!(back, "{}", daemon.stderr());
+    serves(&mut daemon);
+}
+
+fn daemon_says(daemon: &Daemon, text: &str) {
+    let said = wait_until(DEADLINE, || daemon.stderr().contains(text));
+    assert!(said, "never said {text:?}:\n{}", daemon.stderr());
+}

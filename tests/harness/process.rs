@@ -6,12 +6,14 @@ use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// A running program.
 pub struct Process {
     child: Child,
     stderr: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
 }
 
 impl Process {
@@ -28,7 +30,7 @@ impl Process {
             });
         let stderr = Arc::new(Mutex::new(String::new()));
         let (pipe, text) = (child.stderr.take().unwrap(), stderr.clone());
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut pipe = BufReader::new(pipe);
             let mut line = Vec::new();
             while pipe
@@ -41,7 +43,11 @@ impl Process {
                 line.clear();
             }
         });
-        Process { child, stderr }
+        Process {
+            child,
+            stderr,
+            reader,
+        }
     }
 
     /// Its process id.
@@ -69,10 +75,17 @@ impl Process {
         self.child.try_wait().unwrap()
     }
 
-    /// Waits for its end; panics if it goes on.
+    /// Waits for its end, and for its last words; panics if it goes on.
     pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
         let ended = wait_for(deadline, || self.child.try_wait().unwrap());
-        ended.unwrap_or_else(|| panic!("still runs after {deadline:?}:\n{}", self.stderr()))
+        let ended =
+            ended.unwrap_or_else(|| panic!("still runs after {deadline:?}:\n{}", self.stderr()));
+        let heard = wait_until(DEADLINE, || self.reader.is_finished());
+        assert!(
+            heard,
+            "ended, and a process it left holds its standard error"
+        );
+        ended
     }
 
     /// Sends a signal.
