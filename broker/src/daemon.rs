@@ -6,7 +6,7 @@ use crate::audit::{self, Audit, AuditConfig, Stamp};
 use crate::config::Config;
 use crate::keyring::Keyring;
 use crate::keystores::Keystore;
-use crate::keystores::child::Supervised;
+use crate::keystores::child::{Recipe, Supervised};
 use crate::listen::{self, Access};
 use crate::policy::Policy;
 use crate::server::{self, Door};
@@ -16,6 +16,7 @@ use keystore::{Clock, Kind};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use sd_notify::NotifyState;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
@@ -115,16 +116,16 @@ fn run(command: Command) -> Result<(), Failure> {
     let audit = open_audit(&config)?; // verifies the tail of the chain
     let listeners = Listeners::passed_or_bound(&config)?;
 
-    let mut keystores = std::collections::BTreeMap::new();
-    let mut children = Vec::new();
+    let recipes = recipes(&config)?; // every socket is bound before anything is started
+    let mut keystores = BTreeMap::new();
     for (name, section) in &config.keystores {
         let socket = config.keystore_socket(name, section);
-        let keystore = Keystore::new(name, socket.clone(), keyring.clone());
-        if section.socket.is_none() {
-            let child = Supervised::start(&config, &keystore, &socket);
-            children.push(child.map_err(|text| Failure::new(69, text))?);
-        }
-        keystores.insert(name.clone(), keystore);
+        keystores.insert(name.clone(), Keystore::new(name, socket, keyring.clone()));
+    }
+    let mut children = Vec::new();
+    for (name, recipe) in recipes {
+        let child = Supervised::start(recipe, &keystores[&name]);
+        children.push(child.map_err(|text| Failure::new(69, text))?);
     }
     record_configuration(&audit, &config)?;
     let app = Arc::new(App {
@@ -155,6 +156,20 @@ fn run(command: Command) -> Result<(), Failure> {
         .map_err(|error| Failure::new(error.exit_code(), error.to_string()));
     drop(state);
     served.and(closed)
+}
+
+/// For each keystore that no unit runs, what it takes to run it.
+fn recipes(config: &Config) -> Result<Vec<(String, Recipe)>, Failure> {
+    let ours = config
+        .keystores
+        .iter()
+        .filter(|(_, section)| section.socket.is_none());
+    ours.map(|(name, section)| {
+        let socket = config.keystore_socket(name, section);
+        let recipe = Recipe::prepare(config, name, section, &socket);
+        Ok((name.clone(), recipe.map_err(|text| Failure::new(69, text))?))
+    })
+    .collect()
 }
 
 fn load(path: &Path) -> Result<Config, Failure> {

@@ -298,7 +298,7 @@ fn verify(
 }
 
 fn suspend(app: &App, key: &ActiveKey, bad: Bad) {
-    app.keyring.suspend(key);
+    app.keyring.suspend(&key.id);
     eprintln!(
         "assertd: ALERT: key {} (kid {}) is suspended: {bad}",
         key.id, key.kid

@@ -9,9 +9,8 @@ use keystore::publickey::Verifier;
 use keystore::statefile::{StateDir, StateFile};
 use keystore::{Alg, Error, KeyId, KeyName, Kid, Kind, PublicKey, Typ};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 #[derive(Default, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,7 +46,6 @@ pub struct ActiveKey {
     pub typ: Typ,
     /// For its signatures.
     pub verifier: Verifier,
-    suspended: AtomicBool,
 }
 
 /// What a keystore last said about a key.
@@ -71,8 +69,16 @@ pub enum Seen {
 /// All recorded keys.
 pub struct Keyring {
     file: Mutex<(StateFile<Stored>, Stored)>,
-    seen: RwLock<BTreeMap<KeyId, Seen>>,
-    active: RwLock<HashMap<KeyName, Arc<ActiveKey>>>,
+    live: RwLock<Live>,
+}
+
+/// What is known now, changed as a whole.
+#[derive(Default)]
+struct Live {
+    seen: BTreeMap<KeyId, Seen>,
+    active: HashMap<KeyName, Arc<ActiveKey>>,
+    /// Keys that have signed wrongly. Nothing a keystore does takes one out again.
+    suspended: BTreeSet<KeyId>,
 }
 
 /// Why a key cannot sign now. The text is for administrators.
@@ -95,21 +101,20 @@ impl Keyring {
         let (file, stored) = StateFile::<Stored>::open(dir, "keyring.v1")?;
         Ok(Keyring {
             file: Mutex::new((file, stored)),
-            seen: RwLock::default(),
-            active: RwLock::default(),
+            live: RwLock::default(),
         })
     }
 
     /// The version of `name` that signs now.
     pub fn active(&self, name: &KeyName) -> Result<Arc<ActiveKey>, Unusable> {
-        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
-        match active.get(name) {
-            Some(key) if key.suspended.load(Ordering::Acquire) => {
+        let live = self.read();
+        match live.active.get(name) {
+            Some(key) if live.suspended.contains(&key.id) => {
                 Err(Unusable::Suspended(key.id.clone()))
             }
             Some(key) => Ok(key.clone()),
             None => {
-                drop(active);
+                drop(live);
                 Err(self.why_not(name))
             }
         }
@@ -182,19 +187,25 @@ impl Keyring {
     }
 
     /// Takes note of everything a keystore shows: recorded keys become active or are found
-    /// missing. Keys it shows that are not recorded are not used.
-    pub fn compare(&self, keystore: &str, shown: &[KeyEntry]) {
+    /// missing. Keys it shows that are not recorded are not used. `recorded` are the records from
+    /// before the keystore was asked: a key recorded meanwhile is not missing from its answer.
+    pub fn compare(
+        &self,
+        keystore: &str,
+        recorded: &BTreeMap<KeyId, KeyRecord>,
+        shown: &[KeyEntry],
+    ) {
         let shown: HashMap<&KeyId, &KeyEntry> = shown.iter().map(|e| (&e.key, e)).collect();
-        for (key, record) in self.records() {
+        for (key, record) in recorded {
             if record.keystore == keystore {
-                self.look_at(&key, &record, shown.get(&key).copied());
+                self.look_at(key, record, shown.get(key).copied());
             }
         }
     }
 
     fn look_at(&self, key: &KeyId, record: &KeyRecord, entry: Option<&KeyEntry>) {
         let seen = judge(key, record, entry);
-        if self.seen(key) == seen {
+        if *self.read().seen.get(key).unwrap_or(&Seen::Unknown) == seen {
             return; // nothing has changed since the last look, which is every few seconds
         }
         if let Seen::Wrong(why)
@@ -213,39 +224,33 @@ impl Keyring {
             } => activate(key, record, *typ),
             _ => None,
         };
-        let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
-        let current = active.get(&key.name);
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let current = live.active.get(&key.name);
         match usable {
             Some(new) if current.is_none_or(|current| current.id <= new.id) => {
-                // A wrong signature is not forgotten because the keystore came back.
-                let suspended =
-                    current.is_some_and(|c| c.id == new.id && c.suspended.load(Ordering::Acquire));
-                new.suspended.store(suspended, Ordering::Release);
-                active.insert(key.name.clone(), Arc::new(new));
+                live.active.insert(key.name.clone(), Arc::new(new));
             }
             None if current.is_some_and(|current| current.id == *key) => {
-                active.remove(&key.name);
+                live.active.remove(&key.name);
             }
             _ => {}
         }
-        drop(active);
-        self.seen
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key.clone(), seen);
+        live.seen.insert(key.clone(), seen);
     }
 
     /// Stops a key at once: it has signed wrongly (reliability row 13).
-    pub fn suspend(&self, key: &ActiveKey) {
-        key.suspended.store(true, Ordering::Release);
+    pub fn suspend(&self, key: &KeyId) {
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        live.suspended.insert(key.clone());
     }
 
     /// Whether a key is suspended.
-    pub fn is_suspended(&self, id: &KeyId) -> bool {
-        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
-        active
-            .get(&id.name)
-            .is_some_and(|k| k.id == *id && k.suspended.load(Ordering::Acquire))
+    pub fn is_suspended(&self, key: &KeyId) -> bool {
+        self.read().suspended.contains(key)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Live> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All records.
@@ -260,8 +265,7 @@ impl Keyring {
 
     /// What its keystore last said about a key.
     pub fn seen(&self, key: &KeyId) -> Seen {
-        let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
-        seen.get(key).cloned().unwrap_or(Seen::Unknown)
+        self.read().seen.get(key).cloned().unwrap_or(Seen::Unknown)
     }
 }
 
@@ -298,7 +302,6 @@ fn activate(id: &KeyId, record: &KeyRecord, typ: Typ) -> Option<ActiveKey> {
         alg: record.alg,
         typ,
         verifier,
-        suspended: AtomicBool::new(false),
     })
 }
 
@@ -318,3 +321,6 @@ impl std::fmt::Display for Unusable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use crate::config::Target;
 use keystore::charter::PurposeKind;
 use keystore::{Error, KeyId};
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -83,7 +84,10 @@ impl Queue {
     /// The next job, as soon as there is one. Cancel-safe: a job is taken only by returning it.
     pub async fn next(&self) -> Job {
         loop {
-            let arrived = self.arrived.notified();
+            // Registered before the look: of two jobs that arrive after two lanes have looked,
+            // each lane gets its own wake-up.
+            let mut arrived = pin!(self.arrived.notified());
+            arrived.as_mut().enable();
             if let Some(job) = self.jobs().pop_front() {
                 return job;
             }

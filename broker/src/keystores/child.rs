@@ -5,6 +5,7 @@
 use super::Keystore;
 use crate::config::Config;
 use crate::listen;
+use keystore::config::Section;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -27,8 +28,8 @@ pub struct Supervised {
     child: Arc<Mutex<Option<Child>>>,
 }
 
-/// What it takes to start one.
-struct Recipe {
+/// What it takes to start one: everything that can go wrong has been tried.
+pub struct Recipe {
     program: PathBuf,
     config: PathBuf,
     name: String,
@@ -36,28 +37,34 @@ struct Recipe {
     listener: UnixListener,
 }
 
-impl Supervised {
-    /// Binds the socket and starts the child, now and whenever it ends.
+impl Recipe {
+    /// Finds the program and binds the socket. All sockets are bound before any child is started:
+    /// binding sets the umask for a moment, and a child would inherit it.
     ///
     /// # Errors
     /// If the socket cannot be made or the program is not beside ours.
-    pub fn start(
+    pub fn prepare(
         config: &Config,
-        keystore: &Arc<Keystore>,
+        name: &str,
+        section: &Section,
         socket: &Path,
-    ) -> Result<Supervised, String> {
-        let name = keystore.name().to_owned();
-        let section = config
-            .keystores
-            .get(&name)
-            .ok_or_else(|| format!("no keystore {name}"))?;
-        let recipe = Recipe {
+    ) -> Result<Recipe, String> {
+        Ok(Recipe {
             program: beside_us(section.program())?,
             config: config.path.clone(),
-            state_dir: config.server.state_dir.join("keystore").join(&name),
+            name: name.to_owned(),
+            state_dir: config.server.state_dir.join("keystore").join(name),
             listener: listen::bind(socket, listen::Access::Owner)?,
-            name,
-        };
+        })
+    }
+}
+
+impl Supervised {
+    /// Starts the child, now and whenever it ends.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    pub fn start(recipe: Recipe, keystore: &Arc<Keystore>) -> Result<Supervised, String> {
         let supervised = Supervised {
             stopping: Arc::default(),
             child: Arc::default(),
@@ -98,12 +105,17 @@ fn keep_running(
     let (mut wait, longest) = WAIT;
     while !stopping.load(Ordering::SeqCst) {
         let started = Instant::now();
-        let ended = match recipe.spawn() {
-            Err(error) => format!("cannot be started: {error}"),
-            Ok(child) => {
-                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
-                wait_for_end(slot)
+        let spawned = {
+            // Held over both, or a child could be started after it was told to stop.
+            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            if stopping.load(Ordering::SeqCst) {
+                return;
             }
+            recipe.spawn().map(|child| *slot = Some(child))
+        };
+        let ended = match spawned {
+            Err(error) => format!("cannot be started: {error}"),
+            Ok(()) => wait_for_end(slot),
         };
         if stopping.load(Ordering::SeqCst) {
             return;

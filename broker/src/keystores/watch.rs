@@ -68,8 +68,9 @@ async fn look(keystore: &Keystore) -> Result<(), Error> {
     };
     let usable = matches!(health.condition, keystore::protocol::Condition::Usable {});
     if usable {
-        let keys = keys(&mut connection).await?;
-        keystore.keyring.compare(&keystore.name, &keys);
+        let recorded = keystore.keyring.records(); // before the keystore is asked
+        let shown = keys(&mut connection).await?;
+        keystore.keyring.compare(&keystore.name, &recorded, &shown);
     }
     keystore.set_from(connection.welcome, health);
     Ok(())
