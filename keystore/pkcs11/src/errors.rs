@@ -23,6 +23,39 @@ pub fn explain(place: &str, doing: &str, error: &Pkcs11Error) -> Error {
     Error::new(kind, format!("{place}: {doing}: {answer}; {remedy}"))
 }
 
+/// A failed C_Login as one of ours. The PIN is tried once (P9), and a module may answer anything to
+/// a wrong one: only where the token or the session was gone before the PIN was looked at may it
+/// be tried later. Everything else that would pass with time is taken for a wrong PIN.
+pub fn explain_login(place: &str, error: &Pkcs11Error) -> Error {
+    let doing = "logging in with the user PIN";
+    match error {
+        Pkcs11Error::Pkcs11(rv, _)
+            if kind_of(rv) == Kind::Unavailable && !gone_before_the_pin(rv) =>
+        {
+            let text = format!(
+                "{place}: {doing}: C_Login answered {}; that may count as a wrong PIN, so it is \
+                 not tried again by itself; check the token and the PIN, then restart the keystore",
+                name_of(rv)
+            );
+            Error::new(Kind::BadPin, text)
+        }
+        _ => explain(place, doing, error),
+    }
+}
+
+fn gone_before_the_pin(rv: &RvError) -> bool {
+    use RvError::*;
+    matches!(
+        rv,
+        TokenNotPresent
+            | TokenNotRecognized
+            | DeviceRemoved
+            | SlotIdInvalid
+            | SessionHandleInvalid
+            | SessionClosed
+    )
+}
+
 /// Whose fault an error is, which decides what happens to the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
@@ -226,6 +259,31 @@ mod tests {
                 blame(&Pkcs11Error::Pkcs11(rv, Function::Login)),
                 Blame::Other
             );
+        }
+    }
+
+    #[test]
+    fn a_failed_login_may_come_later_only_where_the_token_was_gone() {
+        let kind = |rv| explain_login("token", &Pkcs11Error::Pkcs11(rv, Function::Login)).kind();
+        for rv in [
+            RvError::GeneralError,
+            RvError::FunctionFailed,
+            RvError::DeviceError,
+            RvError::HostMemory,
+            RvError::CryptokiNotInitialized,
+        ] {
+            assert_eq!(kind(rv), Kind::BadPin, "{rv:?}");
+        }
+        assert_eq!(kind(RvError::PinLocked), Kind::Locked);
+        for rv in [
+            RvError::TokenNotPresent,
+            RvError::TokenNotRecognized,
+            RvError::DeviceRemoved,
+            RvError::SlotIdInvalid,
+            RvError::SessionHandleInvalid,
+            RvError::SessionClosed,
+        ] {
+            assert_eq!(kind(rv), Kind::Unavailable, "{rv:?}");
         }
     }
 

@@ -2,7 +2,7 @@
 //! serial number; two that fit are an error, never a guess. The PIN goes in once: a wrong one is
 //! not tried again, and at the last try it is not tried at all (P9).
 
-use crate::errors::explain;
+use crate::errors::{explain, explain_login};
 use crate::module::Module;
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error as Pkcs11Error, RvError};
@@ -116,7 +116,8 @@ impl Token {
     /// because closing the last session logs out. The PIN is wiped when this returns.
     ///
     /// # Errors
-    /// `Locked` or `BadPin`; neither may lead to another call by itself.
+    /// `Locked` or `BadPin`; neither may lead to another call by itself. `Unavailable` only if the
+    /// token or the session went away before the PIN was looked at.
     pub fn log_in(&self, pin: Zeroizing<Vec<u8>>) -> Result<Session, Error> {
         let place = &self.place;
         if self.login == LoginNeed::Needed {
@@ -131,7 +132,7 @@ impl Token {
         match session.login_with_raw(UserType::User, &pin) {
             // Login belongs to the process and the token; that it is there is what we want.
             Ok(()) | Err(Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(session),
-            Err(error) => Err(explain(place, "logging in with the user PIN", &error)),
+            Err(error) => Err(explain_login(place, &error)),
         }
     }
 

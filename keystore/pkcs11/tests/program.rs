@@ -5,6 +5,8 @@
 use keystore::Kind;
 use keystore::client::Client;
 use keystore::protocol::{Condition, Health, Reply, Request};
+use pkcs11_shim::counts::Counts;
+use pkcs11_shim::functions::Function;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -12,7 +14,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -33,8 +35,15 @@ fn write(path: &Path, text: &str) {
     file.write_all(text.as_bytes()).unwrap();
 }
 
+const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
+
 /// A token "t" with PIN 123456 in `dir`, and a configuration that says `pin`.
 fn prepare(dir: &Path, pin: &str) {
+    prepare_with(dir, pin, Path::new(SOFTHSM));
+}
+
+fn prepare_with(dir: &Path, pin: &str, module: &Path) {
+    let module = module.display();
     let dir_shown = dir.display();
     std::fs::create_dir(dir.join("tokens")).unwrap();
     write(
@@ -61,7 +70,7 @@ fn prepare(dir: &Path, pin: &str) {
     write(
         &dir.join("assertd.toml"),
         &format!(
-            "[keystore.hsm]\nbackend = \"pkcs11\"\nmodule = \"/usr/lib/softhsm/libsofthsm2.so\"\n\
+            "[keystore.hsm]\nbackend = \"pkcs11\"\nmodule = \"{module}\"\n\
              token = {{ label = \"t\" }}\npin = {{ file = \"{dir_shown}/pin\" }}\n\
              environment = {{ SOFTHSM2_CONF = \"{dir_shown}/softhsm2.conf\" }}\n"
         ),
@@ -80,7 +89,11 @@ impl Drop for Running {
 
 fn start(dir: &Path) -> Running {
     let listener = UnixListener::bind(dir.join("socket")).unwrap();
+    // Without the shim as its module nobody reads these.
     let child = program()
+        .env("P11SHIM_REAL", SOFTHSM)
+        .env("P11SHIM_COUNTS", dir.join("counts"))
+        .env("P11SHIM_RULES", dir.join("rules"))
         .args(["--name", "hsm", "--listen-stdin", "--config"])
         .arg(dir.join("assertd.toml"))
         .arg("--state-dir")
@@ -135,6 +148,49 @@ fn with_a_wrong_pin_it_stays_and_says_so() {
             assert!(!why.contains("wrong"), "{why}");
         }
         Condition::Usable {} => panic!("usable"),
+    }
+}
+
+#[test]
+fn a_login_that_fails_is_not_tried_again_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare_with(dir.path(), "123456\n", &pkcs11_shim::module_path());
+    let logins = Counts::open(&dir.path().join("counts")).unwrap();
+    let logins = || logins.of(Function::C_Login);
+    write(&dir.path().join("rules"), "C_Login * ckr:0x5\n"); // CKR_GENERAL_ERROR
+    let _running = start(dir.path());
+    match health(dir.path()).condition {
+        Condition::Failed { kind, why } => {
+            assert_eq!(kind, Kind::BadPin, "{why}");
+            assert!(why.contains("CKR_GENERAL_ERROR"), "{why}");
+            assert!(why.contains("restart the keystore"), "{why}");
+        }
+        Condition::Usable {} => panic!("usable"),
+    }
+    // What may be retried is tried after 0.5, 1 and 2 s.
+    let watched = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < watched && logins() == 1 {
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    assert_eq!(logins(), 1);
+}
+
+#[test]
+fn a_token_that_was_gone_at_login_is_logged_in_to_when_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare_with(dir.path(), "123456\n", &pkcs11_shim::module_path());
+    let rules = dir.path().join("rules");
+    write(&rules, "C_Login * ckr:0xe0\n"); // CKR_TOKEN_NOT_PRESENT
+    let _running = start(dir.path());
+    match health(dir.path()).condition {
+        Condition::Failed { kind, why } => assert_eq!(kind, Kind::Unavailable, "{why}"),
+        Condition::Usable {} => panic!("usable"),
+    }
+    std::fs::remove_file(&rules).unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    while health(dir.path()).condition != (Condition::Usable {}) {
+        assert!(Instant::now() < deadline, "it was not tried again");
+        std::thread::park_timeout(Duration::from_millis(20));
     }
 }
 
