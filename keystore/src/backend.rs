@@ -1,5 +1,5 @@
 //! The seam every backend fills: one PKCS#11 token or one TPM. Its library's types never appear
-//! here. All calls may block; a call that blocks too long ends the process (`server::hang`).
+//! here. All calls may block; a call that blocks too long ends the process (`crate::hang`).
 
 use crate::protocol::Evidence;
 use crate::{Alg, Error, PublicKey};

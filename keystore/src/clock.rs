@@ -89,7 +89,7 @@ fn judge(now: Seconds, latest: Seconds) -> Result<(), Error> {
             Kind::Clock,
             format!(
                 "clock: went back {} s; nothing is minted until it shows {latest} s since \
-                     1970 again; correct the clock or restart assertd once it is right",
+                     1970 again; correct the clock or restart assertd and its keystores once it is right",
                 latest - now
             ),
         ));

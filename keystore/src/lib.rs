@@ -19,6 +19,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod hang;
 pub mod jws;
 pub mod keyid;
 pub mod protocol;

@@ -3,20 +3,19 @@
 //! One blocking thread per connection; the broker opens as many connections as the token signs at
 //! a time and sends on each one request after the other. The kernel says which uid a peer has;
 //! the broker's may mint, root's may make and amend keys, everyone else is hung up on.
-//! A call into the token that outlives `hang_limit` ends the process: a new one is better than a
-//! stuck one (architecture: "a call that outlives hang_limit makes the process abort itself").
+//! A call into the token that outlives `hang_limit` ends the process ([`crate::hang`]).
 
 use crate::backend::Backend;
+use crate::hang::{HangWatch, Watched};
 use crate::protocol::{self, Condition, Health, Reply, Request, VERSION, Welcome, frame_len};
 use crate::records::Keys;
 use crate::statefile::StateDir;
 use crate::{Error, Kind};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,6 +28,9 @@ pub const FRAME_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long an administrator's connection may be silent.
 pub const ROOT_IDLE: Duration = Duration::from_secs(60);
+
+/// How often the token is looked through for objects nobody knows.
+const CENSUS: Duration = Duration::from_secs(60);
 
 /// First and longest wait between attempts to open a token that is not there.
 const REOPEN_WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -66,7 +68,7 @@ enum Role {
 /// How far the token has come.
 enum Stage<B> {
     Failed { kind: Kind, why: String },
-    Open(Arc<Keys<B>>),
+    Open(Arc<Keys<Watched<B>>>),
 }
 
 struct Server<B> {
@@ -74,7 +76,9 @@ struct Server<B> {
     broker_uid: u32,
     state: StateDir,
     stage: RwLock<Stage<B>>,
-    hang: HangWatch,
+    hang: Arc<HangWatch>,
+    /// Objects that look like ours and have no record, at the last census.
+    strange: Mutex<Vec<String>>,
     connections: AtomicUsize,
     minted: AtomicU64,
     failed: AtomicU64,
@@ -107,7 +111,8 @@ pub fn run<B: Backend>(
         broker_uid,
         state,
         stage: RwLock::new(first),
-        hang: HangWatch::new(hang_limit),
+        hang: Arc::new(HangWatch::new(hang_limit)),
+        strange: Mutex::default(),
         connections: AtomicUsize::new(0),
         minted: AtomicU64::new(0),
         failed: AtomicU64::new(0),
@@ -116,6 +121,9 @@ pub fn run<B: Backend>(
     server
         .clone()
         .start("hang-watch", |server| server.hang.watch())?;
+    server
+        .clone()
+        .start("census", |server| server.count_strange())?;
     if server.try_open(&open) == Opened::Later {
         server
             .clone()
@@ -154,10 +162,12 @@ impl<B: Backend> Server<B> {
 
     /// Opens the token once and sets the stage to what came of it.
     fn try_open(&self, open: &impl Fn() -> Result<B, Error>) -> Opened {
-        let opened = {
+        let backend = {
             let _call = self.hang.enter("opening the token");
-            open().and_then(|backend| Keys::open(backend, &self.state))
+            open()
         };
+        let opened = backend
+            .and_then(|backend| Keys::open(Watched::new(backend, self.hang.clone()), &self.state));
         let (stage, verdict) = match opened {
             Ok(keys) => {
                 eprintln!(
@@ -277,13 +287,12 @@ impl<B: Backend> Server<B> {
         allowed(role, request)?;
         match request {
             Request::Hello { .. } => Err(Error::new(Kind::Protocol, "hello was said already")),
-            Request::Health {} => self.health().map(Reply::Health),
+            Request::Health {} => Ok(Reply::Health(self.health())),
             Request::Mint {
                 key,
                 purpose,
                 claims,
             } => {
-                let _call = self.hang.enter("a signature");
                 let keys = self.open_keys()?;
                 let minted = keys.mint(key, *purpose, claims);
                 self.note(&minted);
@@ -294,7 +303,6 @@ impl<B: Backend> Server<B> {
                 Ok(Reply::Keys { keys, more })
             }
             Request::Make { key, charter } => {
-                let _call = self.hang.enter("making a key");
                 let (key, created) = self.open_keys()?.make(key, charter)?;
                 Ok(Reply::Made { key, created })
             }
@@ -302,10 +310,7 @@ impl<B: Backend> Server<B> {
                 .open_keys()?
                 .amend(name, charter)
                 .map(|()| Reply::Done {}),
-            Request::Destroy { key } => {
-                let _call = self.hang.enter("destroying a key");
-                self.open_keys()?.destroy(key).map(|()| Reply::Done {})
-            }
+            Request::Destroy { key } => self.open_keys()?.destroy(key).map(|()| Reply::Done {}),
         }
     }
 
@@ -339,57 +344,57 @@ impl<B: Backend> Server<B> {
         }
     }
 
-    fn open_keys(&self) -> Result<Arc<Keys<B>>, Error> {
+    fn open_keys(&self) -> Result<Arc<Keys<Watched<B>>>, Error> {
         match &*self.stage.read().unwrap_or_else(PoisonError::into_inner) {
             Stage::Open(keys) => Ok(keys.clone()),
             Stage::Failed { kind, why } => Err(Error::new(*kind, why.clone())),
         }
     }
 
-    fn health(&self) -> Result<Health, Error> {
-        let (minted, failed) = (
-            self.minted.load(Ordering::Relaxed),
-            self.failed.load(Ordering::Relaxed),
-        );
-        let health = |condition, token, algs, strange| Health {
+    /// How the keystore is, without a call into the token: a busy or a slow one must not be taken
+    /// for a dead one.
+    fn health(&self) -> Health {
+        let (condition, token, algs) = match self.open_keys() {
+            Ok(keys) => {
+                let token = keys.backend();
+                (Condition::Usable {}, token.describe(), token.algs())
+            }
+            Err(error) => {
+                let (kind, why) = (error.kind(), error.to_string());
+                (
+                    Condition::Failed { kind, why },
+                    "not open".to_owned(),
+                    Vec::new(),
+                )
+            }
+        };
+        Health {
             condition,
             token,
             algs,
-            strange,
-            minted,
-            failed,
-        };
-        match self.open_keys() {
-            Err(error) => {
-                let failed = Condition::Failed {
-                    kind: error.kind(),
-                    why: error.to_string(),
-                };
-                Ok(health(failed, "not open".into(), Vec::new(), Vec::new()))
-            }
-            Ok(keys) => {
-                let _call = self.hang.enter("looking at the token");
-                let (condition, strange) = match keys.strange() {
-                    Ok(strange) => (Condition::Usable {}, strange),
-                    Err(error) => {
-                        let why = error.to_string();
-                        (
-                            Condition::Failed {
-                                kind: error.kind(),
-                                why,
-                            },
-                            Vec::new(),
-                        )
-                    }
-                };
-                Ok(health(
-                    condition,
-                    keys.backend().describe(),
-                    keys.backend().algs(),
-                    strange,
-                ))
-            }
+            strange: self.lock_strange().clone(),
+            minted: self.minted.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
         }
+    }
+
+    /// Looks through the token now and then for objects that look like ours and have no record
+    /// (P6). Linear in all its objects, so it is nobody's request.
+    fn count_strange(&self) {
+        loop {
+            let pause = match self.open_keys().and_then(|keys| keys.strange()) {
+                Ok(strange) => {
+                    *self.lock_strange() = strange;
+                    CENSUS
+                }
+                Err(_) => REOPEN_WAIT.0, // not open yet, or gone: health says so, not the census
+            };
+            thread::sleep(pause);
+        }
+    }
+
+    fn lock_strange(&self) -> MutexGuard<'_, Vec<String>> {
+        self.strange.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -446,73 +451,29 @@ fn next_request(
         reader.consume(4 + length);
         return request.map(Some);
     }
-    reader
-        .get_ref()
-        .set_read_timeout(Some(FRAME_DEADLINE))
-        .map_err(lost)?;
-    let request = protocol::read(reader);
+    let mut rest = Until {
+        reader,
+        deadline: Instant::now() + FRAME_DEADLINE,
+    };
+    let request = protocol::read(&mut rest);
     reader.get_ref().set_read_timeout(idle).map_err(lost)?;
     request
 }
 
-/// Ends the process when a call into the token takes too long: nothing else can be done about a
-/// thread inside a vendor's module.
-struct HangWatch {
-    limit: Duration,
-    next: AtomicU64,
-    calls: Mutex<HashMap<u64, (Instant, &'static str)>>,
+/// A reader with one deadline over all its reads.
+struct Until<'a> {
+    reader: &'a mut BufReader<UnixStream>,
+    deadline: Instant,
 }
 
-struct Call<'a> {
-    watch: &'a HangWatch,
-    number: u64,
-}
-
-impl HangWatch {
-    fn new(limit: Duration) -> HangWatch {
-        HangWatch {
-            limit,
-            next: AtomicU64::new(0),
-            calls: Mutex::default(),
+impl Read for Until<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
         }
-    }
-
-    fn enter(&self, what: &'static str) -> Call<'_> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.calls().insert(number, (Instant::now(), what));
-        Call {
-            watch: self,
-            number,
-        }
-    }
-
-    fn calls(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (Instant, &'static str)>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn watch(&self) {
-        loop {
-            thread::sleep(self.limit.min(Duration::from_secs(4)) / 4);
-            let hung = self
-                .calls()
-                .values()
-                .find(|(since, _)| since.elapsed() > self.limit)
-                .copied();
-            if let Some((since, what)) = hung {
-                eprintln!(
-                    "keystore: {what} has taken {} s, longer than hang_limit; the module hangs, \
-                     this process ends so that a new one can start",
-                    since.elapsed().as_secs()
-                );
-                std::process::abort();
-            }
-        }
-    }
-}
-
-impl Drop for Call<'_> {
-    fn drop(&mut self) {
-        self.watch.calls().remove(&self.number);
+        self.reader.get_ref().set_read_timeout(Some(left))?;
+        self.reader.read(buffer)
     }
 }
 

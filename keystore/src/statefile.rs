@@ -134,23 +134,30 @@ impl<T: Serialize + DeserializeOwned + Default> StateFile<T> {
     /// Replaces the file. When this returns `Ok` the new value survives a power cut.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] if it could not be written; the old value still stands.
+    /// [`Kind::Unavailable`] if it could not be written for certain: a crash now leaves the old or
+    /// the new value. [`Kind::Refused`] if it would be too long to be read back.
     pub fn replace(&mut self, value: &T) -> Result<(), Error> {
         let generation = self.generation + 1;
-        let result = replace_bytes(&self.path, &encode(generation, value));
-        if result.is_ok() {
-            self.generation = generation;
+        let bytes = encode(generation, value);
+        if bytes.len() as u64 > STATE_LEN_MAX {
+            let text = format!(
+                "state file {}: would be {} bytes, and {STATE_LEN_MAX} is the most; the old state \
+                 stands; destroy keys that are not needed",
+                self.path.display(),
+                bytes.len()
+            );
+            return Err(Error::new(Kind::Refused, text));
         }
-        result.map_err(|error| {
-            Error::new(
-                Kind::Unavailable,
-                format!(
-                    "state file {}: cannot be replaced; the old state stands",
-                    self.path.display()
-                ),
-            )
-            .because(error)
-        })
+        replace_bytes(&self.path, &bytes).map_err(|error| {
+            let text = format!(
+                "state file {}: cannot be replaced for certain; free space or mend the disk, then \
+                 try again",
+                self.path.display()
+            );
+            Error::new(Kind::Unavailable, text).because(error)
+        })?;
+        self.generation = generation;
+        Ok(())
     }
 
     /// How often the file has been replaced.
