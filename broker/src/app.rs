@@ -2,8 +2,7 @@
 
 use crate::audit::Audit;
 use crate::config::Config;
-use crate::http::random;
-use crate::id::RequestId;
+use crate::id::{RequestId, random};
 use crate::keyring::Keyring;
 use crate::keystores::Keystore;
 use crate::policy::Policy;

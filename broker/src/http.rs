@@ -4,7 +4,7 @@
 use crate::app::App;
 use crate::audit::{self, Outcome};
 use crate::claims::{Claims, JTI_BYTES};
-use crate::id::RequestId;
+use crate::id::{NoRandom, RequestId, random};
 use crate::keyring::ActiveKey;
 use crate::keystores::Busy;
 use crate::peer::Peer;
@@ -12,7 +12,7 @@ use crate::policy::{Decision, Denial, Grant};
 use crate::queue::{Job, Place};
 use crate::rate::Verdict;
 use crate::reply::{self, Answer, Refusal};
-use crate::workload::Workload;
+use crate::workload::{Unattested, Workload};
 use assertd_client::api::{
     ASSERTION_PATH, AssertionRequest, AssertionResponse, BODY_LEN_MAX, TARGETS_PATH, TargetInfo,
     Targets, WHOAMI_PATH, Whoami,
@@ -50,8 +50,8 @@ pub async fn answer(app: Arc<App>, peer: Arc<Peer>, request: Request<Incoming>) 
             app.counts.note(&result);
             result
         }
-        (&Method::GET, WHOAMI_PATH) => whoami(&app, &peer),
-        (&Method::GET, TARGETS_PATH) => targets(&app, &peer),
+        (&Method::GET, WHOAMI_PATH) => whoami(&app, &peer, id),
+        (&Method::GET, TARGETS_PATH) => targets(&app, &peer, id),
         (_, ASSERTION_PATH | WHOAMI_PATH | TARGETS_PATH) => Err(Refusal::Method),
         _ => Err(Refusal::Path),
     };
@@ -66,7 +66,7 @@ async fn assertion(
     asked: AssertionRequest,
 ) -> Result<Answer, Refusal> {
     let deadline = Instant::now() + REQUEST_DEADLINE;
-    let workload = attest(app, peer, id, &asked)?;
+    let workload = attest(app, peer, id, Some(&asked.target))?;
     let grant = decide(app, &workload, id, &asked)?;
     let key = key_of(app, &grant)?;
     let place = place_for(app, &key)?;
@@ -77,7 +77,7 @@ async fn assertion(
         .map_err(|error| Refusal::unavailable("clock_untrusted", error))?;
     let target = grant.target().clone();
     let section = grant.section().name.clone();
-    let claims = Claims::from_grant(grant, now, random::<JTI_BYTES>()?);
+    let claims = Claims::from_grant(grant, now, random::<JTI_BYTES>().map_err(no_random)?);
     let expires_at = claims.wire().exp;
     let expected = SigningInput::new(key.alg, key.typ, &key.kid, claims.wire());
 
@@ -143,25 +143,21 @@ fn attest(
     app: &App,
     peer: &Peer,
     id: RequestId,
-    asked: &AssertionRequest,
+    target: Option<&str>,
 ) -> Result<Workload, Refusal> {
     Workload::attest(peer).map_err(|unattested| {
         let reason = match unattested {
-            crate::workload::Unattested::Gone => "peer_gone",
-            crate::workload::Unattested::ChangedUser => "peer_changed_user",
-            crate::workload::Unattested::Unreadable(_) => "peer_unreadable",
+            Unattested::Gone => "peer_gone",
+            Unattested::ChangedUser => "peer_changed_user",
+            Unattested::Unreadable(_) => "peer_unreadable",
         };
-        let known = app
-            .policy
-            .knows_target(&asked.target)
-            .then_some(asked.target.as_str());
         app.audit.denied(audit::Denial {
             id: id.as_str(),
             uid: peer.uid(),
             gid: peer.gid(),
             pid: peer.pid(),
             unit: None,
-            target: known,
+            target: target.filter(|target| app.policy.knows_target(target)),
             reason,
         });
         Refusal::Denied
@@ -329,25 +325,17 @@ fn outcome(released: &Result<Assertion, Refusal>) -> Outcome {
     }
 }
 
+fn no_random(error: NoRandom) -> Refusal {
+    Refusal::unavailable("no_random", error)
+}
+
 /// What a future gives before the deadline.
 async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
     tokio::time::timeout_at(deadline.into(), future).await.ok()
 }
 
-/// Bytes nobody can guess.
-pub fn random<const N: usize>() -> Result<[u8; N], Refusal> {
-    let mut bytes = [0; N];
-    match aws_lc_rs::rand::fill(&mut bytes) {
-        Ok(()) => Ok(bytes),
-        Err(_) => Err(Refusal::unavailable(
-            "no_random",
-            "no random bytes from the system",
-        )),
-    }
-}
-
-fn whoami(app: &App, peer: &Peer) -> Result<Answer, Refusal> {
-    let workload = Workload::attest(peer).map_err(|_| Refusal::Denied)?;
+fn whoami(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusal> {
+    let workload = attest(app, peer, id, None)?;
     let unit = workload.unit();
     Ok(reply::ok(&Whoami {
         uid: workload.uid(),
@@ -366,8 +354,8 @@ fn whoami(app: &App, peer: &Peer) -> Result<Answer, Refusal> {
     }))
 }
 
-fn targets(app: &App, peer: &Peer) -> Result<Answer, Refusal> {
-    let workload = Workload::attest(peer).map_err(|_| Refusal::Denied)?;
+fn targets(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusal> {
+    let workload = attest(app, peer, id, None)?;
     let mut targets: Vec<TargetInfo> = app
         .policy
         .sections_of(&workload)

@@ -110,7 +110,7 @@ impl Refusal {
         match self {
             Refusal::Denied => (
                 "denied",
-                "an administrator finds the reason in the audit log under this id".to_owned(),
+                "an administrator finds the reason in the audit log; equal denials are counted there".to_owned(),
             ),
             Refusal::NotAdmin => ("not permitted", "this socket is for root".to_owned()),
             Refusal::Invalid(what) => (

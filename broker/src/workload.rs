@@ -3,7 +3,7 @@
 //! `/proc/PID`, and the pidfd is asked *afterwards* whether the process still lives: only then
 //! was what we read about that process.
 //!
-//! Only this module reads `/proc`.
+//! Only this module reads what `/proc` says about a peer.
 
 use crate::peer::{Life, Peer, Proof};
 use std::fmt;
