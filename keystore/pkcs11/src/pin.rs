@@ -12,15 +12,24 @@ use zeroize::Zeroizing;
 /// Longest PIN in bytes; the largest tokens we know of allow 255.
 const PIN_LEN_MAX: usize = 1024;
 
+/// Mode bits that a PIN file may not have: nobody but its owner touches it.
+const FILE_FORBIDDEN: u32 = 0o077;
+
+/// The same for a credential. systemd makes them root's with mode 0440 where it gives the unit's
+/// user an ACL, and the group bits then show the ACL's mask, not a group (acl(5)).
+const CREDENTIAL_FORBIDDEN: u32 = 0o027;
+
 /// The PIN. `credentials` is `$CREDENTIALS_DIRECTORY`.
 ///
 /// # Errors
 /// `Unavailable` if it is not there (yet), `Refused` if others could read it, `BadPin` if it is
 /// empty or too long.
 pub fn read(source: &PinSource, credentials: Option<&Path>) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let path = match (source, credentials) {
-        (PinSource::File(path), _) => path.clone(),
-        (PinSource::Credential(name), Some(directory)) => directory.join(name),
+    let (path, forbidden) = match (source, credentials) {
+        (PinSource::File(path), _) => (path.clone(), FILE_FORBIDDEN),
+        (PinSource::Credential(name), Some(directory)) => {
+            (directory.join(name), CREDENTIAL_FORBIDDEN)
+        }
         (PinSource::Credential(name), None) => {
             let text = format!(
                 "PIN: credential `{name}`: CREDENTIALS_DIRECTORY is not set; start the keystore \
@@ -29,7 +38,7 @@ pub fn read(source: &PinSource, credentials: Option<&Path>) -> Result<Zeroizing<
             return Err(Error::new(Kind::Refused, text));
         }
     };
-    let pin = read_file(&path)?;
+    let pin = read_file(&path, forbidden)?;
     match pin.len() {
         0 => Err(error(Kind::BadPin, &path, "is empty")),
         1..=PIN_LEN_MAX => Ok(pin),
@@ -37,11 +46,11 @@ pub fn read(source: &PinSource, credentials: Option<&Path>) -> Result<Zeroizing<
     }
 }
 
-fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+fn read_file(path: &Path, forbidden: u32) -> Result<Zeroizing<Vec<u8>>, Error> {
     let unreadable =
         |e: std::io::Error| error(Kind::Unavailable, path, "cannot be read").because(e);
     let mut file = File::open(path).map_err(unreadable)?;
-    check_file(&file, path)?;
+    check_file(&file, path, forbidden)?;
     // Full size at once: a buffer that grows would leave copies behind.
     let mut buffer = Zeroizing::new(vec![0; PIN_LEN_MAX + 2]);
     let mut len = 0;
@@ -57,9 +66,8 @@ fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     Ok(Zeroizing::new(text.to_vec()))
 }
 
-/// systemd gives credentials to root with mode 0400 or 0440 and an ACL for the unit's user, so
-/// root's files are ours too; what everybody can read is not.
-fn check_file(file: &File, path: &Path) -> Result<(), Error> {
+/// Root's files are ours too, as are systemd's credentials.
+fn check_file(file: &File, path: &Path, forbidden: u32) -> Result<(), Error> {
     let metadata = file
         .metadata()
         .map_err(|e| error(Kind::Unavailable, path, "cannot be read").because(e))?;
@@ -72,7 +80,7 @@ fn check_file(file: &File, path: &Path) -> Result<(), Error> {
             path,
             "belongs to another user; chown it to root",
         ))
-    } else if metadata.mode() & 0o027 != 0 {
+    } else if metadata.mode() & forbidden != 0 {
         Err(error(
             Kind::Refused,
             path,
@@ -129,18 +137,23 @@ mod tests {
 
     #[test]
     fn a_pin_that_others_can_read_is_refused() {
-        for (mode, verdict) in [
-            (0o400, None),
-            (0o440, None),
-            (0o604, Some(Kind::Refused)),
-            (0o620, Some(Kind::Refused)),
+        let refused = Some(Kind::Refused);
+        for (mode, as_file, as_credential) in [
+            (0o400, None, None),
+            (0o600, None, None),
+            (0o440, refused, None),
+            (0o640, refused, None),
+            (0o604, refused, refused),
+            (0o620, refused, refused),
+            (0o410, refused, None),
+            (0o401, refused, refused),
         ] {
             let dir = tempfile::tempdir().unwrap();
             let path = pin_file(dir.path(), b"1234", mode);
-            assert_eq!(
-                read(&PinSource::File(path), None).err().map(|e| e.kind()),
-                verdict
-            );
+            let kind = |source| read(&source, Some(dir.path())).err().map(|e| e.kind());
+            assert_eq!(kind(PinSource::File(path)), as_file, "{mode:o}");
+            let credential = PinSource::Credential("pin".into());
+            assert_eq!(kind(credential), as_credential, "{mode:o}");
         }
     }
 
