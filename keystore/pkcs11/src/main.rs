@@ -14,6 +14,9 @@ use keystore::server;
 use keystore::statefile::StateDir;
 use keystore::{Error, Kind};
 use keystore_pkcs11::{Pkcs11Backend, Settings};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, umask};
 use options::{Command, Listen, Options};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
@@ -27,6 +30,10 @@ use std::time::Duration;
 const RESTARTED: &str = "ASSERTD_KEYSTORE_RESTARTED";
 
 fn main() -> ExitCode {
+    if let Err(error) = close_off() {
+        eprintln!("assertd-keystore-pkcs11: {error}");
+        return ExitCode::from(70);
+    }
     let options = match options::parse(std::env::args_os().skip(1)) {
         Ok(Command::Serve(options)) => options,
         Ok(Command::Help) => {
@@ -49,6 +56,18 @@ fn main() -> ExitCode {
             end.exit_code()
         }
     }
+}
+
+/// The PIN and what the module keeps are in our memory: no core dump may hold them, no process of
+/// our user may read it (ptrace(2), /proc/PID/mem), and no file we make is for others. First of
+/// all, and anew after every exec, which undoes the second (PR_SET_DUMPABLE(2const)).
+fn close_off() -> Result<(), Error> {
+    let failed =
+        |what: &str, e| Error::new(Kind::Internal, format!("{what} cannot be set")).because(e);
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|e| failed("RLIMIT_CORE", e))?;
+    prctl::set_dumpable(false).map_err(|e| failed("PR_SET_DUMPABLE", e))?;
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    Ok(())
 }
 
 fn serve(options: Options) -> Result<(), End> {
@@ -122,7 +141,7 @@ fn listener(listen: &Listen) -> Result<UnixListener, Error> {
         Listen::Stdin => {
             // The broker runs us itself: when it dies, however it dies, a keystore that nobody
             // supervises would hold the token against the next one.
-            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
+            prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
                 .map_err(|e| Error::new(Kind::Internal, "PR_SET_PDEATHSIG").because(e))?;
             let fd = std::io::stdin().as_fd().try_clone_to_owned();
             let failed = "standard input is not a listening Unix socket";
@@ -153,10 +172,9 @@ fn bind(path: &Path) -> Result<UnixListener, Error> {
     {
         std::fs::remove_file(path).map_err(failed)?;
     }
-    let others = nix::sys::stat::Mode::S_IRWXO;
-    let before = nix::sys::stat::umask(others);
+    let before = umask(Mode::S_IRWXO);
     let listener = UnixListener::bind(path).map_err(failed);
-    nix::sys::stat::umask(before);
+    umask(before);
     listener
 }
 

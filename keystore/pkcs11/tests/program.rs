@@ -10,9 +10,10 @@ use pkcs11_shim::functions::Function;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,9 @@ fn write(path: &Path, text: &str) {
         .unwrap();
     file.write_all(text.as_bytes()).unwrap();
 }
+
+/// A user who is not root.
+const NOBODY: u32 = 65534;
 
 const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
 
@@ -88,12 +92,21 @@ impl Drop for Running {
 }
 
 fn start(dir: &Path) -> Running {
+    start_as(nix::unistd::geteuid().as_raw(), dir)
+}
+
+fn start_as(user: u32, dir: &Path) -> Running {
     let listener = UnixListener::bind(dir.join("socket")).unwrap();
+    let mut command = program();
+    if user != nix::unistd::geteuid().as_raw() {
+        command.uid(user).gid(user);
+    }
     // Without the shim as its module nobody reads these.
-    let child = program()
+    command
         .env("P11SHIM_REAL", SOFTHSM)
         .env("P11SHIM_COUNTS", dir.join("counts"))
-        .env("P11SHIM_RULES", dir.join("rules"))
+        .env("P11SHIM_RULES", dir.join("rules"));
+    let child = command
         .args(["--name", "hsm", "--listen-stdin", "--config"])
         .arg(dir.join("assertd.toml"))
         .arg("--state-dir")
@@ -192,6 +205,35 @@ fn a_token_that_was_gone_at_login_is_logged_in_to_when_it_is_back() {
         assert!(Instant::now() < deadline, "it was not tried again");
         std::thread::park_timeout(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn its_memory_is_for_nobody_else_and_what_it_makes_is_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path(), "123456\n");
+    // As another user than root: what belongs to root in /proc is then what is not dumpable.
+    let own = nix::unistd::geteuid();
+    let user = if own.is_root() { NOBODY } else { own.as_raw() };
+    let chowned = Command::new("chown")
+        .args(["-R", &user.to_string()])
+        .arg(dir.path())
+        .status();
+    assert!(chowned.unwrap().success());
+    let running = start_as(user, dir.path());
+    health(dir.path()); // the second start is over
+    let proc = PathBuf::from(format!("/proc/{}", running.0.id()));
+    let limits = std::fs::read_to_string(proc.join("limits")).unwrap();
+    let core = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max core file size"))
+        .unwrap();
+    let core: Vec<&str> = core.split_whitespace().collect();
+    assert_eq!(core[..2], ["0", "0"], "{limits}");
+    let status = std::fs::read_to_string(proc.join("status")).unwrap();
+    assert!(status.contains("\nUmask:\t0077\n"), "{status}");
+    let uid = format!("\nUid:\t{user}\t");
+    assert!(status.contains(&uid), "{status}");
+    assert_eq!(proc.join("mem").metadata().unwrap().uid(), 0, "dumpable");
 }
 
 #[test]
