@@ -1,0 +1,202 @@
+//! `[workload.NAME.target.NAME]`: what its profile needs and nothing else, and its key's charter.
+
+use super::super::file::TargetSection;
+use super::issuer::known_keystore;
+use super::*;
+use keystore::charter::PurposeKind;
+
+impl Known {
+    /// One target, by its profile.
+    pub fn target(
+        &self,
+        file: &File,
+        workload: &Arc<str>,
+        name: &Spanned<String>,
+        target: Spanned<TargetSection>,
+    ) -> Result<Target> {
+        let section = target.as_ref();
+        let Some(profile) = Profile::named(section.profile.as_ref()) else {
+            return file.unknown("profile", &section.profile, &Profile::names());
+        };
+        let lifetime_s = match &section.lifetime {
+            None => profile.lifetime_default_s,
+            Some(seconds) if *seconds.as_ref() > profile.lifetime_max_s => {
+                let message = format!(
+                    "profile `{}` allows at most {} seconds",
+                    profile.name, profile.lifetime_max_s
+                );
+                return file.error(seconds.span(), message);
+            }
+            Some(seconds) => file.positive(seconds)?,
+        };
+        let place = TargetPlace {
+            file,
+            workload,
+            name,
+            profile,
+        };
+        match profile.purpose {
+            PurposeKind::ClientAuthentication => self.client_target(&place, section, lifetime_s),
+            PurposeKind::Federation => self.federation_target(&place, section, lifetime_s),
+        }
+    }
+
+    fn client_target(
+        &self,
+        place: &TargetPlace,
+        section: &TargetSection,
+        lifetime_s: u32,
+    ) -> Result<Target> {
+        place.refuse("issuer", &section.issuer)?;
+        place.refuse("subject", &section.subject)?;
+        place.refuse("audience", &section.audience)?;
+        let aud = place.need("authorization_server", &section.authorization_server)?;
+        let client_id = place.need("client_id", &section.client_id)?;
+        let keystore = match &section.keystore {
+            Some(name) => known_keystore(place.file, name, &self.keystores)?,
+            None => self.only_keystore(place)?,
+        };
+        let alg = place.alg(&section.alg)?;
+        let purpose = Purpose::ClientAuthentication {
+            iss: client_id.clone(),
+            sub: client_id.clone(),
+            aud: aud.clone(),
+        };
+        let charter = Charter {
+            purpose,
+            alg,
+            typ: place.profile.typ,
+            lifetime_max_s: lifetime_s,
+        };
+        let key = KeyName::client(place.workload, place.name.as_ref()).expect("names were checked");
+        Ok(Target {
+            workload: place.workload.clone(),
+            name: place.name.as_ref().clone(),
+            profile: place.profile,
+            iss: client_id.clone(),
+            sub: client_id,
+            aud,
+            lifetime_s,
+            shared: false,
+            key,
+            keystore,
+            charter,
+        })
+    }
+
+    fn federation_target(
+        &self,
+        place: &TargetPlace,
+        section: &TargetSection,
+        lifetime_s: u32,
+    ) -> Result<Target> {
+        place.refuse("authorization_server", &section.authorization_server)?;
+        place.refuse("client_id", &section.client_id)?;
+        place.refuse("keystore", &section.keystore)?;
+        place.refuse("alg", &section.alg)?;
+        let _named = place.need("issuer", &section.issuer)?;
+        let sub = place.need("subject", &section.subject)?;
+        let aud = place.need("audience", &section.audience)?;
+        let (Some(issuer_name), Some(subject)) = (&section.issuer, &section.subject) else {
+            unreachable!("both were needed above")
+        };
+        let Some(issuer) = self.issuers.get(issuer_name.as_ref()) else {
+            let names: Vec<&str> = self.issuers.keys().map(String::as_str).collect();
+            return place.file.unknown("issuer", issuer_name, &names);
+        };
+        if !issuer.subjects.iter().any(|pattern| pattern.matches(&sub)) {
+            let message = format!(
+                "issuer `{}` may not assert `{sub}`; an administrator adds it to its `subjects`",
+                issuer.name
+            );
+            return place.file.error(subject.span(), message);
+        }
+        if !place.profile.algs.contains(&issuer.alg) {
+            let message = format!(
+                "profile `{}` does not take {} of issuer `{}`",
+                place.profile.name, issuer.alg, issuer.name
+            );
+            return place.file.error(issuer_name.span(), message);
+        }
+        if lifetime_s > issuer.charter.lifetime_max_s {
+            let message = format!(
+                "a lifetime of {lifetime_s} s is longer than issuer `{}` allows ({} s)",
+                issuer.name, issuer.charter.lifetime_max_s
+            );
+            let at = section
+                .lifetime
+                .as_ref()
+                .map_or(issuer_name.span(), Spanned::span);
+            return place.file.error(at, message);
+        }
+        Ok(Target {
+            workload: place.workload.clone(),
+            name: place.name.as_ref().clone(),
+            profile: place.profile,
+            iss: issuer.url.clone(),
+            sub,
+            aud,
+            lifetime_s,
+            shared: section.shared,
+            key: issuer.key.clone(),
+            keystore: issuer.keystore.clone(),
+            charter: issuer.charter.clone(),
+        })
+    }
+
+    fn only_keystore(&self, place: &TargetPlace) -> Result<String> {
+        let mut names = self.keystores.keys();
+        match (names.next(), names.next()) {
+            (Some(name), None) => Ok(name.clone()),
+            _ => place.file.error(
+                place.name.span(),
+                "`keystore` is missing: name the [keystore.…] section that shall hold the key",
+            ),
+        }
+    }
+}
+
+/// A target on its way to being resolved.
+struct TargetPlace<'a> {
+    file: &'a File<'a>,
+    workload: &'a Arc<str>,
+    name: &'a Spanned<String>,
+    profile: &'static Profile,
+}
+
+impl TargetPlace<'_> {
+    fn need(&self, key: &str, value: &Option<Spanned<String>>) -> Result<String> {
+        match value {
+            Some(value) => self.file.claim(value),
+            None => self.file.error(
+                self.name.span(),
+                format!(
+                    "`{key}` is missing: profile `{}` needs it",
+                    self.profile.name
+                ),
+            ),
+        }
+    }
+
+    fn refuse<T>(&self, key: &str, value: &Option<Spanned<T>>) -> Result<()> {
+        match value {
+            None => Ok(()),
+            Some(value) => self.file.error(
+                value.span(),
+                format!("profile `{}` has no `{key}`", self.profile.name),
+            ),
+        }
+    }
+
+    fn alg(&self, alg: &Option<Spanned<Alg>>) -> Result<Alg> {
+        match alg {
+            None => Ok(self.profile.algs[0]),
+            Some(alg) if self.profile.algs.contains(alg.as_ref()) => Ok(*alg.as_ref()),
+            Some(alg) => {
+                let names: Vec<&str> = self.profile.algs.iter().map(|alg| alg.name()).collect();
+                let message = format!("profile `{}` takes {}", self.profile.name, names.join(", "));
+                self.file.error(alg.span(), message)
+            }
+        }
+    }
+}
