@@ -22,9 +22,12 @@ pub mod error;
 pub mod hang;
 pub mod jws;
 pub mod keyid;
+pub mod listen;
+pub mod livekey;
 pub mod protocol;
 pub mod publickey;
 pub mod records;
+pub mod role;
 pub mod server;
 pub mod statefile;
 

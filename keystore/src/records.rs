@@ -5,12 +5,10 @@
 use crate::backend::{Backend, LABEL_PREFIX, ObjectId};
 use crate::charter::PurposeKind;
 use crate::jws::SigningInput;
-use crate::protocol::{
-    CHARTER_LEN_MAX, Condition, Evidence, EvidenceLevel, FRAME_LEN_MAX, KeyEntry,
-};
-use crate::publickey::WrongSignature;
+use crate::livekey::{LiveKey, look};
+use crate::protocol::{CHARTER_LEN_MAX, Condition, FRAME_LEN_MAX, KeyEntry};
 use crate::statefile::{StateDir, StateFile};
-use crate::{Charter, Claims, Clock, Error, KeyId, KeyName, KeyVersion, Kid, Kind, PublicKey};
+use crate::{Charter, Claims, Clock, Error, KeyId, KeyName, KeyVersion, Kind, PublicKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -45,16 +43,6 @@ enum RecordState {
     Made { public_key: PublicKey },
 }
 
-/// A key as minting uses it.
-struct LiveKey {
-    object: ObjectId,
-    charter: Charter,
-    public_key: PublicKey,
-    kid: Kid,
-    evidence: Evidence,
-    condition: Condition,
-}
-
 /// The records and the token they are about.
 pub struct Keys<B> {
     backend: B,
@@ -76,7 +64,13 @@ impl<B: Backend> Keys<B> {
             if let RecordState::Made { public_key } = &record.state {
                 live.insert(
                     key.clone(),
-                    Arc::new(look(&backend, key, record, public_key)),
+                    Arc::new(look(
+                        &backend,
+                        key,
+                        record.object,
+                        &record.charter,
+                        public_key,
+                    )),
                 );
             }
         }
@@ -173,7 +167,7 @@ impl<B: Backend> Keys<B> {
             drop(stored.keys.insert(key.clone(), made.clone()))
         })?;
 
-        let live = Arc::new(look(&self.backend, key, &made, &public_key));
+        let live = Arc::new(look(&self.backend, key, object, charter, &public_key));
         self.write_live().insert(key.clone(), live.clone());
         Ok((live.entry(key), true))
     }
@@ -321,32 +315,6 @@ impl<B: Backend> Keys<B> {
     }
 }
 
-impl Clone for LiveKey {
-    fn clone(&self) -> LiveKey {
-        LiveKey {
-            object: self.object,
-            charter: self.charter.clone(),
-            public_key: self.public_key.clone(),
-            kid: self.kid.clone(),
-            evidence: self.evidence,
-            condition: self.condition.clone(),
-        }
-    }
-}
-
-impl LiveKey {
-    fn entry(&self, key: &KeyId) -> KeyEntry {
-        KeyEntry {
-            key: key.clone(),
-            kid: self.kid.clone(),
-            public_key: self.public_key.clone(),
-            charter: self.charter.clone(),
-            evidence: self.evidence,
-            condition: self.condition.clone(),
-        }
-    }
-}
-
 fn not_found(key: &KeyId) -> Error {
     Error::new(
         Kind::NotFound,
@@ -375,95 +343,6 @@ fn replace(
     change(&mut next);
     guard.0.replace(&next)?;
     guard.1 = next;
-    Ok(())
-}
-
-/// Looks a recorded key up in the token and lets it sign a probe.
-fn look<B: Backend>(backend: &B, key: &KeyId, record: &Record, public_key: &PublicKey) -> LiveKey {
-    let kid = public_key.kid();
-    let nothing = Evidence {
-        level: EvidenceLevel::None,
-        imported: false,
-    };
-    let (evidence, condition) = match examine(backend, key, record, public_key) {
-        Ok(evidence) => (evidence, Condition::Usable {}),
-        Err(error) => (
-            nothing,
-            Condition::Failed {
-                kind: error.kind(),
-                why: error.to_string(),
-            },
-        ),
-    };
-    LiveKey {
-        object: record.object,
-        charter: record.charter.clone(),
-        public_key: public_key.clone(),
-        kid,
-        evidence,
-        condition,
-    }
-}
-
-fn examine<B: Backend>(
-    backend: &B,
-    key: &KeyId,
-    record: &Record,
-    public_key: &PublicKey,
-) -> Result<Evidence, Error> {
-    let token = backend.describe();
-    let inspection = backend
-        .inspect(record.object)
-        .map_err(|error| match error.kind() {
-            Kind::NotFound => Error::new(
-                Kind::NotFound,
-                format!(
-                    "key {key} (kid {}): recorded, but {token} does not show object {}; bring that \
-                     token back or restore it from its backup; nothing was made in its place",
-                    public_key.kid(),
-                    record.object
-                ),
-            ),
-            _ => error,
-        })?;
-    if inspection.public_key != *public_key {
-        return Err(Error::new(
-            Kind::Mismatch,
-            format!(
-                "key {key} (kid {}): object {} in {token} has another public key; it is not \
-                     used and not destroyed; find out who put it there",
-                public_key.kid(),
-                record.object
-            ),
-        ));
-    }
-    probe(backend, key, record, public_key)?;
-    Ok(inspection.evidence)
-}
-
-/// B-SIG-1: a fixed probe is signed and verified before the key is used for anything.
-fn probe<B: Backend>(
-    backend: &B,
-    key: &KeyId,
-    record: &Record,
-    public_key: &PublicKey,
-) -> Result<(), Error> {
-    let alg = record.charter.alg;
-    let input = SigningInput::probe(alg, &record.object.to_string());
-    let signature = backend.sign(record.object, public_key, alg, input.as_bytes())?;
-    let verifier = public_key.verifier(alg)?;
-    let _valid = verifier
-        .verify(input.as_bytes(), &signature)
-        .map_err(|WrongSignature| {
-            Error::new(
-                Kind::Mismatch,
-                format!(
-                    "key {key}: {} signs {alg} wrongly (start-up probe); the key is not used; \
-                     check the module's version and mechanism list",
-                    backend.describe()
-                ),
-            )
-        })?;
     Ok(())
 }
 

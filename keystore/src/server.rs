@@ -9,9 +9,9 @@ use crate::backend::Backend;
 use crate::hang::{HangWatch, Watched};
 use crate::protocol::{self, Condition, Health, Reply, Request, VERSION, Welcome, frame_len};
 use crate::records::Keys;
+use crate::role::{Role, allowed, role};
 use crate::statefile::StateDir;
 use crate::{Error, Kind};
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -52,17 +52,6 @@ pub struct Options {
     pub state: StateDir,
     /// How long one call into the token may take.
     pub hang_limit: Duration,
-}
-
-/// What a peer may ask, by its uid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    /// The broker: mint, list, health.
-    Broker,
-    /// Root: keys and charters, list, health; not mint.
-    Root,
-    /// Our own uid could read our memory: everything. This is the unisolated case.
-    Own,
 }
 
 /// How far the token has come.
@@ -398,40 +387,6 @@ impl<B: Backend> Server<B> {
     }
 }
 
-/// The peer's role, by the uid the kernel has for it; `None`: hang up.
-fn role(stream: &UnixStream, broker_uid: u32) -> Option<Role> {
-    let uid = getsockopt(stream, PeerCredentials).ok()?.uid();
-    role_of(uid, broker_uid, nix::unistd::geteuid().as_raw())
-}
-
-fn role_of(uid: u32, broker: u32, own: u32) -> Option<Role> {
-    match uid {
-        _ if uid == own => Some(Role::Own),
-        _ if uid == broker => Some(Role::Broker),
-        0 => Some(Role::Root),
-        _ => None,
-    }
-}
-
-/// Who may ask the keystore what (architecture.md).
-fn allowed(role: Role, request: &Request) -> Result<(), Error> {
-    let refuse = |who: &str| {
-        Err(Error::new(
-            Kind::Refused,
-            format!("this verb is for {who} alone"),
-        ))
-    };
-    match (request, role) {
-        (Request::Hello { .. } | Request::Health {} | Request::List { .. }, _) => Ok(()),
-        (Request::Mint { .. }, Role::Root) => refuse("the broker"),
-        (Request::Mint { .. }, Role::Broker | Role::Own) => Ok(()),
-        (Request::Make { .. } | Request::Amend { .. } | Request::Destroy { .. }, Role::Broker) => {
-            refuse("root (`assertctl apply`)")
-        }
-        (Request::Make { .. } | Request::Amend { .. } | Request::Destroy { .. }, _) => Ok(()),
-    }
-}
-
 /// Waits for the next request. Between requests a peer may be silent; inside one it has
 /// [`FRAME_DEADLINE`]. A frame that is whole in the buffer costs no system call.
 fn next_request(
@@ -474,31 +429,5 @@ impl Read for Until<'_> {
         }
         self.reader.get_ref().set_read_timeout(Some(left))?;
         self.reader.read(buffer)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_uid_has_one_role() {
-        assert_eq!(role_of(0, 61001, 61002), Some(Role::Root));
-        assert_eq!(role_of(61001, 61001, 61002), Some(Role::Broker));
-        assert_eq!(role_of(61002, 61001, 61002), Some(Role::Own));
-        assert_eq!(role_of(61003, 61001, 61002), None);
-        assert_eq!(role_of(65534, 61001, 61002), None);
-    }
-
-    #[test]
-    fn the_broker_cannot_widen_a_charter_and_root_cannot_mint() {
-        let key: crate::KeyId = "a/b.1".parse().unwrap();
-        let destroy = Request::Destroy { key };
-        assert_eq!(
-            allowed(Role::Broker, &destroy).unwrap_err().kind(),
-            Kind::Refused
-        );
-        assert!(allowed(Role::Root, &destroy).is_ok());
-        assert!(allowed(Role::Broker, &Request::Health {}).is_ok());
     }
 }

@@ -1,0 +1,112 @@
+//! A recorded key as the token shows it: looked up, compared with its record, and made to sign a
+//! probe before it is used for anything (B-SIG-1).
+
+use crate::backend::{Backend, ObjectId};
+use crate::jws::SigningInput;
+use crate::protocol::{Condition, Evidence, EvidenceLevel, KeyEntry};
+use crate::publickey::WrongSignature;
+use crate::{Charter, Error, KeyId, Kid, Kind, PublicKey};
+
+/// A key as minting uses it.
+#[derive(Clone)]
+pub struct LiveKey {
+    pub object: ObjectId,
+    pub charter: Charter,
+    pub public_key: PublicKey,
+    pub kid: Kid,
+    pub evidence: Evidence,
+    pub condition: Condition,
+}
+
+impl LiveKey {
+    /// As it is listed.
+    pub fn entry(&self, key: &KeyId) -> KeyEntry {
+        KeyEntry {
+            key: key.clone(),
+            kid: self.kid.clone(),
+            public_key: self.public_key.clone(),
+            charter: self.charter.clone(),
+            evidence: self.evidence,
+            condition: self.condition.clone(),
+        }
+    }
+}
+
+/// Looks a recorded key up in the token and lets it sign a probe.
+pub fn look<B: Backend>(
+    backend: &B,
+    key: &KeyId,
+    object: ObjectId,
+    charter: &Charter,
+    public_key: &PublicKey,
+) -> LiveKey {
+    let mut live = LiveKey {
+        object,
+        charter: charter.clone(),
+        public_key: public_key.clone(),
+        kid: public_key.kid(),
+        evidence: Evidence {
+            level: EvidenceLevel::None,
+            imported: false,
+        },
+        condition: Condition::Usable {},
+    };
+    match examine(backend, key, &live) {
+        Ok(evidence) => live.evidence = evidence,
+        Err(error) => {
+            let (kind, why) = (error.kind(), error.to_string());
+            live.condition = Condition::Failed { kind, why };
+        }
+    }
+    live
+}
+
+fn examine<B: Backend>(backend: &B, key: &KeyId, live: &LiveKey) -> Result<Evidence, Error> {
+    let token = backend.describe();
+    let inspection = backend
+        .inspect(live.object)
+        .map_err(|error| match error.kind() {
+            Kind::NotFound => Error::new(
+                Kind::NotFound,
+                format!(
+                    "key {key} (kid {}): recorded, but {token} does not show object {}; bring that \
+                     token back or restore it from its backup; nothing was made in its place",
+                    live.kid, live.object
+                ),
+            ),
+            _ => error,
+        })?;
+    if inspection.public_key != live.public_key {
+        return Err(Error::new(
+            Kind::Mismatch,
+            format!(
+                "key {key} (kid {}): object {} in {token} has another public key; it is not \
+                     used and not destroyed; find out who put it there",
+                live.kid, live.object
+            ),
+        ));
+    }
+    probe(backend, key, live)?;
+    Ok(inspection.evidence)
+}
+
+/// B-SIG-1: a fixed probe is signed and verified before the key is used for anything.
+fn probe<B: Backend>(backend: &B, key: &KeyId, live: &LiveKey) -> Result<(), Error> {
+    let alg = live.charter.alg;
+    let input = SigningInput::probe(alg, &live.object.to_string());
+    let signature = backend.sign(live.object, &live.public_key, alg, input.as_bytes())?;
+    let verifier = live.public_key.verifier(alg)?;
+    let _valid = verifier
+        .verify(input.as_bytes(), &signature)
+        .map_err(|WrongSignature| {
+            Error::new(
+                Kind::Mismatch,
+                format!(
+                    "key {key}: {} signs {alg} wrongly (start-up probe); the key is not used; \
+                     check the module's version and mechanism list",
+                    backend.describe()
+                ),
+            )
+        })?;
+    Ok(())
+}
