@@ -19,7 +19,6 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use options::{Command, Listen, Options};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -152,30 +151,9 @@ fn listener(listen: &Listen) -> Result<UnixListener, Error> {
                 _ => Err(Error::new(Kind::Internal, failed)),
             }
         }
-        Listen::Path(path) => bind(path),
+        // Peers are told apart by their uid; the mode keeps all but owner and group from connecting.
+        Listen::Path(path) => keystore::listen::bind(path, 0o660),
     }
-}
-
-/// Binds a socket, replacing one that an earlier run left. Peers are told apart by their uid; the
-/// mode keeps everybody but owner and group from connecting at all.
-fn bind(path: &Path) -> Result<UnixListener, Error> {
-    let failed = |e: std::io::Error| {
-        Error::new(
-            Kind::Unavailable,
-            format!("socket {}: cannot be made", path.display()),
-        )
-        .because(e)
-    };
-    if path
-        .symlink_metadata()
-        .is_ok_and(|metadata| metadata.file_type().is_socket())
-    {
-        std::fs::remove_file(path).map_err(failed)?;
-    }
-    let before = umask(Mode::S_IRWXO);
-    let listener = UnixListener::bind(path).map_err(failed);
-    umask(before);
-    listener
 }
 
 /// Why the program ended.

@@ -14,7 +14,8 @@ Holds the private keys of one PKCS#11 token and mints assertions for assertd.
 
   --config FILE     assertd.toml
   --name NAME       which [keystore.NAME] of it
-  --socket PATH     listen there (mode 0660; a socket left by an earlier run is replaced)
+  --socket PATH     listen there (mode 0660; our own socket, left by an earlier run, is
+                    replaced, anything else that is there is refused)
   --listen-stdin    standard input is the listening socket (assertd, or systemd's
                     StandardInput=socket, made it)
   --broker-uid UID  uid of assertd; default: our own

@@ -11,7 +11,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -234,6 +234,41 @@ fn its_memory_is_for_nobody_else_and_what_it_makes_is_its_own() {
     let uid = format!("\nUid:\t{user}\t");
     assert!(status.contains(&uid), "{status}");
     assert_eq!(proc.join("mem").metadata().unwrap().uid(), 0, "dumpable");
+}
+
+#[test]
+fn its_socket_is_for_owner_and_group_and_is_not_taken_from_a_live_process() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path(), "123456\n");
+    let socket = dir.path().join("socket");
+    let command = || {
+        let mut command = program();
+        command
+            .args(["--name", "hsm", "--config"])
+            .arg(dir.path().join("assertd.toml"))
+            .arg("--socket")
+            .arg(&socket)
+            .arg("--state-dir")
+            .arg(dir.path().join("state"))
+            .stdin(Stdio::null());
+        command
+    };
+    let live = UnixListener::bind(&socket).unwrap();
+    let refused = command().output().unwrap();
+    let shown = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(69), "{shown}");
+    assert!(shown.contains("another process listens there"), "{shown}");
+    UnixStream::connect(&socket).unwrap();
+    drop(live); // which leaves a stale socket
+    let child = command().stderr(Stdio::null()).spawn().unwrap();
+    let _running = Running(child);
+    let deadline = Instant::now() + DEADLINE;
+    while UnixStream::connect(&socket).is_err() {
+        assert!(Instant::now() < deadline, "it does not listen");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    assert_eq!(health(dir.path()).condition, Condition::Usable {});
+    assert_eq!(socket.metadata().unwrap().mode() & 0o777, 0o660);
 }
 
 #[test]
