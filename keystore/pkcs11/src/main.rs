@@ -16,7 +16,9 @@ use keystore::{Error, Kind};
 use keystore_pkcs11::{Pkcs11Backend, Settings};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::getppid;
 use options::{Command, Listen, Options};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
@@ -70,6 +72,9 @@ fn close_off() -> Result<(), Error> {
 }
 
 fn serve(options: Options) -> Result<(), End> {
+    if options.listen == Listen::Stdin {
+        die_with_parent(options.parent)?;
+    }
     let section = keystore::config::load(&options.config, &options.name)?;
     restart_with_environment(&section)?;
     let state = StateDir::lock(&options.state_dir)?;
@@ -88,6 +93,21 @@ fn serve(options: Options) -> Result<(), End> {
     let credentials = variable("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     server::run(server, move || open(&section, credentials.as_deref()))?;
     Ok(())
+}
+
+/// The broker runs us itself: when it dies, however it dies, a keystore that nobody supervises
+/// would hold state and token against the next one. The signal comes only for a death after it
+/// was asked for; a parent that is another by then died before (PR_SET_PDEATHSIG(2const)).
+fn die_with_parent(parent: Option<i32>) -> Result<(), Error> {
+    prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(|e| Error::new(Kind::Internal, "PR_SET_PDEATHSIG cannot be set").because(e))?;
+    match parent {
+        Some(pid) if getppid().as_raw() != pid => {
+            let text = format!("--parent {pid}: is not our parent any more; it has ended");
+            Err(Error::new(Kind::Unavailable, text))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn open(section: &Section, credentials: Option<&Path>) -> Result<Pkcs11Backend, Error> {
@@ -138,10 +158,6 @@ fn variable(name: &str) -> Option<std::ffi::OsString> {
 fn listener(listen: &Listen) -> Result<UnixListener, Error> {
     match listen {
         Listen::Stdin => {
-            // The broker runs us itself: when it dies, however it dies, a keystore that nobody
-            // supervises would hold the token against the next one.
-            prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
-                .map_err(|e| Error::new(Kind::Internal, "PR_SET_PDEATHSIG").because(e))?;
             let fd = std::io::stdin().as_fd().try_clone_to_owned();
             let failed = "standard input is not a listening Unix socket";
             let listener =

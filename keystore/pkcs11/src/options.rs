@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// Shown by `-h`.
 pub const USAGE: &str = "\
 usage: assertd-keystore-pkcs11 --config FILE --name NAME (--socket PATH | --listen-stdin)
-                               [--broker-uid UID] [--state-dir DIR]
+                               [--parent PID] [--broker-uid UID] [--state-dir DIR]
        assertd-keystore-pkcs11 -h | -V
 
 Holds the private keys of one PKCS#11 token and mints assertions for assertd.
@@ -18,6 +18,8 @@ Holds the private keys of one PKCS#11 token and mints assertions for assertd.
                     replaced, anything else that is there is refused)
   --listen-stdin    standard input is the listening socket (assertd, or systemd's
                     StandardInput=socket, made it)
+  --parent PID      with --listen-stdin: end at once if this is not the process that
+                    started us, because that one has ended
   --broker-uid UID  uid of assertd; default: our own
   --state-dir DIR   default: /var/lib/assertd-keystore/NAME
   -h, --help        this text
@@ -44,6 +46,8 @@ pub struct Options {
     pub name: String,
     /// Where requests come from.
     pub listen: Listen,
+    /// The process that started us, if it said so; it may have ended since.
+    pub parent: Option<i32>,
     /// assertd's uid, if not our own.
     pub broker_uid: Option<u32>,
     /// Where records are kept.
@@ -66,8 +70,8 @@ pub enum Listen {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     use lexopt::prelude::*;
     let mut parser = lexopt::Parser::from_args(arguments);
-    let (mut config, mut name, mut listen, mut broker_uid, mut state_dir) =
-        (None, None, None, None, None);
+    let (mut config, mut name, mut listen, mut parent, mut broker_uid, mut state_dir) =
+        (None, None, None, None, None, None);
     let unclear = |error: lexopt::Error| error.to_string();
     while let Some(argument) = parser.next().map_err(unclear)? {
         match argument {
@@ -88,6 +92,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
                 )));
             }
             Long("listen-stdin") => listen = Some(Listen::Stdin),
+            Long("parent") => {
+                parent = Some(
+                    parser
+                        .value()
+                        .and_then(|value| value.parse())
+                        .map_err(unclear)?,
+                );
+            }
             Long("broker-uid") => {
                 broker_uid = Some(
                     parser
@@ -104,11 +116,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     }
     let name = name.ok_or("--name is missing")?;
     keystore::keyid::check_part(&name).map_err(|error| format!("--name: {error}"))?;
+    if parent.is_some() && listen != Some(Listen::Stdin) {
+        return Err("--parent is for --listen-stdin alone".to_owned());
+    }
     Ok(Command::Serve(Options {
         config: config.ok_or("--config is missing")?,
         listen: listen.ok_or("--socket or --listen-stdin is missing")?,
         state_dir: state_dir
             .unwrap_or_else(|| PathBuf::from(format!("/var/lib/assertd-keystore/{name}"))),
+        parent,
         broker_uid,
         name,
     }))
@@ -130,6 +146,7 @@ mod tests {
                 config: "/etc/a.toml".into(),
                 name: "hsm".into(),
                 listen: Listen::Stdin,
+                parent: None,
                 broker_uid: None,
                 state_dir: "/var/lib/assertd-keystore/hsm".into(),
             }))
@@ -143,6 +160,8 @@ mod tests {
             ("--name a", "--config"),
             ("--name a --config b", "--socket"),
             ("--name ../a --config b --listen-stdin", "--name"),
+            ("--name a --config b --socket c --parent 1", "--parent"),
+            ("--name a --config b --listen-stdin --parent x", "x"),
             ("--pin 1234", "--pin"),
             (
                 "--name a --config b --listen-stdin --broker-uid root",

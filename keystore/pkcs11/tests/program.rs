@@ -272,6 +272,56 @@ fn its_socket_is_for_owner_and_group_and_is_not_taken_from_a_live_process() {
 }
 
 #[test]
+fn a_child_whose_parent_has_ended_ends_before_it_touches_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path(), "123456\n");
+    let ended = program()
+        .args(["--name", "hsm", "--listen-stdin", "--parent"])
+        .arg((std::process::id() + 1).to_string())
+        .arg("--config")
+        .arg(dir.path().join("none.toml"))
+        .arg("--state-dir")
+        .arg(dir.path().join("state"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(69), "{shown}");
+    assert!(shown.contains("--parent"), "{shown}");
+    assert!(!dir.path().join("state").exists());
+}
+
+#[test]
+fn a_keystore_ends_with_its_parent() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path(), "123456\n");
+    let socket = dir.path().join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    // A parent that we can kill: a shell, which tells its own pid. It would give what it runs
+    // beside itself another standard input than its own (POSIX sh, 2.9.3.1).
+    let script = "exec 3<&0; \"$0\" \"$@\" --parent $$ <&3 3<&- & wait";
+    let parent = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_assertd-keystore-pkcs11")])
+        .args(["--name", "hsm", "--listen-stdin", "--config"])
+        .arg(dir.path().join("assertd.toml"))
+        .arg("--state-dir")
+        .arg(dir.path().join("state"))
+        .stdin(OwnedFd::from(listener))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let parent = Running(parent);
+    let health = health(dir.path());
+    assert_eq!(health.condition, Condition::Usable {}, "{health:?}");
+    drop(parent);
+    let deadline = Instant::now() + DEADLINE;
+    while UnixStream::connect(&socket).is_ok() {
+        assert!(Instant::now() < deadline, "it outlived its parent");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn exit_codes_are_those_of_the_manual() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("assertd.toml");
