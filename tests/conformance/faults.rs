@@ -168,6 +168,52 @@ fn a_failed_signature_costs_its_session_and_no_more() {
     );
 }
 
+/// Signs in two sessions at once; returns how many searches that took.
+fn searches_of_two_at_once(token: &Token, backend: &dyn Backend, key: &PublicKey) -> u64 {
+    set_rules(token, "C_Sign 1 delay:1000\n");
+    let searches = count(token, Function::C_FindObjectsInit);
+    let signed = count(token, Function::C_Sign);
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| signs(backend, key));
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while count(token, Function::C_Sign) == signed {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "the slow call did not begin"
+            );
+            std::thread::yield_now();
+        }
+        signs(backend, key);
+        assert!(!slow.is_finished(), "they were not signing at once");
+    });
+    count(token, Function::C_FindObjectsInit) - searches
+}
+
+#[test]
+fn a_key_that_fails_costs_other_sessions_nothing_and_a_dead_session_does() {
+    shimmed(
+        "a_key_that_fails_costs_other_sessions_nothing_and_a_dead_session_does",
+        |token| {
+            let backend = open(token).unwrap();
+            let key = make(&backend);
+            let both = searches_of_two_at_once(token, &backend, &key);
+            assert!(both >= 2, "each session searches for itself: {both}");
+            assert_eq!(searches_of_two_at_once(token, &backend, &key), 0);
+            // CKR_KEY_FUNCTION_NOT_PERMITTED, CKR_GENERAL_ERROR
+            for code in ["0x68", "0x5"] {
+                set_rules(token, &format!("C_SignInit 1 ckr:{code}\n"));
+                backend.sign(ONE, &key, Alg::ES256, b"x").unwrap_err();
+                let searches = searches_of_two_at_once(token, &backend, &key);
+                assert_eq!(searches, both / 2, "the session that failed, {code}");
+            }
+            // CKR_USER_NOT_LOGGED_IN: no handle means anything any more.
+            set_rules(token, "C_SignInit 1 ckr:0x101\n");
+            backend.sign(ONE, &key, Alg::ES256, b"x").unwrap_err();
+            assert_eq!(searches_of_two_at_once(token, &backend, &key), both);
+        },
+    );
+}
+
 #[test]
 fn after_session_loss_the_same_key_signs() {
     shimmed("after_session_loss_the_same_key_signs", |token| {

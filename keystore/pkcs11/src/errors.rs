@@ -61,6 +61,9 @@ fn gone_before_the_pin(rv: &RvError) -> bool {
 pub enum Blame {
     /// The session or a handle in it has died.
     Session,
+    /// The login, or the token it was for, is gone: no handle means anything any more, and another
+    /// session would fail as well.
+    Login,
     /// The token, the key or the request: another session would fail as well, but this one may
     /// have something left open.
     Other,
@@ -80,6 +83,15 @@ pub fn blame(error: &Pkcs11Error) -> Blame {
             | RvError::OperationNotInitialized,
             _,
         ) => Blame::Session,
+        Pkcs11Error::Pkcs11(
+            RvError::UserNotLoggedIn
+            | RvError::CryptokiNotInitialized
+            | RvError::TokenNotPresent
+            | RvError::TokenNotRecognized
+            | RvError::DeviceRemoved
+            | RvError::SlotIdInvalid,
+            _,
+        ) => Blame::Login,
         _ => Blame::Other,
     }
 }

@@ -3,6 +3,7 @@
 //! searches the finder reads all ids once and keeps them. What it keeps dies with the session or
 //! is forgotten on demand, and an id it has not seen is always searched for.
 
+use crate::errors::Blame;
 use crate::object::{Failure, View};
 use crate::token::{Access, LoginNeed, Token};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
@@ -206,7 +207,10 @@ fn check_login(view: View<'_>) -> Result<(), Failure> {
         SessionState::RoUser | SessionState::RwUser => Ok(()),
         SessionState::RoPublic | SessionState::RwPublic | SessionState::RwSecurityOfficer => {
             let text = "the login is lost; restart the keystore";
-            Err(view.error(Kind::Unavailable, text.to_owned()))
+            Err(Failure {
+                blame: Blame::Login,
+                ..view.error(Kind::Unavailable, text.to_owned())
+            })
         }
     }
 }

@@ -4,8 +4,10 @@
 //! modules would allow it. The search happens once per key and session.
 //!
 //! After any failed signature the session is closed: the module may have left its operation open
-//! (CKR_OPERATION_ACTIVE for ever after). The generation then moves on, and every session forgets
-//! its handles, for a handle that was given away anew may be another key (pkcs11-provider 494).
+//! (CKR_OPERATION_ACTIVE for ever after). Where a handle, the session or the login had died, the
+//! generation moves on as well and every session forgets its handles, for a handle that was given
+//! away anew may be another key (pkcs11-provider 494). A key that the token refuses to use costs
+//! its own session alone.
 
 use crate::errors::Blame;
 use crate::finder::Finder;
@@ -135,17 +137,25 @@ impl Signers {
                 *place = Some(signer);
                 return Err(failure);
             }
-            Err(failure) => {
-                self.forget_handles();
-                return Err(failure);
-            }
+            Err(failure) => return Err(self.give_up(signer, failure)),
         };
-        let verdict = signer.sign(token, order, handle);
-        match verdict {
-            Ok(_) => *place = Some(signer),
-            Err(_) => self.forget_handles(), // and the session closes here
+        match signer.sign(token, order, handle) {
+            Ok(signature) => {
+                *place = Some(signer);
+                Ok(signature)
+            }
+            Err(failure) => Err(self.give_up(signer, failure)),
         }
-        verdict
+    }
+
+    /// Closes a session that failed; where more than it is in doubt, all sessions forget.
+    fn give_up(&self, signer: Signer, failure: Failure) -> Failure {
+        drop(signer);
+        match failure.blame {
+            Blame::Session | Blame::Login => self.forget_handles(),
+            Blame::Other | Blame::Nobody => {}
+        }
+        failure
     }
 
     fn take(&self, token: &Token) -> Result<Option<Signer>, Error> {
