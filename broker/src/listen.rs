@@ -27,8 +27,13 @@ pub fn bind(path: &Path, access: Access) -> Result<UnixListener, String> {
 
 /// The listeners systemd passed, by the names in `FileDescriptorName=`.
 pub fn passed() -> Result<Vec<(String, UnixListener)>, String> {
-    let fds = sd_notify::listen_fds_with_names()
-        .map_err(|error| format!("passed sockets (LISTEN_FDS): {error}"))?;
+    let bad = |error| format!("passed sockets (LISTEN_FDS): {error}");
+    // Without this look, names that were meant for another process (LISTEN_PID) and inherited by
+    // this one are an error for having no descriptors.
+    if sd_notify::listen_fds().map_err(bad)?.len() == 0 {
+        return Ok(Vec::new());
+    }
+    let fds = sd_notify::listen_fds_with_names().map_err(bad)?;
     Ok(fds
         .map(|(number, name)| (name, UnixListener::from(sys::take_passed_fd(number))))
         .collect())
