@@ -18,8 +18,10 @@ use nix::sys::stat::{Mode, umask};
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -47,6 +49,14 @@ Exit codes: 0 done, 2 usage, 69 something is unavailable, 70 internal, 78 config
 
 /// How long READY waits for keystores to answer; one that does not is failed, the others serve.
 const READY_WAIT: Duration = Duration::from_secs(3);
+
+/// How long a message to the service manager may wait for room: systemd reads them in its event
+/// loop, which a daemon-reload of many units holds up for a second or so.
+const NOTIFY_WAIT: Duration = Duration::from_secs(3);
+
+/// The audit writer is taken to hang when it makes no progress for so long, however short the
+/// watchdog's time is: without work it shows itself once a second, and may miss that twice.
+const WRITER_SILENCE: Duration = Duration::from_secs(3);
 
 /// Why assertd does not run, with its exit code (sysexits).
 struct Failure {
@@ -310,7 +320,7 @@ async fn serve(app: Arc<App>, listeners: Listeners) -> Result<(), Failure> {
             ),
         }
     }
-    notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+    notify(&[NotifyState::Stopping, NotifyState::Status("draining")]).await;
     let _ = stop.send(true); // nobody listening would mean that nothing is left to stop
     let drained = async {
         for door in doors {
@@ -351,7 +361,7 @@ async fn say_ready(app: Arc<App>) {
         "assertd: ready: {status}; socket {}",
         app.config.socket().display()
     );
-    notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    notify(&[NotifyState::Ready, NotifyState::Status(&status)]).await;
 }
 
 /// Tells systemd that we live, only while the audit writer makes progress too; that this runs at
@@ -361,6 +371,7 @@ async fn feed_watchdog(app: Arc<App>) {
         return;
     };
     let every = (timeout / 3).max(Duration::from_millis(100));
+    let hung_after = timeout.max(WRITER_SILENCE);
     let (mut last, mut changed) = (app.audit.progress(), Instant::now());
     loop {
         tokio::time::sleep(every).await;
@@ -368,15 +379,34 @@ async fn feed_watchdog(app: Arc<App>) {
         if progress != last {
             (last, changed) = (progress, Instant::now());
         }
-        if changed.elapsed() < timeout {
-            notify(&[NotifyState::Watchdog]);
+        if changed.elapsed() < hung_after {
+            notify(&[NotifyState::Watchdog]).await;
         }
     }
 }
 
-fn notify(states: &[NotifyState]) {
-    if let Err(error) = sd_notify::notify(states) {
-        eprintln!("assertd: NOTIFY_SOCKET: {error}"); // goes on: row 50
+/// Tells the service manager. One that has gone or does not read costs [`NOTIFY_WAIT`] and a line
+/// in the log, never service (reliability row 50); sd_notify's own call would wait for ever.
+async fn notify(states: &[NotifyState<'_>]) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let text: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let sent = async {
+        let address = match path.as_bytes().strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name)?, // sd_notify(3)
+            None => SocketAddr::from_pathname(&path)?,
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.connect_addr(&address)?;
+        socket.set_nonblocking(true)?;
+        let socket = tokio::net::UnixDatagram::from_std(socket)?;
+        socket.send(text.as_bytes()).await.map(drop)
+    };
+    match tokio::time::timeout(NOTIFY_WAIT, sent).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => eprintln!("assertd: NOTIFY_SOCKET: {error}"),
+        Err(_) => eprintln!("assertd: NOTIFY_SOCKET: the service manager does not read it"),
     }
 }
 
