@@ -11,19 +11,16 @@ use crate::mechanism::{Scheme, algs, key_pair_mechanism};
 use crate::module::Module;
 use crate::object::{Failure, View};
 use crate::signer::{Order, Signers};
-use crate::token::{Access, Token, printable};
+use crate::strange::Strange;
+use crate::token::{Access, Token};
 use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::session::Session;
 use keystore::backend::{Backend, Inspection, LABEL_PREFIX, ObjectId};
 use keystore::{Alg, Error, Kind, PublicKey};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use zeroize::Zeroizing;
-
-/// Most strange labels reported, and most characters of one: the report has to fit a frame.
-const STRANGE_MAX: usize = 100;
-const STRANGE_LABEL_LEN_MAX: usize = 200;
 
 /// What it takes to open a token.
 pub struct Settings {
@@ -245,7 +242,7 @@ impl Backend for Pkcs11Backend {
         self.at_desk(|finder| {
             finder.forget(); // somebody wants to know how things are now
             let view = finder.view(&self.token);
-            let mut strange = BTreeSet::new();
+            let mut strange = Strange::default();
             for class in Class::ALL {
                 for handle in view.search(&[class.attribute()], usize::MAX)? {
                     let label = view
@@ -255,14 +252,12 @@ impl Backend for Pkcs11Backend {
                         continue;
                     }
                     let id = view.bytes(handle, AttributeType::Id)?.unwrap_or_default();
-                    if !known.contains(&id[..]) && strange.len() < STRANGE_MAX {
-                        let label = String::from_utf8_lossy(&label);
-                        let shown: String = label.chars().take(STRANGE_LABEL_LEN_MAX).collect();
-                        strange.insert(printable(&shown));
+                    if !known.contains(&id[..]) {
+                        strange.add(&label);
                     }
                 }
             }
-            Ok(strange.into_iter().collect())
+            Ok(strange.into_list())
         })
     }
 }

@@ -4,7 +4,7 @@
 //! of the binding appears in either. Inside, from the module outwards:
 //! [`module`] (load, initialise) → [`token`] (choose, log in once) → [`mechanism`] (what it can
 //! sign) → [`object`], [`finder`] and [`attribute`] (find, read, make) → [`signer`] (sessions that
-//! sign).
+//! sign). [`strange`] is what status shows of objects that are nobody's.
 //! [`errors`] turns every return value of a module into a [`keystore::Kind`] and a remedy.
 //!
 //! Unsafe code is one expression in [`sys`]: PKCS#11 has a pointer that no safe call can pass.
@@ -18,6 +18,7 @@ mod mechanism;
 mod module;
 mod object;
 mod signer;
+mod strange;
 mod sys;
 mod token;
 
