@@ -305,11 +305,12 @@ async fn serve(app: Arc<App>, listeners: Listeners) -> Result<(), Failure> {
     for keystore in app.keystores.values() {
         keystore.start();
     }
-    let doors = [(workload, Door::Workload), (admin, Door::Admin)].map(|(listener, door)| {
-        tokio::spawn(server::serve(app.clone(), listener, door, stopping.clone()))
-    });
-    tokio::spawn(say_ready(app.clone()));
-    tokio::spawn(feed_watchdog(app.clone()));
+    let admin = server::serve(app.clone(), admin, Door::Admin, stopping.clone());
+    let doors = [
+        tokio::spawn(admin), // answers from the first moment
+        tokio::spawn(serve_when_ready(app.clone(), workload, stopping)),
+    ];
+    tokio::spawn(feed_watchdog(app));
 
     loop {
         tokio::select! {
@@ -335,26 +336,38 @@ async fn serve(app: Arc<App>, listeners: Listeners) -> Result<(), Failure> {
     Ok(())
 }
 
-/// READY once every keystore has answered or had its time.
-async fn say_ready(app: Arc<App>) {
+/// Serves workloads once every keystore has answered or had its time. Until then their connections
+/// wait in the backlog: over a restart a request takes longer, and none is refused.
+async fn serve_when_ready(
+    app: Arc<App>,
+    listener: tokio::net::UnixListener,
+    mut stopping: watch::Receiver<bool>,
+) {
+    tokio::select! {
+        () = keystores_answered(&app) => {}
+        _ = stopping.wait_for(|stopping| *stopping) => return,
+    }
+    tokio::spawn(say_ready(app.clone()));
+    server::serve(app, listener, Door::Workload, stopping).await;
+}
+
+async fn keystores_answered(app: &App) {
     let deadline = Instant::now() + READY_WAIT;
-    let starting = || {
-        app.keystores
-            .values()
-            .filter(|k| k.status().state == "starting")
-            .count()
-    };
-    while starting() > 0 && Instant::now() < deadline {
+    while in_state(app, "starting") > 0 && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let usable = app
-        .keystores
-        .values()
-        .filter(|k| k.status().state == "usable")
-        .count();
+}
+
+fn in_state(app: &App, state: &str) -> usize {
+    let keystores = app.keystores.values();
+    keystores.filter(|k| k.status().state == state).count()
+}
+
+async fn say_ready(app: Arc<App>) {
     let status = format!(
-        "{} workloads, {usable} of {} keystores usable",
+        "{} workloads, {} of {} keystores usable",
         app.config.workloads.len(),
+        in_state(&app, "usable"),
         app.keystores.len()
     );
     eprintln!(
