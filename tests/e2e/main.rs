@@ -5,8 +5,10 @@
 mod assertion;
 mod charter;
 mod denial;
+mod fallback;
 mod keys;
 mod lifecycle;
+mod notify;
 mod peer;
 mod request;
 mod slow;

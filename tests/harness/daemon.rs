@@ -70,6 +70,8 @@ impl Site {
             "LISTEN_FDS",
             "LISTEN_PID",
             "LISTEN_FDNAMES",
+            "WATCHDOG_USEC",
+            "WATCHDOG_PID",
         ] {
             command.env_remove(name);
         }

@@ -1,0 +1,185 @@
+//! A kernel without SO_PEERPIDFD (before 6.5), as assertd sees one: a seccomp filter answers that
+//! one option with ENOPROTOOPT, everything else is the real kernel. Workloads are served there only
+//! if they say so, and who has died, or taken a number over, is not the caller.
+
+use crate::world::{BANK, bank, code, serves};
+use harness::daemon::Site;
+use harness::http::{Answer, post};
+use harness::process::{self, Process};
+use harness::user::{ALICE, exchange_as, need_root, python_as};
+use harness::{Config, DEADLINE, Daemon, SoftHsm, wait_until};
+use nix::sys::signal::Signal;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+
+/// Installs the filter and becomes the command that follows. The program is that of seccomp(2):
+/// another architecture, call, level or option passes. `without_filter` is the control.
+const OLD_KERNEL: &str = "
+import ctypes, os, platform, struct, sys
+ARCH, GETSOCKOPT = {'x86_64': (0xC000003E, 55), 'aarch64': (0xC00000B7, 209)}[platform.machine()]
+SOL_SOCKET, SO_PEERPIDFD, ENOPROTOOPT = 1, 77, 92
+LOAD, JUMP_IF, RETURN = 0x20, 0x15, 0x06
+ALLOW, ERRNO = 0x7FFF0000, 0x00050000
+def op(code, value, yes=0, no=0):
+    return struct.pack('=HBBI', code, yes, no, value)
+def need(offset, value, skip):
+    return op(LOAD, offset) + op(JUMP_IF, value, 0, skip)
+program = (need(4, ARCH, 7) + need(0, GETSOCKOPT, 5) + need(24, SOL_SOCKET, 3)
+           + need(32, SO_PEERPIDFD, 1) + op(RETURN, ERRNO | ENOPROTOOPT) + op(RETURN, ALLOW))
+class Program(ctypes.Structure):
+    _fields_ = [('length', ctypes.c_ushort), ('filter', ctypes.c_char_p)]
+libc = ctypes.CDLL(None, use_errno=True)
+PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 22, 38, 2
+if sys.argv[1] == 'filter':
+    filter = Program(len(program) // 8, program)
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(filter)):
+        sys.exit('seccomp: ' + os.strerror(ctypes.get_errno()))
+os.execv(sys.argv[2], sys.argv[2:])
+";
+
+/// assertd's command below [`OLD_KERNEL`].
+fn command(site: &Site, filter: &str) -> Command {
+    let assertd = site.command();
+    let mut python = Command::new("/usr/bin/python3");
+    python.args(["-I", "-c", OLD_KERNEL, filter]);
+    python.arg(assertd.get_program()).args(assertd.get_args());
+    python.stdin(Stdio::null()).stdout(Stdio::null());
+    python
+}
+
+fn start(config: &Config, filter: &str) -> Daemon {
+    let site = Site::new(config.text());
+    let daemon = Daemon::ready(Process::start(&mut command(&site, filter)), site);
+    daemon.apply();
+    daemon
+}
+
+/// Root owns `bank` and says nothing; Alice owns `hers` and allows the fallback.
+fn config(token: &SoftHsm) -> Config {
+    need_root();
+    let config = bank(token).workload("alice", ALICE, "allow_pid_fallback = true");
+    config.target("alice", "hers", "")
+}
+
+const HERS: &str = r#"{"target":"hers"}"#;
+
+fn alice_asks(daemon: &Daemon) -> Answer {
+    exchange_as(ALICE, &daemon.socket(), &post(HERS))
+}
+
+#[test]
+fn without_the_filter_the_same_start_has_pidfds() {
+    let token = SoftHsm::new();
+    let mut daemon = start(&config(&token), "no filter");
+    assert_eq!(daemon.status().peer_proof, "pidfd");
+    serves(&mut daemon);
+    let record = daemon.audit_record(|record| record["kind"] == "decision");
+    assert_eq!(record["peer_proof"], "pidfd", "{record}");
+}
+
+#[test]
+fn no_peerpidfd_means_no_service_unless_the_workload_allows_it() {
+    let token = SoftHsm::new();
+    let daemon = start(&config(&token), "filter");
+    assert_eq!(daemon.status().peer_proof, "pid");
+    let status = daemon.assertctl(&["status"]);
+    let shown = String::from_utf8(status.stdout).unwrap();
+    assert!(shown.contains("allow_pid_fallback"), "{shown}");
+
+    let answer = daemon.ask(BANK);
+    assert_eq!(answer.status, 403, "{}", answer.body());
+    let record = daemon.audit_record(|record| record["kind"] == "denied");
+    assert_eq!(record["reason"], "weak_proof", "{record}");
+    // The caller learns no more than from any other denial.
+    let unknown = daemon.ask(r#"{"target":"none"}"#);
+    assert_eq!(code(&answer), code(&unknown));
+
+    let answer = alice_asks(&daemon);
+    assert_eq!(answer.status, 200, "{}\n{}", answer.body(), daemon.stderr());
+    let record = daemon.audit_record(|record| record["kind"] == "decision");
+    assert_eq!(
+        (&record["peer_proof"], &record["uid"]),
+        (&"pid".into(), &ALICE.into()),
+        "{record}"
+    );
+    let requests = daemon.status().requests;
+    assert_eq!(requests.released, 1, "{requests:?}");
+}
+
+/// Connects, lets a child hold the connection, and ends. The child then says what it was sent: it
+/// would get an answer that was meant for its parent.
+const LEAVES: &str = "
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.settimeout(20)
+s.connect(sys.argv[1])
+body = b'{\"target\":\"hers\"}'
+s.sendall(b'POST /v1/assertion HTTP/1.1\\r\\nhost: a\\r\\ncontent-length: %d\\r\\n\\r\\n%s' % (len(body), body))
+if os.fork() == 0:
+    try:
+        got = s.recv(65536)
+    except ConnectionResetError:
+        got = b''
+    print(len(got), flush=True)
+    os._exit(0)
+print('asked', flush=True)
+os._exit(0)
+";
+
+#[test]
+fn a_peer_that_died_before_it_was_accepted_gets_nothing() {
+    let token = SoftHsm::new();
+    let daemon = start(&config(&token), "filter");
+    for reaped in [true, false] {
+        daemon.signal(Signal::SIGSTOP);
+        let mut leaves = python_as(ALICE, LEAVES);
+        leaves.arg(daemon.socket()).stdout(Stdio::piped());
+        let mut peer = leaves.spawn().unwrap();
+        let mut says = BufReader::new(peer.stdout.take().unwrap());
+        let mut line = String::new();
+        says.read_line(&mut line).unwrap();
+        assert_eq!(line, "asked\n");
+        if reaped {
+            peer.wait().unwrap();
+        } else {
+            assert!(wait_until(DEADLINE, || process::state(peer.id()) == Some('Z')));
+        }
+        daemon.signal(Signal::SIGCONT);
+        let mut rest = String::new();
+        says.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "0\n", "bytes for a dead peer (reaped: {reaped})");
+        peer.wait().unwrap();
+    }
+    assert_eq!(alice_asks(&daemon).status, 200, "the control");
+    let decisions = daemon.audit_records();
+    let decisions = decisions.iter().filter(|record| record["kind"] == "decision");
+    assert_eq!(decisions.count(), 1);
+}
+
+#[test]
+fn a_connection_outlives_no_connector_without_pidfds_of_the_kernel_either() {
+    let token = SoftHsm::new();
+    let daemon = start(&config(&token), "filter");
+    // The child asks only once its parent, who connected and was served, is over.
+    let script = "
+import os, select, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.settimeout(20)
+s.connect(sys.argv[1])
+body = b'{\"target\":\"hers\"}'
+def status():
+    s.sendall(b'POST /v1/assertion HTTP/1.1\\r\\nhost: a\\r\\ncontent-length: %d\\r\\n\\r\\n%s' % (len(body), body))
+    return int(s.recv(65536)[9:12])
+print(status(), flush=True)
+parent = select.poll()
+parent.register(os.pidfd_open(os.getpid()), select.POLLIN)
+if os.fork() == 0:
+    parent.poll()
+    print(status(), flush=True)
+";
+    let mut python = python_as(ALICE, script);
+    let output = python.arg(daemon.socket()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "200\n403\n");
+    let record = daemon.audit_record(|record| record["kind"] == "denied");
+    assert_eq!(record["reason"], "peer_gone", "{record}");
+}
