@@ -32,15 +32,6 @@ impl Alg {
             Alg::EdDSA => "EdDSA",
         }
     }
-
-    /// Length of a signature in bytes; `None` for RSA, where it is the modulus length.
-    pub fn signature_len(self) -> Option<usize> {
-        match self {
-            Alg::ES256 | Alg::EdDSA => Some(64),
-            Alg::ES384 => Some(96),
-            Alg::RS256 | Alg::PS256 => None,
-        }
-    }
 }
 
 impl std::fmt::Display for Alg {

@@ -8,7 +8,10 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, ObjectClass};
 use cryptoki::session::Session;
 use keystore::backend::{Backend, LABEL_PREFIX, ObjectId};
-use keystore::{Alg, Kind, PublicKey};
+use keystore::protocol::Condition;
+use keystore::records::Keys;
+use keystore::statefile::StateDir;
+use keystore::{Alg, Charter, KeyId, Kind, PublicKey, Purpose, Typ};
 use keystore_pkcs11::{Pkcs11Backend, Settings};
 use pkcs11_shim::counts::Counts;
 use pkcs11_shim::functions::Function;
@@ -468,21 +471,64 @@ fn two_tokens_with_one_label_are_told_apart_by_serial_only() {
 }
 
 #[test]
-fn a_signature_of_zeros_does_not_verify() {
-    shimmed("a_signature_of_zeros_does_not_verify", |token| {
-        let backend = open(token).unwrap();
-        let key = make(&backend);
-        set_rules(token, "C_Sign 1 zeros\n");
-        let signature = backend.sign(ONE, &key, Alg::ES256, b"x").unwrap();
-        assert_eq!(signature, [0; 64]);
-        assert!(
-            key.verifier(Alg::ES256)
-                .unwrap()
-                .verify(b"x", &signature)
-                .is_err()
-        );
-        signs(&backend, &key);
-    });
+fn a_signature_of_zeros_or_too_short_does_not_verify() {
+    shimmed(
+        "a_signature_of_zeros_or_too_short_does_not_verify",
+        |token| {
+            let backend = open(token).unwrap();
+            let key = make(&backend);
+            for (rule, len) in [("zeros", 64), ("short", 63)] {
+                set_rules(token, &format!("C_Sign 1 {rule}\n"));
+                // No error of the keystore's: who verifies it tells a key to be stopped by it.
+                let signature = backend.sign(ONE, &key, Alg::ES256, b"x").unwrap();
+                assert_eq!(signature.len(), len);
+                let verifier = key.verifier(Alg::ES256).unwrap();
+                assert!(verifier.verify(b"x", &signature).is_err(), "{rule}");
+                signs(&backend, &key);
+            }
+        },
+    );
+}
+
+#[test]
+fn a_key_that_signs_wrongly_at_start_is_failed_and_not_used() {
+    shimmed(
+        "a_key_that_signs_wrongly_at_start_is_failed_and_not_used",
+        |token| {
+            let state = StateDir::lock(&token.directory.join("state")).unwrap();
+            let id: KeyId = "a/b.1".parse().unwrap();
+            let charter = Charter {
+                purpose: Purpose::ClientAuthentication {
+                    iss: "client".into(),
+                    sub: "client".into(),
+                    aud: "https://as.example".into(),
+                },
+                alg: Alg::ES256,
+                typ: Typ::ClientAuthentication,
+                lifetime_max_s: 60,
+            };
+            let keys = Keys::open(open(token).unwrap(), &state).unwrap();
+            keys.make(&id, &charter).unwrap();
+            drop(keys);
+            for rule in ["zeros", "short", ""] {
+                let rules = match rule {
+                    "" => String::new(),
+                    rule => format!("C_Sign * {rule}\n"),
+                };
+                set_rules(token, &rules);
+                let keys = Keys::open(open(token).unwrap(), &state).unwrap();
+                let (entries, _) = keys.list(None);
+                match (&entries[0].condition, rule) {
+                    (Condition::Usable {}, "") => {}
+                    (Condition::Failed { kind, why }, "zeros" | "short") => {
+                        assert_eq!(*kind, Kind::Mismatch, "{why}");
+                        assert!(why.contains("start-up probe"), "{why}");
+                    }
+                    (condition, _) => panic!("{rule}: {condition:?}"),
+                }
+            }
+        },
+    );
 }
 
 #[test]

@@ -196,7 +196,6 @@ impl Backend for Pkcs11Backend {
             &Order {
                 object,
                 public_key,
-                alg,
                 scheme,
                 message,
             },

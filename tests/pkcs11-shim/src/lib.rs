@@ -150,7 +150,9 @@ fn obey(action: Option<Action>, forward: impl FnOnce() -> CK_RV) -> CK_RV {
         Some(Action::Hang) => loop {
             std::thread::sleep(Duration::from_secs(3600));
         },
-        Some(Action::Zeros | Action::Flags(_) | Action::Delay(_)) | None => forward(),
+        Some(Action::Zeros | Action::Short | Action::Flags(_) | Action::Delay(_)) | None => {
+            forward()
+        }
     }
 }
 
@@ -220,7 +222,7 @@ unsafe extern "C" fn C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) 
 }
 
 /// Like the others, but a call that only asks for the length is counted as
-/// [`Function::C_SignLength`], and `zeros` blanks the signature.
+/// [`Function::C_SignLength`], and `zeros` blanks the signature, `short` cuts it.
 unsafe extern "C" fn C_Sign(
     session: CK_SESSION_HANDLE,
     data: *mut CK_BYTE,
@@ -240,9 +242,15 @@ unsafe extern "C" fn C_Sign(
         Some(real) => unsafe { real(session, data, data_len, signature, signature_len) },
         None => CKR_FUNCTION_FAILED,
     });
-    if let (CKR_OK, Some(Action::Zeros), false) = (answer, action, signature.is_null()) {
+    if answer != CKR_OK || signature.is_null() {
+        return answer;
+    }
+    match action {
         // SAFETY: the real module has just written that many bytes here and said CKR_OK.
-        unsafe { signature.write_bytes(0, *signature_len as usize) };
+        Some(Action::Zeros) => unsafe { signature.write_bytes(0, *signature_len as usize) },
+        // SAFETY: as above; it wrote the length too, which is not 0.
+        Some(Action::Short) => unsafe { *signature_len -= 1 },
+        _ => {}
     }
     answer
 }

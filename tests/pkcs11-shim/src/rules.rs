@@ -5,6 +5,7 @@
 //! C_Sign         3+   lie:0x30     from the third on the module is asked and its answer replaced
 //! C_SignInit     *    delay:50     every call takes 50 ms longer
 //! C_Sign         *    zeros        the signature is all zeros
+//! C_Sign         *    short        the signature lacks its last byte
 //! C_Sign         1    abort        (or segfault) the process dies
 //! C_Sign         1    hang         the call never returns
 //! C_GetTokenInfo *    flags:0x40000   these token flags are added (CKF_USER_PIN_LOCKED)
@@ -30,6 +31,8 @@ pub enum Action {
     Delay(Duration),
     /// Give zeros for the signature.
     Zeros,
+    /// Give a signature that is one byte too short.
+    Short,
     /// Add flags to the token information.
     Flags(u64),
     /// abort(3)
@@ -158,6 +161,7 @@ fn action(word: &str) -> Option<Action> {
         Some(_) => None,
         None => match word {
             "zeros" => Some(Action::Zeros),
+            "short" => Some(Action::Short),
             "abort" => Some(Action::Abort),
             "segfault" => Some(Action::Segfault),
             "hang" => Some(Action::Hang),
