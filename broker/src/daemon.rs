@@ -262,7 +262,8 @@ impl Listeners {
     fn passed_or_bound(config: &Config) -> Result<Listeners, Failure> {
         let unavailable = |text: String| Failure::new(69, text);
         let (mut workload, mut admin) = (None, None);
-        for (name, listener) in listen::passed().map_err(unavailable)? {
+        let passed = listen::passed().map_err(|text| Failure::new(78, text))?;
+        for (name, listener) in passed {
             match name.as_str() {
                 "workload" => workload = Some(listener),
                 "admin" => admin = Some(listener),

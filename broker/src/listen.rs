@@ -1,6 +1,7 @@
 //! Listening sockets: passed by systemd, or bound here by the rule of [`keystore::listen`].
 
 use crate::sys;
+use nix::sys::socket::{SockType, getsockopt, sockopt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -34,9 +35,24 @@ pub fn passed() -> Result<Vec<(String, UnixListener)>, String> {
         return Ok(Vec::new());
     }
     let fds = sd_notify::listen_fds_with_names().map_err(bad)?;
-    Ok(fds
-        .map(|(number, name)| (name, UnixListener::from(sys::take_passed_fd(number))))
-        .collect())
+    fds.map(|(number, name)| {
+        let listener = UnixListener::from(sys::take_passed_fd(number));
+        if !listens(&listener) {
+            return Err(format!(
+                "the passed socket `{name}` (descriptor {number}) does not listen on a Unix \
+                 stream; use ListenStream= with a path, and Accept=no"
+            ));
+        }
+        Ok((name, listener))
+    })
+    .collect()
+}
+
+/// Any other descriptor would be accepted on for ever, in vain.
+fn listens(listener: &UnixListener) -> bool {
+    listener.local_addr().is_ok() // fails for other families
+        && getsockopt(listener, sockopt::SockType) == Ok(SockType::Stream)
+        && getsockopt(listener, sockopt::AcceptConn) == Ok(true)
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use harness::http::{Raw, post};
 use harness::process::Process;
 use harness::{DEADLINE, Daemon, SoftHsm, public_dir, wait_for, wait_until};
 use nix::sys::signal::Signal;
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -302,14 +303,17 @@ impl Sockets {
     /// Starts assertd with them under these names.
     fn pass(&self, names: &str, site: &Site) -> Process {
         let descriptor = |listener: &UnixListener| OwnedFd::from(listener.try_clone().unwrap());
-        let assertd = site.command();
-        let mut python = Command::new("/usr/bin/python3");
-        python.args(["-I", "-c", PASS, names]);
-        python.arg(assertd.get_program()).args(assertd.get_args());
-        python.stdin(descriptor(&self.workload));
-        python.stdout(descriptor(&self.admin));
-        Process::start(&mut python)
+        let (workload, admin) = (descriptor(&self.workload), descriptor(&self.admin));
+        pass(workload, admin, names, site)
     }
+}
+
+fn pass(first: OwnedFd, second: OwnedFd, names: &str, site: &Site) -> Process {
+    let assertd = site.command();
+    let mut python = Command::new("/usr/bin/python3");
+    python.args(["-I", "-c", PASS, names]);
+    python.arg(assertd.get_program()).args(assertd.get_args());
+    Process::start(python.stdin(first).stdout(second))
 }
 
 #[test]
@@ -356,6 +360,24 @@ fn a_passed_socket_of_an_unknown_name_ends_the_start_with_78() {
     assert_eq!(ended.code(), Some(78), "{}", process.stderr());
     let said = process.stderr();
     assert!(said.contains("`metrics`") && said.contains("FileDescriptorName="), "{said}");
+}
+
+#[test]
+fn a_passed_socket_on_which_nobody_can_connect_ends_the_start_with_78() {
+    let token = SoftHsm::new();
+    let site = Site::new(bank(&token).text());
+    let sockets = Sockets::bind(&site);
+    // Accept=yes: one connection instead of the listener. And one of another family.
+    let (connection, _other) = UnixStream::pair().unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    for wrong in [OwnedFd::from(connection), OwnedFd::from(tcp)] {
+        let admin = OwnedFd::from(sockets.admin.try_clone().unwrap());
+        let mut process = pass(wrong, admin, "workload:admin", &site);
+        let ended = process.wait(DEADLINE);
+        assert_eq!(ended.code(), Some(78), "{}", process.stderr());
+        let said = process.stderr();
+        assert!(said.contains("`workload`") && said.contains("ListenStream="), "{said}");
+    }
 }
 
 #[test]
