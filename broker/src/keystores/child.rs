@@ -160,6 +160,7 @@ impl Recipe {
             .arg(nix::unistd::geteuid().to_string())
             .arg("--state-dir")
             .arg(&self.state_dir)
+            .args(["--parent", &std::process::id().to_string()])
             .stdin(Stdio::from(socket))
             .stdout(Stdio::null())
             .spawn()
