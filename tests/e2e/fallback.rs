@@ -9,7 +9,7 @@ use harness::process::{self, Process};
 use harness::user::{ALICE, exchange_as, need_root, python_as};
 use harness::{Config, DEADLINE, Daemon, SoftHsm, wait_until};
 use nix::sys::signal::Signal;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 
 /// Installs the filter and becomes the command that follows. The program is that of seccomp(2):
@@ -152,7 +152,9 @@ fn a_peer_that_died_before_it_was_accepted_gets_nothing() {
     }
     assert_eq!(alice_asks(&daemon).status, 200, "the control");
     let decisions = daemon.audit_records();
-    let decisions = decisions.iter().filter(|record| record["kind"] == "decision");
+    let decisions = decisions
+        .iter()
+        .filter(|record| record["kind"] == "decision");
     assert_eq!(decisions.count(), 1);
 }
 
@@ -182,4 +184,131 @@ if os.fork() == 0:
     assert_eq!(String::from_utf8_lossy(&output.stdout), "200\n403\n");
     let record = daemon.audit_record(|record| record["kind"] == "denied");
     assert_eq!(record["reason"], "peer_gone", "{record}");
+}
+
+/// Process 1 of a pid namespace of its own, in which assertd runs too. A peer connects and ends
+/// while assertd is between accepting and opening its number (strace holds that call); then another
+/// process of the same user gets the number, and asks on the same connection. Numbers are given out
+/// in order, so that `ns_last_pid` decides who is next (pid_namespaces(7)).
+///
+/// Says `assertd PID` first, whose number is that of the namespace. Each order on standard input is
+/// one attempt: `stay` for a peer that lives on, `reuse` for a number that is taken again.
+const REUSE: &str = "
+import os, socket, sys, time
+uid, path = int(sys.argv[1]), sys.argv[2]
+assertd = os.fork()
+if assertd == 0:
+    os.dup2(os.open('/dev/null', os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    os.execv(sys.argv[3], sys.argv[3:])
+def wait_until(condition, what):
+    end = time.monotonic() + 20
+    while not condition():
+        if time.monotonic() > end:
+            sys.exit('never: ' + what)
+        time.sleep(0.002)
+def opening():
+    for task in os.listdir('/proc/%d/task' % assertd):
+        with open('/proc/%d/task/%s/syscall' % (assertd, task)) as file:
+            if file.read().startswith('434 '):
+                return True
+    return False
+def drop():
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+body = b'{\"target\":\"hers\"}'
+request = b'POST /v1/assertion HTTP/1.1\\r\\nhost: a\\r\\ncontent-length: %d\\r\\n\\r\\n%s' % (len(body), body)
+def ask(s):
+    try:
+        s.sendall(request)
+        got = s.recv(65536)
+    except (BrokenPipeError, ConnectionResetError):
+        got = b''
+    print(got[9:12].decode() or 'nothing', flush=True)
+    os._exit(0)
+def attempt(order):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(20)
+    go, told = os.pipe()
+    first = os.fork()
+    if first == 0:
+        drop()
+        s.connect(path)
+        os.read(go, 1)
+        if order == 'reuse':
+            os._exit(0)
+        ask(s)
+    wait_until(opening, 'assertd opens the number')
+    ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) * 100)
+    os.write(told, b'x')
+    os.waitpid(first, 0)
+    if order == 'reuse':
+        wait_until(lambda: int(time.clock_gettime(time.CLOCK_BOOTTIME) * 100) > ticks + 1, 'time goes on')
+        for _ in range(100):
+            with open('/proc/sys/kernel/ns_last_pid', 'w') as file:
+                file.write(str(first - 1))
+            second = os.fork()
+            if second == 0:
+                if os.getpid() != first:
+                    os._exit(1)
+                drop()
+                ask(s)
+            if second == first and not opening():
+                sys.exit('assertd opened the number before it was taken again')
+            os.waitpid(second, 0)
+            if second == first:
+                break
+        else:
+            sys.exit('the number was not given out again')
+    os.close(go)
+    os.close(told)
+    s.close()
+print('assertd', assertd, flush=True)
+for line in sys.stdin:
+    attempt(line.strip())
+";
+
+#[test]
+fn a_process_that_took_the_number_of_a_dead_peer_is_not_the_peer() {
+    let token = SoftHsm::new();
+    // From outside of the namespace nobody is served, administrators neither: keys are made before.
+    let mut daemon = start(&config(&token), "filter");
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.stderr());
+    let site = daemon.into_site();
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    unshare.args(["/usr/bin/python3", "-I", "-c", REUSE, &ALICE.to_string()]);
+    unshare.arg(site.runtime_dir().join("assertd.sock"));
+    let old_kernel = command(&site, "filter");
+    unshare
+        .arg(old_kernel.get_program())
+        .args(old_kernel.get_args());
+    let (orders, mut order) = std::io::pipe().unwrap();
+    let (reports, report) = std::io::pipe().unwrap();
+    let process = Process::start(unshare.stdin(orders).stdout(report));
+    drop(unshare); // its copies of the pipes
+    let daemon = Daemon::ready(process, site);
+    let mut says = BufReader::new(reports).lines();
+    assert!(says.next().unwrap().unwrap().starts_with("assertd "));
+
+    let init = process::children(daemon.pid())[0];
+    let assertd = process::children(init)[0];
+    let mut strace = Command::new("strace");
+    strace.args(["--follow-forks", "--trace=pidfd_open", "--output=/dev/null"]);
+    strace.arg("--inject=pidfd_open:delay_enter=2s");
+    let strace = Process::start(strace.arg(format!("--attach={assertd}")));
+    strace.wait_for_stderr("attached");
+    for (told, expected) in [("stay", "200"), ("reuse", "nothing"), ("stay", "200")] {
+        writeln!(order, "{told}").unwrap();
+        let said = says.next().map(Result::unwrap);
+        assert_eq!(
+            said.as_deref(),
+            Some(expected),
+            "{told}:\n{}",
+            daemon.stderr()
+        );
+    }
+    let records = daemon.audit_records();
+    let decided = records.iter().filter(|record| record["kind"] == "decision");
+    assert_eq!(decided.count(), 2, "{records:#?}");
 }

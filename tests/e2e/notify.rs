@@ -112,7 +112,10 @@ fn ready_is_said_only_when_the_keystore_is_usable() {
     let mut daemon = Process::start(&mut told(&site, &ear));
     let admin = site.runtime_dir().join("admin.sock");
     let state = || {
-        let status = assertd_client::Client::connect(&admin).ok()?.status().ok()?;
+        let status = assertd_client::Client::connect(&admin)
+            .ok()?
+            .status()
+            .ok()?;
         Some(status.keystores[0].state.clone())
     };
     let before = wait_for(DEADLINE, state);
@@ -359,7 +362,10 @@ fn a_passed_socket_of_an_unknown_name_ends_the_start_with_78() {
     let ended = process.wait(DEADLINE);
     assert_eq!(ended.code(), Some(78), "{}", process.stderr());
     let said = process.stderr();
-    assert!(said.contains("`metrics`") && said.contains("FileDescriptorName="), "{said}");
+    assert!(
+        said.contains("`metrics`") && said.contains("FileDescriptorName="),
+        "{said}"
+    );
 }
 
 #[test]
@@ -376,7 +382,10 @@ fn a_passed_socket_on_which_nobody_can_connect_ends_the_start_with_78() {
         let ended = process.wait(DEADLINE);
         assert_eq!(ended.code(), Some(78), "{}", process.stderr());
         let said = process.stderr();
-        assert!(said.contains("`workload`") && said.contains("ListenStream="), "{said}");
+        assert!(
+            said.contains("`workload`") && said.contains("ListenStream="),
+            "{said}"
+        );
     }
 }
 
@@ -385,7 +394,11 @@ fn sockets_that_were_passed_to_another_process_are_not_taken() {
     let token = SoftHsm::new();
     let site = with_keys(&token);
     let mut command = site.command();
-    command.envs([("LISTEN_PID", "1"), ("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "a:b")]);
+    command.envs([
+        ("LISTEN_PID", "1"),
+        ("LISTEN_FDS", "2"),
+        ("LISTEN_FDNAMES", "a:b"),
+    ]);
     let mut daemon = Daemon::ready(Process::start(&mut command), site);
     serves(&mut daemon);
 }
