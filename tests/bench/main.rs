@@ -41,7 +41,8 @@ const SAMPLE: usize = 500;
 struct Figures {
     raw: [Vec<raw::Floor>; 2],
     flushes: Vec<Duration>,
-    echo: Vec<Run>,
+    /// On one connection and on 64.
+    echo: [Vec<Run>; 2],
     assertions: [Vec<Run>; LEVELS.len()],
 }
 
@@ -59,6 +60,7 @@ struct Cpu {
     broker: Duration,
     keystore: Duration,
     client: Duration,
+    machine: Duration,
 }
 
 fn main() -> ExitCode {
@@ -108,14 +110,15 @@ fn measure(site: &Site) -> Figures {
             floors.push(site.raw(sessions, WINDOW));
         }
         figures.flushes.extend(flushes.run(WINDOW));
-        figures
-            .echo
-            .push(run(&echo.socket, 64, &request, Cpu::default));
+        for (connections, runs) in [1, 64].into_iter().zip(&mut figures.echo) {
+            runs.push(run(&echo.socket, connections, &request, Cpu::default));
+        }
         for (connections, runs) in LEVELS.into_iter().zip(&mut figures.assertions) {
             let cpu = || Cpu {
                 broker: process::cpu(site.broker_pid()),
                 keystore: process::cpu(site.keystore_pid()),
                 client: process::own_thread_cpu(),
+                machine: process::machine_cpu(),
             };
             runs.push(run(site.socket(), connections, &request, cpu));
         }
@@ -172,6 +175,7 @@ fn run(socket: &Path, connections: usize, request: &[u8], cpu: impl Fn() -> Cpu)
             broker: after.broker - before.broker,
             keystore: after.keystore - before.keystore,
             client: after.client - before.client,
+            machine: after.machine.saturating_sub(before.machine),
         },
         samples,
     }
@@ -193,12 +197,12 @@ fn floors_of(figures: &Figures, summary: &mut Summary) {
     let flushes = Times::new(figures.flushes.clone());
     summary.push("fdatasync_p50_us", flushes.percentile_us(50.0), "us");
     summary.push("fdatasync_p99_us", flushes.percentile_us(99.0), "us");
-    let (times, elapsed, _) = together(&figures.echo);
-    summary.push(
-        "echo_rate_c64",
-        times.count() as f64 / elapsed.as_secs_f64(),
-        "1/s",
-    );
+    let [alone, many] = &figures.echo;
+    let (times, _, _) = together(alone);
+    summary.push("echo_p50_us_c1", times.percentile_us(50.0), "us");
+    let (times, elapsed, _) = together(many);
+    let rate = times.count() as f64 / elapsed.as_secs_f64();
+    summary.push("echo_rate_c64", rate, "1/s");
 }
 
 fn assertions_of(figures: &Figures, summary: &mut Summary) {
@@ -212,6 +216,8 @@ fn assertions_of(figures: &Figures, summary: &mut Summary) {
             summary.push(&name, times.percentile_us(f64::from(percent)), "us");
         }
         cpu.report(&format!("_c{connections}"), times.count(), summary);
+        let name = format!("cpu_neighbours_percent_c{connections}");
+        summary.push(&name, cpu.neighbours_percent(elapsed), "%");
         all = all.plus(cpu);
         requests += times.count();
     }
@@ -233,7 +239,17 @@ impl Cpu {
             broker: self.broker + other.broker,
             keystore: self.keystore + other.keystore,
             client: self.client + other.client,
+            machine: self.machine + other.machine,
         }
+    }
+
+    /// What others took of all processors, who are none of our business and slow us down.
+    fn neighbours_percent(self, elapsed: Duration) -> f64 {
+        let others = self
+            .machine
+            .saturating_sub(self.broker + self.keystore + self.client);
+        let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
+        100.0 * others.as_secs_f64() / (elapsed.as_secs_f64() * processors as f64)
     }
 
     fn report(self, suffix: &str, requests: usize, summary: &mut Summary) {

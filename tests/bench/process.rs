@@ -36,6 +36,24 @@ pub fn own_thread_cpu() -> Duration {
         .into()
 }
 
+/// Processor time of everything on all processors so far, the time that a hypervisor kept for
+/// others included (proc_stat(5)).
+pub fn machine_cpu() -> Duration {
+    let text = fs::read_to_string("/proc/stat").expect("Linux has it");
+    let line = text
+        .lines()
+        .next()
+        .expect("its first line is the sum of all processors");
+    let ticks: Vec<u64> = line
+        .split_whitespace()
+        .skip(1)
+        .map(|field| field.parse().expect("a number"))
+        .collect();
+    let idle = ticks[3] + ticks[4]; // idle, and waiting for a disk
+    let busy: u64 = ticks[..8].iter().sum::<u64>() - idle; // guests are in user already
+    Duration::from_millis(busy * 10)
+}
+
 /// How many threads wanted to run in the last minute: far above our own three or four, the figures
 /// tell more about the neighbours than about us.
 pub fn load_average() -> f64 {
