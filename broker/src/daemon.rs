@@ -1,5 +1,5 @@
 //! assertd's main: arguments, configuration, state, audit, sockets, keystores, serve, drain.
-//! Only this module and `listen` look at the environment systemd gives us.
+//! Only this module, `listen` and `notify` look at the environment systemd gives us.
 
 use crate::app::App;
 use crate::audit::{self, Audit, AuditConfig, Stamp};
@@ -8,6 +8,7 @@ use crate::keyring::Keyring;
 use crate::keystores::Keystore;
 use crate::keystores::child::{Recipe, Supervised};
 use crate::listen::{self, Access};
+use crate::notify::notify;
 use crate::policy::Policy;
 use crate::server::{self, Door};
 use crate::sys;
@@ -18,10 +19,8 @@ use nix::sys::stat::{Mode, umask};
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -49,10 +48,6 @@ Exit codes: 0 done, 2 usage, 69 something is unavailable, 70 internal, 78 config
 
 /// How long READY waits for keystores to answer; one that does not is failed, the others serve.
 const READY_WAIT: Duration = Duration::from_secs(3);
-
-/// How long a message to the service manager may wait for room: systemd reads them in its event
-/// loop, which a daemon-reload of many units holds up for a second or so.
-const NOTIFY_WAIT: Duration = Duration::from_secs(3);
 
 /// The audit writer is taken to hang when it makes no progress for so long, however short the
 /// watchdog's time is: without work it shows itself once a second, and may miss that twice.
@@ -396,31 +391,6 @@ async fn feed_watchdog(app: Arc<App>) {
         if changed.elapsed() < hung_after {
             notify(&[NotifyState::Watchdog]).await;
         }
-    }
-}
-
-/// Tells the service manager. One that has gone or does not read costs [`NOTIFY_WAIT`] and a line
-/// in the log, never service (reliability row 50); sd_notify's own call would wait for ever.
-async fn notify(states: &[NotifyState<'_>]) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
-        return;
-    };
-    let text: String = states.iter().map(|state| format!("{state}\n")).collect();
-    let sent = async {
-        let address = match path.as_bytes().strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name)?, // sd_notify(3)
-            None => SocketAddr::from_pathname(&path)?,
-        };
-        let socket = UnixDatagram::unbound()?;
-        socket.connect_addr(&address)?;
-        socket.set_nonblocking(true)?;
-        let socket = tokio::net::UnixDatagram::from_std(socket)?;
-        socket.send(text.as_bytes()).await.map(drop)
-    };
-    match tokio::time::timeout(NOTIFY_WAIT, sent).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => eprintln!("assertd: NOTIFY_SOCKET: {error}"),
-        Err(_) => eprintln!("assertd: NOTIFY_SOCKET: the service manager does not read it"),
     }
 }
 

@@ -20,6 +20,7 @@ pub mod id;
 pub mod keyring;
 pub mod keystores;
 pub mod listen;
+pub mod notify;
 pub mod peer;
 pub mod policy;
 pub mod profile;
