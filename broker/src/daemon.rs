@@ -147,7 +147,7 @@ fn run(command: Command) -> Result<(), Failure> {
         config,
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2) // one accepts and answers while the other verifies; more only contend
+        .worker_threads(workers())
         .enable_all()
         .build()
         .map_err(|error| Failure::new(70, format!("runtime: {error}")))?;
@@ -175,6 +175,13 @@ fn recipes(config: &Config) -> Result<Vec<(String, Recipe)>, Failure> {
         Ok((name.clone(), recipe.map_err(|text| Failure::new(69, text))?))
     })
     .collect()
+}
+
+/// Half the cores, for the token's process works as much as we do; on two cores one thread wakes
+/// half as often for a request as two do (docs/performance.md).
+fn workers() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (cores / 2).clamp(1, 4)
 }
 
 fn load(path: &Path) -> Result<Config, Failure> {

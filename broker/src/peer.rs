@@ -7,13 +7,14 @@
 //! allow it (architecture.md, main request, step 2).
 
 use crate::sys;
+use crate::workload::Files;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::Mode;
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Who connected.
 pub struct Peer {
@@ -21,7 +22,7 @@ pub struct Peer {
     gid: u32,
     pid: u32,
     pidfd: OwnedFd,
-    proc_dir: OwnedFd,
+    files: Files,
     proof: Proof,
 }
 
@@ -69,23 +70,23 @@ impl Peer {
             Err(Errno::ESRCH | Errno::EINVAL) => return Err(NoPeer::Gone), // reaped already
             Err(errno) => return Err(NoPeer::Failed("SO_PEERPIDFD", errno)),
         };
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let proc_dir = open(format!("/proc/{pid}").as_str(), flags, Mode::empty());
-        let proc_dir = proc_dir.map_err(|errno| match errno {
-            Errno::ENOENT => NoPeer::Gone,
-            other => NoPeer::Failed("opening /proc/PID", other),
-        })?;
+        let files = proc_dir(pid)
+            .and_then(|dir| Files::open(dir.as_fd()))
+            .map_err(|errno| match errno {
+                Errno::ENOENT | Errno::ESRCH => NoPeer::Gone,
+                other => NoPeer::Failed("opening /proc/PID", other),
+            })?;
         let (uid, gid) = (credentials.uid(), credentials.gid());
         let peer = Peer {
             uid,
             gid,
             pid,
             pidfd,
-            proc_dir,
+            files,
             proof,
         };
-        // Alive after the directory was opened: the directory is this process's and will answer
-        // ESRCH, never another process, once it is gone (tokens.md §5).
+        // Alive after the files were opened: they are this process's and will answer ESRCH, never
+        // show another process, once it is gone (tokens.md §5).
         match peer.life() {
             Life::Running => Ok(peer),
             Life::Over => Err(NoPeer::Gone),
@@ -112,9 +113,9 @@ impl Peer {
         self.proof
     }
 
-    /// Its `/proc` directory.
-    pub fn proc_dir(&self) -> BorrowedFd<'_> {
-        self.proc_dir.as_fd()
+    /// Its `/proc` files.
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
     /// Whether it still runs: a pidfd polls readable once its process has exited, reaped or not.
@@ -135,14 +136,17 @@ fn by_number(pid: u32) -> Result<OwnedFd, NoPeer> {
         Errno::ESRCH => NoPeer::Gone,
         other => NoPeer::Failed("pidfd_open", other),
     })?;
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let proc_dir =
-        open(format!("/proc/{pid}").as_str(), flags, Mode::empty()).map_err(|_| NoPeer::Gone)?;
+    let proc_dir = proc_dir(pid).map_err(|_| NoPeer::Gone)?;
     let started = crate::workload::start_time(proc_dir.as_fd()).map_err(|_| NoPeer::Gone)?;
     if started > accepted {
         return Err(NoPeer::Gone);
     }
     Ok(pidfd)
+}
+
+fn proc_dir(pid: u32) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    open(format!("/proc/{pid}").as_str(), flags, Mode::empty())
 }
 
 /// Whether this kernel has SO_PEERPIDFD: the feature is probed, not the version.

@@ -1,6 +1,6 @@
 //! A workload: a running process seen as what was attested about it. Only [`Workload::attest`]
-//! makes one, from a [`Peer`] the kernel vouched for. Everything is read below one descriptor of
-//! `/proc/PID`, and the pidfd is asked *afterwards* whether the process still lives: only then
+//! makes one, from a [`Peer`] the kernel vouched for. Everything is read through
+//! descriptors of its own `/proc` files, and the pidfd is asked *afterwards* whether the process still lives: only then
 //! was what we read about that process.
 //!
 //! Only this module reads what `/proc` says about a peer.
@@ -9,7 +9,7 @@ use crate::peer::{Life, Peer, Proof};
 use std::fmt;
 
 mod proc;
-pub use proc::start_time;
+pub use proc::{Files, start_time};
 #[cfg(test)]
 mod tests;
 
@@ -48,8 +48,14 @@ pub enum Unattested {
 impl Workload {
     /// Reads what there is to know about a peer, then checks that it still lives.
     pub fn attest(peer: &Peer) -> Result<Workload, Unattested> {
-        let status = proc::status(peer.proc_dir()).map_err(|text| unreadable(peer, text))?;
-        let cgroup = proc::cgroup(peer.proc_dir()).map_err(|text| unreadable(peer, text))?;
+        let status = peer
+            .files()
+            .status()
+            .map_err(|text| unreadable(peer, text))?;
+        let cgroup = peer
+            .files()
+            .cgroup()
+            .map_err(|text| unreadable(peer, text))?;
         let unit = Unit::of_cgroup(&cgroup).map(Unit::with_invocation);
         if peer.life() == Life::Over {
             return Err(Unattested::Gone);

@@ -20,7 +20,7 @@ const STEADY: Duration = Duration::from_secs(2);
 
 /// First and longest wait before the next child. Short, because a module that crashes is back in
 /// 10 ms and clients wait; not zero, so that a broken one does not eat a core.
-const WAIT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+const WAIT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
 
 /// A child to be kept running.
 pub struct Supervised {

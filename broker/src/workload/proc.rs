@@ -1,9 +1,11 @@
 //! What `/proc` says about one process, read below one directory descriptor and parsed without
 //! trust: process names may hold spaces, parentheses and newlines, cgroup names anything.
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
-use std::os::fd::{AsFd, BorrowedFd};
+use nix::sys::uio::pread;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Longest `/proc/PID/status` or `cgroup` we read, in bytes. Names are limited by the kernel; a
 /// cgroup path may be 4 KiB for each hierarchy.
@@ -20,15 +22,36 @@ pub struct Status {
     pub pid_namespaces: usize,
 }
 
-pub fn status(dir: BorrowedFd<'_>) -> Result<Status, String> {
-    parse_status(&read(dir, "status")?).ok_or_else(|| "status: not understood".to_owned())
+/// The files of one process that every request reads, opened once for its connection: reading one
+/// from its start shows it as it is then, and fails once the process is reaped (seq_file.rst;
+/// both are single records, fs/proc/base.c).
+pub struct Files {
+    status: OwnedFd,
+    cgroup: OwnedFd,
 }
 
-pub fn cgroup(dir: BorrowedFd<'_>) -> Result<String, String> {
-    let text = read(dir, "cgroup")?;
-    parse_cgroup(&text).map(str::to_owned).ok_or_else(|| {
-        "cgroup: no unified hierarchy; assertd needs cgroup v2 (or hybrid)".to_owned()
-    })
+impl Files {
+    /// Opens them below a process's directory.
+    pub fn open(dir: BorrowedFd<'_>) -> Result<Files, Errno> {
+        Ok(Files {
+            status: open(dir, "status")?,
+            cgroup: open(dir, "cgroup")?,
+        })
+    }
+
+    /// The status now.
+    pub fn status(&self) -> Result<Status, String> {
+        let text = read(&self.status, "status")?;
+        parse_status(&text).ok_or_else(|| "status: not understood".to_owned())
+    }
+
+    /// The path in the unified hierarchy now.
+    pub fn cgroup(&self) -> Result<String, String> {
+        let text = read(&self.cgroup, "cgroup")?;
+        parse_cgroup(&text).map(str::to_owned).ok_or_else(|| {
+            "cgroup: no unified hierarchy; assertd needs cgroup v2 (or hybrid)".to_owned()
+        })
+    }
 }
 
 /// systemd keeps the invocation id of every system unit as a symbolic link.
@@ -53,7 +76,10 @@ pub fn parse_status(text: &str) -> Option<Status> {
             "NSpid" if pid_namespaces.is_none() => {
                 pid_namespaces = Some(value.split_ascii_whitespace().count());
             }
-            _ => {}
+            _ => continue,
+        }
+        if pid_namespaces.is_some() && uids.is_some() && gids.is_some() {
+            break; // two thirds of the file follow, and every request reads it
         }
     }
     Some(Status {
@@ -81,7 +107,8 @@ pub fn parse_cgroup(text: &str) -> Option<&str> {
 /// Field 22 of `/proc/PID/stat`: start time in clock ticks since boot (proc_pid_stat(5)). The
 /// command name in field 2 may hold anything; the last `)` ends it.
 pub fn start_time(dir: BorrowedFd<'_>) -> Result<u64, String> {
-    let text = read(dir, "stat")?;
+    let file = open(dir, "stat").map_err(|errno| format!("stat: {errno}"))?;
+    let text = read(&file, "stat")?;
     parse_start_time(&text).ok_or_else(|| "stat: not understood".to_owned())
 }
 
@@ -90,27 +117,28 @@ pub fn parse_start_time(text: &str) -> Option<u64> {
     after_name.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-fn read(dir: BorrowedFd<'_>, name: &str) -> Result<String, String> {
-    let failed = |error: nix::Error| format!("{name}: {error}");
+fn open(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    let file = openat(dir, name, flags, Mode::empty()).map_err(failed)?;
+    openat(dir, name, flags, Mode::empty())
+}
+
+/// The whole of a single-record file, from its start: such a file comes in one piece, so that a
+/// read that leaves room has read all.
+fn read(file: &OwnedFd, name: &str) -> Result<String, String> {
     let mut bytes = vec![0; 4096];
-    let mut length = 0;
-    loop {
-        match nix::unistd::read(file.as_fd(), &mut bytes[length..]) {
-            Ok(0) => break,
-            Ok(n) => length += n,
-            Err(nix::Error::EINTR) => {}
-            Err(error) => return Err(failed(error)),
+    let length = loop {
+        match pread(file, &mut bytes, 0) {
+            Ok(n) if n < bytes.len() => break n,
+            Ok(n) if n >= PROC_LEN_MAX => {
+                return Err(format!("{name}: longer than {PROC_LEN_MAX} bytes"));
+            }
+            Ok(n) => bytes.resize((n * 4).min(PROC_LEN_MAX), 0),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(format!("{name}: {errno}")),
         }
-        if length == PROC_LEN_MAX {
-            return Err(format!("{name}: longer than {PROC_LEN_MAX} bytes"));
-        }
-        if length == bytes.len() {
-            bytes.resize((length * 2).min(PROC_LEN_MAX), 0);
-        }
-    }
+    };
     bytes.truncate(length);
     // A cgroup name that is not UTF-8 cannot be a unit's; it must not make the read fail.
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
