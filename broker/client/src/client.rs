@@ -51,21 +51,29 @@ pub struct Client {
 impl Client {
     /// Connects to `socket`, usually [`crate::SOCKET`].
     pub fn connect(socket: &Path) -> Result<Client, Error> {
-        let unreachable = |reason: String| Error::Unreachable { socket: socket.to_owned(), reason };
+        let unreachable = |reason: String| Error::Unreachable {
+            socket: socket.to_owned(),
+            reason,
+        };
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| unreachable(error.to_string()))?;
         let sender = runtime.block_on(async {
-            let stream =
-                UnixStream::connect(socket).await.map_err(|error| unreachable(error.to_string()))?;
+            let stream = UnixStream::connect(socket)
+                .await
+                .map_err(|error| unreachable(error.to_string()))?;
             let (sender, connection) = http1::handshake(TokioIo::new(stream))
                 .await
                 .map_err(|error| unreachable(error.to_string()))?;
             tokio::spawn(connection);
             Ok(sender)
         })?;
-        Ok(Client { runtime, sender, socket: socket.to_owned() })
+        Ok(Client {
+            runtime,
+            sender,
+            socket: socket.to_owned(),
+        })
     }
 
     /// Asks for an assertion for a target.
@@ -74,7 +82,10 @@ impl Client {
         target: &str,
         lifetime: Option<u32>,
     ) -> Result<AssertionResponse, Error> {
-        let request = AssertionRequest { target: target.to_owned(), lifetime };
+        let request = AssertionRequest {
+            target: target.to_owned(),
+            lifetime,
+        };
         self.ask(Method::POST, ASSERTION_PATH, Some(&request))
     }
 
@@ -123,7 +134,10 @@ impl Client {
         let (sender, socket) = (&mut self.sender, &self.socket);
         self.runtime.block_on(async {
             let answer = tokio::time::timeout(DEADLINE, exchange(sender, request)).await;
-            let lost = |reason: String| Error::Unreachable { socket: socket.clone(), reason };
+            let lost = |reason: String| Error::Unreachable {
+                socket: socket.clone(),
+                reason,
+            };
             let (status, retry_after_s, bytes) = answer
                 .map_err(|_| lost(format!("no answer within {} s", DEADLINE.as_secs())))?
                 .map_err(lost)?;
@@ -132,7 +146,10 @@ impl Client {
             }
             let problem = serde_json::from_slice(&bytes)
                 .map_err(|e| Error::Garbled(format!("status {status} with {e}")))?;
-            Err(Error::Refused { problem, retry_after_s })
+            Err(Error::Refused {
+                problem,
+                retry_after_s,
+            })
         })
     }
 }
@@ -142,12 +159,21 @@ async fn exchange(
     request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Option<u64>, Bytes), String> {
     sender.ready().await.map_err(|error| error.to_string())?;
-    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let answer = sender
+        .send_request(request)
+        .await
+        .map_err(|error| error.to_string())?;
     let status = answer.status();
-    let retry_after_s =
-        answer.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok());
+    let retry_after_s = answer
+        .headers()
+        .get("retry-after")
+        .and_then(|v| v.to_str().ok()?.parse().ok());
     let body = Limited::new(answer.into_body(), ANSWER_LEN_MAX);
-    let bytes = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+    let bytes = body
+        .collect()
+        .await
+        .map_err(|error| error.to_string())?
+        .to_bytes();
     Ok((status, retry_after_s, bytes))
 }
 
@@ -157,7 +183,10 @@ impl fmt::Display for Error {
             Error::Unreachable { socket, reason } => {
                 write!(f, "{}: {reason}; is assertd running?", socket.display())
             }
-            Error::Refused { problem, retry_after_s } => {
+            Error::Refused {
+                problem,
+                retry_after_s,
+            } => {
                 write!(f, "{} ({}); {}", problem.title, problem.id, problem.detail)?;
                 match retry_after_s {
                     Some(seconds) => write!(f, "; try again in {seconds} s"),
@@ -165,7 +194,10 @@ impl fmt::Display for Error {
                 }
             }
             Error::Garbled(what) => {
-                write!(f, "the answer is not one of assertd's ({what}); do both have one version?")
+                write!(
+                    f,
+                    "the answer is not one of assertd's ({what}); do both have one version?"
+                )
             }
         }
     }
