@@ -61,6 +61,7 @@ struct Failure {
 
 /// Runs assertd.
 pub fn main() -> ExitCode {
+    keystore::crash::on_panic();
     match parse_args().and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -18,6 +18,7 @@ pub mod claims;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod crash;
 pub mod error;
 pub mod hang;
 pub mod jws;

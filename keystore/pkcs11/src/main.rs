@@ -31,6 +31,7 @@ use std::time::Duration;
 const RESTARTED: &str = "ASSERTD_KEYSTORE_RESTARTED";
 
 fn main() -> ExitCode {
+    keystore::crash::on_panic();
     if let Err(error) = close_off() {
         eprintln!("assertd-keystore-pkcs11: {error}");
         return ExitCode::from(70);
