@@ -76,6 +76,7 @@ pub async fn serve(
     }));
     let per_uid = Arc::new(PerUid::default());
     let mut connections = JoinSet::new();
+    let mut complaints = Complaints::default();
     loop {
         let accepted = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
@@ -85,7 +86,7 @@ pub async fn serve(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                eprintln!("assertd: accept: {error}");
+                complaints.say(&error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -98,7 +99,9 @@ pub async fn serve(
             Ok(peer) => peer,
             Err(NoPeer::Gone) => continue,
             Err(error) => {
-                eprintln!("assertd: a connection was closed: {error}");
+                complaints.say(&error);
+                turn_away(&stream); // out of descriptors, most likely; it costs none to say so
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -125,6 +128,24 @@ pub async fn serve(
             "assertd: connections did not end within {} s and were cut",
             DRAIN.as_secs()
         );
+    }
+}
+
+/// What went wrong with accepting, said once a second at most: whoever connects causes it.
+#[derive(Default)]
+struct Complaints {
+    last: Option<Instant>,
+}
+
+impl Complaints {
+    fn say(&mut self, error: &impl std::fmt::Display) {
+        if self
+            .last
+            .is_none_or(|last| last.elapsed() > Duration::from_secs(1))
+        {
+            eprintln!("assertd: accept: {error}; connections wait or are turned away");
+            self.last = Some(Instant::now());
+        }
     }
 }
 
