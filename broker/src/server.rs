@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use nix::errno::Errno;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -100,8 +101,10 @@ pub async fn serve(
             Err(NoPeer::Gone) => continue,
             Err(error) => {
                 complaints.say(&error);
-                turn_away(&stream); // out of descriptors, most likely; it costs none to say so
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                turn_away(&stream);
+                if let NoPeer::Failed(_, Errno::EMFILE | Errno::ENFILE) = error {
+                    tokio::time::sleep(ACCEPT_PAUSE).await; // nothing a caller can bring about alone
+                }
                 continue;
             }
         };
