@@ -434,7 +434,7 @@ fn decisions_that_wait_for_their_outcome_are_bounded() {
 
 /// The child of the test below: decides without end and prints what is durable.
 #[test]
-    #[ignore = "2026-11-21: the child of a_killed_log_opens_again_with_everything_that_was_acknowledged, which runs it"]
+#[ignore = "2026-11-21: the child of a_killed_log_opens_again_with_everything_that_was_acknowledged, which runs it"]
 fn decide_until_killed() {
     let dir = std::env::var_os("AUDIT_TEST_DIR").expect("the parent names the directory");
     let audit = open(Path::new(&dir));
