@@ -107,8 +107,6 @@ pub enum Outcome {
     Failed { reason: &'static str },
     /// The peer did not live to take the answer.
     PeerGone,
-    /// The queue or a limit refused it after the decision.
-    Refused { reason: &'static str },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,7 +122,6 @@ pub enum OutcomeResult {
     Released,
     Failed,
     PeerGone,
-    Refused,
     /// The request's task ended without saying what became of it.
     Abandoned,
 }
@@ -195,10 +192,10 @@ pub struct KeyChange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyAction {
-    Created,
+    /// A keystore has made it and the broker has recorded it.
     Adopted,
+    /// It has signed wrongly.
     Suspended,
-    Destroyed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,7 +209,6 @@ impl OutcomeRecord {
             Some(Outcome::Released) => (OutcomeResult::Released, None),
             Some(Outcome::PeerGone) => (OutcomeResult::PeerGone, None),
             Some(Outcome::Failed { reason }) => (OutcomeResult::Failed, Some(reason.into())),
-            Some(Outcome::Refused { reason }) => (OutcomeResult::Refused, Some(reason.into())),
             None => (OutcomeResult::Abandoned, None),
         };
         OutcomeRecord { id, result, reason }
