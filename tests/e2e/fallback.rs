@@ -268,6 +268,9 @@ for line in sys.stdin:
     attempt(line.strip())
 ";
 
+/// Mounts the `/proc` of the pid namespace in this mount namespace alone, then runs its arguments.
+const OWN_PROC: &str = r#"mount --make-private /proc && mount -t proc proc /proc && exec "$@""#;
+
 #[test]
 fn a_process_that_took_the_number_of_a_dead_peer_is_not_the_peer() {
     let token = SoftHsm::new();
@@ -276,7 +279,9 @@ fn a_process_that_took_the_number_of_a_dead_peer_is_not_the_peer() {
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.stderr());
     let site = daemon.into_site();
     let mut unshare = Command::new("unshare");
-    unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    unshare.args(["--pid", "--fork", "--kill-child", "--mount"]);
+    // Not --mount-proc: that makes `/` private, which is no mount point where tests run in a tree.
+    unshare.args(["--propagation", "unchanged", "sh", "-c", OWN_PROC, "sh"]);
     unshare.args(["/usr/bin/python3", "-I", "-c", REUSE, &ALICE.to_string()]);
     unshare.arg(site.runtime_dir().join("assertd.sock"));
     let old_kernel = command(&site, "filter");

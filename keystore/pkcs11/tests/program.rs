@@ -99,7 +99,11 @@ fn start_as(user: u32, dir: &Path) -> Running {
     let listener = UnixListener::bind(dir.join("socket")).unwrap();
     let mut command = program();
     if user != nix::unistd::geteuid().as_raw() {
-        command.uid(user).gid(user);
+        // The clone may be in a home that is nobody else's.
+        let copy = dir.join("assertd-keystore-pkcs11");
+        std::fs::copy(command.get_program(), &copy).unwrap();
+        command = Command::new(copy);
+        command.env_remove("SOFTHSM2_CONF").uid(user).gid(user);
     }
     // Without the shim as its module nobody reads these.
     command
