@@ -39,6 +39,8 @@ pub enum Refusal {
     Method,
     /// Too often.
     TooFast(Duration),
+    /// Denied too often.
+    DeniedTooOften,
     /// The keystore's queue is full.
     QueueFull,
     /// Something this host needs is down: a code for records, a sentence for people.
@@ -83,7 +85,7 @@ impl Refusal {
             Refusal::BodyTimeout => "body_timeout",
             Refusal::Path => "not_found",
             Refusal::Method => "method_not_allowed",
-            Refusal::TooFast(_) => "too_many_requests",
+            Refusal::TooFast(_) | Refusal::DeniedTooOften => "too_many_requests",
             Refusal::QueueFull => "queue_full",
             Refusal::Unavailable { code, .. } => code,
             Refusal::PeerGone => "peer_gone",
@@ -99,7 +101,7 @@ impl Refusal {
             Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Refusal::Path => StatusCode::NOT_FOUND,
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Refusal::TooFast(_) => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::TooFast(_) | Refusal::DeniedTooOften => StatusCode::TOO_MANY_REQUESTS,
             Refusal::QueueFull | Refusal::Unavailable { .. } | Refusal::PeerGone => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -124,6 +126,10 @@ impl Refusal {
                 "see assertd's docs/protocol.md for the paths".to_owned(),
             ),
             Refusal::Method => ("method not allowed", "see the Allow header".to_owned()),
+            Refusal::DeniedTooOften => (
+                "too many requests",
+                "this user is denied again and again; ask an administrator why".to_owned(),
+            ),
             Refusal::TooFast(_) => (
                 "too many requests",
                 "this workload is above its rate; its `rate` and `burst` are in the configuration"
@@ -142,7 +148,7 @@ impl Refusal {
     fn retry_after_s(&self) -> Option<u64> {
         match self {
             Refusal::TooFast(wait) => Some(wait.as_secs() + 1),
-            Refusal::QueueFull | Refusal::Unavailable { .. } => Some(1),
+            Refusal::QueueFull | Refusal::DeniedTooOften | Refusal::Unavailable { .. } => Some(1),
             _ => None,
         }
     }

@@ -21,7 +21,7 @@ const AUDIT_BYTES_MAX: usize = 64 * 1024;
 /// A granted request may take this much longer in a flood, or so long at all: the flooder, the
 /// broker and the keystore share two cores with whatever else runs. One that waited for a disk
 /// that writes each denial, or for the flood's end, would take longer.
-const SLOWER_MAX: f64 = 20.0;
+const SLOWER_MAX: f64 = 5.0;
 const P99_MAX: Duration = Duration::from_millis(200);
 
 /// Asks on many connections at once, for targets that change, so that nothing is alike but the
@@ -76,7 +76,8 @@ fn denials_of_one_uid_neither_fill_the_disk_nor_delay_a_grant() {
         "{denied:?}"
     );
     let denials: u64 = denied.values().sum();
-    assert!(denials > 2_000, "{denials} denials are no flood");
+    // What 128 connections that ask without pause get out of a broker that holds them back.
+    assert!(denials > 500, "{denials} denials are no flood");
     // Closing ends the window, so that what was only counted is written too.
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.stderr());
     let records = daemon.audit_records();
