@@ -215,33 +215,33 @@ pub(crate) struct Source {
     text: String,
 }
 
-/// The main file first, then the drop-ins in the order of their names.
-fn read_all(path: &Path) -> Result<Vec<Source>, Diagnostic> {
-    let mut sources = vec![Source {
-        path: path.to_owned(),
-        text: read_text(path)?,
-    }];
+/// The files of a configuration: the main file first, then the drop-ins in the order of their
+/// names.
+///
+/// # Errors
+/// If `conf.d` is there and cannot be read.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
     let dir = path.parent().unwrap_or(Path::new(".")).join("conf.d");
-    let entries = match std::fs::read_dir(&dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(sources),
-        Err(error) => return Err(Diagnostic::file(&dir, format!("cannot be read: {error}"))),
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|e| Diagnostic::file(&dir, format!("cannot be read: {e}")))?;
-        let path = entry.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
-            paths.push(path);
+    let failed = |error| Diagnostic::file(&dir, format!("cannot be read: {error}"));
+    let mut drop_ins = Vec::new();
+    match std::fs::read_dir(&dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+        Ok(entries) => {
+            for entry in entries {
+                drop_ins.push(entry.map_err(failed)?.path());
+            }
         }
     }
-    paths.sort();
-    for path in paths {
-        let text = read_text(&path)?;
-        sources.push(Source { path, text });
-    }
-    Ok(sources)
+    drop_ins.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "toml")
+    });
+    drop_ins.sort();
+    Ok([vec![path.to_owned()], drop_ins].concat())
+}
+
+fn read_all(path: &Path) -> Result<Vec<Source>, Diagnostic> {
+    let read = |path: PathBuf| read_text(&path).map(|text| Source { path, text });
+    files(path)?.into_iter().map(read).collect()
 }

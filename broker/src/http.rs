@@ -94,7 +94,7 @@ async fn assertion(
         .decision(record)
         .map_err(|error| Refusal::unavailable("audit_unavailable", error))?;
     let minted = async {
-        let jws = mint(app, &key, &target, claims, deadline, place).await?;
+        let jws = mint(&key, &target, claims, deadline, place).await?;
         verify(app, &key, jws, &expected) // while the record is on its way to the disk
     };
     let (recorded, minted) = tokio::join!(within(deadline, &mut durable), minted);
@@ -240,18 +240,14 @@ fn place_for(app: &App, key: &ActiveKey) -> Result<Place, Refusal> {
 
 /// Has the keystore mint, within the deadline.
 async fn mint(
-    app: &App,
     key: &ActiveKey,
     target: &Arc<crate::config::Target>,
     claims: Claims,
     deadline: Instant,
     place: Place,
 ) -> Result<String, Refusal> {
-    let Some(keystore) = app.keystores.get(&key.keystore) else {
-        return Err(Refusal::QueueFull); // a place was taken in it just now
-    };
     let (reply, answer) = oneshot::channel();
-    keystore.push(Job {
+    let job = Job {
         key: key.id.clone(),
         purpose: target.profile.purpose,
         claims,
@@ -259,7 +255,8 @@ async fn mint(
         deadline,
         reply,
         place,
-    });
+    };
+    job.enqueue();
     match within(deadline, answer).await {
         Some(Ok(Ok(jws))) => Ok(jws),
         Some(Ok(Err(error))) => Err(match error.kind() {

@@ -3,7 +3,7 @@
 //! where no unit runs it, its *child process*. A dead keystore slows no other.
 
 use crate::keyring::Keyring;
-use crate::queue::{Job, Place, Queue};
+use crate::queue::{Place, Queue};
 use keystore::protocol::{Condition, Health, KeyEntry, Welcome};
 use keystore::{Error, KeyId, Kind};
 use std::path::PathBuf;
@@ -113,11 +113,6 @@ impl Keystore {
         }
         drop(state);
         self.queue.reserve().map_err(|_full| Busy::Full)
-    }
-
-    /// Hands a job over.
-    pub fn push(&self, job: Job) {
-        self.queue.push(job);
     }
 
     /// What it shows of one key, asked now: after the key was made or its charter amended.

@@ -1,6 +1,6 @@
 //! The queue in front of one keystore: bounded, with deadlines, plain messages in and out. It
 //! serves in the order of arrival for now; the fair order will come in here, behind
-//! [`Queue::push`] and [`Queue::next`], without touching either side.
+//! [`Job::enqueue`] and [`Queue::next`], without touching either side.
 
 use crate::claims::Claims;
 use crate::config::Target;
@@ -33,6 +33,15 @@ pub struct Job {
     pub reply: oneshot::Sender<Result<String, Error>>,
     /// Its place in the queue.
     pub place: Place,
+}
+
+impl Job {
+    /// Puts the job into the queue its place was taken in.
+    pub fn enqueue(self) {
+        let queue = self.place.queue.clone();
+        queue.jobs().push_back(self);
+        queue.arrived.notify_one();
+    }
 }
 
 /// The queue of one keystore.
@@ -73,12 +82,6 @@ impl Queue {
         };
         drop(forgotten); // gives their places back, for whoever asks next
         Err(Full)
-    }
-
-    /// Puts a job into its place.
-    pub fn push(&self, job: Job) {
-        self.jobs().push_back(job);
-        self.arrived.notify_one();
     }
 
     /// The next job, as soon as there is one. Cancel-safe: a job is taken only by returning it.

@@ -47,27 +47,49 @@ impl Client {
 
     /// All keys, page after page.
     pub fn keys(&mut self) -> Result<Vec<KeyEntry>, Error> {
-        let mut all: Vec<KeyEntry> = Vec::new();
-        loop {
-            let after = all.last().map(|entry| entry.key.clone());
-            match self.call(&Request::List {
-                after: after.clone(),
-            })? {
-                Reply::Keys { keys, more } => {
-                    let moved = keys
-                        .first()
-                        .is_some_and(|first| after.is_none_or(|a| first.key > a));
-                    if more && !moved {
-                        return Err(unexpected());
-                    }
-                    all.extend(keys);
-                    if !more {
-                        return Ok(all);
-                    }
-                }
-                _ => return Err(unexpected()),
-            }
+        let mut pages = KeyPages::default();
+        while let Some(request) = pages.next_request() {
+            pages.take(self.call(&request)?)?;
         }
+        Ok(pages.into_keys())
+    }
+}
+
+/// All keys of a keystore, page after page, whoever carries the messages. A keystore whose pages
+/// do not advance is an error, for it would go on for ever.
+#[derive(Default)]
+pub struct KeyPages {
+    keys: Vec<KeyEntry>,
+    complete: bool,
+}
+
+impl KeyPages {
+    /// What to ask next; nothing once the last page is there.
+    pub fn next_request(&self) -> Option<Request> {
+        let after = self.keys.last().map(|entry| entry.key.clone());
+        (!self.complete).then_some(Request::List { after })
+    }
+
+    /// Takes the answer to it.
+    pub fn take(&mut self, reply: Reply) -> Result<(), Error> {
+        let Reply::Keys { keys, more } = reply else {
+            return Err(unexpected());
+        };
+        let last = self.keys.last().map(|entry| &entry.key);
+        let moved = keys
+            .first()
+            .is_some_and(|first| last.is_none_or(|last| first.key > *last));
+        if more && !moved {
+            return Err(unexpected());
+        }
+        self.keys.extend(keys);
+        self.complete = !more;
+        Ok(())
+    }
+
+    /// The keys.
+    pub fn into_keys(self) -> Vec<KeyEntry> {
+        self.keys
     }
 }
 
@@ -105,4 +127,27 @@ pub fn unexpected() -> Error {
         Kind::Protocol,
         "keystore answered with another kind of reply than was asked for",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_end_with_the_last_one_and_must_advance() {
+        let mut pages = KeyPages::default();
+        let first = Some(Request::List { after: None });
+        assert_eq!(pages.next_request(), first);
+        let stuck = Reply::Keys {
+            keys: Vec::new(),
+            more: true,
+        };
+        assert_eq!(pages.take(stuck).unwrap_err().kind(), Kind::Protocol);
+        let last = Reply::Keys {
+            keys: Vec::new(),
+            more: false,
+        };
+        pages.take(last).unwrap();
+        assert_eq!(pages.next_request(), None);
+    }
 }

@@ -5,8 +5,9 @@
 use super::connection::Connection;
 use super::lane;
 use super::{Keystore, Stage};
+use keystore::client::{self, KeyPages};
 use keystore::protocol::{KeyEntry, Reply, Request};
-use keystore::{Error, KeyId, client};
+use keystore::{Error, KeyId};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -94,26 +95,9 @@ fn no_answer() -> Error {
 }
 
 async fn keys(connection: &mut Connection) -> Result<Vec<KeyEntry>, Error> {
-    let mut all: Vec<KeyEntry> = Vec::new();
-    loop {
-        let after = all.last().map(|entry| entry.key.clone());
-        let Reply::Keys { keys, more } = connection
-            .call(&Request::List {
-                after: after.clone(),
-            })
-            .await?
-        else {
-            return Err(client::unexpected());
-        };
-        let moved = keys
-            .first()
-            .is_some_and(|first| after.is_none_or(|after| first.key > after));
-        if more && !moved {
-            return Err(client::unexpected()); // it would go on for ever
-        }
-        all.extend(keys);
-        if !more {
-            return Ok(all);
-        }
+    let mut pages = KeyPages::default();
+    while let Some(request) = pages.next_request() {
+        pages.take(connection.call(&request).await?)?;
     }
+    Ok(pages.into_keys())
 }

@@ -1,10 +1,10 @@
 //! What each file of a configuration holds, so that a drop-in that is not read is noticed.
 
 use super::super::out::count as counted;
+use crate::config::files;
 use keystore::config::{Diagnostic, read_text};
 use serde::Serialize;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Sections of one file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -23,32 +23,7 @@ pub struct FileCount {
 
 /// Counts the sections of the main file and its drop-ins, which have been loaded before.
 pub fn count(path: &Path) -> Result<Vec<FileCount>, Diagnostic> {
-    let mut paths = vec![path.to_owned()];
-    paths.append(&mut drop_ins(
-        &path.parent().unwrap_or(Path::new(".")).join("conf.d"),
-    )?);
-    paths.iter().map(|path| of_file(path)).collect()
-}
-
-fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
-    let failed = |error| Diagnostic::file(dir, format!("cannot be read: {error}"));
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(failed)?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
+    files(path)?.iter().map(|path| of_file(path)).collect()
 }
 
 fn of_file(path: &Path) -> Result<FileCount, Diagnostic> {
