@@ -199,6 +199,11 @@ impl Daemon {
         self.admin().status().unwrap()
     }
 
+    /// The same, if it answers now: a daemon short of descriptors turns administrators away too.
+    pub fn try_status(&self) -> Option<Status> {
+        self.admin().status().ok()
+    }
+
     /// All keys.
     pub fn keys(&self) -> Vec<KeyStatus> {
         self.admin().keys().unwrap().keys
