@@ -53,6 +53,14 @@ pub enum Command {
     Whoami,
     Targets,
     Status,
+    Check,
+    Reload,
+    Init {
+        consent: Consent,
+        module: Option<PathBuf>,
+        token: Option<String>,
+        name: Option<String>,
+    },
     Keys,
     Jwks {
         key: Option<KeyName>,
@@ -90,7 +98,7 @@ pub enum Changes {
     AreOne,
 }
 
-/// Whether somebody has agreed to amended charters.
+/// Whether somebody has agreed to what a command asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consent {
     /// Ask at the terminal.
@@ -117,7 +125,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 13] = [
+pub static SPECS: [Spec; 16] = [
     spec(
         "assertion",
         &[Opt::Target, Opt::Lifetime],
@@ -128,6 +136,14 @@ pub static SPECS: [Spec; 13] = [
     spec("targets", &[], 0, help::TARGETS),
     spec("status", &[], 0, help::STATUS),
     spec("keys", &[], 0, help::KEYS),
+    spec("check", &[], 0, help::CHECK),
+    spec("reload", &[], 0, help::RELOAD),
+    spec(
+        "init",
+        &[Opt::Yes, Opt::Module, Opt::Token, Opt::Name],
+        0,
+        help::INIT,
+    ),
     spec("jwks", &[Opt::Key, Opt::Target, Opt::Issuer], 0, help::JWKS),
     spec("config check", &[], 0, help::CONFIG_CHECK),
     spec("config diff", &[Opt::ExitCode], 0, help::CONFIG_DIFF),
@@ -163,13 +179,16 @@ enum Opt {
     Max,
     ExitCode,
     Number,
+    Module,
+    Token,
+    Name,
 }
 
 /// Options that every command takes, as they are suggested.
 const GLOBAL: [&str; 5] = ["--socket", "--config", "--json", "--help", "--version"];
 
 impl Opt {
-    const ALL: [Opt; 8] = [
+    const ALL: [Opt; 11] = [
         Opt::Target,
         Opt::Lifetime,
         Opt::Key,
@@ -178,6 +197,9 @@ impl Opt {
         Opt::Max,
         Opt::ExitCode,
         Opt::Number,
+        Opt::Module,
+        Opt::Token,
+        Opt::Name,
     ];
 
     fn flag(self) -> &'static str {
@@ -190,6 +212,9 @@ impl Opt {
             Opt::Max => "--max",
             Opt::ExitCode => "--exit-code",
             Opt::Number => "-n",
+            Opt::Module => "--module",
+            Opt::Token => "--token",
+            Opt::Name => "--name",
         }
     }
 

@@ -17,6 +17,9 @@ for workloads
 
 for administrators
   status                  assertd, its keystores and its audit log; what is wrong comes first
+  check                   the doctor: is everything on this host as it must be?
+  init                    find tokens, write a first configuration and the encrypted PIN
+  reload                  have assertd read its configuration again
   keys                    every key with its state, kid and evidence
   jwks                    public keys, to be registered at the other side
   config check            is the configuration correct, and is it wise?
@@ -64,6 +67,32 @@ usage: assertctl status
 
 One screen: what is wrong first, each with its remedy; then the configuration in force, the
 audit log, keys, keystores and requests. Exits with 0 whenever assertd answers. Needs root.";
+
+pub const CHECK: &str = "\
+usage: assertctl check
+
+Looks at everything assertd needs on this host: units, sockets, files and their modes, users,
+credentials, clock, kernel, keystores, keys, audit log, disk. One line per finding, the remedy
+below it. Exits with 0 if nothing fails (warnings are no failure), else with 1. Needs root.";
+
+pub const RELOAD: &str = "\
+usage: assertctl reload
+
+Has assertd read its configuration again, and waits for the verdict. A file with a mistake
+changes nothing: the old configuration stays in force, and the mistake is shown with file, line
+and column (exit code 78). `systemctl reload assertd` does the same. Needs root.";
+
+pub const INIT: &str = "\
+usage: assertctl init [--module FILE] [--token LABEL] [--name NAME] [--yes]
+
+Looks for PKCS#11 modules and their tokens, asks which one to use and for its PIN, and writes
+/etc/assertd/assertd.toml with comments, and the PIN as an encrypted systemd credential. Asks
+before anything that cannot be undone, and never replaces a file that is there. Needs root.
+
+      --module FILE        use this PKCS#11 module instead of looking for some
+      --token LABEL        use the token of this label instead of asking
+      --name NAME          call the keystore so (default: hsm)
+  -y, --yes                do not ask; the PIN is read from standard input";
 
 pub const KEYS: &str = "\
 usage: assertctl keys

@@ -13,11 +13,14 @@ mod admin;
 mod apply;
 mod audit;
 mod check;
+mod doctor;
 mod failure;
 mod help;
+mod init;
 mod look;
 mod out;
 mod profiles;
+mod reload;
 mod workload;
 
 use self::args::{Args, Command};
@@ -61,6 +64,23 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
         Command::Whoami => workload::whoami(args, out),
         Command::Targets => workload::targets(args, out),
         Command::Status => admin::status(args, out),
+        Command::Check => doctor::run(args, out),
+        Command::Reload => reload::run(args, out),
+        Command::Init {
+            consent,
+            module,
+            token,
+            name,
+        } => init::run(
+            args,
+            &init::Wishes {
+                consent: *consent,
+                module: module.as_deref(),
+                token: token.as_deref(),
+                name: name.as_deref(),
+            },
+            out,
+        ),
         Command::Keys => admin::keys(args, out),
         Command::Jwks { key } => admin::jwks(args, key.as_ref(), out),
         Command::ConfigCheck => check::run(args, out),

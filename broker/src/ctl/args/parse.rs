@@ -183,12 +183,16 @@ fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
         "config diff" => Command::ConfigDiff {
             changes: Changes::AreFine,
         },
+        "check" => Command::Check,
+        "reload" => Command::Reload,
+        "init" => Command::Init {
+            consent: options.consent(),
+            module: options.text(Opt::Module)?.map(PathBuf::from),
+            token: options.text(Opt::Token)?,
+            name: options.name()?,
+        },
         "apply" => Command::Apply {
-            consent: if options.flag(Opt::Yes) {
-                Consent::Given
-            } else {
-                Consent::Ask
-            },
+            consent: options.consent(),
             creations_max: options
                 .number(Opt::Max)?
                 .map_or(CREATIONS_MAX, |n| n as usize),
@@ -264,6 +268,23 @@ struct Options(BTreeMap<Opt, OsString>);
 impl Options {
     fn flag(&mut self, option: Opt) -> bool {
         self.0.remove(&option).is_some()
+    }
+
+    fn consent(&mut self) -> Consent {
+        if self.flag(Opt::Yes) {
+            Consent::Given
+        } else {
+            Consent::Ask
+        }
+    }
+
+    /// `--name`: becomes a section, a unit's instance and a file's name.
+    fn name(&mut self) -> Result<Option<String>, Usage> {
+        let name = self.text(Opt::Name)?;
+        if let Some(text) = &name {
+            check_part(text).map_err(|e| Usage::new(format!("--name `{text}`: {e}")))?;
+        }
+        Ok(name)
     }
 
     fn text(&mut self, option: Opt) -> Result<Option<String>, Usage> {

@@ -1,0 +1,10 @@
+//! `assertctl check`: the doctor.
+
+use super::args::Args;
+use super::failure::{Exit, Failure};
+use super::out::Out;
+
+/// Looks at everything.
+pub fn run(_args: &Args, _out: &mut Out) -> Result<Exit, Failure> {
+    Err(Failure::new(Exit::Internal, "not built yet"))
+}
