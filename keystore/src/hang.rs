@@ -1,13 +1,19 @@
 //! Ends the process when one call into the token takes too long: nothing else can be done about a
-//! thread inside a vendor's module, and a new process is better than a stuck one.
+//! thread inside a vendor's module, and a new process is better than a stuck one. Under systemd the
+//! watchdog does it: it is fed here, only while no call is overdue.
 
 use crate::backend::{Backend, Inspection, ObjectId};
+use crate::notify::notify;
 use crate::{Alg, Error, PublicKey};
+use sd_notify::NotifyState;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// How long the service manager may take to end us when it was asked to.
+const TRIGGER_WAIT: Duration = Duration::from_secs(2);
 
 /// Calls under way, and how long one may take.
 pub struct HangWatch {
@@ -42,10 +48,14 @@ impl HangWatch {
         }
     }
 
-    /// Watches for ever; aborts the process over a call that outlives the limit.
+    /// Watches for ever, and feeds the service manager's watchdog, if it has one (sd_notify(3)).
+    /// Ends the process over a call that outlives the limit.
     pub fn watch(&self) {
+        let watchdog = sd_notify::watchdog_enabled();
+        let look = self.limit.min(Duration::from_secs(4)) / 4;
+        let every = watchdog.map_or(look, |timeout| look.min(timeout / 3));
         loop {
-            thread::sleep(self.limit.min(Duration::from_secs(4)) / 4);
+            thread::sleep(every);
             let overdue = |(since, _): &&(Instant, &str)| since.elapsed() > self.limit;
             let hung = self.calls().values().find(overdue).copied();
             if let Some((since, what)) = hung {
@@ -54,7 +64,15 @@ impl HangWatch {
                      this process ends so that a new one can start",
                     since.elapsed().as_secs()
                 );
+                if watchdog.is_some() && notify(&[NotifyState::WatchdogTrigger]).is_ok() {
+                    thread::sleep(TRIGGER_WAIT); // it ends us, and says so in its own log
+                }
                 std::process::abort();
+            }
+            if watchdog.is_some()
+                && let Err(error) = notify(&[NotifyState::Watchdog])
+            {
+                eprintln!("keystore: {error}");
             }
         }
     }

@@ -25,6 +25,7 @@ pub mod jws;
 pub mod keyid;
 pub mod listen;
 pub mod livekey;
+pub mod notify;
 pub mod protocol;
 pub mod publickey;
 pub mod records;

@@ -7,11 +7,13 @@
 
 use crate::backend::Backend;
 use crate::hang::{HangWatch, Watched};
+use crate::notify::notify;
 use crate::protocol::{self, Condition, Health, Reply, Request, VERSION, Welcome, frame_len};
 use crate::records::Keys;
 use crate::role::{Role, allowed, role};
 use crate::statefile::StateDir;
 use crate::{Error, Kind};
+use sd_notify::NotifyState;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -113,6 +115,8 @@ pub fn run<B: Backend>(
     server
         .clone()
         .start("census", |server| server.count_strange())?;
+    // Before the token is opened: a slow one is no failed start, and health says how far it is.
+    server.tell(&[NotifyState::Ready, NotifyState::Status("opening the token")]);
     if server.try_open(&open) == Opened::Later {
         server
             .clone()
@@ -159,15 +163,14 @@ impl<B: Backend> Server<B> {
             .and_then(|backend| Keys::open(Watched::new(backend, self.hang.clone()), &self.state));
         let (stage, verdict) = match opened {
             Ok(keys) => {
-                eprintln!(
-                    "keystore {}: usable: {}",
-                    self.name,
-                    keys.backend().describe()
-                );
+                let token = keys.backend().describe();
+                eprintln!("keystore {}: usable: {token}", self.name);
+                self.tell(&[NotifyState::Status(&format!("usable: {token}"))]);
                 (Stage::Open(Arc::new(keys)), Opened::Final)
             }
             Err(error) => {
                 eprintln!("keystore {}: failed: {error}", self.name);
+                self.tell(&[NotifyState::Status(&format!("failed: {error}"))]);
                 let verdict = match error.kind() {
                     Kind::Unavailable => Opened::Later,
                     _ => Opened::Final, // a PIN is tried once; a wrong token does not get right
@@ -183,6 +186,13 @@ impl<B: Backend> Server<B> {
         };
         *self.stage.write().unwrap_or_else(PoisonError::into_inner) = stage;
         verdict
+    }
+
+    /// Tells the service manager; a failure is a line in the log.
+    fn tell(&self, states: &[NotifyState<'_>]) {
+        if let Err(error) = notify(states) {
+            eprintln!("keystore {}: {error}", self.name);
+        }
     }
 
     fn reopen(&self, open: &impl Fn() -> Result<B, Error>) {

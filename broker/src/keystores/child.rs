@@ -153,7 +153,11 @@ fn wait_for_end(slot: &Mutex<Option<Child>>) -> String {
 impl Recipe {
     fn spawn(&self) -> std::io::Result<Child> {
         let socket: OwnedFd = self.listener.try_clone()?.into();
-        Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        for variable in keystore::notify::VARIABLES {
+            command.env_remove(variable); // the service manager's word to us alone
+        }
+        command
             .arg("--config")
             .arg(&self.config)
             .args(["--name", &self.name, "--listen-stdin", "--broker-uid"])

@@ -19,7 +19,8 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::getppid;
-use options::{Command, Listen, Options};
+use options::{Broker, Command, Listen, Options};
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(end) => {
             eprintln!("assertd-keystore-pkcs11: {end}");
+            keystore::notify::pause_after_failed_start(&end.to_string());
             end.exit_code()
         }
     }
@@ -76,24 +78,68 @@ fn serve(options: Options) -> Result<(), End> {
     if options.listen == Listen::Stdin {
         die_with_parent(options.parent)?;
     }
-    let section = keystore::config::load(&options.config, &options.name)?;
-    restart_with_environment(&section)?;
-    let state = StateDir::lock(&options.state_dir)?;
-    let listener = listener(&options.listen)?;
-    let broker_uid = options
-        .broker_uid
-        .unwrap_or_else(|| nix::unistd::geteuid().as_raw());
-    let hang_limit_s = section.hang_limit_s.unwrap_or(HANG_LIMIT_S);
-    let server = server::Options {
-        name: options.name,
-        listener,
-        broker_uid,
-        state,
-        hang_limit: Duration::from_secs(hang_limit_s.into()),
+    let section = match keystore::config::load(&options.config, &options.name) {
+        Ok(section) => section,
+        Err(diagnostic) => return serve_unconfigured(options, diagnostic),
     };
+    restart_with_environment(&section)?;
+    let name = options.name.clone();
     let credentials = variable("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    server::run(server, move || open(&section, credentials.as_deref()))?;
+    let server = server_options(options, section.hang_limit_s)?;
+    server::run(server, move || {
+        open(&name, &section, credentials.as_deref())
+    })?;
     Ok(())
+}
+
+/// Without its section the keystore is `failed`, says why to whoever asks, and looks again now and
+/// then: ending instead would be a start for every look of assertd. A file that has been mended
+/// needs another process, since `environment` is set at its start. Who started us by hand, without
+/// a socket, is told at once.
+fn serve_unconfigured(options: Options, diagnostic: Diagnostic) -> Result<(), End> {
+    if options.listen != Listen::Stdin || listener(&Listen::Stdin).is_err() {
+        return Err(End::Configuration(diagnostic));
+    }
+    let (config, name) = (options.config.clone(), options.name.clone());
+    let server = server_options(options, None)?;
+    server::run(server, move || {
+        match keystore::config::load(&config, &name) {
+            Ok(_) => Err::<Pkcs11Backend, _>(start_again(&BTreeMap::new(), Round::First)),
+            Err(diagnostic) => {
+                let text = format!("configuration: {diagnostic}");
+                Err(Error::new(Kind::Unavailable, text.trim_end()))
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn server_options(options: Options, hang_limit_s: Option<u32>) -> Result<server::Options, Error> {
+    let hang_limit_s = hang_limit_s.unwrap_or(HANG_LIMIT_S);
+    Ok(server::Options {
+        broker_uid: broker_uid(&options.broker)?,
+        state: StateDir::lock(&options.state_dir)?,
+        listener: listener(&options.listen)?,
+        name: options.name,
+        hang_limit: Duration::from_secs(hang_limit_s.into()),
+    })
+}
+
+fn broker_uid(broker: &Broker) -> Result<u32, Error> {
+    let name = match broker {
+        Broker::OwnUser => return Ok(nix::unistd::geteuid().as_raw()),
+        Broker::Uid(uid) => return Ok(*uid),
+        Broker::User(name) => name,
+    };
+    let unknown = |text: &str| {
+        let text = format!("--broker-user {name}: {text}");
+        Error::new(Kind::Unavailable, text)
+    };
+    match nix::unistd::User::from_name(name) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => Err(unknown("there is no such user; run systemd-sysusers")),
+        Err(errno) => Err(unknown("cannot be looked up").because(errno)),
+    }
 }
 
 /// The broker runs us itself: when it dies, however it dies, a keystore that nobody supervises
@@ -111,7 +157,7 @@ fn die_with_parent(parent: Option<i32>) -> Result<(), Error> {
     }
 }
 
-fn open(section: &Section, credentials: Option<&Path>) -> Result<Pkcs11Backend, Error> {
+fn open(name: &str, section: &Section, credentials: Option<&Path>) -> Result<Pkcs11Backend, Error> {
     let missing = |key: &str| Error::new(Kind::Internal, format!("`{key}` was not checked"));
     let source = section.pin.as_ref().ok_or_else(|| missing("pin"))?;
     let TokenSelector { label, serial } = section.token.clone().unwrap_or_default();
@@ -119,7 +165,7 @@ fn open(section: &Section, credentials: Option<&Path>) -> Result<Pkcs11Backend, 
         module: section.module.clone().ok_or_else(|| missing("module"))?,
         label,
         serial,
-        pin: pin::read(source, credentials)?,
+        pin: pin::read(source, credentials, name)?,
         init_args: section.init_args.clone(),
         signers: section.signers,
     })
@@ -131,21 +177,34 @@ fn restart_with_environment(section: &Section) -> Result<(), Error> {
     if section.environment.iter().all(there) {
         return Ok(());
     }
-    let failed = |text: &str| Error::new(Kind::Internal, format!("`environment`: {text}"));
     if variable(RESTARTED).is_some() {
-        return Err(failed("was set for the second start and is not there"));
+        let text = "`environment`: was set for the second start and is not there";
+        return Err(Error::new(Kind::Internal, text));
     }
+    Err(start_again(&section.environment, Round::Second))
+}
+
+/// Whether the environment has been set for this start.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Round {
+    First,
+    Second,
+}
+
+/// The same program anew in the same process: id, socket and watchdog stay. Returns only if that
+/// failed.
+fn start_again(environment: &BTreeMap<String, String>, round: Round) -> Error {
     let mut arguments = std::env::args_os();
     let name = arguments
         .next()
         .unwrap_or_else(|| "assertd-keystore-pkcs11".into());
-    let error = std::process::Command::new("/proc/self/exe")
-        .arg0(name)
-        .args(arguments)
-        .envs(&section.environment)
-        .env(RESTARTED, "1")
-        .exec();
-    Err(failed("the second start failed").because(error))
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command.arg0(name).args(arguments).envs(environment);
+    match round {
+        Round::First => command.env_remove(RESTARTED),
+        Round::Second => command.env(RESTARTED, "1"),
+    };
+    Error::new(Kind::Internal, "the second start failed").because(command.exec())
 }
 
 #[expect(

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 /// Shown by `-h`.
 pub const USAGE: &str = "\
 usage: assertd-keystore-pkcs11 --config FILE --name NAME (--socket PATH | --listen-stdin)
-                               [--parent PID] [--broker-uid UID] [--state-dir DIR]
+                               [--parent PID] [--broker-uid UID | --broker-user USER]
+                               [--state-dir DIR]
        assertd-keystore-pkcs11 -h | -V
 
 Holds the private keys of one PKCS#11 token and mints assertions for assertd.
@@ -20,7 +21,8 @@ Holds the private keys of one PKCS#11 token and mints assertions for assertd.
                     StandardInput=socket, made it)
   --parent PID      with --listen-stdin: end at once if this is not the process that
                     started us, because that one has ended
-  --broker-uid UID  uid of assertd; default: our own
+  --broker-uid UID, --broker-user USER
+                    assertd's user, by number or by name; default: our own
   --state-dir DIR   default: /var/lib/assertd-keystore/NAME
   -h, --help        this text
   -V, --version     the version
@@ -48,10 +50,21 @@ pub struct Options {
     pub listen: Listen,
     /// The process that started us, if it said so; it may have ended since.
     pub parent: Option<i32>,
-    /// assertd's uid, if not our own.
-    pub broker_uid: Option<u32>,
+    /// assertd's user.
+    pub broker: Broker,
     /// Where records are kept.
     pub state_dir: PathBuf,
+}
+
+/// Who may have assertions minted.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Broker {
+    /// Our own user.
+    OwnUser,
+    /// By number.
+    Uid(u32),
+    /// By name, as the unit says it.
+    User(String),
 }
 
 /// The listening socket.
@@ -70,8 +83,9 @@ pub enum Listen {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     use lexopt::prelude::*;
     let mut parser = lexopt::Parser::from_args(arguments);
-    let (mut config, mut name, mut listen, mut parent, mut broker_uid, mut state_dir) =
-        (None, None, None, None, None, None);
+    let (mut config, mut name, mut listen, mut parent, mut state_dir) =
+        (None, None, None, None, None);
+    let mut broker = Broker::OwnUser;
     let unclear = |error: lexopt::Error| error.to_string();
     while let Some(argument) = parser.next().map_err(unclear)? {
         match argument {
@@ -101,12 +115,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
                 );
             }
             Long("broker-uid") => {
-                broker_uid = Some(
-                    parser
-                        .value()
-                        .and_then(|value| value.parse())
-                        .map_err(unclear)?,
-                );
+                let uid = parser.value().and_then(|value| value.parse());
+                broker = Broker::Uid(uid.map_err(unclear)?);
+            }
+            Long("broker-user") => {
+                let user = parser.value().and_then(|value| value.string());
+                broker = Broker::User(user.map_err(unclear)?);
             }
             Long("state-dir") => {
                 state_dir = Some(PathBuf::from(parser.value().map_err(unclear)?));
@@ -125,7 +139,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         state_dir: state_dir
             .unwrap_or_else(|| PathBuf::from(format!("/var/lib/assertd-keystore/{name}"))),
         parent,
-        broker_uid,
+        broker,
         name,
     }))
 }
@@ -147,7 +161,7 @@ mod tests {
                 name: "hsm".into(),
                 listen: Listen::Stdin,
                 parent: None,
-                broker_uid: None,
+                broker: Broker::OwnUser,
                 state_dir: "/var/lib/assertd-keystore/hsm".into(),
             }))
         );

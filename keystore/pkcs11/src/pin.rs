@@ -19,21 +19,27 @@ const FILE_FORBIDDEN: u32 = 0o077;
 /// user an ACL, and the group bits then show the ACL's mask, not a group (acl(5)).
 const CREDENTIAL_FORBIDDEN: u32 = 0o027;
 
-/// The PIN. `credentials` is `$CREDENTIALS_DIRECTORY`.
+/// The PIN of a keystore. `credentials` is `$CREDENTIALS_DIRECTORY`.
 ///
 /// # Errors
-/// `Unavailable` if it is not there (yet), `Refused` if others could read it, `BadPin` if it is
-/// empty or too long.
-pub fn read(source: &PinSource, credentials: Option<&Path>) -> Result<Zeroizing<Vec<u8>>, Error> {
+/// `Unavailable` if a file is not there (yet), `Refused` if a credential is not there or others
+/// could read either, `BadPin` if it is empty or too long.
+pub fn read(
+    source: &PinSource,
+    credentials: Option<&Path>,
+    keystore: &str,
+) -> Result<Zeroizing<Vec<u8>>, Error> {
     let (path, forbidden) = match (source, credentials) {
         (PinSource::File(path), _) => (path.clone(), FILE_FORBIDDEN),
-        (PinSource::Credential(name), Some(directory)) => {
-            (directory.join(name), CREDENTIAL_FORBIDDEN)
-        }
+        (PinSource::Credential(name), Some(directory)) => match directory.join(name) {
+            path if path.exists() => (path, CREDENTIAL_FORBIDDEN),
+            _ => return Err(no_credential(name, keystore)),
+        },
         (PinSource::Credential(name), None) => {
             let text = format!(
-                "PIN: credential `{name}`: CREDENTIALS_DIRECTORY is not set; start the keystore \
-                 under systemd with LoadCredentialEncrypted={name}, or write pin = {{ file = \"…\" }}"
+                "no PIN: credential `{name}`: CREDENTIALS_DIRECTORY is not set; let systemd run \
+                 the keystore (assertd-keystore-pkcs11@{keystore}.socket), or write \
+                 pin = {{ file = \"…\" }}"
             );
             return Err(Error::new(Kind::Refused, text));
         }
@@ -44,6 +50,17 @@ pub fn read(source: &PinSource, credentials: Option<&Path>) -> Result<Zeroizing<
         1..=PIN_LEN_MAX => Ok(pin),
         _ => Err(error(Kind::BadPin, &path, "is longer than any PIN")),
     }
+}
+
+/// Waiting is no use: credentials are handed over at the start of a unit alone.
+fn no_credential(name: &str, keystore: &str) -> Error {
+    let unit = format!("assertd-keystore-pkcs11@{keystore}");
+    let text = format!(
+        "no PIN: credential `{name}` was not handed over; as root run `systemd-creds encrypt \
+         --tpm2-pcrs= --name={name} - /etc/credstore.encrypted/assertd.{name}` (it reads the PIN from standard \
+         input), then `systemctl restart {unit}`"
+    );
+    Error::new(Kind::Refused, text)
 }
 
 fn read_file(path: &Path, forbidden: u32) -> Result<Zeroizing<Vec<u8>>, Error> {
@@ -131,7 +148,12 @@ mod tests {
         ] {
             let dir = tempfile::tempdir().unwrap();
             let path = pin_file(dir.path(), text, 0o600);
-            assert_eq!(read(&PinSource::File(path), None).unwrap().as_slice(), pin);
+            assert_eq!(
+                read(&PinSource::File(path), None, "hsm")
+                    .unwrap()
+                    .as_slice(),
+                pin
+            );
         }
     }
 
@@ -150,7 +172,11 @@ mod tests {
         ] {
             let dir = tempfile::tempdir().unwrap();
             let path = pin_file(dir.path(), b"1234", mode);
-            let kind = |source| read(&source, Some(dir.path())).err().map(|e| e.kind());
+            let kind = |source| {
+                read(&source, Some(dir.path()), "hsm")
+                    .err()
+                    .map(|e| e.kind())
+            };
             assert_eq!(kind(PinSource::File(path)), as_file, "{mode:o}");
             let credential = PinSource::Credential("pin".into());
             assert_eq!(kind(credential), as_credential, "{mode:o}");
@@ -160,13 +186,27 @@ mod tests {
     #[test]
     fn no_pin_is_no_pin() {
         let dir = tempfile::tempdir().unwrap();
-        let missing = read(&PinSource::Credential("hsm.pin".into()), Some(dir.path())).unwrap_err();
-        assert_eq!(missing.kind(), Kind::Unavailable);
-        let nowhere = read(&PinSource::Credential("hsm.pin".into()), None).unwrap_err();
+        let missing = read(
+            &PinSource::Credential("hsm.pin".into()),
+            Some(dir.path()),
+            "hsm",
+        )
+        .unwrap_err();
+        assert_eq!(missing.kind(), Kind::Refused);
+        let text = missing.to_string();
+        assert!(text.starts_with("no PIN: credential `hsm.pin`"), "{text}");
+        assert!(text.contains("--name=hsm.pin"), "{text}");
+        assert!(
+            text.contains("restart assertd-keystore-pkcs11@hsm"),
+            "{text}"
+        );
+        let nowhere = read(&PinSource::Credential("hsm.pin".into()), None, "hsm").unwrap_err();
         assert_eq!(nowhere.kind(), Kind::Refused);
         let path = pin_file(dir.path(), b"\n", 0o600);
         assert_eq!(
-            read(&PinSource::File(path), None).unwrap_err().kind(),
+            read(&PinSource::File(path), None, "hsm")
+                .unwrap_err()
+                .kind(),
             Kind::BadPin
         );
     }
@@ -177,7 +217,9 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = pin_file(dir.path(), &vec![b'7'; len], 0o600);
             assert_eq!(
-                read(&PinSource::File(path), None).err().map(|e| e.kind()),
+                read(&PinSource::File(path), None, "hsm")
+                    .err()
+                    .map(|e| e.kind()),
                 verdict
             );
         }
