@@ -5,6 +5,7 @@
 //! [`module`] (load, initialise) → [`token`] (choose, log in once) → [`mechanism`] (what it can
 //! sign) → [`object`], [`finder`] and [`attribute`] (find, read, make) → [`signer`] (sessions that
 //! sign). [`strange`] is what status shows of objects that are nobody's.
+//! [`inventory`] looks at a module's tokens without a login.
 //! [`errors`] turns every return value of a module into a [`keystore::Kind`] and a remedy.
 //!
 //! Unsafe code is one expression in [`sys`]: PKCS#11 has a pointer that no safe call can pass.
@@ -14,6 +15,7 @@ mod backend;
 mod ecpoint;
 mod errors;
 mod finder;
+pub mod inventory;
 mod mechanism;
 mod module;
 mod object;

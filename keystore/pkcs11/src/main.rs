@@ -39,6 +39,7 @@ fn main() -> ExitCode {
     }
     let options = match options::parse(std::env::args_os().skip(1)) {
         Ok(Command::Serve(options)) => options,
+        Ok(Command::ListTokens(module)) => return list_tokens(&module),
         Ok(Command::Help) => {
             print!("{}", options::USAGE);
             return ExitCode::SUCCESS;
@@ -58,6 +59,20 @@ fn main() -> ExitCode {
             eprintln!("assertd-keystore-pkcs11: {end}");
             keystore::notify::pause_after_failed_start(&end.to_string());
             end.exit_code()
+        }
+    }
+}
+
+/// Whoever asks sets the variables that the module needs, and a deadline.
+fn list_tokens(module: &Path) -> ExitCode {
+    match keystore_pkcs11::inventory::take(module) {
+        Ok(inventory) => {
+            println!("{}", inventory.to_line());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            End::Failed(error).exit_code()
         }
     }
 }

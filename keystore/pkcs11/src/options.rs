@@ -9,6 +9,7 @@ pub const USAGE: &str = "\
 usage: assertd-keystore-pkcs11 --config FILE --name NAME (--socket PATH | --listen-stdin)
                                [--parent PID] [--broker-uid UID | --broker-user USER]
                                [--state-dir DIR]
+       assertd-keystore-pkcs11 --list-tokens --module FILE
        assertd-keystore-pkcs11 -h | -V
 
 Holds the private keys of one PKCS#11 token and mints assertions for assertd.
@@ -24,6 +25,8 @@ Holds the private keys of one PKCS#11 token and mints assertions for assertd.
   --broker-uid UID, --broker-user USER
                     assertd's user, by number or by name; default: our own
   --state-dir DIR   default: /var/lib/assertd-keystore/NAME
+  --list-tokens     print what the module shows of its tokens without a login, as JSON
+  --module FILE     with --list-tokens: the PKCS#11 module
   -h, --help        this text
   -V, --version     the version
 ";
@@ -35,6 +38,8 @@ pub enum Command {
     Help,
     /// Print the version.
     Version,
+    /// Look at the tokens of this module.
+    ListTokens(PathBuf),
     /// Serve.
     Serve(Options),
 }
@@ -86,6 +91,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     let (mut config, mut name, mut listen, mut parent, mut state_dir) =
         (None, None, None, None, None);
     let mut broker = Broker::OwnUser;
+    let (mut list_tokens, mut module) = (false, None);
     let unclear = |error: lexopt::Error| error.to_string();
     while let Some(argument) = parser.next().map_err(unclear)? {
         match argument {
@@ -125,8 +131,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             Long("state-dir") => {
                 state_dir = Some(PathBuf::from(parser.value().map_err(unclear)?));
             }
+            Long("list-tokens") => list_tokens = true,
+            Long("module") => module = Some(PathBuf::from(parser.value().map_err(unclear)?)),
             other => return Err(other.unexpected().to_string()),
         }
+    }
+    match (list_tokens, module) {
+        (false, None) => {}
+        (true, Some(module)) => return Ok(Command::ListTokens(module)),
+        (true, None) => return Err("--module is missing".to_owned()),
+        (false, Some(_)) => return Err("--module is for --list-tokens alone".to_owned()),
     }
     let name = name.ok_or("--name is missing")?;
     keystore::keyid::check_part(&name).map_err(|error| format!("--name: {error}"))?;
@@ -177,6 +191,8 @@ mod tests {
             ("--name a --config b --socket c --parent 1", "--parent"),
             ("--name a --config b --listen-stdin --parent x", "x"),
             ("--pin 1234", "--pin"),
+            ("--list-tokens", "--module"),
+            ("--name a --config b --socket c --module d", "--list-tokens"),
             (
                 "--name a --config b --listen-stdin --broker-uid root",
                 "root",
@@ -189,5 +205,9 @@ mod tests {
             );
         }
         assert_eq!(parsed("-h --nonsense"), Ok(Command::Help));
+        assert_eq!(
+            parsed("--list-tokens --module /usr/lib/m.so"),
+            Ok(Command::ListTokens("/usr/lib/m.so".into()))
+        );
     }
 }
