@@ -37,6 +37,49 @@ pub fn boot_ms() -> u64 {
     })
 }
 
+/// What the kernel says of the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockState {
+    /// Something keeps it right (chrony, systemd-timesyncd, a hypervisor).
+    Synchronised,
+    /// Nothing has for a while, or ever (STA_UNSYNC).
+    Unsynchronised,
+    /// The kernel may not be asked here, as in some containers.
+    Unknown,
+}
+
+/// Whether the wall clock is kept right (adjtimex(2), asked without setting anything).
+pub fn clock_state() -> ClockState {
+    // SAFETY: timex is integers alone, for which zeros are a value; `modes` 0 sets nothing.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the one argument points to a timex that is ours for the call.
+    let answer = unsafe { libc::adjtimex(&mut timex) };
+    match answer {
+        -1 => ClockState::Unknown,
+        _ if timex.status & libc::STA_UNSYNC != 0 => ClockState::Unsynchronised,
+        _ => ClockState::Synchronised,
+    }
+}
+
+/// The version of Landlock this kernel has (landlock_create_ruleset(2)).
+///
+/// # Errors
+/// `ENOSYS` or `EOPNOTSUPP` without Landlock; `EPERM` where a filter forbids to ask.
+pub fn landlock_version() -> Result<u32, Errno> {
+    const LANDLOCK_CREATE_RULESET_VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the call takes no pointer and makes no descriptor; it answers a number.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<libc::c_void>(),
+            0_usize,
+            LANDLOCK_CREATE_RULESET_VERSION,
+        )
+    };
+    let version = Errno::result(version)?;
+    Ok(u32::try_from(version).unwrap_or(u32::MAX))
+}
+
 /// Takes over a listening descriptor that systemd passed (sd_listen_fds(3)).
 ///
 /// # Safety argument
