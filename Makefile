@@ -7,7 +7,12 @@ export KEYSTORE
 CARGO ?= cargo
 PEERS := target/peers
 
-.PHONY: help build demo test test-long bench lint clean setup peers
+# Where `make install` puts things, and the programs it takes.
+DESTDIR ?=
+PREFIX ?= /usr
+BUILD ?= target/release
+
+.PHONY: help build install uninstall demo test test-systemd test-long bench lint clean setup peers
 
 help:                ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -16,6 +21,13 @@ help:                ## list the targets
 build:               ## build the programs, optimised
 	$(CARGO) build --release --locked
 
+# Does not build: root should not.
+install:             ## install what `make build` built: DESTDIR= PREFIX=/usr BUILD=target/release
+	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" BUILD="$(BUILD)" systemd/install.sh
+
+uninstall:           ## remove it again; configuration, keys and the audit log stay
+	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" systemd/install.sh uninstall
+
 demo: export ASSERTD_PEERS := $(CURDIR)/$(PEERS)
 demo:                ## show the product: a workload, a token, a real authorization server
 	@tests/setup/install.sh demo
@@ -23,14 +35,23 @@ demo:                ## show the product: a workload, a token, a real authorizat
 	$(CARGO) build --release --locked -p broker -p keystore-pkcs11
 	@tests/demo/run.sh
 
-test: lint           ## format, lint, build, self-check of the peers, every test
+test: lint           ## format, lint, build, self-check of the peers, units, every test
 	$(CARGO) build --workspace --all-targets --locked
 	@tests/setup/venv.sh
 	tests/peers/selfcheck.sh
 	$(CARGO) test --doc --workspace --locked --quiet
+	$(CARGO) run --quiet --locked -p tests --bin units
 	$(CARGO) nextest run --workspace --locked
 
-test-long: setup peers ## the tests that take minutes: soak, many crashes, floods
+test-systemd: setup  ## boot a real systemd (as root) and check the units in it
+	$(CARGO) build --locked -p broker -p keystore-pkcs11 -p tests
+	$(CARGO) run --quiet --locked -p tests --bin units
+
+test-long: setup peers ## the tests that take minutes: soak, many crashes, floods, Debian 13
+	@tests/setup/install.sh long
+	$(CARGO) build --locked --workspace --all-targets
+	tests/setup/tree.sh trixie target/trees/trixie
+	$(CARGO) run --quiet --locked -p tests --bin units -- --tree target/trees/trixie
 	$(CARGO) nextest run --workspace --locked --profile long --run-ignored all
 
 bench: setup         ## measure; writes target/bench/summary.json

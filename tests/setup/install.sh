@@ -3,6 +3,7 @@
 #
 #   tests/setup/install.sh demo    what `make demo` needs
 #   tests/setup/install.sh test    that and what `make test` needs (the default)
+#   tests/setup/install.sh long    that and what `make test-long` needs
 #
 # Looks first and installs only what is missing, so a second run changes nothing. Without root it
 # installs nothing and says what is missing. Never touches a Rust toolchain: that is the user's.
@@ -14,14 +15,14 @@ NEXTEST_VERSION=0.9.143
 
 what="${1:-test}"
 case "$what" in
-  demo | test) ;;
-  *) echo "usage: install.sh [demo|test]" >&2; exit 64 ;;
+  demo | test | long) ;;
+  *) echo "usage: install.sh [demo|test|long]" >&2; exit 64 ;;
 esac
 
 missing=()   # Debian packages
 failed=0     # things that no package brings
 
-say() { printf '%-9s %-15s %s\n' "$1" "$2" "$3"; }
+say() { printf '%-9s %-17s %s\n' "$1" "$2" "$3"; }
 
 # need PACKAGE REASON CHECK...: CHECK succeeds when the thing is there, whoever installed it.
 need() {
@@ -37,6 +38,11 @@ need() {
 
 have() { command -v "$1"; }
 have_file() { test -e "$1"; }
+have_systemd() { test -x /usr/lib/systemd/systemd || test -x /lib/systemd/systemd; }
+have_pam_systemd() {
+  compgen -G '/usr/lib/*/security/pam_systemd.so' || compgen -G '/lib/*/security/pam_systemd.so' ||
+    compgen -G '/usr/lib*/security/pam_systemd.so'
+}
 # A certificate store, wherever this system keeps it.
 have_certificates() {
   test -e /etc/ssl/certs/ca-certificates.crt || test -e /etc/pki/tls/certs/ca-bundle.crt
@@ -58,7 +64,7 @@ check_toolchain() {
     return
   fi
   say ok rust "$(cargo --version 2>&1 | head -n 1)"
-  [ "$what" = test ] || return 0
+  [ "$what" != demo ] || return 0
   local component
   for component in fmt clippy; do
     if cargo "$component" --version >/dev/null 2>&1; then
@@ -81,11 +87,17 @@ check_packages() {
   need python3-venv    "keeps them out of the system"                     python3 -c 'import venv, ensurepip'
   need util-linux      "setpriv: workloads of different users"            have setpriv
   need procps          "ps"                                               have ps
-  [ "$what" = test ] || return 0
+  [ "$what" != demo ] || return 0
   need make            "the commands of this repository"                  have make
   need git             "tests of what is committed"                       have git
   need iproute2        "ip: networks of our own for the tests"            have ip
   need strace          "counts and fails system calls in the tests"       have strace
+  need systemd         "what the units are for; process 1 of a box"       have_systemd
+  need systemd-container "boots that box: systemd-nspawn"                 have systemd-nspawn
+  need dbus            "systemd-run and user managers in the box"         have dbus-daemon
+  need libpam-systemd  "user managers in the box"                         have_pam_systemd
+  [ "$what" = long ] || return 0
+  need mmdebstrap      "a Debian 13, to run the units under its systemd"  have mmdebstrap
 }
 
 install_packages() {

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Makes, once, the tree of another Debian, to boot its systemd over (`units --tree DIR`).
+#
+#   tests/setup/tree.sh SUITE DIR      e.g. trixie target/trees/trixie
+#
+# Needs root and mmdebstrap. A stamp over the packages and this script makes a second run a matter of
+# milliseconds; remove DIR to get today's packages. Nothing is ever written to the tree afterwards: the
+# box is a copy-on-write view of it.
+set -euo pipefail
+
+# What the checks use inside. libbpf1: systemd does without some directives where it is missing.
+packages="systemd systemd-sysv dbus libpam-systemd procps iproute2 util-linux softhsm2 opensc libbpf1
+  strace"
+
+[ $# -eq 2 ] || { echo "usage: tree.sh SUITE DIR" >&2; exit 64; }
+suite="$1" tree="$2"
+[ "$(id -u)" -eq 0 ] || { echo "tree.sh: needs root, to unpack a system" >&2; exit 77; }
+command -v mmdebstrap >/dev/null || { echo "tree.sh: no mmdebstrap; apt-get install mmdebstrap" >&2; exit 69; }
+
+stamp="$(echo "$suite" "$packages" | cat - "$0" | sha256sum | cut -d ' ' -f 1)"
+mkdir -p "$(dirname "$tree")"
+exec 9>"$tree.lock"          # two runs at once make one tree
+flock 9
+if [ "$(cat "$tree.stamp" 2>/dev/null || true)" = "$stamp" ]; then
+  echo "ok        $suite            $tree"
+  exit 0
+fi
+started="$SECONDS"
+rm -rf --one-file-system "$tree" "$tree.new" "$tree.stamp"
+include="$(tr -s ' \n' ',,' <<<"$packages" | sed 's/,*$//')"
+mmdebstrap --quiet --variant=minbase --include="$include" "$suite" "$tree.new.tar"
+mkdir -p "$tree.new"
+tar -C "$tree.new" -xf "$tree.new.tar" --exclude='./dev/*'
+rm "$tree.new.tar"
+mv "$tree.new" "$tree"
+echo "$stamp" >"$tree.stamp"
+echo "installed $suite            $tree in $((SECONDS - started)) s"
