@@ -1,19 +1,22 @@
-//! The administrators' requests: status, keys, and the news that a key has been made. Peers are
+//! The administrators' requests: status, keys, reload, and the news that a key has been made. Peers are
 //! root or assertd's own uid; status and keys tell what policy is, so nobody else may ask.
 
 use crate::app::App;
 use crate::audit;
+use crate::config::Config;
 use crate::peer::{Peer, kernel_proof};
 use crate::reply::{self, Answer, Refusal};
+use crate::rules;
 use assertd_client::api::{
-    AdoptRequest, AuditStatus, BODY_LEN_MAX, ConfigStatus, KEYS_PATH, KeyStatus, Keys, STATUS_PATH,
-    Status,
+    AdoptRequest, AuditStatus, BODY_LEN_MAX, ConfigStatus, KEYS_PATH, KeyStatus, Keys, RELOAD_PATH,
+    STATUS_PATH, Status,
 };
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request};
 use keystore::KeyId;
 use keystore::protocol::{Condition, EvidenceLevel};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -29,7 +32,8 @@ pub async fn answer(app: Arc<App>, peer: Arc<Peer>, request: Request<Incoming>) 
         (&Method::GET, STATUS_PATH) => Ok(reply::ok(&status(&app))),
         (&Method::GET, KEYS_PATH) => Ok(reply::ok(&keys(&app))),
         (&Method::POST, KEYS_PATH) => adopt(&app, request).await,
-        (_, STATUS_PATH | KEYS_PATH) => Err(Refusal::Method),
+        (&Method::POST, RELOAD_PATH) => reload(&app, request).await,
+        (_, STATUS_PATH | KEYS_PATH | RELOAD_PATH) => Err(Refusal::Method),
         _ => Err(Refusal::Path),
     };
     result.unwrap_or_else(|refusal| reply::problem(&refusal, id.as_str()))
@@ -40,8 +44,9 @@ fn is_admin(peer: &Peer) -> bool {
 }
 
 fn status(app: &App) -> Status {
-    let isolated = app
-        .config
+    let rules = app.rules.now();
+    let config = &rules.config;
+    let isolated = config
         .keystores
         .values()
         .all(|section| section.socket.is_some());
@@ -52,29 +57,29 @@ fn status(app: &App) -> Status {
         uptime_s: app.started.elapsed().as_secs(),
         isolation: if isolated { "units" } else { "none" }.to_owned(),
         peer_proof: kernel_proof().as_str().to_owned(),
-        config: ConfigStatus {
-            path: app.config.path.display().to_string(),
-            sha256: app.config.sha256.clone(),
-            workloads: app.config.workloads.len(),
-            targets: app
-                .config
-                .workloads
-                .iter()
-                .map(|section| section.targets.len())
-                .sum(),
-        },
+        config: config_status(config),
         keystores: app
             .keystores
             .values()
             .map(|keystore| keystore.status())
             .collect(),
-        audit: audit_status(app),
+        audit: audit_status(app, &config.audit.dir),
         requests: app.counts.read(),
         connections: app.connections.load(Ordering::Relaxed),
     }
 }
 
-fn audit_status(app: &App) -> AuditStatus {
+fn config_status(config: &Config) -> ConfigStatus {
+    let targets = config.workloads.iter().map(|section| section.targets.len());
+    ConfigStatus {
+        path: config.path.display().to_string(),
+        sha256: config.sha256.clone(),
+        workloads: config.workloads.len(),
+        targets: targets.sum(),
+    }
+}
+
+fn audit_status(app: &App, dir: &Path) -> AuditStatus {
     let health = app.audit.health();
     let state = match (&health.failed, &health.warning) {
         (Some(_), _) => "failed",
@@ -85,7 +90,7 @@ fn audit_status(app: &App) -> AuditStatus {
     AuditStatus {
         state: state.to_owned(),
         why: fault.map(|fault| format!("{}; {}", fault.why, fault.remedy)),
-        directory: app.config.audit.dir.display().to_string(),
+        directory: dir.display().to_string(),
         seq: health.last_seq.unwrap_or(0),
         bytes: health.disk_bytes,
         denials_counted: health.denials_counted,
@@ -93,7 +98,7 @@ fn audit_status(app: &App) -> AuditStatus {
 }
 
 fn keys(app: &App) -> Keys {
-    let (records, wanted) = (app.keyring.records(), app.config.wanted_keys());
+    let (records, wanted) = (app.keyring.records(), app.rules.now().config.wanted_keys());
     let status = |(key, record): (&KeyId, &KeyRecord)| {
         key_status(app, wanted.contains_key(&key.name), key, record)
     };
@@ -150,16 +155,26 @@ fn key_status(app: &App, used: bool, key: &KeyId, record: &KeyRecord) -> KeyStat
     }
 }
 
+/// Reads the configuration again. The answer is the verdict.
+async fn reload(app: &App, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    body(request).await?; // none, or an empty object of a client that sends one with every POST
+    let rules = rules::reload(app).await?;
+    Ok(reply::ok(&config_status(&rules.config)))
+}
+
+async fn body(request: Request<Incoming>) -> Result<Bytes, Refusal> {
+    let body = Limited::new(request.into_body(), BODY_LEN_MAX).collect();
+    let collected = tokio::time::timeout(BODY_DEADLINE, body)
+        .await
+        .map_err(|_| Refusal::BodyTimeout)?
+        .map_err(|_| Refusal::BodyTooLong)?;
+    Ok(collected.to_bytes())
+}
+
 /// Records a key that `assertctl apply` has had made. The keystore is asked, not the caller: what
 /// is recorded is what the keystore shows.
 async fn adopt(app: &App, request: Request<Incoming>) -> Result<Answer, Refusal> {
-    let body = Limited::new(request.into_body(), BODY_LEN_MAX).collect();
-    let bytes = tokio::time::timeout(BODY_DEADLINE, body)
-        .await
-        .map_err(|_| Refusal::BodyTimeout)?
-        .map_err(|_| Refusal::BodyTooLong)?
-        .to_bytes();
-    let asked: AdoptRequest = object(&bytes)?;
+    let asked: AdoptRequest = object(&body(request).await?)?;
     let key: KeyId = asked
         .key
         .parse()
@@ -194,6 +209,6 @@ async fn adopt(app: &App, request: Request<Incoming>) -> Result<Answer, Refusal>
         .keyring
         .record(&asked.keystore, &entry, now)
         .map_err(|error| Refusal::unavailable("state_unavailable", error))?;
-    let used = app.config.wanted_keys().contains_key(&key.name);
+    let used = app.rules.now().config.wanted_keys().contains_key(&key.name);
     Ok(reply::ok(&key_status(app, used, &key, &record)))
 }

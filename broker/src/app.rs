@@ -1,13 +1,12 @@
 //! What every request needs, in one place, made once at start.
 
 use crate::audit::Audit;
-use crate::config::Config;
 use crate::id::{RequestId, random};
 use crate::keyring::Keyring;
 use crate::keystores::Keystore;
-use crate::policy::Policy;
 use crate::rate::Limiter;
 use crate::reply::Counts;
+use crate::rules::InForce;
 use keystore::Clock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,10 +15,8 @@ use std::time::Instant;
 
 /// The daemon's parts.
 pub struct App {
-    /// The configuration in force.
-    pub config: Config,
-    /// Its decisions.
-    pub policy: Policy,
+    /// The configuration in force and its decisions.
+    pub rules: InForce,
     /// Recorded keys.
     pub keyring: Arc<Keyring>,
     /// By name.
@@ -41,6 +38,22 @@ pub struct App {
 }
 
 impl App {
+    /// How many keystores are in a state, as status names it.
+    pub fn keystores_in(&self, state: &str) -> usize {
+        let keystores = self.keystores.values();
+        keystores.filter(|k| k.status().state == state).count()
+    }
+
+    /// What it serves, for log and service manager.
+    pub fn in_a_line(&self) -> String {
+        format!(
+            "{} workloads, {} of {} keystores usable",
+            self.rules.now().config.workloads.len(),
+            self.keystores_in("usable"),
+            self.keystores.len()
+        )
+    }
+
     /// A new request's id. Without random bytes the id is still unique enough to be found.
     pub fn request_id(&self) -> RequestId {
         RequestId::new(self.clock.read(), random::<10>().unwrap_or([0; 10]))

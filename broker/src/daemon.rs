@@ -9,7 +9,7 @@ use crate::keystores::Keystore;
 use crate::keystores::child::{Recipe, Supervised};
 use crate::listen::{self, Access};
 use crate::notify::notify;
-use crate::policy::Policy;
+use crate::rules::{self, InForce};
 use crate::server::{self, Door};
 use crate::sys;
 use keystore::statefile::StateDir;
@@ -66,6 +66,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("assertd: {failure}");
+            keystore::notify::pause_after_failed_start(&failure.to_string());
             ExitCode::from(failure.code)
         }
     }
@@ -133,9 +134,9 @@ fn run(command: Command) -> Result<(), Failure> {
         let child = Supervised::start(recipe, &keystores[&name]);
         children.push(child.map_err(|text| Failure::new(69, text))?);
     }
-    record_configuration(&audit, &config)?;
+    record_configuration(&audit, &config);
     let app = Arc::new(App {
-        policy: Policy::new(config.workloads.clone()),
+        rules: InForce::new(config),
         keyring,
         keystores,
         audit: audit.clone(),
@@ -145,7 +146,6 @@ fn run(command: Command) -> Result<(), Failure> {
         counts: crate::reply::Counts::default(),
         connections: std::sync::atomic::AtomicUsize::new(0),
         started: Instant::now(),
-        config,
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers())
@@ -235,22 +235,11 @@ fn open_audit(config: &Config) -> Result<Audit, Failure> {
     Audit::open(audit_config, now).map_err(|e| Failure::new(e.exit_code(), e.to_string()))
 }
 
-fn record_configuration(audit: &Audit, config: &Config) -> Result<(), Failure> {
-    let mut sha256 = [0; 32];
-    for (byte, digits) in sha256.iter_mut().zip(config.sha256.as_bytes().chunks(2)) {
-        let digits = std::str::from_utf8(digits).unwrap_or("00");
-        *byte = u8::from_str_radix(digits, 16).unwrap_or(0);
-    }
-    let configured = audit::Configured {
-        config_sha256: audit::Sha256(sha256),
-    };
-    match audit.configured(configured) {
-        Ok(_durable_with_the_next_group) => Ok(()),
+fn record_configuration(audit: &Audit, config: &Config) {
+    match audit.configured(rules::record(config)) {
+        Ok(_durable_with_the_next_group) => {}
         // A full disk is no reason not to start: status answers, and service returns with space.
-        Err(error) => {
-            eprintln!("assertd: audit: {error}");
-            Ok(())
-        }
+        Err(error) => eprintln!("assertd: audit: {error}"),
     }
 }
 
@@ -314,15 +303,14 @@ async fn serve(app: Arc<App>, listeners: Listeners) -> Result<(), Failure> {
         tokio::spawn(admin), // answers from the first moment
         tokio::spawn(serve_when_ready(app.clone(), workload, stopping)),
     ];
-    tokio::spawn(feed_watchdog(app));
+    tokio::spawn(feed_watchdog(app.clone()));
 
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => eprintln!(
-                "assertd: SIGHUP: this version reads its configuration at start; restart it"
-            ),
+            // The verdict is in the log; whoever wants to wait for it runs `assertctl reload`.
+            Some(()) = hangup.recv() => drop(tokio::spawn(reload_by_signal(app.clone()))),
         }
     }
     notify(&[NotifyState::Stopping, NotifyState::Status("draining")]).await;
@@ -357,28 +345,20 @@ async fn serve_when_ready(
 
 async fn keystores_answered(app: &App) {
     let deadline = Instant::now() + READY_WAIT;
-    while in_state(app, "starting") > 0 && Instant::now() < deadline {
+    while app.keystores_in("starting") > 0 && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-fn in_state(app: &App, state: &str) -> usize {
-    let keystores = app.keystores.values();
-    keystores.filter(|k| k.status().state == state).count()
+async fn say_ready(app: Arc<App>) {
+    let status = app.in_a_line();
+    let socket = app.rules.now().config.socket();
+    eprintln!("assertd: ready: {status}; socket {}", socket.display());
+    notify(&[NotifyState::Ready, NotifyState::Status(&status)]).await;
 }
 
-async fn say_ready(app: Arc<App>) {
-    let status = format!(
-        "{} workloads, {} of {} keystores usable",
-        app.config.workloads.len(),
-        in_state(&app, "usable"),
-        app.keystores.len()
-    );
-    eprintln!(
-        "assertd: ready: {status}; socket {}",
-        app.config.socket().display()
-    );
-    notify(&[NotifyState::Ready, NotifyState::Status(&status)]).await;
+async fn reload_by_signal(app: Arc<App>) {
+    let _said_by_itself = rules::reload(&app).await;
 }
 
 /// Tells systemd that we live, only while the audit writer makes progress too; that this runs at

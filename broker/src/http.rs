@@ -164,7 +164,7 @@ fn attest(
             gid: peer.gid(),
             pid: peer.pid(),
             unit: None,
-            target: target.filter(|target| app.policy.knows_target(target)),
+            target: target.filter(|target| app.rules.now().policy.knows_target(target)),
             reason,
         });
         Refusal::Denied
@@ -179,7 +179,8 @@ fn decide(
     asked: &AssertionRequest,
 ) -> Result<Grant, Refusal> {
     let now = app.clock.read();
-    match app
+    let rules = app.rules.now();
+    match rules
         .policy
         .decide(workload, &asked.target, asked.lifetime, now)
     {
@@ -340,7 +341,7 @@ async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
 
 fn whoami(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusal> {
     let workload = attest(app, peer, id, None)?;
-    let unit = workload.unit();
+    let (unit, rules) = (workload.unit(), app.rules.now());
     Ok(reply::ok(&Whoami {
         uid: workload.uid(),
         gid: workload.gid(),
@@ -350,7 +351,7 @@ fn whoami(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusal> {
         nested: unit.is_some_and(|unit| unit.nested()),
         container: workload.container(),
         peer_proof: workload.proof().as_str().to_owned(),
-        workloads: app
+        workloads: rules
             .policy
             .sections_of(&workload)
             .map(|s| s.name.to_string())
@@ -360,7 +361,8 @@ fn whoami(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusal> {
 
 fn targets(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusal> {
     let workload = attest(app, peer, id, None)?;
-    let mut targets: Vec<TargetInfo> = app
+    let rules = app.rules.now();
+    let mut targets: Vec<TargetInfo> = rules
         .policy
         .sections_of(&workload)
         .flat_map(|section| section.targets.values())

@@ -27,6 +27,7 @@ pub mod profile;
 pub mod queue;
 pub mod rate;
 pub mod reply;
+pub mod rules;
 pub mod server;
 pub mod sys;
 pub mod workload;

@@ -52,6 +52,8 @@ pub enum Refusal {
     },
     /// The caller has died. Nobody reads this.
     PeerGone,
+    /// A configuration that does not come into force, and why.
+    Configuration(String),
     /// The peer of the admin socket is not an administrator.
     NotAdmin,
 }
@@ -89,6 +91,7 @@ impl Refusal {
             Refusal::QueueFull => "queue_full",
             Refusal::Unavailable { code, .. } => code,
             Refusal::PeerGone => "peer_gone",
+            Refusal::Configuration(_) => "configuration_rejected",
             Refusal::NotAdmin => "not_an_administrator",
         }
     }
@@ -102,6 +105,7 @@ impl Refusal {
             Refusal::Path => StatusCode::NOT_FOUND,
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::TooFast(_) | Refusal::DeniedTooOften => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::QueueFull | Refusal::Unavailable { .. } | Refusal::PeerGone => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -115,6 +119,10 @@ impl Refusal {
                 "an administrator finds the reason in the audit log; equal denials are counted there".to_owned(),
             ),
             Refusal::NotAdmin => ("not permitted", "this socket is for root".to_owned()),
+            Refusal::Configuration(why) => (
+                "configuration rejected",
+                format!("the old configuration stays in force\n{}", why.trim_end()),
+            ),
             Refusal::Invalid(what) => (
                 "invalid request",
                 format!("{what}; a request is {{\"target\":NAME}} and may hold `lifetime`"),
@@ -142,6 +150,11 @@ impl Refusal {
             Refusal::Unavailable { detail, .. } => ("unavailable", detail.clone()),
             Refusal::PeerGone => ("peer gone", "the caller has died".to_owned()),
         }
+    }
+
+    /// What happened and what to do, for people.
+    pub fn detail(&self) -> String {
+        self.title_and_detail().1
     }
 
     /// Seconds after which asking again makes sense.

@@ -10,6 +10,7 @@ mod keys;
 mod lifecycle;
 mod notify;
 mod peer;
+mod reload;
 mod request;
 mod slow;
 mod world;

@@ -13,6 +13,9 @@ pub const STATUS_PATH: &str = "/v1/status";
 /// Admin, `GET` → [`Keys`]; `POST` [`AdoptRequest`] → [`KeyStatus`].
 pub const KEYS_PATH: &str = "/v1/keys";
 
+/// Admin, `POST` → [`ConfigStatus`]: reads the configuration again; the answer is the verdict.
+pub const RELOAD_PATH: &str = "/v1/reload";
+
 /// Longest request head in bytes; hyper's own minimum, and no client of ours sends a tenth.
 pub const HEAD_LEN_MAX: usize = 8 * 1024;
 /// Most header fields; an SDK sends about ten.

@@ -2,8 +2,9 @@
 //! a deadline.
 
 use crate::api::{
-    ANSWER_LEN_MAX, ASSERTION_PATH, AdoptRequest, AssertionRequest, AssertionResponse, KEYS_PATH,
-    KeyStatus, Keys, Problem, STATUS_PATH, Status, TARGETS_PATH, Targets, WHOAMI_PATH, Whoami,
+    ANSWER_LEN_MAX, ASSERTION_PATH, AdoptRequest, AssertionRequest, AssertionResponse,
+    ConfigStatus, KEYS_PATH, KeyStatus, Keys, Problem, RELOAD_PATH, STATUS_PATH, Status,
+    TARGETS_PATH, Targets, WHOAMI_PATH, Whoami,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -112,6 +113,11 @@ impl Client {
     /// Administrators: tells the daemon that a keystore has made a key.
     pub fn adopt(&mut self, request: &AdoptRequest) -> Result<KeyStatus, Error> {
         self.ask(Method::POST, KEYS_PATH, Some(request))
+    }
+
+    /// Administrators: has the daemon read its configuration again, and waits for the verdict.
+    pub fn reload(&mut self) -> Result<ConfigStatus, Error> {
+        self.ask(Method::POST, RELOAD_PATH, None::<&()>)
     }
 
     fn ask<A: DeserializeOwned>(
