@@ -11,6 +11,7 @@ use crate::reply::{Answer, TOO_MANY_CONNECTIONS};
 use crate::{admin, http};
 use assertd_client::api::{HEAD_LEN_MAX, HEADERS_MAX};
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -51,6 +52,12 @@ const BUSY_DEADLINE: Duration =
 /// How long connections may go on after the daemon was told to stop: a request's deadline and a
 /// half.
 const DRAIN: Duration = Duration::from_secs(8);
+
+/// How long a new connection may take to ask once the daemon was told to stop: it was accepted, so
+/// its request is on its way or in the socket already. Who keeps a connection and is silent may have
+/// sent one at the same moment, which takes no longer than a message between two processes.
+const LAST_WORDS_NEW: Duration = Duration::from_secs(1);
+const LAST_WORDS_IDLE: Duration = Duration::from_millis(100);
 
 /// Out of descriptors: accept again after this, do not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -170,15 +177,20 @@ async fn connection(
         stream,
         activity: activity.clone(),
     });
-    let service_activity = activity.clone();
+    let (service_activity, service_stop) = (activity.clone(), stop.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (app, peer, activity) = (app.clone(), peer.clone(), service_activity.clone());
+        let stop = service_stop.clone();
         async move {
             activity.set(Phase::Busy);
-            let answer: Answer = match door {
+            let mut answer: Answer = match door {
                 Door::Workload => http::answer(app, peer, request).await,
                 Door::Admin => admin::answer(app, peer, request).await,
             };
+            if *stop.borrow() {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(CONNECTION, close);
+            }
             activity.set(Phase::Idle);
             Ok::<_, Infallible>(answer)
         }
@@ -194,6 +206,12 @@ async fn connection(
         .serve_connection(io, service);
     let mut served = pin!(served);
     let mut timer = pin!(tokio::time::sleep_until(activity.deadline().into()));
+    // Told to shut down, hyper closes a connection on which it has read nothing, though a request
+    // may be in the socket: a restart would cut it.
+    let mut last_words = pin!(async {
+        let _ = stop.wait_for(|stop| *stop).await; // nobody left to tell us means the same
+        tokio::time::sleep(activity.last_words()).await;
+    });
     let mut stopping = false;
     loop {
         // Each step of a request moves the deadline, and happens while `served` runs: the timer is
@@ -209,7 +227,7 @@ async fn connection(
             biased; // `served` before the deadline that it moves
             _ = &mut served => return, // broken or ended; either way nobody is left to tell
             () = expired => return,
-            _ = stop.wait_for(|stop| *stop), if !stopping => {
+            () = &mut last_words, if !stopping => {
                 stopping = true;
                 served.as_mut().graceful_shutdown();
             }
@@ -224,6 +242,7 @@ struct Activity {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    New,
     Idle,
     Head,
     Busy,
@@ -232,7 +251,7 @@ enum Phase {
 impl Activity {
     fn new() -> Activity {
         Activity {
-            at: Mutex::new((Phase::Idle, Instant::now())),
+            at: Mutex::new((Phase::New, Instant::now())),
         }
     }
 
@@ -243,7 +262,7 @@ impl Activity {
     /// The first byte of a head ends the silence.
     fn note_bytes(&self) {
         let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
-        if at.0 == Phase::Idle {
+        if matches!(at.0, Phase::New | Phase::Idle) {
             *at = (Phase::Head, Instant::now());
         }
     }
@@ -252,10 +271,19 @@ impl Activity {
         let (phase, since) = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
         since
             + match phase {
-                Phase::Idle => IDLE,
+                Phase::New | Phase::Idle => IDLE,
                 Phase::Head => HEAD_DEADLINE,
                 Phase::Busy => BUSY_DEADLINE,
             }
+    }
+
+    /// How long a request may still come when the daemon stops.
+    fn last_words(&self) -> Duration {
+        match self.at.lock().unwrap_or_else(PoisonError::into_inner).0 {
+            Phase::New => LAST_WORDS_NEW,
+            Phase::Idle => LAST_WORDS_IDLE,
+            Phase::Head | Phase::Busy => Duration::ZERO,
+        }
     }
 }
 
