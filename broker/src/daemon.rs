@@ -12,6 +12,7 @@ use crate::notify::notify;
 use crate::rules::{self, InForce};
 use crate::server::{self, Door};
 use crate::sys;
+use keystore::config::Section;
 use keystore::statefile::StateDir;
 use keystore::{Clock, Kind};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -173,9 +174,23 @@ fn recipes(config: &Config) -> Result<Vec<(String, Recipe)>, Failure> {
     ours.map(|(name, section)| {
         let socket = config.keystore_socket(name, section);
         let recipe = Recipe::prepare(config, name, section, &socket);
-        Ok((name.clone(), recipe.map_err(|text| Failure::new(69, text))?))
+        let recipe = recipe.map_err(|text| Failure::new(69, unit_advice(name, section, text)))?;
+        Ok((name.clone(), recipe))
     })
     .collect()
+}
+
+/// A unit's sandbox lets assertd make no sockets and start no programs.
+fn unit_advice(name: &str, section: &Section, text: String) -> String {
+    if !keystore::notify::is_managed() {
+        return text;
+    }
+    let program = section.program();
+    format!(
+        "{text}\n[keystore.{name}] has no `socket`, so that assertd would run it itself; under \
+         systemd a unit does: write socket = \"/run/assertd/keystore-{name}.sock\" there, and run \
+         `systemctl enable --now {program}@{name}.socket`"
+    )
 }
 
 /// Half the cores, for the token's process works as much as we do; on two cores one thread wakes

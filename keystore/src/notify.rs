@@ -72,10 +72,15 @@ pub fn send(text: &str) -> Result<(), String> {
 
 /// Gives a failed start its pause, where a service manager would start us again at once.
 pub fn pause_after_failed_start(why: &str) {
-    if manager().is_some() {
+    if is_managed() {
         let _ = notify(&[NotifyState::Status(why)]); // the journal has it too
         std::thread::sleep(FAILED_START_PAUSE);
     }
+}
+
+/// Whether a service manager started us and listens.
+pub fn is_managed() -> bool {
+    manager().is_some()
 }
 
 #[expect(
