@@ -8,25 +8,25 @@
 
 use assertd_client::{Client, Error, SOCKET};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 const USAGE: &str = "\
 usage: asker once TARGET
-       asker load TARGET THREADS retry|once kept|fresh
+       asker load TARGET THREADS retry|once kept|fresh OVER
 
 once: asks once and prints what came of it.
 load: THREADS at a time ask again and again. Prints `begun` when each has an answer, goes on until
-standard input ends, then prints the counts. With `retry`, what failed is tried once more.
+there is a file OVER, then prints the counts. With `retry`, what failed is tried once more.
 With `kept`, connections are kept; with `fresh`, each request has its own.
 ";
 
 /// Between two requests of one thread: this is to be many clients, not a busy loop.
-const PAUSE: Duration = Duration::from_millis(4);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Before the second try, where the answer named no time.
 const RETRY_WAIT: Duration = Duration::from_millis(200);
@@ -46,11 +46,17 @@ fn main() -> ExitCode {
             "load",
             target,
             threads,
-            retry @ ("retry" | "once"),
+            tries @ ("retry" | "once"),
             how @ ("kept" | "fresh"),
+            over,
         ] => {
-            let tries = if retry == "retry" { 2 } else { 1 };
-            load(target, threads.parse().unwrap(), tries, how == "kept")
+            let load = Load {
+                target,
+                tries: if tries == "retry" { 2 } else { 1 },
+                kept: how == "kept",
+                over: Path::new(over),
+            };
+            load.run(threads.parse().unwrap())
         }
         _ => {
             eprint!("{USAGE}");
@@ -141,59 +147,57 @@ struct Seen {
     slowest: Duration,
 }
 
-fn load(target: &str, threads: usize, tries: usize, kept: bool) -> Value {
-    let (over, begun) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let seen: Vec<Seen> = thread::scope(|scope| {
-        let asking: Vec<_> = (0..threads)
-            .map(|_| scope.spawn(|| ask_until(&over, &begun, target, tries, kept)))
-            .collect();
-        scope.spawn(|| {
-            let mut rest = Vec::new();
-            let _ = std::io::stdin().read_to_end(&mut rest); // broken or at its end: the load is over
-            over.store(true, Ordering::Relaxed);
-        });
-        while begun.load(Ordering::Relaxed) < threads && !over.load(Ordering::Relaxed) {
-            thread::sleep(Duration::from_millis(1));
-        }
-        println!("begun");
-        std::io::stdout().flush().unwrap();
-        asking.into_iter().map(|one| one.join().unwrap()).collect()
-    });
-    let sum = |of: fn(&Seen) -> usize| seen.iter().map(of).sum::<usize>();
-    let lost: Vec<&String> = seen.iter().flat_map(|seen| &seen.lost).collect();
-    json!({
-        "served": sum(|seen| seen.served),
-        "not_connected": sum(|seen| seen.not_connected),
-        "cut": sum(|seen| seen.cut),
-        "unavailable": sum(|seen| seen.unavailable),
-        "lost": lost.len(),
-        "why": lost.iter().take(REASONS_MAX).collect::<Vec<_>>(),
-        "slowest_ms": seen.iter().map(|seen| seen.slowest.as_millis()).max(),
-    })
-}
-
-fn ask_until(
-    over: &AtomicBool,
-    begun: &AtomicUsize,
-    target: &str,
+struct Load<'a> {
+    target: &'a str,
     tries: usize,
     kept: bool,
-) -> Seen {
-    let (mut seen, mut connection, start) = (Seen::default(), None, Instant::now());
-    while !over.load(Ordering::Relaxed) && start.elapsed() < LOAD_MAX {
-        let asked = Instant::now();
-        let first = seen.served == 0;
-        request(&mut seen, &mut connection, target, tries);
-        seen.slowest = seen.slowest.max(asked.elapsed());
-        if first && seen.served == 1 {
-            begun.fetch_add(1, Ordering::Relaxed);
-        }
-        if !kept {
-            connection = None;
-        }
-        thread::sleep(PAUSE);
+    over: &'a Path,
+}
+
+impl Load<'_> {
+    fn run(&self, threads: usize) -> Value {
+        let (begun, start) = (AtomicUsize::new(0), Instant::now());
+        let goes_on = || !self.over.exists() && start.elapsed() < LOAD_MAX;
+        let seen: Vec<Seen> = thread::scope(|scope| {
+            let asking: Vec<_> = (0..threads)
+                .map(|_| scope.spawn(|| self.ask_while(goes_on, &begun)))
+                .collect();
+            while begun.load(Ordering::Relaxed) < threads && goes_on() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            println!("begun");
+            std::io::stdout().flush().unwrap();
+            asking.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        let sum = |of: fn(&Seen) -> usize| seen.iter().map(of).sum::<usize>();
+        let lost: Vec<&String> = seen.iter().flat_map(|seen| &seen.lost).collect();
+        json!({
+            "served": sum(|seen| seen.served),
+            "not_connected": sum(|seen| seen.not_connected),
+            "cut": sum(|seen| seen.cut),
+            "unavailable": sum(|seen| seen.unavailable),
+            "lost": lost.len(),
+            "why": lost.iter().take(REASONS_MAX).collect::<Vec<_>>(),
+            "slowest_ms": seen.iter().map(|seen| seen.slowest.as_millis()).max(),
+        })
     }
-    seen
+
+    fn ask_while(&self, goes_on: impl Fn() -> bool, begun: &AtomicUsize) -> Seen {
+        let (mut seen, mut connection) = (Seen::default(), None);
+        while goes_on() {
+            let (first, asked) = (seen.served == 0, Instant::now());
+            request(&mut seen, &mut connection, self.target, self.tries);
+            seen.slowest = seen.slowest.max(asked.elapsed());
+            if first && seen.served == 1 {
+                begun.fetch_add(1, Ordering::Relaxed);
+            }
+            if !self.kept {
+                connection = None;
+            }
+            thread::sleep(PAUSE);
+        }
+        seen
+    }
 }
 
 /// One request with all its tries.
