@@ -8,7 +8,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Largest configuration file in bytes; 10,000 workloads at 1 KiB fit.
 pub const CONFIG_LEN_MAX: u64 = 16 * 1024 * 1024;
@@ -34,6 +34,13 @@ pub struct Section {
     pub environment: BTreeMap<String, String>,
     /// PKCS#11: string for C_Initialize's pReserved, as NSS softokn wants it.
     pub init_args: Option<String>,
+    /// PKCS#11: directories outside the state directory that the module writes to, and device nodes
+    /// of its own. The process can write nowhere else ([`crate::hardening::reach`]).
+    #[serde(default)]
+    pub module_state: Vec<PathBuf>,
+    /// PKCS#11: whether the module may use TCP, as one of a network HSM must.
+    #[serde(default)]
+    pub network: bool,
     /// Where the keystore process listens, when it is a unit of its own. Without it the broker
     /// starts the process itself (`isolation: none`).
     pub socket: Option<PathBuf>,
@@ -115,6 +122,12 @@ impl Section {
         {
             return Err("`socket` must be an absolute path".into());
         }
+        if let Some(path) = self.module_state.iter().find(|path| !is_place(path)) {
+            return Err(format!(
+                "`module_state`: {}: must be the absolute path of a directory below /",
+                path.display()
+            ));
+        }
         if let Some(PinSource::Credential(name)) = &self.pin
             && (name.is_empty() || name.contains('/'))
         {
@@ -128,6 +141,14 @@ impl Section {
         }
         Ok(())
     }
+}
+
+/// Absolute, not the root, and no way up: `/tmp/..` would be the root.
+fn is_place(path: &Path) -> bool {
+    let mut parts = path.components();
+    parts.next() == Some(Component::RootDir)
+        && parts.clone().next().is_some()
+        && parts.all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// The part of assertd.toml a keystore process reads; the rest is the broker's.
@@ -162,6 +183,38 @@ pub fn load(path: &Path, name: &str) -> Result<Section, Diagnostic> {
         .check()
         .map_err(|error| at(format!("keystore `{name}`: {error}")))?;
     Ok(section.as_ref().clone())
+}
+
+/// Where the broker keeps its state and its audit log: nothing of that is a keystore's to read. A
+/// file that cannot be read or understood has the defaults.
+pub fn broker_directories(path: &Path) -> Vec<PathBuf> {
+    let text = read_text(path).unwrap_or_default();
+    let view: BrokerView = toml::from_str(&text).unwrap_or_default();
+    let state = view.server.state_dir.unwrap_or(STATE_DIR.into());
+    let audit = view.audit.dir;
+    std::iter::once(state).chain(audit).collect()
+}
+
+/// Where the broker's state is if the configuration does not say.
+pub const STATE_DIR: &str = "/var/lib/assertd";
+
+/// The directories that are the broker's alone.
+#[derive(Default, Deserialize)]
+struct BrokerView {
+    #[serde(default)]
+    server: ServerView,
+    #[serde(default)]
+    audit: AuditView,
+}
+
+#[derive(Default, Deserialize)]
+struct ServerView {
+    state_dir: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+struct AuditView {
+    dir: Option<PathBuf>,
 }
 
 /// Reads a configuration file as text, within [`CONFIG_LEN_MAX`].
@@ -388,5 +441,37 @@ mod tests {
         let head = format!("{head}token = {{ label = \"a\" }}\n");
         assert!(error(&head).contains("`pin` is missing"));
         assert!(error("").contains("no section [keystore.hsm]"));
+    }
+
+    #[test]
+    fn module_state_is_never_the_whole_machine() {
+        let base = "[keystore.hsm]\nbackend = \"pkcs11\"\nmodule = \"/usr/lib/x.so\"\n\
+                    token = { label = \"a\" }\npin = { file = \"/p\" }\n";
+        for path in ["", "/", "tokens", "/tmp/..", "//", "/."] {
+            let shown = error(&format!(
+                "{base}module_state = [\"/srv/tokens\", \"{path}\"]\n"
+            ));
+            assert!(shown.contains("`module_state`"), "{path}: {shown}");
+        }
+        let section = toml::from_str::<Section>(
+            "backend = \"pkcs11\"\nmodule = \"/usr/lib/x.so\"\ntoken = { label = \"a\" }\n\
+             pin = { file = \"/p\" }\nmodule_state = [\"/srv/tokens\"]\nnetwork = true\n",
+        );
+        assert_eq!(section.unwrap().check(), Ok(()));
+    }
+
+    #[test]
+    fn the_brokers_directories_are_those_it_uses() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("assertd.toml");
+        assert_eq!(broker_directories(&path), [Path::new(STATE_DIR)]);
+        let text = "[server]\nstate_dir = \"/srv/state\"\n[audit]\ndir = \"/srv/log\"\nsegment_bytes = 1\n";
+        let file = std::fs::OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .open(&path);
+        std::io::Write::write_all(&mut file.unwrap(), text.as_bytes()).unwrap();
+        let expected = [Path::new("/srv/state"), Path::new("/srv/log")];
+        assert_eq!(broker_directories(&path), expected);
     }
 }

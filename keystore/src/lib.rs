@@ -21,6 +21,7 @@ pub mod config;
 pub mod crash;
 pub mod error;
 pub mod hang;
+pub mod hardening;
 pub mod inventory;
 pub mod jws;
 pub mod keyid;

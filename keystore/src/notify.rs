@@ -83,6 +83,11 @@ pub fn is_managed() -> bool {
     manager().is_some()
 }
 
+/// Whether the service manager's socket is in the abstract namespace, which a sandbox may close.
+pub fn has_abstract_socket() -> bool {
+    manager().is_some_and(|path| path.as_bytes().starts_with(b"@"))
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "it is the service manager's to say"

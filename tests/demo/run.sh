@@ -106,6 +106,7 @@ module = "$module"
 token = { label = "$TOKEN" }
 pin = { file = "$stage/pin" }
 environment = { SOFTHSM2_CONF = "$stage/softhsm2.conf" }
+module_state = ["$stage/tokens"]           # the only place where SoftHSM may write
 
 [issuer.prod]
 url = "https://id.example.com/prod"

@@ -23,9 +23,11 @@ impl Config {
             self.text,
             "[keystore.{name}]\nbackend = \"pkcs11\"\nmodule = \"{module}\"\n\
              token = {{ label = \"{label}\" }}\npin = {{ file = \"{}\" }}\n\
-             environment = {{ SOFTHSM2_CONF = \"{}\" }}\n{extra}\n",
+             environment = {{ SOFTHSM2_CONF = \"{}\" }}\n\
+             module_state = [\"{}\"]\n{extra}\n",
             pin.display(),
             conf.display(),
+            token.state().display(),
         )
         .unwrap();
         self

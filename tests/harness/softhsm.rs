@@ -41,11 +41,11 @@ impl SoftHsm {
             label: label.to_owned(),
             pin,
         };
-        std::fs::create_dir(token.dir.path().join("tokens")).unwrap();
+        std::fs::create_dir(token.state()).unwrap();
         let conf = format!(
             "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n\
              slots.removable = false\n",
-            token.dir.path().join("tokens").display()
+            token.state().display()
         );
         std::fs::write(token.conf(), conf).unwrap();
         let options = File::options()
@@ -72,6 +72,11 @@ impl SoftHsm {
     /// What SOFTHSM2_CONF is to name.
     pub fn conf(&self) -> PathBuf {
         self.dir.path().join("softhsm2.conf")
+    }
+
+    /// Where the module keeps its objects: what `module_state` is to name.
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("tokens")
     }
 
     /// The file that holds the PIN, mode 0600.

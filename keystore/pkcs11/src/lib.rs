@@ -8,7 +8,8 @@
 //! [`inventory`] looks at a module's tokens without a login.
 //! [`errors`] turns every return value of a module into a [`keystore::Kind`] and a remedy.
 //!
-//! Unsafe code is one expression in [`sys`]: PKCS#11 has a pointer that no safe call can pass.
+//! Unsafe code is two expressions in [`sys`]: a pointer of PKCS#11 that no safe call can pass, and
+//! the call that keeps the PIN's page out of swap.
 
 mod attribute;
 mod backend;
@@ -25,3 +26,4 @@ mod sys;
 mod token;
 
 pub use backend::{Pkcs11Backend, Settings};
+pub use sys::lock_pages;

@@ -10,14 +10,13 @@ mod options;
 mod pin;
 
 use keystore::config::{Diagnostic, HANG_LIMIT_S, Section, TokenSelector};
+use keystore::hardening::{self, reach::Places};
 use keystore::server;
 use keystore::statefile::StateDir;
 use keystore::{Error, Kind};
 use keystore_pkcs11::{Pkcs11Backend, Settings};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::getppid;
 use options::{Broker, Command, Listen, Options};
 use std::collections::BTreeMap;
@@ -33,7 +32,7 @@ const RESTARTED: &str = "ASSERTD_KEYSTORE_RESTARTED";
 
 fn main() -> ExitCode {
     keystore::crash::on_panic();
-    if let Err(error) = close_off() {
+    if let Err(error) = hardening::close_off() {
         eprintln!("assertd-keystore-pkcs11: {error}");
         return ExitCode::from(70);
     }
@@ -77,18 +76,6 @@ fn list_tokens(module: &Path) -> ExitCode {
     }
 }
 
-/// The PIN and what the module keeps are in our memory: no core dump may hold them, no process of
-/// our user may read it (ptrace(2), /proc/PID/mem), and no file we make is for others. First of
-/// all, and anew after every exec, which undoes the second (PR_SET_DUMPABLE(2const)).
-fn close_off() -> Result<(), Error> {
-    let failed =
-        |what: &str, e| Error::new(Kind::Internal, format!("{what} cannot be set")).because(e);
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|e| failed("RLIMIT_CORE", e))?;
-    prctl::set_dumpable(false).map_err(|e| failed("PR_SET_DUMPABLE", e))?;
-    umask(Mode::S_IRWXG | Mode::S_IRWXO);
-    Ok(())
-}
-
 fn serve(options: Options) -> Result<(), End> {
     if options.listen == Listen::Stdin {
         die_with_parent(options.parent)?;
@@ -100,17 +87,38 @@ fn serve(options: Options) -> Result<(), End> {
     restart_with_environment(&section)?;
     let name = options.name.clone();
     let credentials = variable("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let places = Places {
+        state_dir: options.state_dir.clone(),
+        credentials: credentials.clone(),
+        broker: keystore::config::broker_directories(&options.config),
+    };
     let server = server_options(options, section.hang_limit_s)?;
+    close_in(&name, &section, &places); // the module's code runs below this line
     server::run(server, move || {
         open(&name, &section, credentials.as_deref())
     })?;
     Ok(())
 }
 
+/// Gives up what the module has no use for: this thread is the only one yet, so that all will be
+/// bound. Says once what came of it.
+fn close_in(name: &str, section: &Section, places: &Places) {
+    eprintln!("keystore {name}: memory: {}", hardening::memory::lock());
+    for missing in section.module_state.iter().filter(|path| !path.exists()) {
+        eprintln!(
+            "keystore {name}: module_state: {} is not there, or behind a directory that our user \
+             cannot enter; make it and start the keystore again",
+            missing.display()
+        );
+    }
+    let sandbox = hardening::reach::of_keystore(section, places);
+    eprintln!("keystore {name}: sandbox: {}", sandbox.enter());
+}
+
 /// Without its section the keystore is `failed`, says why to whoever asks, and looks again now and
 /// then: ending instead would be a start for every look of assertd. A file that has been mended
-/// needs another process, since `environment` is set at its start. Who started us by hand, without
-/// a socket, is told at once.
+/// needs another process, since `environment` is set at its start; to start that one this one is not
+/// closed in, and it loads no module. Who started us by hand, without a socket, is told at once.
 fn serve_unconfigured(options: Options, diagnostic: Diagnostic) -> Result<(), End> {
     if options.listen != Listen::Stdin || listener(&Listen::Stdin).is_err() {
         return Err(End::Configuration(diagnostic));

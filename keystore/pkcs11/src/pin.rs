@@ -68,8 +68,9 @@ fn read_file(path: &Path, forbidden: u32) -> Result<Zeroizing<Vec<u8>>, Error> {
         |e: std::io::Error| error(Kind::Unavailable, path, "cannot be read").because(e);
     let mut file = File::open(path).map_err(unreadable)?;
     check_file(&file, path, forbidden)?;
-    // Full size at once: a buffer that grows would leave copies behind.
+    // Full size at once, and cut where it lies: a buffer that grows would leave copies behind.
     let mut buffer = Zeroizing::new(vec![0; PIN_LEN_MAX + 2]);
+    let _ = keystore_pkcs11::lock_pages(&buffer); // whether that can be was said at the start
     let mut len = 0;
     while len < buffer.len() {
         match file.read(&mut buffer[len..]).map_err(unreadable)? {
@@ -80,7 +81,9 @@ fn read_file(path: &Path, forbidden: u32) -> Result<Zeroizing<Vec<u8>>, Error> {
     let text = &buffer[..len];
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     let text = text.strip_suffix(b"\r").unwrap_or(text);
-    Ok(Zeroizing::new(text.to_vec()))
+    let len = text.len();
+    buffer.truncate(len);
+    Ok(buffer)
 }
 
 /// Root's files are ours too, as are systemd's credentials.

@@ -1,8 +1,13 @@
-//! The one unsafe expression of this crate: C_Initialize's `pReserved`, which NSS softokn and a
-//! few vendors read as a C string (PKCS#11 v3.1 §5.4.4 leaves its meaning to the library).
-#![expect(unsafe_code, reason = "pReserved is a raw pointer by definition")]
+//! The two unsafe expressions of this crate: C_Initialize's `pReserved`, which NSS softokn and a
+//! few vendors read as a C string (PKCS#11 v3.1 §5.4.4 leaves its meaning to the library), and
+//! mlock(2). Decides nothing (docs/decisions/0006).
+#![expect(
+    unsafe_code,
+    reason = "pReserved is a raw pointer by definition, and no crate we have locks pages safely"
+)]
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags};
+use nix::errno::Errno;
 use std::ffi::CString;
 use std::ptr::NonNull;
 
@@ -14,4 +19,14 @@ pub fn initialize_args(flags: CInitializeFlags, text: CString) -> CInitializeArg
     // SAFETY: the pointer is to a NUL-terminated string that lives as long as the process. That
     // the module takes pReserved for a string is what the operator states by writing `init_args`.
     unsafe { CInitializeArgs::new_with_reserved(flags, pointer) }
+}
+
+/// Keeps the pages in which these bytes lie out of swap, for as long as they are mapped: their
+/// neighbours on the page stay locked too, which does no harm.
+///
+/// # Errors
+/// mlock(2): `EPERM` if nothing may be locked, `ENOMEM` if the limit is reached.
+pub fn lock_pages(bytes: &[u8]) -> Result<(), Errno> {
+    // SAFETY: the range is a slice's, so it is mapped; locking it changes no byte of it.
+    unsafe { nix::sys::mman::mlock(NonNull::from(bytes).cast(), bytes.len()) }
 }

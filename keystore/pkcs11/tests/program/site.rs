@@ -71,7 +71,8 @@ pub fn prepare_with(dir: &Path, pin: &str, module: &Path) {
         &format!(
             "[keystore.hsm]\nbackend = \"pkcs11\"\nmodule = \"{module}\"\n\
              token = {{ label = \"t\" }}\npin = {{ file = \"{dir_shown}/pin\" }}\n\
-             environment = {{ SOFTHSM2_CONF = \"{dir_shown}/softhsm2.conf\" }}\n"
+             environment = {{ SOFTHSM2_CONF = \"{dir_shown}/softhsm2.conf\" }}\n\
+             module_state = [\"{dir_shown}\"]\n"
         ),
     );
 }
