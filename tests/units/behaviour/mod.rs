@@ -1,7 +1,34 @@
-//! What the units do: activation, reload, watchdog, restarts, callers by unit.
+//! What the units do: activation, callers by unit, the PIN's way, reload, watchdog, kills, restarts.
+//! Each check leaves the standard site as it found it, serving.
 
 use crate::boxed::SysBox;
 use crate::suite::Suite;
 
+mod activation;
+mod caller;
+mod credential;
+mod identity;
+mod kills;
+mod load;
+mod reload;
+mod restart;
+mod site;
+mod units;
+mod watchdog;
+
 /// Runs all of these checks.
-pub fn run(_suite: &mut Suite<'_>, _boxed: &SysBox) {}
+pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
+    if let Err(why) = site::add(boxed) {
+        suite.check("behaviour: its workloads are added to the site", || {
+            Err(why)
+        });
+        return;
+    }
+    activation::run(suite, boxed);
+    identity::run(suite, boxed);
+    credential::run(suite, boxed);
+    reload::run(suite, boxed);
+    restart::run(suite, boxed);
+    kills::run(suite, boxed);
+    watchdog::run(suite, boxed);
+}
