@@ -6,6 +6,7 @@
 
 use super::help;
 use keystore::KeyName;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -60,6 +61,7 @@ pub enum Command {
         module: Option<PathBuf>,
         token: Option<String>,
         name: Option<String>,
+        environment: BTreeMap<String, String>,
     },
     Keys,
     Jwks {
@@ -140,7 +142,13 @@ pub static SPECS: [Spec; 16] = [
     spec("reload", &[], 0, help::RELOAD),
     spec(
         "init",
-        &[Opt::Yes, Opt::Module, Opt::Token, Opt::Name],
+        &[
+            Opt::Yes,
+            Opt::Module,
+            Opt::Token,
+            Opt::Name,
+            Opt::Environment,
+        ],
         0,
         help::INIT,
     ),
@@ -182,13 +190,14 @@ enum Opt {
     Module,
     Token,
     Name,
+    Environment,
 }
 
 /// Options that every command takes, as they are suggested.
 const GLOBAL: [&str; 5] = ["--socket", "--config", "--json", "--help", "--version"];
 
 impl Opt {
-    const ALL: [Opt; 11] = [
+    const ALL: [Opt; 12] = [
         Opt::Target,
         Opt::Lifetime,
         Opt::Key,
@@ -200,6 +209,7 @@ impl Opt {
         Opt::Module,
         Opt::Token,
         Opt::Name,
+        Opt::Environment,
     ];
 
     fn flag(self) -> &'static str {
@@ -215,7 +225,13 @@ impl Opt {
             Opt::Module => "--module",
             Opt::Token => "--token",
             Opt::Name => "--name",
+            Opt::Environment => "--environment",
         }
+    }
+
+    /// `--environment` alone; its value keeps all of them.
+    fn repeats(self) -> bool {
+        matches!(self, Opt::Environment)
     }
 
     fn takes_value(self) -> bool {

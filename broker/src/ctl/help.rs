@@ -85,14 +85,18 @@ and column (exit code 78). `systemctl reload assertd` does the same. Needs root.
 pub const INIT: &str = "\
 usage: assertctl init [--module FILE] [--token LABEL] [--name NAME] [--yes]
 
-Looks for PKCS#11 modules and their tokens, asks which one to use and for its PIN, and writes
-/etc/assertd/assertd.toml with comments, and the PIN as an encrypted systemd credential. Asks
-before anything that cannot be undone, and never replaces a file that is there. Needs root.
+Looks for PKCS#11 modules and their tokens, asks which one to use and for its PIN, shows what it is
+going to write, and asks again: /etc/assertd/assertd.toml with comments, the PIN as an encrypted
+systemd credential, and what the keystore's unit needs to reach the token. At the end it offers to
+start assertd's sockets. Never replaces a file, and never tries the PIN: the keystore does, once.
+Run again, it writes only what is missing. Needs root.
 
       --module FILE        use this PKCS#11 module instead of looking for some
-      --token LABEL        use the token of this label instead of asking
+      --environment N=V    start the module with variable N, such as SOFTHSM2_CONF=FILE
+      --token LABEL        use the token of this label or serial number instead of asking
       --name NAME          call the keystore so (default: hsm)
-  -y, --yes                do not ask; the PIN is read from standard input";
+  -y, --yes                do not ask; the PIN is read from standard input
+  -c, --config FILE        for an assertd that you start by hand: writes this configuration alone";
 
 pub const KEYS: &str = "\
 usage: assertctl keys

@@ -71,6 +71,7 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
             module,
             token,
             name,
+            environment,
         } => init::run(
             args,
             &init::Wishes {
@@ -78,6 +79,7 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
                 module: module.as_deref(),
                 token: token.as_deref(),
                 name: name.as_deref(),
+                environment,
             },
             out,
         ),

@@ -22,6 +22,7 @@ struct Raw {
     help: bool,
     version: bool,
     options: BTreeMap<Opt, OsString>,
+    environment: Vec<OsString>,
     words: Vec<OsString>,
 }
 
@@ -108,7 +109,10 @@ fn split(arguments: impl IntoIterator<Item = OsString>, raw: &mut Raw) -> Result
         } else {
             OsString::new()
         };
-        if raw.options.insert(option, value).is_some() {
+        if option.repeats() {
+            raw.environment.push(value.clone());
+        }
+        if raw.options.insert(option, value).is_some() && !option.repeats() {
             return Err(Usage::new(format!("{} is given twice", option.flag())));
         }
     }
@@ -161,6 +165,7 @@ fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
         )));
     }
     let path = raw.words.get(taken).map(PathBuf::from);
+    let environment = environment(&raw.environment)?;
     let mut options = Options(raw.options);
     Ok(match spec.name {
         "assertion" => Command::Assertion {
@@ -190,6 +195,7 @@ fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
             module: options.text(Opt::Module)?.map(PathBuf::from),
             token: options.text(Opt::Token)?,
             name: options.name()?,
+            environment,
         },
         "apply" => Command::Apply {
             consent: options.consent(),
@@ -212,6 +218,26 @@ fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
         },
         other => unreachable!("`{other}` stands in SPECS and so in this match"),
     })
+}
+
+/// `NAME=VALUE`, each as often as it is given.
+fn environment(given: &[OsString]) -> Result<BTreeMap<String, String>, Usage> {
+    let mut variables = BTreeMap::new();
+    for pair in given {
+        let pair = pair.to_string_lossy();
+        let wrong = |why: &str| Usage::new(format!("--environment `{pair}`: {why}"));
+        let (name, value) = pair
+            .split_once('=')
+            .filter(|(name, _)| !name.is_empty() && !pair.contains('\0'))
+            .ok_or_else(|| wrong("write NAME=VALUE"))?;
+        if variables
+            .insert(name.to_owned(), value.to_owned())
+            .is_some()
+        {
+            return Err(wrong("is given twice"));
+        }
+    }
+    Ok(variables)
 }
 
 /// The command that the first word or two name, and how many words that are.

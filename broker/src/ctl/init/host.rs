@@ -1,0 +1,235 @@
+//! The host as init needs it: the users and directories of assertd, what the keystore's user may
+//! read, and the sockets. Users and directories are made by systemd's own tools from the files that
+//! the package installs, so that there is one place that says what they are.
+
+use super::child;
+use crate::ctl::failure::{Exit, Failure};
+use nix::unistd::{Gid, Group, Uid, User};
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// assertd's user and group.
+pub const BROKER_USER: &str = "assertd";
+
+/// The user of keystores that use PKCS#11.
+pub const KEYSTORE_USER: &str = "assertd-pkcs11";
+
+/// What the tmpfiles.d file makes and init writes to.
+const DIRECTORIES: [&str; 2] = ["/etc/assertd", "/etc/assertd/conf.d"];
+
+/// Where packages and administrators put such files.
+const SYSUSERS: [&str; 2] = [
+    "/usr/lib/sysusers.d/assertd.conf",
+    "/etc/sysusers.d/assertd.conf",
+];
+const TMPFILES: [&str; 2] = [
+    "/usr/lib/tmpfiles.d/assertd.conf",
+    "/etc/tmpfiles.d/assertd.conf",
+];
+
+/// How long one of systemd's tools may take; starting a socket waits for a job.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What is to be made before files can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The users.
+    Users,
+    /// The directories.
+    Directories,
+}
+
+/// What is missing.
+pub fn missing() -> Result<Vec<Missing>, Failure> {
+    let mut missing = Vec::new();
+    let accounts = [Account::of(BROKER_USER)?, Account::of(KEYSTORE_USER)?];
+    if accounts.iter().any(|account| account.ids.is_none()) {
+        missing.push(Missing::Users);
+    }
+    if !DIRECTORIES.iter().all(|dir| Path::new(dir).is_dir()) {
+        missing.push(Missing::Directories);
+    }
+    for one in &missing {
+        one.recipe()?;
+    }
+    Ok(missing)
+}
+
+impl Missing {
+    /// For the list of what will be done.
+    pub fn line(self) -> String {
+        match self {
+            Missing::Users => {
+                format!("the users {BROKER_USER} and {KEYSTORE_USER}, by systemd-sysusers")
+            }
+            Missing::Directories => format!("{}, by systemd-tmpfiles", DIRECTORIES.join(" and ")),
+        }
+    }
+
+    /// Makes it.
+    pub fn make(self) -> Result<(), Failure> {
+        let (tool, file) = self.recipe()?;
+        let mut command = Command::new(&tool);
+        if self == Missing::Directories {
+            command.arg("--create");
+        }
+        let name = tool.display();
+        let failed = |why: String| Failure::new(Exit::Internal, format!("{name}: {why}"));
+        let ended = child::run(command.arg(file), b"", DEADLINE).map_err(failed)?;
+        match ended.succeeded() {
+            true => Ok(()),
+            false => Err(failed(ended.reason())),
+        }
+    }
+
+    fn recipe(self) -> Result<(PathBuf, &'static str), Failure> {
+        let (tool, files) = match self {
+            Missing::Users => ("systemd-sysusers", SYSUSERS),
+            Missing::Directories => ("systemd-tmpfiles", TMPFILES),
+        };
+        let absent = |what: &str| {
+            let text = format!(
+                "{what} is missing, which makes {}; install assertd's package, or in its source \
+                 run `make install`",
+                self.line()
+            );
+            Failure::new(Exit::Unavailable, text)
+        };
+        let tool = child::program(tool).ok_or_else(|| absent(tool))?;
+        let file = files.into_iter().find(|file| Path::new(file).is_file());
+        Ok((tool, file.ok_or_else(|| absent(files[0]))?))
+    }
+}
+
+/// A user that may not exist yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its numbers.
+    pub ids: Option<(Uid, Gid)>,
+    /// Groups whose members it has by its unit.
+    own_groups: Vec<Gid>,
+}
+
+impl Account {
+    /// Looks it up.
+    pub fn of(name: &str) -> Result<Account, Failure> {
+        let failed = |errno| Failure::new(Exit::Internal, format!("user {name}: {errno}"));
+        let ids = User::from_name(name).map_err(failed)?;
+        let ids = ids.map(|user| (user.uid, user.gid));
+        let broker = Group::from_name(BROKER_USER).map_err(failed)?;
+        let broker = broker.map(|group| group.gid);
+        Ok(Account {
+            own_groups: ids.map(|(_, gid)| gid).into_iter().chain(broker).collect(),
+            ids,
+        })
+    }
+
+    /// Groups it must be in to read this file, or to use this directory.
+    pub fn groups_needed(&self, path: &Path) -> BTreeSet<String> {
+        let gids = path.ancestors().filter_map(|step| {
+            let metadata = step.metadata().ok()?;
+            let wanted = match (step == path, metadata.is_dir()) {
+                (true, false) => 0o4,
+                (true, true) => 0o7,
+                (false, _) => 0o1,
+            };
+            let gid = needed(wanted, metadata.mode(), metadata.uid(), self.ids);
+            gid.then(|| Gid::from_raw(metadata.gid()))
+        });
+        gids.filter(|gid| !self.own_groups.contains(gid))
+            .filter_map(|gid| Some(Group::from_gid(gid).ok()??.name))
+            .collect()
+    }
+}
+
+/// Whether only its group opens something to this user.
+fn needed(wanted: u32, mode: u32, owner: u32, ids: Option<(Uid, Gid)>) -> bool {
+    let own = ids.is_some_and(|(uid, _)| uid.as_raw() == owner);
+    !own && mode & wanted != wanted && (mode >> 3) & wanted == wanted
+}
+
+/// Becomes the keystore's user with the groups of its unit, then runs `program`; nothing if the
+/// user or the tool is not there.
+pub fn as_keystore(groups: &BTreeSet<String>, program: &Path) -> Option<Command> {
+    let (uid, gid) = Account::of(KEYSTORE_USER).ok()?.ids?;
+    let setpriv = child::program("setpriv")?;
+    let mut names: Vec<&str> = groups.iter().map(String::as_str).collect();
+    names.push(BROKER_USER);
+    let mut command = Command::new(setpriv);
+    command
+        .args(["--reuid", &uid.to_string(), "--regid", &gid.to_string()])
+        .args(["--groups", &names.join(","), "--inh-caps=-all"])
+        .arg(program);
+    Some(command)
+}
+
+/// The sockets that start everything else.
+pub fn sockets(keystore: &str) -> [String; 3] {
+    [
+        "assertd.socket".to_owned(),
+        "assertd-admin.socket".to_owned(),
+        format!("assertd-keystore-pkcs11@{keystore}.socket"),
+    ]
+}
+
+/// Whether systemd is this host's service manager (sd_booted(3)).
+pub fn systemd_runs() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// Those that do not listen yet, or would not after the next boot.
+pub fn sockets_off(keystore: &str) -> Result<Vec<String>, Failure> {
+    let mut off = Vec::new();
+    for socket in sockets(keystore) {
+        let on = systemctl(&["is-active", "--quiet", &socket])?.succeeded()
+            && systemctl(&["is-enabled", "--quiet", &socket])?.succeeded();
+        if !on {
+            off.push(socket);
+        }
+    }
+    Ok(off)
+}
+
+/// Enables and starts them.
+pub fn start_sockets(sockets: &[String]) -> Result<(), Failure> {
+    let mut words = vec!["enable", "--now"];
+    words.extend(sockets.iter().map(String::as_str));
+    for words in [&["daemon-reload"][..], &words] {
+        let ended = systemctl(words)?;
+        if !ended.succeeded() {
+            let text = format!("systemctl {}: {}", words.join(" "), ended.reason());
+            return Err(Failure::new(Exit::Unavailable, text));
+        }
+    }
+    Ok(())
+}
+
+fn systemctl(words: &[&str]) -> Result<child::Ended, Failure> {
+    let failed = |why| Failure::new(Exit::Unavailable, format!("systemctl {why}"));
+    let program = child::program("systemctl").ok_or_else(|| failed("is missing".to_owned()))?;
+    child::run(Command::new(program).args(words), b"", DEADLINE).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_needed_only_where_it_opens_what_is_closed() {
+        let me = Some((Uid::from_raw(990), Gid::from_raw(990)));
+        assert!(needed(0o4, 0o100_640, 0, me)); // Debian's softhsm2.conf
+        assert!(needed(0o7, 0o042_770, 0, me)); // and its tokens
+        assert!(needed(0o1, 0o040_750, 0, None));
+        for (wanted, mode, owner) in [
+            (0o4, 0o100_644, 0),   // open to all
+            (0o1, 0o040_755, 0),   // likewise
+            (0o4, 0o100_600, 0),   // closed to its group too
+            (0o4, 0o100_640, 990), // ours
+        ] {
+            assert!(!needed(wanted, mode, owner, me), "{mode:o} {owner}");
+        }
+    }
+}

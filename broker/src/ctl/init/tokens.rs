@@ -1,0 +1,490 @@
+//! The tokens of this host: each module is asked in a process of its own, with a deadline, so that
+//! one that crashes or hangs costs one line. Then one token is chosen. No PIN is tried here.
+
+use super::ask;
+use super::child;
+use super::modules;
+use crate::ctl::args::Consent;
+use crate::ctl::failure::{Exit, Failure};
+use crate::ctl::out::{Out, clean};
+use keystore::inventory::{Inventory, PinState, Token};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// The program that loads modules.
+const PROGRAM: &str = "assertd-keystore-pkcs11";
+
+/// How long a module may take to start and show its tokens: smart cards take seconds, a network
+/// HSM that does not answer takes as long as its library waits.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The variables a module is started with.
+pub type Environment = BTreeMap<String, String>;
+
+/// What one module showed.
+pub struct Looked {
+    /// Its path, as it stands in the configuration.
+    pub module: PathBuf,
+    /// Its variables.
+    pub environment: Environment,
+    /// Its tokens, or why there are none to be seen.
+    pub inventory: Result<Inventory, String>,
+}
+
+/// A token that can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The module's path.
+    pub module: PathBuf,
+    /// The module's variables.
+    pub environment: Environment,
+    /// What the token shows.
+    pub token: Token,
+    /// Whether another token of the module has its label too.
+    pub label: Label,
+}
+
+/// Whether a label says which token is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Label {
+    /// It does.
+    Unique,
+    /// It does not, or there is none.
+    Ambiguous,
+}
+
+/// Looks through one module, or all that are installed.
+pub fn look(module: Option<&Path>, environment: &Environment) -> Result<Vec<Looked>, Failure> {
+    let program = beside_us()?;
+    let found = match module {
+        Some(module) => vec![module.to_owned()],
+        None => modules::installed(),
+    };
+    let mut looked = Vec::new();
+    for module in found {
+        for environment in environments(&module, environment) {
+            let inventory = inventory(Command::new(&program), &module, &environment);
+            looked.push(Looked {
+                module: module.clone(),
+                environment,
+                inventory,
+            });
+        }
+    }
+    Ok(looked)
+}
+
+/// With the module's own configuration, and with each that lies where it is known to lie.
+fn environments(module: &Path, given: &Environment) -> Vec<Environment> {
+    if !given.is_empty() {
+        return vec![given.clone()];
+    }
+    let also = modules::configurations(module).into_iter();
+    let one = |(name, value): (&str, &str)| Environment::from([(name.into(), value.into())]);
+    [Environment::new()]
+        .into_iter()
+        .chain(also.map(one))
+        .collect()
+}
+
+/// Asks the module. `command` is the keystore program, or another that becomes it.
+pub fn inventory(
+    mut command: Command,
+    module: &Path,
+    environment: &Environment,
+) -> Result<Inventory, String> {
+    command
+        .env_clear()
+        .envs(environment)
+        .current_dir("/")
+        .args(["--list-tokens", "--module"])
+        .arg(module);
+    let ended = child::run(&mut command, b"", DEADLINE)?;
+    if !ended.succeeded() {
+        let place = format!("module {}: ", module.display());
+        let reason = ended.reason();
+        return Err(reason.strip_prefix(&place).unwrap_or(&reason).to_owned());
+    }
+    Inventory::from_output(&ended.stdout)
+}
+
+/// The keystore program is installed beside assertctl.
+pub fn beside_us() -> Result<PathBuf, Failure> {
+    let missing = |why: String| Failure::new(Exit::Internal, why);
+    let here = std::env::current_exe().map_err(|error| missing(format!("own program: {error}")))?;
+    let path = here.with_file_name(PROGRAM);
+    if path.is_file() {
+        return Ok(path);
+    }
+    let path = path.display();
+    Err(missing(format!(
+        "{path} is missing; install it beside assertctl"
+    )))
+}
+
+/// The tokens that can be used, in the order they were found.
+pub fn candidates(looked: &[Looked]) -> Vec<Candidate> {
+    let mut candidates: Vec<Candidate> = Vec::new();
+    for (module, inventory) in inventories(looked) {
+        for token in &inventory.tokens {
+            // One token through two modules or two configurations is one token.
+            let same = |c: &&Candidate| c.token.serial == token.serial && !token.serial.is_empty();
+            let again = candidates.iter().find(same);
+            if obstacle(token).is_some() || again.is_some_and(|c| c.token.label == token.label) {
+                continue;
+            }
+            let namesakes = |other: &&Token| other.initialized && other.label == token.label;
+            let unique = inventory.tokens.iter().filter(namesakes).count() == 1;
+            candidates.push(Candidate {
+                module: module.module.clone(),
+                environment: module.environment.clone(),
+                token: token.clone(),
+                label: match unique && !token.label.is_empty() {
+                    true => Label::Unique,
+                    false => Label::Ambiguous,
+                },
+            });
+        }
+    }
+    candidates
+}
+
+fn inventories(looked: &[Looked]) -> impl Iterator<Item = (&Looked, &Inventory)> {
+    looked
+        .iter()
+        .filter_map(|one| Some((one, one.inventory.as_ref().ok()?)))
+}
+
+/// Why a token cannot be used, and what helps.
+fn obstacle(token: &Token) -> Option<&'static str> {
+    if !token.initialized {
+        return Some("is not initialised; give it a label and PINs by its vendor's tool");
+    }
+    if token.login_required {
+        match token.pin {
+            PinState::Ready | PinState::CountLow => {}
+            PinState::FinalTry => {
+                return Some(
+                    "the user PIN has one try left, which is not spent here; log in once with \
+                     the right PIN by the vendor's tool",
+                );
+            }
+            PinState::Locked => {
+                return Some("the user PIN is locked; unlock it with the SO PIN");
+            }
+            PinState::NotSet => {
+                return Some("the user PIN was never set; set it with the SO PIN");
+            }
+            PinState::ToBeChanged => {
+                return Some("the user PIN must be changed; set another by the vendor's tool");
+            }
+        }
+    }
+    if token.write_protected {
+        Some("is write-protected, so no key can be made in it")
+    } else if token.login_required && token.pin_pad {
+        Some("wants its PIN at its own keys, which no service can press")
+    } else if token.algs.is_empty() {
+        Some("can make no key that assertd could use (ES256 ES384 RS256 PS256 EdDSA)")
+    } else {
+        None
+    }
+}
+
+/// Shows what was found: numbered what can be used, then what cannot, and why.
+pub fn show(looked: &[Looked], candidates: &[Candidate], out: &mut Out) {
+    let mut rows = Vec::new();
+    for (index, candidate) in candidates.iter().enumerate() {
+        let token = &candidate.token;
+        let algs: Vec<&str> = token.algs.iter().map(|alg| alg.name()).collect();
+        let warning = match token.pin {
+            PinState::CountLow => "; somebody gave a wrong PIN lately",
+            _ => "",
+        };
+        rows.push(vec![
+            format!("{:>3}", index + 1),
+            quoted(&token.label),
+            format!("serial {}", token.serial),
+            token.model.clone(),
+            candidate.module.display().to_string(),
+            format!("{}{warning}", algs.join(" ")),
+        ]);
+    }
+    out.table(&rows);
+    for line in not_usable(looked) {
+        out.line(&format!("  -  {line}"));
+    }
+}
+
+/// One line for each token or module that cannot be used. Slots without a token that was ever
+/// initialised are no news: SoftHSM always shows one.
+fn not_usable(looked: &[Looked]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (one, inventory) in inventories(looked) {
+        for token in inventory.tokens.iter().filter(|token| token.initialized) {
+            if let Some(why) = obstacle(token) {
+                let (label, serial) = (quoted(&token.label), &token.serial);
+                lines.push(format!("token {label} (serial {serial}) {why}"));
+            }
+        }
+        let module = one.module.display();
+        lines.extend(
+            inventory
+                .unreadable
+                .iter()
+                .map(|u| format!("{module}: {u}")),
+        );
+    }
+    for one in looked {
+        if let Err(why) = &one.inventory {
+            lines.push(format!("{}: {why}", one.module.display()));
+        }
+    }
+    lines
+}
+
+fn quoted(label: &str) -> String {
+    format!("\"{}\"", clean(label))
+}
+
+/// The one that is meant: by `--token`, because there is no other, or by its number.
+pub fn choose(
+    mut candidates: Vec<Candidate>,
+    wanted: Option<&str>,
+    consent: Consent,
+) -> Result<Candidate, Failure> {
+    if let Some(wanted) = wanted {
+        candidates.retain(|c| c.token.label == wanted || c.token.serial == wanted);
+    }
+    match (candidates.len(), wanted) {
+        (0, Some(wanted)) => {
+            let text = format!(
+                "no usable token has the label or the serial number `{wanted}`; those above can \
+                 be used"
+            );
+            return Err(Failure::new(Exit::Refused, text));
+        }
+        (1, _) if wanted.is_some() || consent == Consent::Given => {
+            return Ok(candidates.swap_remove(0));
+        }
+        (number, _) if consent == Consent::Given => {
+            let serials: Vec<&str> = candidates.iter().map(|c| &*c.token.serial).collect();
+            let text = format!(
+                "{number} tokens could be used; say which by --token and its label, or its serial \
+                 number if two have one label: {}",
+                serials.join(", ")
+            );
+            return Err(Failure::new(Exit::Refused, text));
+        }
+        _ => {}
+    }
+    let question = match candidates.len() {
+        1 => "which token? [1] ".to_owned(),
+        number => format!("which token? [1-{number}] "),
+    };
+    loop {
+        let answer = ask::line(&question)?;
+        let number = match (answer.as_str(), candidates.len()) {
+            ("", 1) => Some(1),
+            (answer, _) => answer.parse().ok(),
+        };
+        match number {
+            Some(number) if (1..=candidates.len()).contains(&number) => {
+                return Ok(candidates.swap_remove(number - 1));
+            }
+            _ => eprintln!("a number from 1 to {}", candidates.len()),
+        }
+    }
+}
+
+/// Nothing can be used: what was looked at, and a token for a try-out.
+pub fn none(looked: &[Looked]) -> Failure {
+    let mut text = String::from("no token that could be used\n");
+    let mut line = |line: String| text += &format!("  {line}\n");
+    for one in looked {
+        let shown = match &one.inventory {
+            Ok(inventory) => match inventory.tokens.iter().filter(|t| t.initialized).count() {
+                0 => "no initialised token".to_owned(),
+                _ => continue,
+            },
+            Err(why) => why.clone(),
+        };
+        let environment = shown_environment(&one.environment);
+        line(format!("{}{environment}: {shown}", one.module.display()));
+    }
+    if looked.is_empty() {
+        line("no PKCS#11 module is installed where modules are known to be".to_owned());
+    }
+    for unusable in not_usable(looked)
+        .into_iter()
+        .filter(|l| l.starts_with("token"))
+    {
+        line(unusable);
+    }
+    text += "a module elsewhere: assertctl init --module FILE (and --environment NAME=VALUE)\n\
+             a token in software, for a try-out (it asks for two PINs; the user PIN is the one \
+             for init):\n  \
+             apt-get install softhsm2\n  \
+             softhsm2-util --init-token --free --label try\n  \
+             assertctl init --token try";
+    Failure::new(Exit::Unavailable, text)
+}
+
+fn shown_environment(environment: &Environment) -> String {
+    environment
+        .iter()
+        .map(|(name, value)| format!(" with {name}={value}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keystore::Alg;
+    use keystore::inventory::FORMAT;
+
+    fn token(label: &str, serial: &str) -> Token {
+        Token {
+            slot: 0,
+            label: label.into(),
+            serial: serial.into(),
+            manufacturer: String::new(),
+            model: String::new(),
+            initialized: true,
+            login_required: true,
+            write_protected: false,
+            pin_pad: false,
+            pin: PinState::Ready,
+            pin_len_min: 4,
+            pin_len_max: 8,
+            algs: vec![Alg::ES256],
+        }
+    }
+
+    fn looked(module: &str, tokens: Vec<Token>) -> Looked {
+        Looked {
+            module: module.into(),
+            environment: Environment::new(),
+            inventory: Ok(Inventory {
+                format: FORMAT,
+                module: module.into(),
+                library: String::new(),
+                tokens,
+                unreadable: Vec::new(),
+            }),
+        }
+    }
+
+    fn chosen(candidates: Vec<Candidate>, wanted: Option<&str>) -> Result<String, String> {
+        choose(candidates, wanted, Consent::Given)
+            .map(|c| c.token.serial)
+            .map_err(|failure| failure.message)
+    }
+
+    #[test]
+    fn a_token_that_a_pin_could_lock_is_not_offered() {
+        assert_eq!(obstacle(&token("a", "1")), None);
+        for pin in [
+            PinState::FinalTry,
+            PinState::Locked,
+            PinState::NotSet,
+            PinState::ToBeChanged,
+        ] {
+            let token = Token {
+                pin,
+                ..token("a", "1")
+            };
+            assert!(obstacle(&token).is_some(), "{pin:?}");
+            // Where no login is needed, there is nothing to lock.
+            let open = Token {
+                login_required: false,
+                ..token
+            };
+            assert_eq!(obstacle(&open), None);
+        }
+    }
+
+    #[test]
+    fn a_token_without_a_use_is_not_offered() {
+        for token in [
+            Token {
+                initialized: false,
+                ..token("a", "1")
+            },
+            Token {
+                write_protected: true,
+                ..token("a", "1")
+            },
+            Token {
+                pin_pad: true,
+                ..token("a", "1")
+            },
+            Token {
+                algs: Vec::new(),
+                ..token("a", "1")
+            },
+        ] {
+            assert!(obstacle(&token).is_some(), "{token:?}");
+            assert_eq!(candidates(&[looked("/m", vec![token])]), []);
+        }
+    }
+
+    #[test]
+    fn one_token_through_two_modules_is_offered_once() {
+        let both = [
+            looked("/m", vec![token("a", "1")]),
+            looked("/n", vec![token("a", "1"), token("a", "2")]),
+        ];
+        let serials: Vec<String> = candidates(&both)
+            .into_iter()
+            .map(|c| c.token.serial)
+            .collect();
+        assert_eq!(serials, ["1", "2"]);
+    }
+
+    #[test]
+    fn a_label_that_two_have_is_not_enough() {
+        let both = candidates(&[looked("/m", vec![token("a", "1"), token("a", "2")])]);
+        assert!(both.iter().all(|c| c.label == Label::Ambiguous));
+        assert!(
+            chosen(both.clone(), Some("a"))
+                .unwrap_err()
+                .contains("1, 2")
+        );
+        assert_eq!(chosen(both.clone(), Some("2")).unwrap(), "2");
+        assert!(chosen(both.clone(), None).is_err());
+        assert!(chosen(both, Some("b")).unwrap_err().contains("`b`"));
+        let unnamed = candidates(&[looked("/m", vec![token("", "1")])]);
+        assert_eq!(unnamed[0].label, Label::Ambiguous);
+        assert_eq!(chosen(unnamed, None).unwrap(), "1");
+    }
+
+    #[test]
+    fn nothing_found_says_where_it_looked_and_how_to_make_one() {
+        let locked = Token {
+            pin: PinState::Locked,
+            ..token("edge", "7")
+        };
+        let failed = Looked {
+            inventory: Err("crashed (SIGSEGV)".into()),
+            ..looked("/broken.so", Vec::new())
+        };
+        let looked = [
+            looked("/m.so", Vec::new()),
+            failed,
+            looked("/n.so", vec![locked]),
+        ];
+        let said = none(&looked).message;
+        for part in [
+            "/m.so: no initialised token",
+            "/broken.so: crashed (SIGSEGV)",
+            "token \"edge\" (serial 7) the user PIN is locked; unlock",
+            "softhsm2-util --init-token",
+        ] {
+            assert!(said.contains(part), "{part}:\n{said}");
+        }
+        assert_eq!(none(&looked).exit, Exit::Unavailable);
+    }
+}

@@ -1,0 +1,252 @@
+//! What init is going to do, as data: shown before anything is done, then done in an order that a
+//! crash may break off anywhere, because the next run finds what is missing.
+
+use super::credential::{self, Creds};
+use super::files::{self, Planned, There};
+use super::host::{self, Account, KEYSTORE_USER, Missing};
+use super::modules::Reach;
+use super::softhsm;
+use super::text::{self, Keystore, Pin};
+use super::tokens;
+use crate::ctl::failure::{Exit, Failure};
+use keystore::inventory::Token;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Mode of a configuration: assertd and its keystores read it by their group.
+const CONFIGURATION_MODE: u32 = 0o640;
+
+/// Mode of what holds no secret.
+const PUBLIC_MODE: u32 = 0o644;
+
+/// Mode of the credential, which PID 1 reads.
+const CREDENTIAL_MODE: u32 = 0o600;
+
+/// Everything there is to do.
+#[derive(Default)]
+pub struct Work {
+    /// Users and directories to be made.
+    pub missing: Vec<Missing>,
+    /// A token of root's, to be given to the keystore's user.
+    pub give: Option<PathBuf>,
+    /// Files to be written, in this order.
+    pub files: Vec<Planned>,
+    /// The PIN, to be encrypted.
+    pub credential: Option<Sealing>,
+    /// A token that the keystore's user must see.
+    pub visible: Option<Visible>,
+}
+
+/// A PIN to be encrypted.
+pub struct Sealing {
+    /// How.
+    pub creds: Creds,
+    /// For which keystore.
+    pub keystore: String,
+    /// What is asked.
+    pub question: String,
+    /// What the token says about the length of a PIN, in bytes.
+    pub lengths: (u64, u64),
+}
+
+/// What is asked of the module once more, as the keystore's user.
+pub struct Visible {
+    /// The keystore to be.
+    pub keystore: Keystore,
+    /// The token that was seen as root.
+    pub token: Token,
+    /// Groups that the drop-in adds.
+    pub groups: BTreeSet<String>,
+}
+
+/// The configuration.
+pub fn configuration(path: &Path, keystore: &Keystore, group: Option<&'static str>) -> Planned {
+    Planned {
+        path: path.to_owned(),
+        about: "the configuration".to_owned(),
+        text: text::configuration(keystore),
+        mode: CONFIGURATION_MODE,
+        group,
+    }
+}
+
+/// An example of what teams write.
+pub fn example(conf_d: &Path, keystore: &str) -> Planned {
+    Planned {
+        path: conf_d.join("example.toml.disabled"),
+        about: "an example of what teams write".to_owned(),
+        text: text::example(keystore),
+        mode: PUBLIC_MODE,
+        group: None,
+    }
+}
+
+/// The drop-in that lets the keystore's module write where its tokens are.
+pub fn drop_in(keystore: &str, dirs: &[PathBuf], groups: &BTreeSet<String>) -> Planned {
+    let unit = format!("assertd-keystore-pkcs11@{keystore}.service.d");
+    Planned {
+        path: Path::new("/etc/systemd/system")
+            .join(unit)
+            .join("module-state.conf"),
+        about: "lets the module write where its tokens are".to_owned(),
+        text: text::drop_in(keystore, dirs, groups),
+        mode: PUBLIC_MODE,
+        group: None,
+    }
+}
+
+impl Work {
+    /// Leaves out what is there already.
+    ///
+    /// # Errors
+    /// If something else is in a file's place.
+    pub fn only_what_is_missing(mut self) -> Result<Work, Failure> {
+        for file in &self.files {
+            if file.there() == There::Other {
+                return Err(files::in_the_way(&file.path));
+            }
+        }
+        self.files.retain(|file| file.there() == There::Nothing);
+        let sealed = self
+            .credential
+            .as_ref()
+            .map(|s| credential::path(&s.keystore));
+        if let Some(path) = sealed.filter(|path| path.exists()) {
+            return Err(files::in_the_way(&path));
+        }
+        Ok(self)
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_done(&self) -> bool {
+        self.missing.is_empty()
+            && self.give.is_none()
+            && self.files.is_empty()
+            && self.credential.is_none()
+    }
+
+    /// One row for each thing that will be done.
+    pub fn rows(&self) -> Vec<Vec<String>> {
+        let mut rows = Vec::new();
+        let mut row = |verb: &str, what: String, about: String| {
+            rows.push(vec![format!("  {verb}"), what, about]);
+        };
+        for missing in &self.missing {
+            row("make", missing.line(), String::new());
+        }
+        if let Some(token) = &self.give {
+            let about = format!("root's token, to be {KEYSTORE_USER}'s");
+            row("chown", token.display().to_string(), about);
+        }
+        for file in &self.files {
+            row("write", file.path.display().to_string(), file.about.clone());
+        }
+        if let Some(sealing) = &self.credential {
+            let path = credential::path(&sealing.keystore);
+            row(
+                "write",
+                path.display().to_string(),
+                sealing.creds.key.words().to_owned(),
+            );
+        }
+        rows
+    }
+
+    /// The files it writes.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let sealed = self
+            .credential
+            .iter()
+            .map(|s| credential::path(&s.keystore));
+        let files = self.files.iter().map(|file| file.path.clone());
+        files.chain(sealed).collect()
+    }
+
+    /// Does it. The PIN is encrypted before the first file is written: what fails most fails first.
+    pub fn make(&self, pin: &[u8]) -> Result<(), Failure> {
+        for missing in &self.missing {
+            missing.make()?;
+        }
+        if let Some(token) = &self.give {
+            let account = Account::of(KEYSTORE_USER)?;
+            let unknown = || Failure::new(Exit::Internal, format!("no user {KEYSTORE_USER}"));
+            softhsm::give_away(token, account.ids.ok_or_else(unknown)?.0)?;
+        }
+        if let Some(visible) = &self.visible {
+            visible.check()?;
+        }
+        let sealed = match &self.credential {
+            None => None,
+            Some(sealing) => Some(Planned {
+                path: credential::path(&sealing.keystore),
+                about: String::new(),
+                text: sealing.creds.encrypt(&sealing.keystore, pin)?,
+                mode: CREDENTIAL_MODE,
+                group: None,
+            }),
+        };
+        for file in self.files.iter().chain(&sealed) {
+            let dir = file.path.parent().unwrap_or(Path::new("/"));
+            // credstore(7): root's alone. A unit's drop-ins can be read by all.
+            let mode = if file.mode == CREDENTIAL_MODE {
+                0o700
+            } else {
+                0o755
+            };
+            files::make_dir(dir, mode)?;
+            file.write()?;
+        }
+        Ok(())
+    }
+}
+
+impl Visible {
+    /// Root sees everything; the keystore's user may not. Found here, it is one sentence instead of
+    /// a keystore that fails later.
+    fn check(&self) -> Result<(), Failure> {
+        let program = tokens::beside_us()?;
+        let Some(command) = host::as_keystore(&self.groups, &program) else {
+            return Ok(());
+        };
+        let (module, environment) = (&self.keystore.module, &self.keystore.environment);
+        let why = match tokens::inventory(command, module, environment) {
+            Ok(inventory) => {
+                let same = |token: &Token| {
+                    token.serial == self.token.serial && token.label == self.token.label
+                };
+                match inventory.tokens.iter().any(same) {
+                    true => return Ok(()),
+                    false => "the module shows it another list of tokens".to_owned(),
+                }
+            }
+            Err(why) => why,
+        };
+        let remedy = match self.keystore.reach {
+            Reach::Files => "give it the token's files, for example by chown -R",
+            Reach::Pcscd => {
+                "pcscd asks polkit who may use a card: add a rule for this user, see \
+                 systemd/README.md, \"Smart cards\""
+            }
+            Reach::Network | Reach::Tpm | Reach::Unknown => {
+                "let this user read the module's configuration, and open its device"
+            }
+        };
+        let text = format!(
+            "token \"{}\": user {KEYSTORE_USER} does not see it: {why}; {remedy}. No file was \
+             written",
+            self.token.label
+        );
+        Err(Failure::new(Exit::Refused, text))
+    }
+}
+
+/// The keystore's PIN when systemd cannot keep it encrypted.
+pub fn how_to_give_the_pin(pin: &Pin, owner: &str) -> Option<String> {
+    match pin {
+        Pin::Credential(..) => None,
+        Pin::File(path) => Some(format!(
+            "install -m 0400 -o {owner} /dev/stdin {}    # then type the PIN, Enter, Ctrl-D",
+            path.display()
+        )),
+    }
+}
