@@ -40,7 +40,7 @@ use std::time::Duration;
 use nix::fcntl::Flock;
 use tokio::sync::oneshot;
 
-pub use chain::{Verdict, verify};
+pub use chain::{Verdict, verify, verify_newest};
 pub use durable::Durable;
 pub use error::{Error, Lost, Unavailable};
 pub use record::{

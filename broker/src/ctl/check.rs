@@ -10,7 +10,9 @@ use super::failure::{Exit, Failure};
 use super::out::{Out, count};
 use crate::config::Config;
 use files::FileCount;
-use findings::{Finding, Severity, findings};
+pub use findings::{Severity, findings};
+
+use findings::Finding;
 use keystore::Clock;
 use serde::Serialize;
 use std::path::Path;

@@ -1,0 +1,309 @@
+//! The configuration: that it loads, who could change it, and who can read it. Whoever can write
+//! there decides who gets which assertion.
+
+use super::access::{obstacle, quoted, untrusted};
+use super::finding::{CONFIG_LOADS, CONFIG_OWNED, CONFIG_READABLE, CONFIG_WISE, Finding};
+use super::host::{self, Account, Entry, EntryKind};
+use super::site::{Runner, Site, Users};
+use crate::config::files;
+use crate::ctl::check::{Severity as Wisdom, findings as unwise};
+use crate::ctl::out::count;
+use keystore::Clock;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+/// What was seen.
+pub struct Facts {
+    /// The files, each with the way to it; or why there is none.
+    files: Vec<(PathBuf, Result<Vec<Entry>, ErrorKind>)>,
+    /// conf.d beside the main file, if it is there.
+    drop_ins: Option<Entry>,
+}
+
+/// Looks.
+pub fn look(site: &Site) -> Facts {
+    // conf.d that cannot be listed is a mistake that loading has told already.
+    let paths = files(&site.config_path).unwrap_or_else(|_| vec![site.config_path.clone()]);
+    let drop_ins = site.config_path.with_file_name("conf.d");
+    Facts {
+        files: paths
+            .into_iter()
+            .map(|path| {
+                let way = host::way(&path);
+                (path, way)
+            })
+            .collect(),
+        drop_ins: host::entry(&drop_ins).ok(),
+    }
+}
+
+/// Judges.
+pub fn findings(site: &Site, facts: &Facts, users: &Result<Users, String>) -> Vec<Finding> {
+    let mut found = vec![loads(site)];
+    found.extend(wise(site));
+    if let Ok(users) = users {
+        let owners = users.trusted(&site.runner);
+        let owned = owned(facts, &owners);
+        if owned.is_empty() && matches!(facts.files.first(), Some((_, Ok(_)))) {
+            let text = format!(
+                "{} can be changed by root alone",
+                site.config_path.display()
+            );
+            found.push(CONFIG_OWNED.ok(text));
+        }
+        found.extend(owned);
+        if site.runner == Runner::Units {
+            found.extend(readable(facts, users));
+        }
+    }
+    found
+}
+
+fn loads(site: &Site) -> Finding {
+    let path = site.config_path.display();
+    match &site.config {
+        Ok(config) => {
+            let targets: usize = config.workloads.iter().map(|it| it.targets.len()).sum();
+            CONFIG_LOADS.ok(format!(
+                "{path}: {}, {}, {}",
+                count(config.keystores.len(), "keystore"),
+                count(config.workloads.len(), "workload"),
+                count(targets, "target")
+            ))
+        }
+        Err(_) if host::entry(&site.config_path).is_err_and(|kind| kind == ErrorKind::NotFound) => {
+            CONFIG_LOADS.fail(
+                format!("{path}: there is no configuration"),
+                "run `assertctl init`, which writes one, or name another by -c",
+            )
+        }
+        Err(diagnostic) => CONFIG_LOADS.fail(
+            diagnostic.to_string(),
+            format!(
+                "correct it; `assertctl{} config check` says when it is right",
+                site.options()
+            ),
+        ),
+    }
+}
+
+/// What `config check` would say, in one line.
+fn wise(site: &Site) -> Option<Finding> {
+    let config = site.config.as_ref().ok()?;
+    let found = unwise(config, Clock::new().read());
+    let first = found
+        .iter()
+        .find(|it| it.severity == Wisdom::Error)
+        .or(found.first())?;
+    let text = format!(
+        "{} of the configuration, first {} {}: {}",
+        count(found.len(), "finding"),
+        first.id,
+        first.object,
+        first.text
+    );
+    let remedy = format!(
+        "{}; `assertctl{} config check` shows all",
+        first.remedy,
+        site.options()
+    );
+    Some(match first.severity {
+        Wisdom::Error => CONFIG_WISE.fail(text, remedy),
+        Wisdom::Warning => CONFIG_WISE.warn(text, remedy),
+    })
+}
+
+/// Each directory on the way once, though every file has it.
+fn owned(facts: &Facts, owners: &[u32]) -> Vec<Finding> {
+    let mut seen: Vec<&Entry> = facts
+        .files
+        .iter()
+        .filter_map(|(_, way)| way.as_ref().ok())
+        .flatten()
+        .chain(&facts.drop_ins)
+        .collect();
+    seen.sort_by(|a, b| a.path.cmp(&b.path));
+    seen.dedup();
+    let judge = |entry: &&Entry| {
+        let why = untrusted(entry, owners)?;
+        let text = format!(
+            "{}: whoever can write there decides who gets which assertion",
+            why.text(entry)
+        );
+        Some(CONFIG_OWNED.fail(text, why.remedy(entry)))
+    };
+    seen.iter().filter_map(judge).collect()
+}
+
+/// The broker reads all of it, a keystore the main file.
+fn readable(facts: &Facts, users: &Users) -> Vec<Finding> {
+    let Some((main, _)) = facts.files.first() else {
+        return Vec::new();
+    };
+    let mut found: Vec<Finding> = Vec::new();
+    for (path, way) in &facts.files {
+        let Ok(way) = way else { continue };
+        let keystore = users.keystore.as_ref().filter(|_| path == main);
+        let readers = users.broker.iter().chain(keystore);
+        let stopped = readers.filter_map(|reader| Some((reader, obstacle(reader, way)?)));
+        for (reader, at) in stopped {
+            let finding = unreadable(reader, path, at);
+            if !found.iter().any(|other| other.remedy == finding.remedy) {
+                found.push(finding);
+            }
+        }
+    }
+    if let Some((broker, dir)) = users.broker.as_ref().zip(facts.drop_ins.as_ref()) {
+        use super::access::{Want, may};
+        if !may(broker, dir, Want::Enter) || !may(broker, dir, Want::Read) {
+            found.push(unreadable(broker, &dir.path, dir));
+        }
+    }
+    found
+}
+
+fn unreadable(reader: &Account, path: &std::path::Path, at: &Entry) -> Finding {
+    let (shown, at_path) = (path.display(), quoted(&at.path));
+    let text = format!(
+        "user {} cannot read {shown}: {} has mode {:04o}, uid {}, gid {}",
+        reader.name,
+        at.path.display(),
+        at.mode,
+        at.uid,
+        at.gid
+    );
+    let mode = match at.kind {
+        EntryKind::Directory => "0750",
+        _ => "0640",
+    };
+    let remedy = format!("run `chown root:assertd {at_path} && chmod {mode} {at_path}`");
+    CONFIG_READABLE.fail(text, remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::access::tests::entry;
+    use super::super::finding::Severity;
+    use super::*;
+
+    fn account(name: &str, uid: u32) -> Option<Account> {
+        Some(Account {
+            name: name.into(),
+            uid,
+            gid: uid,
+            groups: vec![uid, 990],
+        })
+    }
+
+    fn users() -> Users {
+        Users {
+            broker: account("assertd", 990),
+            keystore: account("assertd-pkcs11", 991),
+        }
+    }
+
+    /// The files of a configuration as it should be, with the mode, uid and gid of one changed.
+    fn facts(changed: &str, uid: u32, gid: u32, mode: u32) -> Facts {
+        let as_is = |path: &str, kind, mode_is| match path == changed {
+            true => entry(path, kind, uid, gid, mode),
+            false => entry(path, kind, 0, 990, mode_is),
+        };
+        let top = vec![
+            as_is("/etc", EntryKind::Directory, 0o755),
+            as_is("/etc/assertd", EntryKind::Directory, 0o750),
+        ];
+        let main = as_is("/etc/assertd/assertd.toml", EntryKind::File, 0o640);
+        let dir = as_is("/etc/assertd/conf.d", EntryKind::Directory, 0o750);
+        let drop_in = as_is("/etc/assertd/conf.d/a.toml", EntryKind::File, 0o644);
+        Facts {
+            files: vec![
+                (main.path.clone(), Ok([top.clone(), vec![main]].concat())),
+                (
+                    drop_in.path.clone(),
+                    Ok([top, vec![dir.clone(), drop_in]].concat()),
+                ),
+            ],
+            drop_ins: Some(dir),
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_root_alone_can_change_is_ok() {
+        let facts = facts("", 0, 0, 0);
+        assert_eq!(owned(&facts, &[0]), []);
+        assert_eq!(readable(&facts, &users()), []);
+    }
+
+    #[test]
+    fn whatever_others_can_change_is_named_once_with_its_remedy() {
+        for (path, uid, mode, remedy) in [
+            ("/etc/assertd", 0, 0o775, "run `chmod go-w /etc/assertd`"),
+            ("/etc/assertd", 990, 0o750, "run `chown root /etc/assertd`"),
+            (
+                "/etc/assertd/conf.d",
+                0,
+                0o757,
+                "run `chmod go-w /etc/assertd/conf.d`",
+            ),
+            (
+                "/etc/assertd/assertd.toml",
+                990,
+                0o660,
+                "run `chown root /etc/assertd/assertd.toml && chmod go-w /etc/assertd/assertd.toml`",
+            ),
+            (
+                "/etc/assertd/conf.d/a.toml",
+                0,
+                0o646,
+                "run `chmod go-w /etc/assertd/conf.d/a.toml`",
+            ),
+        ] {
+            let found = owned(&facts(path, uid, 990, mode), &[0]);
+            assert_eq!(found.len(), 1, "{found:#?}");
+            assert_eq!(found[0].id, "D14");
+            assert_eq!(found[0].remedy.as_deref(), Some(remedy));
+        }
+    }
+
+    #[test]
+    fn a_file_that_its_reader_cannot_read_is_named_with_its_remedy() {
+        for (path, gid, mode, who, remedy) in [
+            (
+                "/etc/assertd/assertd.toml",
+                0,
+                0o640,
+                "user assertd cannot",
+                "run `chown root:assertd /etc/assertd/assertd.toml && chmod 0640 \
+                 /etc/assertd/assertd.toml`",
+            ),
+            (
+                "/etc/assertd",
+                990,
+                0o700,
+                "user assertd cannot",
+                "run `chown root:assertd /etc/assertd && chmod 0750 /etc/assertd`",
+            ),
+            (
+                "/etc/assertd/conf.d/a.toml",
+                0,
+                0o600,
+                "user assertd cannot",
+                "run `chown root:assertd /etc/assertd/conf.d/a.toml && chmod 0640 \
+                 /etc/assertd/conf.d/a.toml`",
+            ),
+        ] {
+            let found = readable(&facts(path, 0, gid, mode), &users());
+            assert_eq!(found.len(), 1, "{found:#?}");
+            assert_eq!((found[0].id, found[0].severity), ("D15", Severity::Fail));
+            assert!(found[0].text.contains(who), "{}", found[0].text);
+            assert_eq!(found[0].remedy.as_deref(), Some(remedy));
+        }
+        let mut outside = users();
+        outside.keystore = Some(Account {
+            groups: vec![991],
+            ..outside.keystore.unwrap()
+        });
+        let found = readable(&facts("", 0, 0, 0), &outside);
+        assert!(found[0].text.contains("user assertd-pkcs11 cannot"));
+    }
+}

@@ -1,0 +1,336 @@
+//! assertd as it runs: whether it answers, which program and configuration it runs, and what it
+//! says of keystores, keys and its log. It is asked only where it runs already.
+
+use super::finding::{
+    ANSWERS, AUDIT_WRITES, CONFIG_IN_FORCE, Finding, KEY_MADE, KEY_STATE, PROGRAM, STRANGE,
+};
+use super::host;
+use super::site::{Runner, Site};
+use super::units::{self, Units};
+use crate::ctl::out::duration;
+use assertd_client::Client;
+use assertd_client::api::{KeyStatus, KeystoreStatus, Status};
+use keystore::protocol::{Condition, Reply, Request};
+use keystore::{Kind, client};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+mod keystores;
+
+/// How long assertd may take for two answers; its own client gives it 10 s for each.
+const ASK_DEADLINE: Duration = Duration::from_secs(21);
+
+/// How long a keystore may take to say how it is; it keeps that ready.
+const KEYSTORE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Whether it runs, and what it says.
+pub enum Facts {
+    /// It does not run.
+    Absent,
+    /// It runs, and why it does not answer.
+    Silent(String),
+    /// It answers.
+    Answers(Box<Answers>),
+}
+
+/// What it says.
+pub struct Answers {
+    /// Itself.
+    status: Status,
+    /// Its keys.
+    keys: Vec<KeyStatus>,
+    /// What can be done about keystores that have failed, by their own word.
+    kinds: BTreeMap<String, Kind>,
+    /// Processes of ours whose program is not the installed one any more.
+    outdated: Vec<String>,
+}
+
+/// Looks. `socket` is where administrators ask.
+pub fn look(site: &Site, units: &Units, socket: PathBuf) -> Facts {
+    let runs = match site.runner {
+        Runner::Units => units.unit(units::SERVICE).is_some_and(units::Unit::is_up),
+        // Nothing starts it, so that asking starts nothing.
+        Runner::Somebody(_) => socket.exists(),
+    };
+    if !runs {
+        return Facts::Absent;
+    }
+    let asked = socket.clone();
+    let answers = host::within(ASK_DEADLINE, move || {
+        let mut client = Client::connect(&asked)?;
+        Ok((client.status()?, client.keys()?.keys))
+    });
+    let (status, keys) = match answers {
+        Some(Ok(answers)) => answers,
+        Some(Err(assertd_client::Error::Unreachable { reason, .. }))
+            if site.runner != Runner::Units && reason.contains("refused") =>
+        {
+            return Facts::Absent; // a stale socket
+        }
+        Some(Err(error)) => return Facts::Silent(error.to_string()),
+        None => return Facts::Silent(format!("{}: no answer", socket.display())),
+    };
+    let failed = status.keystores.iter().filter(|it| it.state == "failed");
+    let kinds = failed.filter_map(|it| Some((it.name.clone(), kind_of(Path::new(&it.socket))?)));
+    Facts::Answers(Box::new(Answers {
+        kinds: kinds.collect(),
+        outdated: outdated(&status),
+        status,
+        keys,
+    }))
+}
+
+/// What a keystore says can be done about its state.
+fn kind_of(socket: &Path) -> Option<Kind> {
+    let socket = socket.to_owned();
+    let health = host::within(KEYSTORE_DEADLINE, move || {
+        client::Client::connect(&socket, KEYSTORE_DEADLINE)?.call(&Request::Health {})
+    });
+    match health?.ok()? {
+        Reply::Health(health) => match health.condition {
+            Condition::Failed { kind, .. } => Some(kind),
+            Condition::Usable {} => None,
+        },
+        _ => None,
+    }
+}
+
+/// Processes whose file has been replaced since they started (proc_pid_exe(5)).
+fn outdated(status: &Status) -> Vec<String> {
+    let deleted = |(_, pid): &(String, u32)| {
+        let link = std::fs::read_link(format!("/proc/{pid}/exe"));
+        link.is_ok_and(|path| path.to_string_lossy().ends_with(" (deleted)"))
+    };
+    let processes = processes(status);
+    processes
+        .into_iter()
+        .filter(deleted)
+        .map(|(name, _)| name)
+        .collect()
+}
+
+fn processes(status: &Status) -> Vec<(String, u32)> {
+    let keystores = status.keystores.iter();
+    let keystores = keystores.filter_map(|it| Some((format!("keystore {}", it.name), it.pid?)));
+    [("assertd".to_owned(), status.pid)]
+        .into_iter()
+        .chain(keystores)
+        .collect()
+}
+
+impl Facts {
+    /// assertd's process, if it has said so.
+    pub fn pid(&self) -> Option<u32> {
+        match self {
+            Facts::Answers(answers) => Some(answers.status.pid),
+            Facts::Absent | Facts::Silent(_) => None,
+        }
+    }
+
+    /// Our processes that run, by name and number.
+    pub fn processes(&self) -> Vec<(String, u32)> {
+        match self {
+            Facts::Answers(answers) => processes(&answers.status),
+            Facts::Absent | Facts::Silent(_) => Vec::new(),
+        }
+    }
+}
+
+/// Judges.
+pub fn findings(site: &Site, facts: &Facts) -> Vec<Finding> {
+    match facts {
+        Facts::Absent => vec![absent(site)],
+        Facts::Silent(why) => {
+            let text = format!("assertd runs and does not answer: {why}");
+            vec![ANSWERS.fail(text, site.restart())]
+        }
+        Facts::Answers(answers) => of_answers(site, answers),
+    }
+}
+
+/// With units a request starts it, so that this is no fault; but nobody could be asked.
+fn absent(site: &Site) -> Finding {
+    let text = "assertd does not run, so that keystores, keys and its log could not be asked about";
+    match site.runner {
+        Runner::Units => ANSWERS.warn(
+            format!("{text}; the first request starts it"),
+            "run `systemctl start assertd`, then `assertctl check` again",
+        ),
+        Runner::Somebody(_) => ANSWERS.fail(text, format!("start it: `assertd{}`", site.options())),
+    }
+}
+
+fn of_answers(site: &Site, answers: &Answers) -> Vec<Finding> {
+    let Answers { status, .. } = answers;
+    let mut found = vec![ANSWERS.ok(format!(
+        "assertd {}, pid {}, up {}",
+        status.version,
+        status.pid,
+        duration(status.uptime_s)
+    ))];
+    found.extend(program(site, answers));
+    found.extend(config_in_force(site, status));
+    for keystore in &status.keystores {
+        let kind = answers.kinds.get(&keystore.name).copied();
+        found.push(keystores::finding(site, keystore, kind));
+        found.extend(strange(site, keystore));
+    }
+    found.extend(keys(site, answers));
+    if status.audit.state != "ok" {
+        let why = status
+            .audit
+            .why
+            .as_deref()
+            .unwrap_or("assertd does not say why");
+        found.push(audit(site, &status.audit.state, why));
+    }
+    found
+}
+
+fn program(site: &Site, answers: &Answers) -> Option<Finding> {
+    let (running, ours) = (&answers.status.version, env!("CARGO_PKG_VERSION"));
+    let text = if running != ours {
+        format!("assertd {running} runs, and assertctl is {ours}")
+    } else if answers.outdated.is_empty() {
+        return None;
+    } else {
+        let names = answers.outdated.join(", ");
+        format!("{names}: the installed program is another than the one that runs")
+    };
+    let keystores = answers
+        .outdated
+        .iter()
+        .filter_map(|name| name.strip_prefix("keystore "));
+    let remedy = match site.runner {
+        Runner::Units => {
+            let units: String = keystores
+                .map(|name| format!(" {}", units::of_keystore(name, "service")))
+                .collect();
+            format!("run `systemctl restart assertd{units}`, which loses no connection")
+        }
+        Runner::Somebody(_) => site.restart(),
+    };
+    Some(PROGRAM.warn(text, remedy))
+}
+
+fn config_in_force(site: &Site, status: &Status) -> Option<Finding> {
+    let config = site.config.as_ref().ok()?;
+    if config.sha256 == status.config.sha256 {
+        return None;
+    }
+    Some(CONFIG_IN_FORCE.warn(
+        "assertd runs another configuration than the files have",
+        format!(
+            "run `assertctl{} reload`; where it says that a section needs a restart, {}",
+            site.options(),
+            site.restart()
+        ),
+    ))
+}
+
+fn strange(site: &Site, keystore: &KeystoreStatus) -> Option<Finding> {
+    if keystore.strange.is_empty() {
+        return None;
+    }
+    let section = site.keystores.get(&keystore.name);
+    let module = section.and_then(|section| section.module.as_deref());
+    Some(STRANGE.warn(
+        format!(
+            "keystore {}: objects that look like ours and have no record: {}; was an older state \
+             restored?",
+            keystore.name,
+            keystore.strange.join(", ")
+        ),
+        format!(
+            "restore the keystore's newest state; or, if nothing uses them, remove each by the \
+             vendor's tool: `pkcs11-tool --module {} --login --delete-object --type privkey --id …`",
+            module.unwrap_or(Path::new("MODULE")).display()
+        ),
+    ))
+}
+
+/// Keys that the files ask for and that are not there; keys in use that cannot sign.
+fn keys(site: &Site, answers: &Answers) -> Vec<Finding> {
+    let recorded: BTreeSet<&str> = answers
+        .keys
+        .iter()
+        .filter_map(|key| key.key.rsplit_once('.').map(|(name, _)| name))
+        .collect();
+    let wanted = site
+        .config
+        .as_ref()
+        .map(|config| config.wanted_keys())
+        .unwrap_or_default();
+    let missing: Vec<&str> = wanted
+        .keys()
+        .map(|name| name.as_str())
+        .filter(|name| !recorded.contains(name))
+        .collect();
+    let mut found = Vec::new();
+    if let Some(first) = missing.first() {
+        let text = match missing.len() {
+            1 => format!("{first} is not made yet: requests for it are refused"),
+            n => format!(
+                "{first} and {} more are not made yet: requests for them are refused",
+                n - 1
+            ),
+        };
+        found.push(KEY_MADE.fail(text, format!("run `assertctl{} apply`", site.options())));
+    }
+    for key in answers.keys.iter().filter(|key| key.used) {
+        found.extend(key_state(site, key));
+    }
+    let used = answers.keys.iter().filter(|key| key.used).count();
+    if found.is_empty() && used > 0 {
+        found.push(KEY_STATE.ok(format!(
+            "{} in use, all active",
+            crate::ctl::out::count(used, "key")
+        )));
+    }
+    found
+}
+
+fn key_state(site: &Site, key: &KeyStatus) -> Option<Finding> {
+    let why = key.why.as_deref().unwrap_or("assertd does not say why");
+    let text = format!("{} is {}: {why}", key.key, key.state);
+    match key.state.as_str() {
+        "active" => None,
+        // Its keystore has a finding of its own.
+        "unknown" => {
+            Some(KEY_STATE.warn(text, format!("mend keystore {} (see above)", key.keystore)))
+        }
+        "suspended" => Some(KEY_STATE.fail(
+            text,
+            format!(
+                "a signature of the token was wrong: have the token checked by its vendor's tool, \
+                 then {}, which looks anew",
+                site.restart()
+            ),
+        )),
+        _ => Some(KEY_STATE.fail(
+            text,
+            format!(
+                "`assertctl{} config diff` says what apply could do; a key is never made anew in \
+                 the place of a lost one: restore the token from its backup, or rename the target",
+                site.options()
+            ),
+        )),
+    }
+}
+
+fn audit(site: &Site, state: &str, why: &str) -> Finding {
+    let remedy = format!(
+        "make room or mend the file system (`df -h {0}; ls -ld {0}; dmesg | tail`); assertd goes on \
+         by itself",
+        site.audit_dir.display()
+    );
+    let text = format!("{state}: {why}");
+    match state {
+        "failed" => AUDIT_WRITES.fail(text, remedy),
+        _ => AUDIT_WRITES.warn(text, remedy),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! What keeps a keystore from serving, and what to do. The kind is the keystore's own word; where
+//! one kind has several remedies its sentence tells them apart.
+
+use super::super::credentials::{make, place};
+use super::super::finding::{
+    Check, Finding, KEYSTORE, PIN_LOCKED, PIN_MISSING, PIN_WRONG, TOKEN_AMBIGUOUS, TOKEN_MISSING,
+};
+use super::super::site::{Runner, Site};
+use crate::ctl::out::duration;
+use assertd_client::api::KeystoreStatus;
+use keystore::Kind;
+use keystore::config::{PinSource, Section, TokenSelector};
+
+/// One keystore's finding.
+pub fn finding(site: &Site, keystore: &KeystoreStatus, kind: Option<Kind>) -> Finding {
+    let name = &keystore.name;
+    if keystore.state == "usable" {
+        let algs = keystore.algs.join(" ");
+        return KEYSTORE.ok(format!("{name}: {}, {algs}", keystore.token));
+    }
+    let why = keystore.why.as_deref().unwrap_or("no answer yet");
+    let text = format!(
+        "{name} is {} for {}: {why}",
+        keystore.state,
+        duration(keystore.since_s)
+    );
+    if keystore.state == "starting" {
+        let remedy = "wait for it: a token may take a minute to open; then look again";
+        return KEYSTORE.warn(text, remedy);
+    }
+    let (check, remedy) = remedy(site, keystore, kind, why);
+    check.fail(text, remedy)
+}
+
+fn remedy(
+    site: &Site,
+    keystore: &KeystoreStatus,
+    kind: Option<Kind>,
+    why: &str,
+) -> (Check, String) {
+    let name = &keystore.name;
+    let again = site.restart_keystore(name, keystore.pid);
+    let section = site.keystores.get(name);
+    if why.contains("no PIN:") || why.contains("PIN file") {
+        return (
+            PIN_MISSING,
+            format!("{}, then {again}", give_pin(name, section)),
+        );
+    }
+    if kind == Some(Kind::BadPin) {
+        return (
+            PIN_WRONG,
+            format!(
+                "{} with the right PIN, then {again}",
+                give_pin(name, section)
+            ),
+        );
+    }
+    if kind == Some(Kind::Locked) {
+        return (
+            PIN_LOCKED,
+            format!("{}, then {again}", unlock(section, why)),
+        );
+    }
+    if why.contains(" tokens have ") {
+        return (TOKEN_AMBIGUOUS, say_serial(site, name, section, why));
+    }
+    if why.contains("no token has ") {
+        let remedy = format!(
+            "put the token back; or correct `token` in [keystore.{name}] (`{}` lists what there \
+             is) and {}",
+            tool(section, "--list-token-slots"),
+            restart_both(site, name)
+        );
+        return (TOKEN_MISSING, remedy);
+    }
+    // The sentence ends with its own remedy.
+    let log = match site.runner {
+        Runner::Units => {
+            format!("`journalctl -u assertd-keystore-pkcs11@{name} -n 20 --no-pager` says more")
+        }
+        Runner::Somebody(_) => "what assertd said on its standard error says more".to_owned(),
+    };
+    (KEYSTORE, format!("do what it says; {log}; then {again}"))
+}
+
+/// How the PIN gets to where the configuration says.
+fn give_pin(name: &str, section: Option<&Section>) -> String {
+    match section.and_then(|section| section.pin.as_ref()) {
+        Some(PinSource::File(path)) => {
+            format!(
+                "write the PIN to {} (owner: the keystore's user, mode 0400)",
+                path.display()
+            )
+        }
+        Some(PinSource::Credential(id)) => format!("run {}", make(id, &place(id))),
+        None => format!(
+            "run {}",
+            make(&format!("{name}.pin"), &place(&format!("{name}.pin")))
+        ),
+    }
+}
+
+/// A PIN that is locked, was never set, or has one try left, which a right one gives back.
+fn unlock(section: Option<&Section>, why: &str) -> String {
+    let label = section
+        .and_then(|section| section.token.as_ref()?.label.clone())
+        .unwrap_or_else(|| "LABEL".to_owned());
+    let of_token = |what: &str| tool(section, &format!("--token-label '{label}' {what}"));
+    if why.contains("one try left") {
+        let log_in = of_token("--login --list-objects");
+        return format!("log in once with the right PIN, which clears the counter: `{log_in}`");
+    }
+    let set = of_token("--login --login-type so --init-pin");
+    format!("set the user PIN by the SO PIN: `{set}`")
+}
+
+/// A command that asks the module as the keystore does.
+fn tool(section: Option<&Section>, what: &str) -> String {
+    let module = section.and_then(|section| section.module.as_deref());
+    let module = module.map_or_else(|| "MODULE".to_owned(), |it| it.display().to_string());
+    let variables: String = section
+        .map(|section| &section.environment)
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| format!("{name}='{value}' "))
+        .collect();
+    format!("{variables}pkcs11-tool --module {module} {what}")
+}
+
+/// The line to write, with the serials that the keystore has seen.
+fn say_serial(site: &Site, name: &str, section: Option<&Section>, why: &str) -> String {
+    let serials: Vec<&str> = why
+        .split("(serial ")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+        .collect();
+    let label = match section.and_then(|section| section.token.as_ref()) {
+        Some(TokenSelector {
+            label: Some(label), ..
+        }) => format!("label = \"{label}\", "),
+        _ => String::new(),
+    };
+    let first = serials.first().copied().unwrap_or("…");
+    let others: String = serials
+        .iter()
+        .skip(1)
+        .map(|serial| format!(" or \"{serial}\""))
+        .collect();
+    format!(
+        "write `token = {{ {label}serial = \"{first}\" }}`{others} in [keystore.{name}], then {}",
+        restart_both(site, name)
+    )
+}
+
+/// A changed section is read at the start of either process.
+fn restart_both(site: &Site, name: &str) -> String {
+    match site.runner {
+        Runner::Units => {
+            format!("run `systemctl restart assertd-keystore-pkcs11@{name} assertd`")
+        }
+        Runner::Somebody(_) => site.restart(),
+    }
+}

@@ -1,0 +1,308 @@
+//! The doctor's eyes: runs commands, follows paths, looks up accounts and processes. Only looks.
+//! Whatever could wait for ever (a command, a name service, a socket, a disk) has a deadline.
+
+use nix::unistd::{Gid, Uid, User, getgrouplist};
+use std::ffi::CString;
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long one command may take; `systemctl show` of ten units takes 20 ms, a TPM a second.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a name service, a socket or a disk may take.
+pub const LOOK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Most that is read of what a command says, in bytes.
+const OUTPUT_LEN_MAX: u64 = 1024 * 1024;
+
+/// Does something that may hang, elsewhere; nothing if it takes longer than `deadline`. What hangs
+/// is left behind: this program ends soon.
+pub fn within<T: Send + 'static>(
+    deadline: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || {
+        let _ = send.send(work()); // nobody waits any more: then it was too late
+    });
+    receive.recv_timeout(deadline).ok()
+}
+
+/// What a command has said.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    /// Whether it ended with 0.
+    pub succeeded: bool,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// What becomes of a command's standard output.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// It is read.
+    Read,
+    /// It goes to /dev/null and never into our memory: it is a secret.
+    Discarded,
+}
+
+/// Runs a program by its absolute path, with an empty environment. `Err` says why there is no
+/// answer.
+pub fn command(program: &str, arguments: &[&str], output: Output) -> Result<Said, String> {
+    let stdout = match output {
+        Output::Read => Stdio::piped(),
+        Output::Discarded => Stdio::null(),
+    };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{program}: {error}"))?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (stdout, stderr) = (read_aside(stdout), read_aside(stderr));
+    let succeeded = end(&mut child)
+        .ok_or_else(|| format!("{program}: no end after {} s", COMMAND_DEADLINE.as_secs()))?;
+    Ok(Said {
+        succeeded,
+        stdout: stdout.recv_timeout(COMMAND_DEADLINE).unwrap_or_default(),
+        stderr: stderr.recv_timeout(COMMAND_DEADLINE).unwrap_or_default(),
+    })
+}
+
+fn read_aside(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(pipe) = pipe {
+            let _ = pipe.take(OUTPUT_LEN_MAX).read_to_end(&mut bytes); // what came is what there is
+        }
+        let _ = send.send(String::from_utf8_lossy(&bytes).into_owned());
+    });
+    receive
+}
+
+/// Whether it ended well; nothing if it had to be killed.
+fn end(child: &mut Child) -> Option<bool> {
+    let deadline = Instant::now() + COMMAND_DEADLINE;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Some(status.success()),
+            Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(2)),
+            Ok(None) | Err(_) => {
+                let _ = child.kill(); // it may have ended just now
+                let _ = child.wait();
+                return None;
+            }
+        }
+    }
+}
+
+/// A program of the system by its name: fixed directories, because `PATH` is the caller's.
+pub fn program(name: &str) -> Option<String> {
+    ["/usr/bin", "/bin", "/usr/sbin", "/sbin"]
+        .iter()
+        .map(|dir| format!("{dir}/{name}"))
+        .find(|path| Path::new(path).is_file())
+}
+
+/// A user with all its groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its name, or the number where it has none.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Its own group.
+    pub gid: u32,
+    /// All its groups.
+    pub groups: Vec<u32>,
+}
+
+/// Looks a user up. `Err` if the name service does not answer.
+pub fn account(name: &str) -> Result<Option<Account>, String> {
+    let asked = name.to_owned();
+    let found = within(LOOK_DEADLINE, move || {
+        User::from_name(&asked).map(|user| user.map(with_groups))
+    });
+    match found {
+        Some(Ok(found)) => Ok(found),
+        Some(Err(errno)) => Err(errno.to_string()),
+        None => Err("no answer".to_owned()),
+    }
+}
+
+/// The user of a number, by whatever name.
+pub fn account_of(uid: u32) -> Account {
+    let found = within(LOOK_DEADLINE, move || {
+        User::from_uid(Uid::from_raw(uid)).map(|user| user.map(with_groups))
+    });
+    match found {
+        Some(Ok(Some(account))) => account,
+        _ => Account {
+            name: uid.to_string(),
+            uid,
+            gid: uid,
+            groups: vec![uid],
+        },
+    }
+}
+
+fn with_groups(user: User) -> Account {
+    let groups = CString::new(user.name.as_str())
+        .ok()
+        .and_then(|name| getgrouplist(&name, user.gid).ok())
+        .unwrap_or_else(|| vec![user.gid]);
+    Account {
+        name: user.name,
+        uid: user.uid.as_raw(),
+        gid: user.gid.as_raw(),
+        groups: groups.into_iter().map(Gid::as_raw).collect(),
+    }
+}
+
+/// The id of a group.
+pub fn group(name: &str) -> Option<u32> {
+    let asked = name.to_owned();
+    let found = within(LOOK_DEADLINE, move || nix::unistd::Group::from_name(&asked));
+    found?.ok()?.map(|group| group.gid.as_raw())
+}
+
+/// What is at a path, links followed where they were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The path.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Permission bits, 07777.
+    pub mode: u32,
+}
+
+/// What an [`Entry`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A Unix socket.
+    Socket,
+    /// Anything else.
+    Other,
+}
+
+/// What is at a path itself: a link is `Other`.
+pub fn entry_itself(path: &Path) -> Result<Entry, ErrorKind> {
+    let metadata = fs::symlink_metadata(path).map_err(|error| error.kind())?;
+    Ok(entry_of(path, &metadata))
+}
+
+/// What is at a path, links followed.
+pub fn entry(path: &Path) -> Result<Entry, ErrorKind> {
+    let metadata = fs::metadata(path).map_err(|error| error.kind())?;
+    Ok(entry_of(path, &metadata))
+}
+
+fn entry_of(path: &Path, metadata: &fs::Metadata) -> Entry {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = match metadata.file_type() {
+        it if it.is_dir() => EntryKind::Directory,
+        it if it.is_file() => EntryKind::File,
+        it if it.is_socket() => EntryKind::Socket,
+        _ => EntryKind::Other,
+    };
+    Entry {
+        path: path.to_owned(),
+        kind,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        mode: metadata.mode() & 0o7777,
+    }
+}
+
+/// Everything that decides what is found at a path: the directories on the way to it and, if a
+/// link is among them, those on the way to where it leads; then the thing itself.
+pub fn way(path: &Path) -> Result<Vec<Entry>, ErrorKind> {
+    let real = path.canonicalize().map_err(|error| error.kind())?;
+    let mut paths: Vec<&Path> = path.ancestors().skip(1).chain(real.ancestors()).collect();
+    paths.sort();
+    paths.dedup();
+    paths.into_iter().map(entry).collect()
+}
+
+/// A text file, its first 64 KiB; empty if it cannot be read.
+pub fn text(path: impl AsRef<Path>) -> String {
+    let mut bytes = Vec::new();
+    if let Ok(file) = fs::File::open(path) {
+        let _ = file.take(64 * 1024).read_to_end(&mut bytes); // what came is what there is
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hangs_is_left_behind() {
+        let (_keep, never) = mpsc::channel::<()>();
+        let got = within(Duration::from_millis(20), move || never.recv());
+        assert_eq!(got, None);
+        assert_eq!(within(LOOK_DEADLINE, || 7), Some(7));
+    }
+
+    #[test]
+    fn a_command_is_heard_and_a_secret_is_not() {
+        let said = command("/bin/echo", &["-n", "1234"], Output::Read).unwrap();
+        assert!(said.succeeded);
+        assert_eq!(said.stdout, "1234");
+        let said = command("/bin/echo", &["1234"], Output::Discarded).unwrap();
+        assert!(said.succeeded && said.stdout.is_empty());
+        assert!(!command("/bin/false", &[], Output::Read).unwrap().succeeded);
+        let missing = command("/nonexistent", &[], Output::Read).unwrap_err();
+        assert!(missing.starts_with("/nonexistent: "), "{missing}");
+    }
+
+    #[test]
+    fn the_way_to_a_link_and_the_way_to_its_target_both_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        for dir in [&from, &to] {
+            fs::create_dir(dir).unwrap();
+        }
+        let file = to.join("file");
+        fs::File::options()
+            .create_new(true)
+            .write(true)
+            .open(&file)
+            .unwrap();
+        std::os::unix::fs::symlink(&file, from.join("link")).unwrap();
+        let paths: Vec<PathBuf> = way(&from.join("link"))
+            .unwrap()
+            .into_iter()
+            .map(|entry| entry.path)
+            .collect();
+        for path in [&from, &to, &file, &PathBuf::from("/")] {
+            assert!(
+                paths.contains(&path.canonicalize().unwrap()) || paths.contains(path),
+                "{}: {paths:?}",
+                path.display()
+            );
+        }
+    }
+}

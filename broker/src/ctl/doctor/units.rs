@@ -1,0 +1,380 @@
+//! What systemd says about our units, asked by one `systemctl show`, and what it means.
+
+use super::finding::{
+    ENABLED, Finding, INSTALLED, ISOLATION, MASKED, RELOADED, RUNNING, SOCKET_OF_UNIT, SYSTEMD,
+};
+use super::host::{self, Output};
+use super::site::{NoUnits, Runner, Site};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+mod sandbox;
+
+/// The broker's service.
+pub const SERVICE: &str = "assertd.service";
+
+/// The two sockets of the broker.
+const SOCKETS: [&str; 2] = ["assertd.socket", "assertd-admin.socket"];
+
+/// What is asked of every unit, the sandbox apart.
+const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,UnitFileState,FragmentPath,\
+DropInPaths,NeedDaemonReload,ExecMainStatus,User,SupplementaryGroups,Listen,\
+LoadCredential,LoadCredentialEncrypted";
+
+/// Our units as systemd has them.
+#[derive(Clone, Debug, Default)]
+pub struct Units {
+    by_name: BTreeMap<String, Unit>,
+    /// Why systemd could not be asked.
+    silent: Option<String>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Default)]
+pub struct Unit {
+    name: String,
+    properties: BTreeMap<String, String>,
+    /// Drop-ins with their text, in the order systemd reads them.
+    drop_ins: Vec<(PathBuf, String)>,
+}
+
+/// The name of a keystore's unit, by its suffix: `service` or `socket`.
+pub fn of_keystore(name: &str, suffix: &str) -> String {
+    format!("assertd-keystore-pkcs11@{name}.{suffix}")
+}
+
+impl Units {
+    /// Asks systemd, if units run assertd.
+    pub fn look(site: &Site) -> Units {
+        if site.runner != Runner::Units {
+            return Units::default();
+        }
+        let mut names = vec![SERVICE.to_owned()];
+        names.extend(SOCKETS.map(str::to_owned));
+        for name in site.keystores.keys() {
+            names.extend(["service", "socket"].map(|suffix| of_keystore(name, suffix)));
+        }
+        let properties = format!("{PROPERTIES},{}", sandbox::properties());
+        let mut arguments = vec!["show", "--no-pager", "-p", &properties, "--"];
+        arguments.extend(names.iter().map(String::as_str));
+        let said = match host::program("systemctl") {
+            Some(systemctl) => host::command(&systemctl, &arguments, Output::Read),
+            None => Err("there is no systemctl".to_owned()),
+        };
+        match said {
+            Ok(said) if said.succeeded => {
+                let mut units = parse(&said.stdout);
+                units.by_name.values_mut().for_each(Unit::read_drop_ins);
+                units
+            }
+            Ok(said) => Units::silent(said.stderr.trim()),
+            Err(why) => Units::silent(&why),
+        }
+    }
+
+    fn silent(why: &str) -> Units {
+        Units {
+            silent: Some(why.to_owned()),
+            ..Units::default()
+        }
+    }
+
+    /// One of them, if systemd knows it.
+    pub fn unit(&self, name: &str) -> Option<&Unit> {
+        self.by_name.get(name)
+    }
+
+    /// The user a service runs as.
+    pub fn user(&self, service: &str) -> Option<&str> {
+        self.unit(service)?.property("User")
+    }
+
+    /// The user the keystores' services run as.
+    pub fn keystore_user(&self) -> Option<&str> {
+        let keystores = self.by_name.values().filter(|unit| unit.is_keystore());
+        keystores.filter_map(|unit| unit.property("User")).next()
+    }
+}
+
+impl Unit {
+    /// A property that is there and not empty.
+    pub fn property(&self, name: &str) -> Option<&str> {
+        let value = self.properties.get(name)?;
+        (!value.is_empty()).then_some(value)
+    }
+
+    fn is(&self, name: &str, value: &str) -> bool {
+        self.property(name) == Some(value)
+    }
+
+    fn is_keystore(&self) -> bool {
+        self.name.starts_with("assertd-keystore-") && self.is_service()
+    }
+
+    fn is_service(&self) -> bool {
+        self.name.ends_with(".service")
+    }
+
+    /// Whether it listens, or runs.
+    fn is_active(&self) -> bool {
+        self.is("ActiveState", "active")
+    }
+
+    /// Whether it runs, if only just: asking it starts nothing.
+    pub fn is_up(&self) -> bool {
+        let up = ["active", "activating", "reloading"];
+        self.property("ActiveState")
+            .is_some_and(|state| up.contains(&state))
+    }
+
+    /// Where it listens.
+    pub fn listens(&self) -> impl Iterator<Item = &Path> {
+        let lines = self.property("Listen").unwrap_or_default().lines();
+        lines.map(|line| Path::new(line.split(" (").next().unwrap_or(line)))
+    }
+
+    /// A credential it is handed over from a file: its id, and the file as the unit names it.
+    pub fn credential(&self, kind: &str, id: &str) -> Option<&str> {
+        let words = self.property(kind)?.split_ascii_whitespace();
+        words
+            .filter_map(|word| word.split_once(':'))
+            .find(|(name, _)| *name == id)
+            .map(|(_, file)| file)
+    }
+
+    fn read_drop_ins(&mut self) {
+        let paths = self.property("DropInPaths").unwrap_or_default();
+        let read = |path: &str| (PathBuf::from(path), host::text(path));
+        self.drop_ins = paths.split_ascii_whitespace().map(read).collect();
+    }
+}
+
+/// What `systemctl show` prints: `Name=value` lines, an empty line between units. A property that
+/// is there more than once has one value a line.
+fn parse(text: &str) -> Units {
+    let mut units = Units::default();
+    for block in text.split("\n\n") {
+        let mut properties: BTreeMap<String, String> = BTreeMap::new();
+        for (name, value) in block.lines().filter_map(|line| line.split_once('=')) {
+            properties
+                .entry(name.to_owned())
+                .and_modify(|there| *there = format!("{there}\n{value}"))
+                .or_insert_with(|| value.to_owned());
+        }
+        if let Some(name) = properties.get("Id").cloned() {
+            let unit = Unit {
+                name: name.clone(),
+                properties,
+                drop_ins: Vec::new(),
+            };
+            units.by_name.insert(name, unit);
+        }
+    }
+    units
+}
+
+/// Judges.
+pub fn findings(site: &Site, units: &Units) -> Vec<Finding> {
+    let no_units = match site.runner {
+        Runner::Somebody(why) => why,
+        Runner::Units => return of_units(site, units),
+    };
+    vec![match no_units {
+        NoUnits::NoSystemd => SYSTEMD.warn(
+            "systemd does not run here: nothing separates assertd from its keystores (isolation: \
+             none), which is fine for trying it out",
+            "install it on a host that systemd runs, where each has its own user and sandbox",
+        ),
+        NoUnits::OtherConfig => SYSTEMD.warn(
+            format!(
+                "{}: the units read {}, so they were not looked at",
+                site.config_path.display(),
+                crate::ctl::CONFIG
+            ),
+            "run `assertctl check` without -c to look at the units and their configuration",
+        ),
+    }]
+}
+
+fn of_units(site: &Site, units: &Units) -> Vec<Finding> {
+    if let Some(why) = &units.silent {
+        let text = format!("systemd does not say how the units are: {why}");
+        let remedy =
+            "run `systemctl is-system-running`; if that fails too, `systemctl daemon-reexec`";
+        return vec![SYSTEMD.fail(text, remedy)];
+    }
+    let mut found = Vec::new();
+    let mut names = vec![SERVICE.to_owned()];
+    names.extend(SOCKETS.map(str::to_owned));
+    for (name, section) in &site.keystores {
+        let Some(socket) = &section.socket else {
+            found.push(not_isolated(name));
+            continue;
+        };
+        let unit = of_keystore(name, "socket");
+        if let Some(unit) = units.unit(&unit)
+            && unit.listens().next().is_some_and(|path| path != socket)
+        {
+            found.push(other_socket(name, socket, unit));
+        }
+        names.extend([unit, of_keystore(name, "service")]);
+    }
+    let present: Vec<&Unit> = names.iter().filter_map(|name| units.unit(name)).collect();
+    for unit in &present {
+        found.extend(of_unit(unit));
+    }
+    if found.is_empty() {
+        let text = format!("{} installed, enabled, none failed", names.join(", "));
+        found.push(INSTALLED.ok(text));
+    }
+    let sandboxes: Vec<Finding> = present
+        .iter()
+        .filter(|unit| unit.is_service() && unit.is("LoadState", "loaded"))
+        .flat_map(|unit| sandbox::findings(unit))
+        .collect();
+    if sandboxes.is_empty() && present.iter().any(|unit| unit.is("LoadState", "loaded")) {
+        found.push(super::finding::PROTECTION.ok("no drop-in takes protection or identity away"));
+    }
+    found.extend(sandboxes);
+    found
+}
+
+fn not_isolated(name: &str) -> Finding {
+    ISOLATION.warn(
+        format!(
+            "[keystore.{name}] has no `socket`: assertd runs that keystore itself, under its own \
+             user (isolation: none)"
+        ),
+        format!(
+            "write `socket = \"/run/assertd/keystore-{name}.sock\"` in [keystore.{name}], then run \
+             `systemctl enable --now {}` and `systemctl restart assertd`",
+            of_keystore(name, "socket")
+        ),
+    )
+}
+
+fn other_socket(name: &str, socket: &Path, unit: &Unit) -> Finding {
+    let listens = unit.listens().next().unwrap_or(Path::new("")).display();
+    SOCKET_OF_UNIT.fail(
+        format!(
+            "[keystore.{name}] has socket {}, and {} listens at {listens}: assertd never reaches it",
+            socket.display(),
+            unit.name
+        ),
+        format!(
+            "write `socket = \"{listens}\"` in [keystore.{name}], then run `systemctl restart \
+             assertd`"
+        ),
+    )
+}
+
+fn of_unit(unit: &Unit) -> Vec<Finding> {
+    let name = &unit.name;
+    match unit.property("LoadState") {
+        Some("loaded") => {}
+        Some("masked") => {
+            let text = format!("{name} is masked: systemd never starts it");
+            let remedy = format!("run `systemctl unmask {name} && {}`", start(unit));
+            return vec![MASKED.fail(text, remedy)];
+        }
+        Some("not-found") | None => {
+            let text = format!("{name} is not installed");
+            let remedy = "install assertd's package again, or copy systemd/units/* of its source to \
+                          /etc/systemd/system and run `systemctl daemon-reload`";
+            return vec![INSTALLED.fail(text, remedy)];
+        }
+        Some(state) => {
+            let text = format!("{name} cannot be loaded ({state})");
+            let remedy = format!("run `systemd-analyze verify {name}`, which names the line");
+            return vec![INSTALLED.fail(text, remedy)];
+        }
+    }
+    let mut found = Vec::new();
+    let enabled = ["enabled", "enabled-runtime"];
+    if !unit.is_service()
+        && !unit
+            .property("UnitFileState")
+            .is_some_and(|it| enabled.contains(&it))
+    {
+        found.push(ENABLED.fail(
+            format!("{name} is not enabled: after the next boot nobody listens"),
+            format!("run `systemctl enable --now {name}`"),
+        ));
+    } else if unit.is_service() || !unit.is_active() {
+        found.extend(not_running(unit));
+    }
+    if unit.is("NeedDaemonReload", "yes") {
+        found.push(RELOADED.warn(
+            format!("{name} or a drop-in of it has changed since systemd read it"),
+            format!("run `systemctl daemon-reload && systemctl try-restart {name}`"),
+        ));
+    }
+    found
+}
+
+fn start(unit: &Unit) -> String {
+    match unit.is_service() {
+        true => format!("systemctl start {}", unit.name),
+        false => format!("systemctl enable --now {}", unit.name),
+    }
+}
+
+/// A service that waits for its first request is as it should be; a socket that does not listen is
+/// not.
+fn not_running(unit: &Unit) -> Option<Finding> {
+    let name = &unit.name;
+    let failed = unit.is("ActiveState", "failed") || unit.is("SubState", "auto-restart");
+    if !failed && unit.is_service() {
+        return None;
+    }
+    let short = name.strip_suffix(".service").unwrap_or(name);
+    let journal = format!("journalctl -u {short} -n 20 --no-pager");
+    let result = unit.property("Result").unwrap_or("unknown");
+    if !unit.is_service() {
+        let text = format!("{name} does not listen (result: {result})");
+        let remedy = format!("run `systemctl restart {name}`; if it fails again, `{journal}`");
+        return Some(RUNNING.fail(text, remedy));
+    }
+    let status: u32 = unit
+        .property("ExecMainStatus")
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0);
+    let (why, first) = explain(result, status);
+    Some(RUNNING.fail(
+        format!("{name} has failed (result: {result}, exit status {status}): {why}"),
+        format!("{first}`{journal}` says what it said; then run `systemctl restart {short}`"),
+    ))
+}
+
+/// Exit statuses of systemd.exec(5) and our own: what happened, and what to look at first.
+fn explain(result: &str, status: u32) -> (&'static str, &'static str) {
+    match (result, status) {
+        ("exit-code", 78) => (
+            "its configuration or state is wrong",
+            "mend what is wrong with the configuration (`assertctl config check`) or the state: ",
+        ),
+        ("exit-code", 203) => (
+            "its program cannot be started",
+            "install the program that ExecStart= names: ",
+        ),
+        ("exit-code", 217) => ("its user does not exist", "run `systemd-sysusers`: "),
+        ("exit-code", 226) => (
+            "its sandbox cannot be set up, often because a directory of ReadWritePaths= is missing",
+            "make the directory that is missing: ",
+        ),
+        ("exit-code", 243) => (
+            "its credential cannot be opened",
+            "make the credential anew (see credential): ",
+        ),
+        ("exit-code", 238 | 239) => (
+            "its state or runtime directory cannot be made",
+            "check /var/lib and /run: ",
+        ),
+        ("watchdog", _) => ("it hung and was ended by the watchdog", ""),
+        ("timeout", _) => ("it was not ready in time", ""),
+        _ => ("it ended by itself", ""),
+    }
+}
+
+#[cfg(test)]
+mod tests;
