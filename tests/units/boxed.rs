@@ -80,7 +80,7 @@ impl SysBox {
             // Without these, IPAddressDeny= and DeviceAllow= are silently not enforced, and mlock
             // and keyctl fail whatever the unit says.
             .arg("--capability=CAP_BPF,CAP_PERFMON")
-            .arg("--system-call-filter=bpf @keyring @memlock")
+            .arg("--system-call-filter=bpf @keyring @memlock adjtimex pidfd_getfd")
             .arg(bind(&repository.join("systemd"), SOURCES)?)
             .arg(bind(build, BUILD)?)
             // Not the services that the machine whose tree this is has enabled.

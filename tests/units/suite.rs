@@ -54,6 +54,16 @@ impl<'b> Suite<'b> {
         self.only.as_ref().is_none_or(|only| name.contains(only))
     }
 
+    /// Whether a check could run whose name begins with one of these.
+    pub fn wants_below(&self, beginnings: &[&str]) -> bool {
+        let Some(only) = &self.only else {
+            return true;
+        };
+        beginnings
+            .iter()
+            .any(|beginning| only.starts_with(beginning) || beginning.contains(only.as_str()))
+    }
+
     /// The last line, and the exit code it means. No check at all is a failure.
     pub fn total(&self) -> ExitCode {
         let (passed, failed) = (self.passed, self.failed);

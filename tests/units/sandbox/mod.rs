@@ -1,7 +1,130 @@
-//! What the sandboxes refuse, from inside them.
+//! What the sandboxes refuse, tried from inside them, one check for each directive that matters.
+//!
+//! A check holds if the same probe is allowed without the directive (the control: else it would show
+//! nothing), refused with that directive alone (the box enforces it), and refused in the unit as
+//! installed. All three run in copies of the installed unit whose program alone is another.
+
+mod cases;
+mod fixtures;
+mod variants;
 
 use crate::boxed::SysBox;
+use crate::installed::KEYSTORE_UNIT;
 use crate::suite::Suite;
+use cases::{Case, Who};
+use fixtures::Fixtures;
+use variants::{Unit, Variants};
+
+/// A unit whose sandbox is tried.
+struct Subject {
+    name: &'static str,
+    unit: Unit,
+    refused: Vec<Case>,
+    /// What the sandbox must leave: a name and its probe.
+    left: Vec<(String, String)>,
+    /// Directives that must never be set, because they take away who is calling.
+    harmful: Vec<(&'static str, String)>,
+}
 
 /// Runs all of these checks.
-pub fn run(_suite: &mut Suite<'_>, _boxed: &SysBox) {}
+pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
+    if !suite.wants_below(&["broker sandbox: ", "keystore sandbox: "]) {
+        return;
+    }
+    let subjects = Fixtures::make(boxed).and_then(|fixtures| {
+        let broker = Subject {
+            name: "broker sandbox",
+            unit: Unit::installed(boxed, "assertd.service")?,
+            refused: cases::broker(&fixtures),
+            left: cases::left_to_broker(&fixtures),
+            harmful: cases::harmful_to_broker(&fixtures),
+        };
+        let keystore = Subject {
+            name: "keystore sandbox",
+            unit: Unit::installed(boxed, "assertd-keystore-pkcs11@.service")?,
+            refused: cases::keystore(&fixtures),
+            left: cases::left_to_keystore(),
+            harmful: Vec::new(),
+        };
+        Ok([broker, keystore])
+    });
+    let subjects = match subjects {
+        Ok(subjects) => subjects,
+        Err(why) => return suite.check("sandbox: its fixtures are there", || Err(why)),
+    };
+    for subject in subjects {
+        check(suite, boxed, &subject);
+    }
+    suite.check(
+        "keystore sandbox: the module loads, logs in and has its keys",
+        || keystore_is_ready(boxed),
+    );
+}
+
+/// Starts all variants of a unit at once, then judges.
+fn check(suite: &mut Suite<'_>, boxed: &SysBox, subject: &Subject) {
+    let Subject { name, unit, .. } = subject;
+    let mut variants = Variants::new(boxed, unit);
+    let refused: Vec<_> = subject
+        .refused
+        .iter()
+        .map(|case| {
+            let open = variants.open(case.who, &case.probe);
+            let alone = variants.alone(case.directives, case.who, &case.probe);
+            let sealed = variants.sealed(&[], &case.probe);
+            (case, open, alone, sealed)
+        })
+        .collect();
+    let left: Vec<_> = subject
+        .left
+        .iter()
+        .map(|(name, probe)| (name, probe, variants.sealed(&[], probe)))
+        .collect();
+    let harmful: Vec<_> = subject
+        .harmful
+        .iter()
+        .map(|(directive, probe)| (directive, probe, variants.sealed(&[directive], probe)))
+        .collect();
+    let verdicts = match variants.run() {
+        Ok(verdicts) => verdicts,
+        Err(why) => return suite.check(&format!("{name}: its probes run"), || Err(why)),
+    };
+    for (case, open, alone, sealed) in refused {
+        let directives = case.directives.join(" ");
+        let label = format!("{name}: {directives}: {}", case.name);
+        suite.check(&label, || {
+            verdicts.allowed(&open, &case.probe).map_err(|why| {
+                format!("the control is refused too, so this would show nothing: {why}")
+            })?;
+            verdicts
+                .refused(&alone, &case.probe)
+                .map_err(|why| format!("{directives} alone lets it through: {why}"))?;
+            verdicts
+                .refused(&sealed, &case.probe)
+                .map_err(|why| format!("the unit as installed lets it through: {why}"))
+        });
+    }
+    for (what, probe, sealed) in left {
+        suite.check(&format!("{name}: left: {what}"), || {
+            verdicts.allowed(&sealed, probe)
+        });
+    }
+    for (directive, probe, sealed) in harmful {
+        let label = format!("{name}: {directive} would hide who is calling");
+        suite.check(&label, || verdicts.refused(&sealed, probe));
+    }
+}
+
+/// The real program under its real unit.
+fn keystore_is_ready(boxed: &SysBox) -> Result<(), String> {
+    boxed
+        .run(&["systemctl", "is-active", KEYSTORE_UNIT])
+        .success()?;
+    let status = boxed.run(&["assertctl", "status", "--json"]).success()?;
+    let status: serde_json::Value = serde_json::from_str(&status).map_err(|e| e.to_string())?;
+    let state = &status["keystores"][0]["state"];
+    match state.as_str() {
+        Some("usable") => Ok(()),
+        _ => Err(format!("state {state} in {status}")),
+    }
+}

@@ -1,0 +1,232 @@
+//! Copies of an installed unit with the probe as its program: as installed, with single directives
+//! only, with none. They are oneshot services whose output is the probe's verdicts; all of them are
+//! started in one go.
+
+use super::Who;
+use super::fixtures::PROBE;
+use crate::boxed::SysBox;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+
+/// Where the variants write their verdicts.
+const VERDICTS: &str = "/srv/assertd-probe/verdicts";
+
+/// Keys of [Service] that say how the program runs, not what it may do.
+const NOT_SANDBOX: [&str; 13] = [
+    "ExecStart",
+    "ExecReload",
+    "Type",
+    "NotifyAccess",
+    "StandardInput",
+    "StandardOutput",
+    "StandardError",
+    "TimeoutStartSec",
+    "WatchdogSec",
+    "Restart",
+    "RestartSec",
+    "RestartPreventExitStatus",
+    "RestartForceExitStatus",
+];
+
+/// The lines of an installed unit's [Service] section, as key and line.
+pub struct Unit(Vec<(String, String)>);
+
+impl Unit {
+    /// Reads it where it was installed.
+    pub fn installed(boxed: &SysBox, name: &str) -> Result<Unit, String> {
+        let path = boxed.root().join("usr/lib/systemd/system").join(name);
+        let text = std::fs::read_to_string(&path).map_err(|e| format!("{name}: {e}"))?;
+        let service = text
+            .lines()
+            .skip_while(|line| line.trim() != "[Service]")
+            .skip(1)
+            .take_while(|line| !line.starts_with('['));
+        let lines = service
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| {
+                let (key, _) = line.split_once('=')?;
+                Some((key.to_string(), line.to_string()))
+            });
+        Ok(Unit(lines.collect()))
+    }
+
+    /// The lines with these keys, in their order.
+    fn only(&self, keys: &[&str]) -> String {
+        self.lines(|key| keys.contains(&key))
+    }
+
+    fn lines(&self, wanted: impl Fn(&str) -> bool) -> String {
+        let lines = self.0.iter().filter(|(key, _)| wanted(key));
+        lines.map(|(_, line)| format!("{line}\n")).collect()
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(have, _)| have == key)
+    }
+}
+
+/// Which variant: its unit's name without `.service`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(String);
+
+/// The variants of one unit, and the probes each is to run.
+pub struct Variants<'b> {
+    boxed: &'b SysBox,
+    unit: &'b Unit,
+    /// Lines of [Service] and probes.
+    wanted: BTreeMap<String, (Name, Vec<String>)>,
+    missing: Vec<String>,
+}
+
+impl<'b> Variants<'b> {
+    pub fn new(boxed: &'b SysBox, unit: &'b Unit) -> Variants<'b> {
+        Variants {
+            boxed,
+            unit,
+            wanted: BTreeMap::new(),
+            missing: Vec::new(),
+        }
+    }
+
+    /// Without any sandbox.
+    pub fn open(&mut self, who: Who, probe: &str) -> Name {
+        self.want(self.user(who), probe)
+    }
+
+    /// With the unit's own lines for these directives, and nothing else of it.
+    pub fn alone(&mut self, directives: &[&str], who: Who, probe: &str) -> Name {
+        for directive in directives {
+            if !self.unit.has(directive) {
+                self.missing.push((*directive).to_string());
+            }
+        }
+        let lines = self.user(who) + &self.unit.only(directives);
+        self.want(lines, probe)
+    }
+
+    /// As installed, with these lines added.
+    pub fn sealed(&mut self, added: &[&str], probe: &str) -> Name {
+        let mut lines = self.unit.lines(|key| !NOT_SANDBOX.contains(&key));
+        for line in added {
+            lines += &format!("{line}\n");
+        }
+        self.want(lines, probe)
+    }
+
+    fn user(&self, who: Who) -> String {
+        match who {
+            Who::Root => String::new(),
+            Who::Own => self.unit.only(&["User", "Group", "SupplementaryGroups"]),
+        }
+    }
+
+    fn want(&mut self, lines: String, probe: &str) -> Name {
+        // Templates, so that %i means what it means in the unit.
+        let number = self.wanted.len();
+        let (name, probes) = self
+            .wanted
+            .entry(lines)
+            .or_insert_with(|| (Name(format!("probe-{number}@hsm")), Vec::new()));
+        if !probes.iter().any(|have| have == probe) {
+            probes.push(probe.to_string());
+        }
+        name.clone()
+    }
+
+    /// Runs them all.
+    pub fn run(self) -> Result<Verdicts, String> {
+        if !self.missing.is_empty() {
+            let missing = self.missing.join(", ");
+            return Err(format!("the unit as installed does not set {missing}"));
+        }
+        self.boxed
+            .sh(&format!("rm -rf {VERDICTS}; install -d -m 700 {VERDICTS}"))
+            .success()?;
+        let mut start = vec!["systemctl".to_string(), "start".to_string()];
+        for (lines, (Name(name), probes)) in &self.wanted {
+            let probes = probes.join(" ");
+            let text = format!(
+                "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nTimeoutStartSec=45s\n\
+                 ExecStart={PROBE} {probes}\n\
+                 StandardOutput=file:{VERDICTS}/{name}\n{lines}"
+            );
+            let template = name.replace("@hsm", "@");
+            self.boxed
+                .write(&format!("/run/systemd/system/{template}.service"), text)?;
+            start.push(format!("{name}.service"));
+        }
+        self.boxed.run(&["systemctl", "daemon-reload"]).success()?;
+        // One that does not start leaves no verdicts, but a reason.
+        let started = self.boxed.run(&start).code == Some(0);
+        let mut verdicts = Verdicts::default();
+        for (name, _) in self.wanted.into_values() {
+            let path = self.boxed.root().join(&VERDICTS[1..]).join(&name.0);
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            let lines = text
+                .lines()
+                .filter_map(|line| serde_json::from_str(line).ok());
+            if !started {
+                let why = why_it_failed(self.boxed, &name);
+                verdicts.reasons.insert(name.clone(), why);
+            }
+            verdicts.by_variant.insert(name, lines.collect());
+        }
+        Ok(verdicts)
+    }
+}
+
+/// One line of the probe.
+#[derive(Deserialize)]
+struct Verdict {
+    probe: String,
+    allowed: bool,
+    detail: String,
+}
+
+/// What all variants said.
+#[derive(Default)]
+pub struct Verdicts {
+    by_variant: HashMap<Name, Vec<Verdict>>,
+    /// If some did not start: what each wrote.
+    reasons: HashMap<Name, String>,
+}
+
+impl Verdicts {
+    /// Or how it was refused.
+    pub fn allowed(&self, variant: &Name, probe: &str) -> Result<(), String> {
+        match self.find(variant, probe)? {
+            Verdict { allowed: true, .. } => Ok(()),
+            Verdict { detail, .. } => Err(detail.clone()),
+        }
+    }
+
+    /// Or what was seen.
+    pub fn refused(&self, variant: &Name, probe: &str) -> Result<(), String> {
+        match self.find(variant, probe)? {
+            Verdict { allowed: false, .. } => Ok(()),
+            Verdict { detail, .. } => Err(format!("{probe} is allowed: {detail}")),
+        }
+    }
+
+    fn find(&self, variant: &Name, probe: &str) -> Result<&Verdict, String> {
+        let verdicts = self.by_variant.get(variant);
+        let found = verdicts.and_then(|all| all.iter().find(|one| one.probe == probe));
+        found.ok_or_else(|| {
+            let name = &variant.0;
+            let why = self.reasons.get(variant).map_or("", String::as_str);
+            format!("{name}.service gave no verdict on {probe}: {why}")
+        })
+    }
+}
+
+fn why_it_failed(boxed: &SysBox, Name(name): &Name) -> String {
+    let unit = format!("--unit={name}.service");
+    let shown = boxed.run(&[
+        "journalctl",
+        "--no-pager",
+        "--output=cat",
+        "--lines=5",
+        &unit,
+    ]);
+    shown.stdout.trim().replace('\n', "; ")
+}
