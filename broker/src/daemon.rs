@@ -10,6 +10,7 @@ use crate::keystores::child::{Recipe, Supervised};
 use crate::listen::{self, Access};
 use crate::notify::notify;
 use crate::rules::{self, InForce};
+use crate::sandbox;
 use crate::server::{self, Door};
 use crate::sys;
 use keystore::config::Section;
@@ -63,6 +64,10 @@ struct Failure {
 /// Runs assertd.
 pub fn main() -> ExitCode {
     keystore::crash::on_panic();
+    if let Err(error) = keystore::hardening::close_off() {
+        eprintln!("assertd: {error}");
+        return ExitCode::from(70);
+    }
     match parse_args().and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -115,25 +120,27 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Run { config } => config,
     };
     let config = load(&path)?; // a bad file ends here, with line and column
-    make_private();
     raise_descriptors();
-    umask(Mode::from_bits_truncate(0o077)); // whatever we inherited; sockets set their own
     make_dir(&config.server.runtime_dir, 0o755)?;
     let state = StateDir::lock(&config.server.state_dir)?; // one daemon per state directory
     let keyring = Arc::new(Keyring::open(&state)?);
-    let audit = open_audit(&config)?; // verifies the tail of the chain
-    let listeners = Listeners::passed_or_bound(&config)?;
-
-    let recipes = recipes(&config)?; // every socket is bound before anything is started
-    let mut keystores = BTreeMap::new();
+    let (mut keystores, mut children) = (BTreeMap::new(), BTreeMap::new());
     for (name, section) in &config.keystores {
         let socket = config.keystore_socket(name, section);
-        keystores.insert(name.clone(), Keystore::new(name, socket, keyring.clone()));
+        let keystore = Keystore::new(name, socket, keyring.clone());
+        if section.socket.is_none() {
+            let child = Supervised::new(&keystore).map_err(|text| Failure::new(69, text))?;
+            children.insert(name.clone(), child);
+        }
+        keystores.insert(name.clone(), keystore);
     }
-    let mut children = Vec::new();
+    // From here on no file but ours, no program, no TCP; only the children's threads are outside.
+    eprintln!("assertd: sandbox: {}", sandbox::enter(&config));
+    let audit = open_audit(&config)?; // verifies the tail of the chain
+    let listeners = Listeners::passed_or_bound(&config)?;
+    let recipes = recipes(&config)?; // every socket is bound before anything is started
     for (name, recipe) in recipes {
-        let child = Supervised::start(recipe, &keystores[&name]);
-        children.push(child.map_err(|text| Failure::new(69, text))?);
+        children[&name].run(recipe);
     }
     record_configuration(&audit, &config);
     let app = Arc::new(App {
@@ -155,9 +162,7 @@ fn run(command: Command) -> Result<(), Failure> {
         .map_err(|error| Failure::new(70, format!("runtime: {error}")))?;
     let served = runtime.block_on(serve(app, listeners));
     drop(runtime);
-    for child in &children {
-        child.stop();
-    }
+    children.into_values().for_each(Supervised::stop);
     let closed = audit
         .close()
         .map_err(|error| Failure::new(error.exit_code(), error.to_string()));
@@ -202,12 +207,6 @@ fn workers() -> usize {
 
 fn load(path: &Path) -> Result<Config, Failure> {
     Config::load(path).map_err(|error| Failure::new(78, error.to_string()))
-}
-
-/// No core dumps, no debugger of our own uid: assertions pass through this memory.
-fn make_private() {
-    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0); // lowering one's own limit is always allowed
-    let _ = nix::sys::prctl::set_dumpable(false);
 }
 
 /// Each connection takes three descriptors (socket, pidfd, /proc directory), and the usual soft

@@ -28,6 +28,7 @@ pub mod queue;
 pub mod rate;
 pub mod reply;
 pub mod rules;
+pub mod sandbox;
 pub mod server;
 pub mod sys;
 pub mod workload;

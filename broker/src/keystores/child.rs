@@ -10,9 +10,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// A child that lived this long did not fail at start.
@@ -22,10 +23,12 @@ const STEADY: Duration = Duration::from_secs(2);
 /// 10 ms and clients wait; not zero, so that a broken one does not eat a core.
 const WAIT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
 
-/// A child to be kept running.
+/// A child to be kept running, and the thread that does it: it alone starts and ends the child,
+/// because it was started before the sandbox was entered, in which neither can be done.
 pub struct Supervised {
     stopping: Arc<AtomicBool>,
-    child: Arc<Mutex<Option<Child>>>,
+    order: Sender<Recipe>,
+    thread: JoinHandle<()>,
 }
 
 /// What it takes to start one: everything that can go wrong has been tried.
@@ -60,66 +63,56 @@ impl Recipe {
 }
 
 impl Supervised {
-    /// Starts the child, now and whenever it ends.
+    /// Starts the thread, which waits for its recipe.
     ///
     /// # Errors
     /// If there is no thread to be had.
-    pub fn start(recipe: Recipe, keystore: &Arc<Keystore>) -> Result<Supervised, String> {
-        let supervised = Supervised {
-            stopping: Arc::default(),
-            child: Arc::default(),
-        };
-        let (stopping, slot) = (supervised.stopping.clone(), supervised.child.clone());
-        let keystore = keystore.clone();
-        thread::Builder::new()
-            .name(format!("keystore-{}", recipe.name))
-            .spawn(move || keep_running(&recipe, &keystore, &stopping, &slot))
+    pub fn new(keystore: &Arc<Keystore>) -> Result<Supervised, String> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (order, orders) = mpsc::channel();
+        let (keystore, stop) = (keystore.clone(), stopping.clone());
+        let thread = thread::Builder::new()
+            .name(format!("keystore-{}", keystore.name()))
+            .spawn(move || {
+                if let Ok(recipe) = orders.recv() {
+                    keep_running(&recipe, &keystore, &stop);
+                } // else the start has failed
+            })
             .map_err(|error| format!("thread: {error}"))?;
-        Ok(supervised)
+        Ok(Supervised {
+            stopping,
+            order,
+            thread,
+        })
+    }
+
+    /// Starts the child, now and whenever it ends.
+    pub fn run(&self, recipe: Recipe) {
+        let _ = self.order.send(recipe); // the thread waits for it
     }
 
     /// Ends the child for good.
-    pub fn stop(&self) {
+    pub fn stop(self) {
         self.stopping.store(true, Ordering::SeqCst);
-        if let Some(child) = self
-            .child
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_mut()
-        {
-            let _ = child.kill(); // its state is safe at any point; it may have ended already
-            let _ = child.wait();
-        }
+        drop(self.order);
+        let _ = self.thread.join(); // a panic would have ended us
     }
 }
 
 /// Children are asked for their end every so often; their connections show it at once.
 const POLL: Duration = Duration::from_millis(10);
 
-fn keep_running(
-    recipe: &Recipe,
-    keystore: &Keystore,
-    stopping: &AtomicBool,
-    slot: &Mutex<Option<Child>>,
-) {
+fn keep_running(recipe: &Recipe, keystore: &Keystore, stopping: &AtomicBool) {
     let (mut wait, longest) = WAIT;
     while !stopping.load(Ordering::SeqCst) {
         let started = Instant::now();
-        let spawned = {
-            // Held over both, or a child could be started after it was told to stop.
-            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-            if stopping.load(Ordering::SeqCst) {
-                return;
-            }
-            recipe.spawn().map(|child| *slot = Some(child))
-        };
-        let ended = match spawned {
+        let ended = match recipe.spawn() {
             Err(error) => format!("cannot be started: {error}"),
-            Ok(()) => wait_for_end(slot),
+            Ok(child) => match wait_for_end(child, stopping) {
+                Some(ended) => ended,
+                None => return,
+            },
         };
-        if stopping.load(Ordering::SeqCst) {
-            return;
-        }
         eprintln!(
             "assertd: keystore {}: its process {ended}; starting it again",
             recipe.name
@@ -133,20 +126,19 @@ fn keep_running(
     }
 }
 
-fn wait_for_end(slot: &Mutex<Option<Child>>) -> String {
+/// How the child ended; `None` if it was ended because we stop.
+fn wait_for_end(mut child: Child, stopping: &AtomicBool) -> Option<String> {
     loop {
-        match slot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_mut()
-            .map(Child::try_wait)
-        {
-            Some(Ok(None)) => {}
-            Some(Ok(Some(status))) => return format!("ended ({status})"),
-            Some(Err(error)) => return format!("is lost: {error}"),
-            None => return "was stopped".to_owned(),
+        if stopping.load(Ordering::SeqCst) {
+            let _ = child.kill(); // its state is safe at any point; it may have ended already
+            let _ = child.wait();
+            return None;
         }
-        thread::sleep(POLL);
+        match child.try_wait() {
+            Ok(None) => thread::sleep(POLL),
+            Ok(Some(status)) => return Some(format!("ended ({status})")),
+            Err(error) => return Some(format!("is lost: {error}")),
+        }
     }
 }
 
