@@ -22,6 +22,12 @@ const CONSOLE: &str = "/run/layers/console";
 pub const SOURCES: &str = "/mnt/assertd/systemd";
 pub const BUILD: &str = "/mnt/assertd/build";
 
+/// systemd-nspawn has a filter of its own. Without bpf (and its capabilities), IPAddressDeny= and
+/// DeviceAllow= are silently not enforced; without Landlock's three, our processes cannot close
+/// themselves off; and what it refuses, a unit cannot be shown to refuse.
+const ALLOWED_CALLS: &str = "bpf @keyring @memlock adjtimex pidfd_getfd \
+    landlock_create_ruleset landlock_add_rule landlock_restrict_self";
+
 /// Booting takes under a second on a machine that has nothing else to do.
 const BOOT_DEADLINE: Duration = Duration::from_secs(90);
 
@@ -77,10 +83,8 @@ impl SysBox {
             .args(["--register=no", "--keep-unit", "--private-network"])
             .args(["--console=pipe", "--resolv-conf=off", "--timezone=off"])
             .arg("--link-journal=no")
-            // Without these, IPAddressDeny= and DeviceAllow= are silently not enforced, and mlock
-            // and keyctl fail whatever the unit says.
             .arg("--capability=CAP_BPF,CAP_PERFMON")
-            .arg("--system-call-filter=bpf @keyring @memlock adjtimex pidfd_getfd")
+            .arg(format!("--system-call-filter={ALLOWED_CALLS}"))
             .arg(bind(&repository.join("systemd"), SOURCES)?)
             .arg(bind(build, BUILD)?)
             // Not the services that the machine whose tree this is has enabled.
