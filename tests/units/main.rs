@@ -8,6 +8,7 @@
 mod behaviour;
 mod boxed;
 mod exposure;
+mod init;
 mod installed;
 mod namespace;
 mod sandbox;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     exposure::run(&mut suite, &boxed);
+    init::run(&mut suite, &boxed);
     if let Err(why) = installed::standard(&boxed) {
         println!("FAIL the standard site is installed: {why}");
         println!("{}", suite::journal(&boxed));

@@ -1,0 +1,215 @@
+//! From an installed package to the first assertion by `assertctl init` alone, and what it does
+//! when it is run again. It comes first, on a host where even the users are missing, and takes
+//! everything away again.
+
+use crate::boxed::{Outcome, SysBox};
+use crate::suite::Suite;
+
+/// The keystore and its token, and a PIN that nobody may find in a file.
+const NAME: &str = "first";
+const TOKEN: &str = "first try";
+const PIN: &str = "746382915";
+
+const CONFIGURATION: &str = "/etc/assertd/assertd.toml";
+const CREDENTIAL: &str = "/etc/credstore.encrypted/assertd.first.pin";
+const DROP_IN: &str =
+    "/etc/systemd/system/assertd-keystore-pkcs11@first.service.d/module-state.conf";
+
+const WORKLOAD: &str = r#"
+[workload.first]
+match = { unit = "first.service" }
+
+[workload.first.target.bank]
+profile = "rfc7523"
+authorization_server = "https://as.bank.example"
+client_id = "first"
+"#;
+
+/// The names of all checks here begin so.
+const CHECKS: &str = "init: ";
+
+pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
+    if !suite.wants_below(&[CHECKS]) {
+        return;
+    }
+    suite.check("init: without a token it says how to make one", || {
+        without_a_token(boxed)
+    });
+    suite.check(
+        "init: makes users, directories, configuration, credential and drop-in",
+        || from_nothing(boxed),
+    );
+    suite.check("init: the PIN stands in no file", || pin_in_no_file(boxed));
+    suite.check("init: a unit gets an assertion by what it wrote", || {
+        first_assertion(boxed)
+    });
+    suite.check("init: a second run changes nothing", || again(boxed));
+    suite.check(
+        "init: what a crash left out is made by the next run",
+        || completed(boxed),
+    );
+    suite.check("init: a file in the way is named and stays", || {
+        in_the_way(boxed)
+    });
+    if let Err(why) = take_away(boxed) {
+        suite.check("init: the box is as before", || Err(why));
+    }
+}
+
+/// What `init` says, with this on its standard input.
+fn init(boxed: &SysBox, input: &str, options: &str) -> Outcome {
+    boxed.sh(&format!(
+        "printf %s '{input}' | assertctl init --name {NAME} {options}"
+    ))
+}
+
+fn demand(what: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
+    if what { Ok(()) } else { Err(otherwise()) }
+}
+
+fn without_a_token(boxed: &SysBox) -> Result<(), String> {
+    let said = init(boxed, "", "--yes");
+    demand(said.code == Some(69), || format!("{said:?}"))?;
+    for part in [
+        "libsofthsm2.so: no initialised token",
+        "softhsm2-util --init-token",
+    ] {
+        demand(said.stderr.contains(part), || {
+            format!("no {part:?}: {said:?}")
+        })?;
+    }
+    Ok(())
+}
+
+/// The token is root's, as it is after the command that init itself recommends.
+fn from_nothing(boxed: &SysBox) -> Result<(), String> {
+    boxed
+        .sh(&format!(
+            "userdel assertd-pkcs11; userdel assertd
+             rmdir /etc/assertd/conf.d /etc/assertd
+             softhsm2-util --init-token --free --label '{TOKEN}' --pin {PIN} --so-pin 12345678"
+        ))
+        .success()?;
+    let said = init(boxed, PIN, &format!("--yes --token '{TOKEN}'"));
+    demand(said.code == Some(0), || format!("{said:?}"))?;
+    let shown = boxed
+        .run(&[
+            "stat",
+            "-c",
+            "%a %U:%G %n",
+            "/etc/assertd",
+            CONFIGURATION,
+            CREDENTIAL,
+            DROP_IN,
+        ])
+        .success()?;
+    let wanted = format!(
+        "750 root:assertd /etc/assertd\n640 root:assertd {CONFIGURATION}\n\
+         600 root:root {CREDENTIAL}\n644 root:root {DROP_IN}\n"
+    );
+    demand(shown == wanted, || format!("{shown}instead of\n{wanted}"))?;
+    let beside = boxed
+        .run(&[
+            "find",
+            "/etc/assertd",
+            "/etc/credstore.encrypted",
+            "-name",
+            "*.new",
+        ])
+        .success()?;
+    demand(beside.is_empty(), || format!("left behind: {beside}"))
+}
+
+fn pin_in_no_file(boxed: &SysBox) -> Result<(), String> {
+    let script = format!(
+        "printf %s {PIN} > /run/control; grep -qF {PIN} /run/control; rm /run/control
+         ! grep -rlF {PIN} /etc /run /var/lib /var/log /tmp /root"
+    );
+    boxed.sh(&script).success().map(drop)
+}
+
+fn first_assertion(boxed: &SysBox) -> Result<(), String> {
+    boxed.write("/etc/assertd/conf.d/first.toml", WORKLOAD)?;
+    boxed.run(&["assertctl", "config", "check"]).success()?;
+    boxed.run(&["assertctl", "apply", "--yes"]).success()?;
+    assertion(boxed)
+}
+
+fn assertion(boxed: &SysBox) -> Result<(), String> {
+    let said = boxed
+        .run(&[
+            "systemd-run",
+            "-q",
+            "--wait",
+            "--pipe",
+            "--collect",
+            "--unit=first.service",
+            "assertctl",
+            "assertion",
+            "--target",
+            "bank",
+        ])
+        .success()?;
+    let parts = said.trim_end().split('.').count();
+    demand(parts == 3, || format!("no assertion: {said:?}"))
+}
+
+/// Names, content, modes and times of all that init could have touched.
+fn everything(boxed: &SysBox) -> Result<String, String> {
+    let script = "find /etc/assertd /etc/credstore.encrypted /etc/systemd/system -printf '%p %m %u %g %T@\n'
+                  find /etc/assertd /etc/credstore.encrypted /etc/systemd/system -type f -exec sha256sum {} +";
+    boxed.sh(script).success()
+}
+
+fn again(boxed: &SysBox) -> Result<(), String> {
+    let before = everything(boxed)?;
+    let said = init(boxed, "", "--yes").success()?;
+    demand(said.contains("nothing to write"), || {
+        format!("it said {said}")
+    })?;
+    let after = everything(boxed)?;
+    demand(before == after, || format!("{before}\nbecame\n{after}"))
+}
+
+fn completed(boxed: &SysBox) -> Result<(), String> {
+    boxed.run(&["rm", CREDENTIAL, DROP_IN]).success()?;
+    let configuration = boxed.run(&["cat", CONFIGURATION]).success()?;
+    init(boxed, PIN, "--yes").success()?;
+    let still = boxed.run(&["cat", CONFIGURATION]).success()?;
+    demand(configuration == still, || {
+        format!("{CONFIGURATION} has changed")
+    })?;
+    boxed
+        .sh("systemctl daemon-reload; systemctl restart 'assertd-keystore-pkcs11@*.service' assertd")
+        .success()?;
+    assertion(boxed)
+}
+
+fn in_the_way(boxed: &SysBox) -> Result<(), String> {
+    boxed.run(&["mv", CONFIGURATION, "/root/away"]).success()?;
+    let before = everything(boxed)?;
+    let said = init(boxed, PIN, &format!("--yes --token '{TOKEN}'"));
+    let named = said.stderr.contains(CREDENTIAL) || said.stderr.contains(DROP_IN);
+    demand(said.code == Some(1) && named, || format!("{said:?}"))?;
+    let after = everything(boxed)?;
+    demand(before == after, || format!("{before}\nbecame\n{after}"))?;
+    boxed
+        .run(&["mv", "/root/away", CONFIGURATION])
+        .success()
+        .map(drop)
+}
+
+/// Everything, so that the standard site finds what a package leaves.
+fn take_away(boxed: &SysBox) -> Result<(), String> {
+    let script = format!(
+        "systemctl disable --quiet --now assertd.socket assertd-admin.socket \
+           assertd-keystore-pkcs11@{NAME}.socket || true
+         systemctl stop assertd.service assertd-keystore-pkcs11@{NAME}.service || true
+         softhsm2-util --delete-token --token '{TOKEN}' || true
+         rm -rf {CONFIGURATION} /etc/assertd/conf.d/* {CREDENTIAL} {DROP_IN} /root/away \
+           /var/lib/assertd /var/lib/assertd-keystore/{NAME}
+         rmdir \"$(dirname {DROP_IN})\" || true
+         systemctl daemon-reload"
+    );
+    boxed.sh(&script).success().map(drop)
+}
