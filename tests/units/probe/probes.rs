@@ -139,6 +139,8 @@ fn processes(name: &str, argument: &str) -> Option<Verdict> {
                     false => Err(std::io::Error::other(status.to_string())),
                 }),
         ),
+        "exec-a-copy" => exec_a_copy(argument),
+        "exec-from-memory" => exec_from_memory(),
         "become-root-by-suid" => become_root(argument),
         "effective-user" => Ok(geteuid().to_string()),
         "identity" => identity(argument),
@@ -149,17 +151,34 @@ fn processes(name: &str, argument: &str) -> Option<Verdict> {
     })
 }
 
+/// Our own program, in a file that we have written.
+fn exec_a_copy(directory: &str) -> Verdict {
+    let copy = format!("{directory}/assertd-probe-copy-{}", std::process::id());
+    let tried = fs::copy("/proc/self/exe", &copy).and_then(|_| effective_user_by(&copy));
+    let _ = fs::remove_file(&copy);
+    said(tried)
+}
+
+/// Our own program, in no file at all.
+fn exec_from_memory() -> Verdict {
+    said(sys::make_file_in_memory().and_then(|descriptor| {
+        // By this process's number: the child that executes it has descriptors of its own.
+        let path = format!("/proc/{}/fd/{descriptor}", std::process::id());
+        fs::copy("/proc/self/exe", &path)?;
+        effective_user_by(&path)
+    }))
+}
+
+fn effective_user_by(program: &str) -> std::io::Result<String> {
+    let mut command = Command::new(program);
+    let output = command.args(["--one", "effective-user"]).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 fn become_root(program: &str) -> Verdict {
-    let output = said_raw(
-        Command::new(program)
-            .args(["--one", "effective-user"])
-            .output(),
-    )?;
-    let user = String::from_utf8_lossy(&output.stdout).into_owned();
-    if user.contains("\"0\"") || user == "0" {
-        Ok(user)
-    } else {
-        Err(format!("user {user}"))
+    match said_raw(effective_user_by(program))?.as_str() {
+        "0" => Ok("root".to_string()),
+        user => Err(format!("user {user}")),
     }
 }
 
@@ -218,6 +237,8 @@ fn system_calls(name: &str) -> Option<Verdict> {
         "take-descriptor" => said(sys::take_descriptor()),
         "compare-processes" => said(sys::compare_processes()),
         "keyring" => said(sys::ask_keyring()),
+        "aio" => said(sys::make_aio_queue()),
+        "remap-pages" => said(sys::remap_pages()),
         "io-uring" => said(sys::make_io_uring()),
         "bpf" => said(sys::make_bpf_map()),
         "page-faults" => said(sys::handle_page_faults()),

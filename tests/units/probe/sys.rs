@@ -152,3 +152,23 @@ pub fn ask_landlock() -> io::Result<usize> {
         [0, 0, ask_version, 0, 0, 0],
     )
 }
+
+/// A file that is nowhere but in memory (memfd_create(2)); its descriptor.
+pub fn make_file_in_memory() -> io::Result<usize> {
+    let name = c"assertd-probe";
+    let address = name.as_ptr() as usize;
+    syscall(libc::SYS_memfd_create, [address, 0, 0, 0, 0, 0])
+}
+
+/// Two of our pages exchanged (remap_file_pages(2)); here, none.
+pub fn remap_pages() -> io::Result<()> {
+    let address = map(libc::PROT_READ)?;
+    syscall(libc::SYS_remap_file_pages, [address, 0, 0, 0, 0, 0]).map(drop)
+}
+
+/// A queue for asynchronous reads and writes (io_setup(2)).
+pub fn make_aio_queue() -> io::Result<()> {
+    let mut context = 0_usize;
+    let address = std::ptr::from_mut(&mut context) as usize;
+    syscall(libc::SYS_io_setup, [1, address, 0, 0, 0, 0]).map(drop)
+}

@@ -22,6 +22,7 @@ pub struct Case {
 
 const USER: &[&str] = &["User", "Group", "SupplementaryGroups"];
 const CALLS: &[&str] = &["SystemCallFilter", "SystemCallErrorNumber"];
+const EXEC: &[&str] = &["NoExecPaths", "ExecPaths"];
 const HIDDEN: &[&str] = &["InaccessiblePaths"];
 const CAPABILITIES: &[&str] = &["CapabilityBoundingSet"];
 
@@ -40,209 +41,56 @@ fn case(
 }
 
 /// Both units set these, each on its own line; both are tried.
+#[rustfmt::skip]
 fn of_both(fixtures: &Fixtures) -> Vec<Case> {
     use Who::{Own, Root};
     let shm = format!("shared-memory:{}", fixtures.shared_memory);
     let mounts = format!("mount-namespace:{}", fixtures.mount_namespace);
     let suid = format!("become-root-by-suid:{SUID_PROBE}");
     let mut cases = vec![
-        case(
-            "TCP to this host",
-            &["RestrictAddressFamilies"],
-            Own,
-            "tcp:127.0.0.1:7777",
-        ),
-        case(
-            "a netlink socket",
-            &["RestrictAddressFamilies"],
-            Own,
-            "netlink",
-        ),
-        case(
-            "a packet socket",
-            &["RestrictAddressFamilies"],
-            Root,
-            "packet",
-        ),
+        case("TCP to this host", &["RestrictAddressFamilies"], Own, "tcp:127.0.0.1:7777"),
+        case("a netlink socket", &["RestrictAddressFamilies"], Own, "netlink"),
+        case("a packet socket", &["RestrictAddressFamilies"], Root, "packet"),
         case("a vsock socket", &["RestrictAddressFamilies"], Own, "vsock"),
-        case(
-            "UDP to this host",
-            &["IPAddressDeny"],
-            Own,
-            "udp:127.0.0.1:7777",
-        ),
-        case(
-            "TCP to this host",
-            &["IPAddressDeny"],
-            Own,
-            "tcp:127.0.0.1:7777",
-        ),
-        case(
-            "TCP to this host",
-            &["PrivateNetwork"],
-            Own,
-            "tcp:127.0.0.1:7777",
-        ),
-        case(
-            "an abstract socket",
-            &["PrivateNetwork"],
-            Own,
-            "abstract:assertd-probe",
-        ),
-        case(
-            "a home directory",
-            &["ProtectHome"],
-            Own,
-            "read:/home/assertd-probe/secret",
-        ),
-        case(
-            "root's home directory",
-            &["ProtectHome"],
-            Root,
-            "read:/root/assertd-probe/secret",
-        ),
-        case(
-            "others' files in /tmp",
-            &["PrivateTmp"],
-            Own,
-            "read:/tmp/assertd-probe",
-        ),
-        case(
-            "writing to /etc",
-            &["ProtectSystem"],
-            Root,
-            "write:/etc/assertd-probe",
-        ),
-        case(
-            "writing to /usr",
-            &["ProtectSystem"],
-            Root,
-            "write:/usr/assertd-probe",
-        ),
-        case(
-            "writing to /var",
-            &["ProtectSystem"],
-            Root,
-            "write:/var/assertd-probe",
-        ),
+        case("UDP to this host", &["IPAddressDeny"], Own, "udp:127.0.0.1:7777"),
+        case("TCP to this host", &["PrivateNetwork"], Own, "tcp:127.0.0.1:7777"),
+        case("an abstract socket", &["PrivateNetwork"], Own, "abstract:assertd-probe"),
+        case("a home directory", &["ProtectHome"], Own, "read:/home/assertd-probe/secret"),
+        case("root's home directory", &["ProtectHome"], Root, "read:/root/assertd-probe/secret"),
+        case("others' files in /tmp", &["PrivateTmp"], Own, "read:/tmp/assertd-probe"),
+        case("writing to /etc", &["ProtectSystem"], Root, "write:/etc/assertd-probe"),
+        case("writing to /usr", &["ProtectSystem"], Root, "write:/usr/assertd-probe"),
+        case("writing to /var", &["ProtectSystem"], Root, "write:/var/assertd-probe"),
         case("another's mounts", &["PrivateMounts"], Own, mounts),
         case("another's shared memory", &["PrivateIPC"], Own, shm),
-        case(
-            "a device",
-            &["PrivateDevices"],
-            Own,
-            "open-to-write:/dev/assertd-probe",
-        ),
-        case(
-            "a device",
-            &["DevicePolicy"],
-            Own,
-            "open-to-write:/dev/assertd-probe",
-        ),
-        case(
-            "a device of its own making",
-            CAPABILITIES,
-            Root,
-            "make-device:/tmp/assertd-node",
-        ),
-        case(
-            "a kernel setting",
-            &["ProtectKernelTunables"],
-            Root,
-            "open-to-write:/proc/sys/net/ipv4/ip_forward",
-        ),
-        case(
-            "kernel modules",
-            &["ProtectKernelModules"],
-            Root,
-            "read:/usr/lib/modules/assertd-probe/secret",
-        ),
-        case(
-            "the kernel's log",
-            &["ProtectKernelLogs"],
-            Root,
-            "open-to-write:/dev/kmsg",
-        ),
-        case(
-            "a cgroup",
-            &["ProtectControlGroups"],
-            Root,
-            "make-directory:/sys/fs/cgroup/assertd-probe",
-        ),
+        case("a device", &["PrivateDevices"], Own, "open-to-write:/dev/assertd-probe"),
+        case("a device", &["DevicePolicy"], Own, "open-to-write:/dev/assertd-probe"),
+        case("a device of its own making", CAPABILITIES, Root, "make-device:/tmp/assertd-node"),
+        case("a kernel setting", &["ProtectKernelTunables"], Root,
+            "open-to-write:/proc/sys/net/ipv4/ip_forward"),
+        case("kernel modules", &["ProtectKernelModules"], Root,
+            "read:/usr/lib/modules/assertd-probe/secret"),
+        case("the kernel's log", &["ProtectKernelLogs"], Root, "open-to-write:/dev/kmsg"),
+        case("a cgroup", &["ProtectControlGroups"], Root,
+            "make-directory:/sys/fs/cgroup/assertd-probe"),
         case("the clock", &["ProtectClock"], Root, "clock"),
-        case(
-            "the host's name",
-            &["ProtectHostname"],
-            Root,
-            "set-host-name",
-        ),
-        case(
-            "executing a shell",
-            &["NoExecPaths", "ExecPaths"],
-            Own,
-            "exec:/bin/sh",
-        ),
-        case(
-            "executing a shell as root",
-            &["NoExecPaths", "ExecPaths"],
-            Root,
-            "exec:/bin/sh",
-        ),
-        case(
-            "root by a set-user-ID program",
-            &["NoNewPrivileges"],
-            Own,
-            suid,
-        ),
-        case(
-            "making a set-user-ID file",
-            &["RestrictSUIDSGID"],
-            Own,
-            "make-suid-file",
-        ),
-        case(
-            "a file that others may read",
-            &["UMask"],
-            Own,
-            "make-file-for-others",
-        ),
+        case("the host's name", &["ProtectHostname"], Root, "set-host-name"),
+        case("executing a shell", EXEC, Own, "exec:/bin/sh"),
+        case("executing a shell as root", EXEC, Root, "exec:/bin/sh"),
+        case("executing what it wrote to /tmp", EXEC, Own, "exec-a-copy:/tmp"),
+        case("executing what it wrote to /dev/shm", EXEC, Own, "exec-a-copy:/dev/shm"),
+        case("executing what it wrote to /var/tmp", EXEC, Own, "exec-a-copy:/var/tmp"),
+        case("executing what is in memory alone", CALLS, Own, "exec-from-memory"),
+        case("root by a set-user-ID program", &["NoNewPrivileges"], Own, suid),
+        case("making a set-user-ID file", &["RestrictSUIDSGID"], Own, "make-suid-file"),
+        case("a file that others may read", &["UMask"], Own, "make-file-for-others"),
         case("a core dump", &["LimitCORE"], Own, "core-dump"),
-        case(
-            "a user namespace",
-            &["RestrictNamespaces"],
-            Own,
-            "user-namespace",
-        ),
-        case(
-            "a mount namespace",
-            &["RestrictNamespaces"],
-            Root,
-            "mount-namespace-of-its-own",
-        ),
-        case(
-            "real-time scheduling",
-            &["RestrictRealtime"],
-            Root,
-            "real-time",
-        ),
-        case(
-            "another personality",
-            &["LockPersonality"],
-            Own,
-            "personality",
-        ),
-        case(
-            "memory to write and execute",
-            &["MemoryDenyWriteExecute"],
-            Own,
-            "writable-code",
-        ),
-        case(
-            "making data executable",
-            &["MemoryDenyWriteExecute"],
-            Own,
-            "executable-data",
-        ),
+        case("a user namespace", &["RestrictNamespaces"], Own, "user-namespace"),
+        case("a mount namespace", &["RestrictNamespaces"], Root, "mount-namespace-of-its-own"),
+        case("real-time scheduling", &["RestrictRealtime"], Root, "real-time"),
+        case("another personality", &["LockPersonality"], Own, "personality"),
+        case("memory to write and execute", &["MemoryDenyWriteExecute"], Own, "writable-code"),
+        case("making data executable", &["MemoryDenyWriteExecute"], Own, "executable-data"),
         case("mount", CALLS, Root, "mount"),
         case("chroot", CALLS, Root, "chroot"),
         case("setuid", CALLS, Root, "set-user"),
@@ -251,22 +99,13 @@ fn of_both(fixtures: &Fixtures) -> Vec<Case> {
         case("pidfd_getfd", CALLS, Own, "take-descriptor"),
         case("kcmp", CALLS, Own, "compare-processes"),
         case("keyctl", CALLS, Own, "keyring"),
+        case("aio", CALLS, Own, "aio"),
         case("io_uring", CALLS, Own, "io-uring"),
         case("bpf", CALLS, Root, "bpf"),
         case("userfaultfd", CALLS, Root, "page-faults"),
         case("setpriority", CALLS, Own, "priority"),
-        case(
-            "stored credentials",
-            HIDDEN,
-            Root,
-            "read:/etc/credstore.encrypted/assertd.hsm.pin",
-        ),
-        case(
-            "plain credentials",
-            HIDDEN,
-            Root,
-            "read:/etc/credstore/probe",
-        ),
+        case("stored credentials", HIDDEN, Root, "read:/etc/credstore.encrypted/assertd.hsm.pin"),
+        case("plain credentials", HIDDEN, Root, "read:/etc/credstore/probe"),
         case("the shadow file", USER_OF_BOTH, Root, "read:/etc/shadow"),
     ];
     if fixtures.runs_32_bit {
@@ -284,22 +123,20 @@ fn of_both(fixtures: &Fixtures) -> Vec<Case> {
 const USER_OF_BOTH: &[&str] = &["User", "Group"];
 
 /// What the broker must not.
+#[rustfmt::skip]
 pub fn broker(fixtures: &Fixtures) -> Vec<Case> {
     use Who::Root;
     let state = "read:/var/lib/assertd-keystore/hsm/probe";
     let pin = format!("read:/run/credentials/{KEYSTORE_UNIT}/hsm.pin");
     let mut cases = of_both(fixtures);
     cases.extend([
+        case("executing what it wrote to its state", EXEC, Who::Own, "exec-a-copy:/var/lib/assertd"),
         case("the keystore's state", HIDDEN, Root, state),
         case("the keystore's state", USER_OF_BOTH, Root, state),
         case("the keystore's PIN", &["PrivateMounts"], Root, pin.clone()),
         case("the keystore's PIN", USER_OF_BOTH, Root, pin),
-        case(
-            "the encrypted PIN",
-            USER_OF_BOTH,
-            Root,
-            "read:/etc/credstore.encrypted/assertd.hsm.pin",
-        ),
+        case("the encrypted PIN", USER_OF_BOTH, Root,
+            "read:/etc/credstore.encrypted/assertd.hsm.pin"),
     ]);
     cases
 }
@@ -343,6 +180,7 @@ pub fn harmful_to_broker(fixtures: &Fixtures) -> Vec<(&'static str, String)> {
 }
 
 /// What a keystore must not.
+#[rustfmt::skip]
 pub fn keystore(fixtures: &Fixtures) -> Vec<Case> {
     use Who::{Own, Root};
     let audit = "read:/var/lib/assertd/audit/probe";
@@ -350,40 +188,19 @@ pub fn keystore(fixtures: &Fixtures) -> Vec<Case> {
     let admin = "unix:/run/assertd/admin.sock";
     let mut cases = of_both(fixtures);
     cases.extend([
+        case("executing what it wrote to its state", EXEC, Own,
+            "exec-a-copy:/var/lib/assertd-keystore/hsm"),
         case("the audit log", HIDDEN, Root, audit),
         case("the audit log", USER, Root, audit),
         case("the administrators' socket", HIDDEN, Root, admin),
         case("the administrators' socket", USER, Root, admin),
-        case(
-            "the workloads' socket",
-            HIDDEN,
-            Own,
-            "unix:/run/assertd/assertd.sock",
-        ),
-        case(
-            "another instance's PIN",
-            &["LoadCredentialEncrypted", "PrivateMounts"],
-            Own,
-            other,
-        ),
-        case(
-            "another instance's state",
-            &["StateDirectory", "TemporaryFileSystem", "BindPaths"],
-            Own,
-            "read:/var/lib/assertd-keystore/other/secret",
-        ),
-        case(
-            "another user's process",
-            &["ProtectProc"],
-            Own,
-            format!("process:{}", fixtures.listener),
-        ),
-        case(
-            "what is no process in /proc",
-            &["ProcSubset"],
-            Own,
-            "read:/proc/meminfo",
-        ),
+        case("the workloads' socket", HIDDEN, Own, "unix:/run/assertd/assertd.sock"),
+        case("another instance's PIN", &["LoadCredentialEncrypted", "PrivateMounts"], Own, other),
+        case("another instance's state", &["StateDirectory", "TemporaryFileSystem", "BindPaths"], Own,
+            "read:/var/lib/assertd-keystore/other/secret"),
+        case("another user's process", &["ProtectProc"], Own, format!("process:{}",
+            fixtures.listener)),
+        case("what is no process in /proc", &["ProcSubset"], Own, "read:/proc/meminfo"),
     ]);
     cases
 }
