@@ -7,6 +7,7 @@
 
 mod behaviour;
 mod boxed;
+mod doctor;
 mod exposure;
 mod init;
 mod installed;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
     }
     sandbox::run(&mut suite, &boxed);
     behaviour::run(&mut suite, &boxed);
+    doctor::run(&mut suite, &boxed);
     suite.total()
 }
 
