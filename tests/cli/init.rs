@@ -1,0 +1,217 @@
+//! `assertctl init` for an assertd that somebody starts by hand: what it finds, what it writes, and
+//! that assertd runs with it. The host's own setup is tried under a systemd, in tests/units.
+
+use harness::process::Process;
+use harness::programs::Programs;
+use harness::softhsm::MODULE;
+use harness::{SoftHsm, public_dir};
+use pkcs11_shim::counts::Counts;
+use pkcs11_shim::functions::Function;
+use serde_json::Value;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+/// A directory for a configuration, a token, and the programs.
+struct Place {
+    dir: TempDir,
+    token: SoftHsm,
+    programs: Programs,
+}
+
+impl Place {
+    fn new() -> Place {
+        harness::user::need_root();
+        Place {
+            dir: public_dir(),
+            token: SoftHsm::labelled("a \"try\""),
+            programs: Programs::installed(),
+        }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("assertd.toml")
+    }
+
+    fn assertctl(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(self.programs.assertctl());
+        command.arg("-c").arg(self.config()).args(words);
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// `init` with this module and these variables beside the token's own.
+    fn init(&self, module: &Path, variables: &[String], words: &[&str]) -> Output {
+        let conf = format!("SOFTHSM2_CONF={}", self.token.conf().display());
+        let mut all = vec!["init", "--module", module.to_str().unwrap()];
+        for variable in variables.iter().chain([&conf]) {
+            all.extend(["--environment", variable]);
+        }
+        self.assertctl(&[&all, words].concat())
+    }
+}
+
+#[track_caller]
+fn ended(output: &Output, code: i32) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{out}{err}");
+    (out, err)
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_it_writes_is_what_assertd_runs_with() {
+    let place = Place::new();
+    let (said, _) = ended(&place.init(Path::new(MODULE), &[], &["--yes"]), 0);
+    assert!(said.contains("\"a \"try\"\""), "{said}");
+    assert_eq!(names(place.dir.path()), ["assertd.toml"]);
+    let mode = fs::metadata(place.config()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o640);
+    ended(&place.assertctl(&["config", "check"]), 0);
+
+    // What it says is next: the PIN, a workload, assertd.
+    let mut pin = fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o400)
+        .open(place.dir.path().join("hsm.pin"))
+        .unwrap();
+    pin.write_all(place.token.pin().as_bytes()).unwrap();
+    fs::create_dir(place.dir.path().join("conf.d")).unwrap();
+    let workload = "[workload.w]\nmatch = { uid = 0 }\n[workload.w.target.bank]\n\
+                    profile = \"rfc7523\"\nauthorization_server = \"https://as.example\"\n\
+                    client_id = \"w\"\n";
+    fs::write(place.dir.path().join("conf.d/w.toml"), workload).unwrap();
+    let mut assertd = Command::new(place.programs.assertd());
+    let assertd = Process::start(assertd.arg("-c").arg(place.config()));
+    assertd.wait_for_stderr("assertd: ready");
+    ended(&place.assertctl(&["apply"]), 0);
+    let (assertion, _) = ended(&place.assertctl(&["assertion", "--target", "bank"]), 0);
+    assert_eq!(assertion.trim_end().split('.').count(), 3, "{assertion}");
+}
+
+#[test]
+fn a_second_run_changes_nothing_and_says_so() {
+    let place = Place::new();
+    ended(&place.init(Path::new(MODULE), &[], &["--yes"]), 0);
+    let written = fs::read(place.config()).unwrap();
+    let (said, _) = ended(&place.init(Path::new(MODULE), &[], &["--yes"]), 0);
+    assert!(said.contains("nothing to write"), "{said}");
+    assert_eq!(fs::read(place.config()).unwrap(), written);
+
+    let (_, said) = ended(&place.assertctl(&["init", "--yes", "--token", "other"]), 1);
+    assert!(said.contains("is for another token than `other`"), "{said}");
+    fs::write(place.config(), "[keystore.hsm\n").unwrap();
+    let (_, said) = ended(&place.assertctl(&["init", "--yes"]), 78);
+    assert!(said.contains("assertd.toml:1:"), "{said}");
+    assert_eq!(fs::read(place.config()).unwrap(), b"[keystore.hsm\n");
+}
+
+#[test]
+fn a_program_reads_what_was_done() {
+    let place = Place::new();
+    let output = place.init(
+        Path::new(MODULE),
+        &[],
+        &["--yes", "--json", "--name", "edge"],
+    );
+    let report: Value = serde_json::from_str(&ended(&output, 0).0).unwrap();
+    assert_eq!(report["keystore"], "edge");
+    assert_eq!(report["written"][0], place.config().to_str().unwrap());
+    assert_eq!(report["sockets"], "off");
+    let (_, said) = ended(&place.init(Path::new(MODULE), &[], &["--json"]), 1);
+    assert!(said.contains("say --yes"), "{said}");
+}
+
+#[test]
+fn a_module_that_crashes_costs_one_line_and_nothing_is_written() {
+    let place = Place::new();
+    let (variables, shim) = shimmed(&place, "C_GetSlotList 1 abort\n");
+    let (_, said) = ended(&place.init(&shim, &variables, &["--yes"]), 69);
+    let shim = shim.display();
+    assert!(
+        said.contains(&format!("{shim}")) && said.contains("crashed (SIGABRT)"),
+        "{said}"
+    );
+    assert!(said.contains("softhsm2-util --init-token"), "{said}");
+    assert!(!place.config().exists());
+}
+
+#[test]
+fn a_pin_that_the_next_mistake_locks_is_not_offered() {
+    // CKF_USER_PIN_FINAL_TRY and CKF_USER_PIN_LOCKED (PKCS#11 v3.1, CK_TOKEN_INFO).
+    for (flag, reason) in [
+        ("0x20000", "one try left, which is not spent here"),
+        (
+            "0x40000",
+            "the user PIN is locked; unlock it with the SO PIN",
+        ),
+    ] {
+        let place = Place::new();
+        let rules = format!("C_GetTokenInfo * flags:{flag}\n");
+        let (variables, shim) = shimmed(&place, &rules);
+        let (_, said) = ended(&place.init(&shim, &variables, &["--yes"]), 69);
+        assert!(said.contains(reason), "{said}");
+        assert!(!place.config().exists());
+    }
+}
+
+#[test]
+fn looking_sends_no_pin() {
+    let place = Place::new();
+    let counts = place.dir.path().join("counts");
+    let (mut variables, shim) = shimmed(&place, "");
+    variables.push(format!("P11SHIM_COUNTS={}", counts.display()));
+    ended(&place.init(&shim, &variables, &["--yes"]), 0);
+    let counts = Counts::open(&counts).unwrap();
+    assert!(counts.of(Function::C_GetTokenInfo) > 0);
+    assert_eq!(counts.of(Function::C_OpenSession), 0);
+    assert_eq!(counts.of(Function::C_Login), 0);
+}
+
+#[test]
+fn two_tokens_of_one_label_are_told_apart_by_their_serial_numbers() {
+    let place = Place::new();
+    let made = Command::new("softhsm2-util")
+        .args(["--init-token", "--free", "--label", place.token.label()])
+        .args(["--pin", "1234", "--so-pin", "87654321"])
+        .env("SOFTHSM2_CONF", place.token.conf())
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let module = Path::new(MODULE);
+    let (out, said) = ended(&place.init(module, &[], &["--yes"]), 1);
+    assert!(said.contains("2 tokens could be used"), "{said}");
+    let serial = out
+        .split_whitespace()
+        .skip_while(|word| *word != "serial")
+        .nth(1)
+        .unwrap();
+    ended(&place.init(module, &[], &["--yes", "--token", serial]), 0);
+    let text = fs::read_to_string(place.config()).unwrap();
+    let selector = format!("{{ label = \"a \\\"try\\\"\", serial = \"{serial}\" }}");
+    assert!(text.contains(&selector), "{text}");
+    ended(&place.assertctl(&["config", "check"]), 0);
+}
+
+/// The module that misbehaves so, and the variables that it needs.
+fn shimmed(place: &Place, rules: &str) -> (Vec<String>, PathBuf) {
+    let path = place.dir.path().join("rules");
+    fs::write(&path, rules).unwrap();
+    let variables = vec![
+        format!("P11SHIM_REAL={MODULE}"),
+        format!("P11SHIM_RULES={}", path.display()),
+    ];
+    (variables, pkcs11_shim::module_path())
+}
