@@ -6,6 +6,7 @@ mod assertion;
 mod charter;
 mod denial;
 mod fallback;
+mod hardening;
 mod keys;
 mod lifecycle;
 mod notify;

@@ -3,7 +3,7 @@
 
 use crate::process::Process;
 use crate::programs::Programs;
-use crate::user::{self, as_uid, give_to, python_as};
+use crate::user::{self, give_to, python_as};
 use crate::{Config, SoftHsm, public_dir};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use tempfile::TempDir;
 
 /// A keystore of uid [`user::KEYSTORE`] whose broker has uid [`user::BROKER`].
@@ -26,6 +26,11 @@ impl Keystore {
     /// Starts one on a fresh token and waits until it is usable. The socket lets everybody connect,
     /// so that only the process itself can tell peers apart.
     pub fn start() -> Keystore {
+        Keystore::start_with(&[], &[])
+    }
+
+    /// The same with more options of prlimit(1), such as `--core=0`, and of setpriv(1).
+    pub fn start_with(limits: &[&str], privileges: &[&str]) -> Keystore {
         user::need_root();
         let (programs, token, dir) = (
             Programs::installed(),
@@ -39,7 +44,16 @@ impl Keystore {
         let socket = dir.path().join("keystore.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o666)).unwrap();
-        let mut command = as_uid(user::KEYSTORE, programs.keystore());
+        // Root sets the limits, the user's process inherits them; its number stays the same.
+        let (user, group) = (user::KEYSTORE, user::KEYSTORE);
+        let mut command = Command::new("prlimit");
+        command.args(limits).arg("setpriv").args([
+            &format!("--reuid={user}"),
+            &format!("--regid={group}"),
+            "--clear-groups",
+        ]);
+        command.args(privileges);
+        command.arg(programs.keystore()).current_dir("/");
         command
             .arg("--config")
             .arg(config)

@@ -11,6 +11,7 @@
 
 pub mod counts;
 pub mod functions;
+pub mod probe;
 pub mod rules;
 
 use counts::Counts;
@@ -150,9 +151,23 @@ fn obey(action: Option<Action>, forward: impl FnOnce() -> CK_RV) -> CK_RV {
         Some(Action::Hang) => loop {
             std::thread::sleep(Duration::from_secs(3600));
         },
+        Some(Action::Probe) => {
+            probe();
+            forward()
+        }
         Some(Action::Zeros | Action::Short | Action::Flags(_) | Action::Delay(_)) | None => {
             forward()
         }
+    }
+}
+
+/// A test that told us to probe and gets no report must not pass.
+fn probe() {
+    let files = variable("P11SHIM_PROBE").zip(variable("P11SHIM_REPORT"));
+    let tried = files.map(|(orders, report)| probe::run(&orders, &report));
+    if !matches!(tried, Some(Ok(()))) {
+        eprintln!("pkcs11-shim: probe: {tried:?}");
+        std::process::abort();
     }
 }
 

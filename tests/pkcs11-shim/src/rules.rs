@@ -8,6 +8,7 @@
 //! C_Sign         *    short        the signature lacks its last byte
 //! C_Sign         1    abort        (or segfault) the process dies
 //! C_Sign         1    hang         the call never returns
+//! C_Sign         *    probe        first tries what code in this process can do (see [`crate::probe`])
 //! C_GetTokenInfo *    flags:0x40000   these token flags are added (CKF_USER_PIN_LOCKED)
 //! ```
 //!
@@ -41,6 +42,8 @@ pub enum Action {
     Segfault,
     /// Never return.
     Hang,
+    /// Try what the file `P11SHIM_PROBE` says and report in `P11SHIM_REPORT`, then go on.
+    Probe,
 }
 
 /// Which calls.
@@ -165,6 +168,7 @@ fn action(word: &str) -> Option<Action> {
             "abort" => Some(Action::Abort),
             "segfault" => Some(Action::Segfault),
             "hang" => Some(Action::Hang),
+            "probe" => Some(Action::Probe),
             _ => None,
         },
     }
