@@ -181,16 +181,23 @@ impl SysBox {
 
     /// Starts a command as root, its output piped. It is killed with the box at the latest.
     pub fn spawn<S: AsRef<OsStr>>(&self, command: &[S]) -> std::io::Result<Child> {
-        Command::new("nsenter")
-            .arg(format!("--target={}", self.leader))
-            .args(["-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "env", "-i"])
-            .args(["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"])
-            .arg("LANG=C.UTF-8")
-            .args(command)
+        self.command(command)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
+    }
+
+    /// A command of root's in the box, not started yet.
+    pub fn command<S: AsRef<OsStr>>(&self, command: &[S]) -> Command {
+        let mut nsenter = Command::new("nsenter");
+        nsenter
+            .arg(format!("--target={}", self.leader))
+            .args(["-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "env", "-i"])
+            .args(["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"])
+            .arg("LANG=C.UTF-8")
+            .args(command);
+        nsenter
     }
 
     /// Writes a file (0644 root:root) and the directories above it.

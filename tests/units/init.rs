@@ -2,9 +2,12 @@
 //! when it is run again. It comes first, on a host where even the users are missing, and takes
 //! everything away again.
 
+mod terminal;
+
 use crate::boxed::{Outcome, SysBox};
 use crate::suite::Suite;
 use std::process::Command;
+use terminal::Terminal;
 
 /// The keystore and its token, and a PIN that nobody may find in a file.
 const NAME: &str = "first";
@@ -39,6 +42,14 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
     suite.check("init: without a token it says how to make one", || {
         without_a_token(boxed)
     });
+    suite.check(
+        "init: asks at the terminal, shows no PIN, and does nothing that is not agreed to",
+        || not_agreed(boxed),
+    );
+    suite.check(
+        "init: Ctrl-C at the PIN ends it, and the terminal echoes again",
+        || interrupted(boxed),
+    );
     suite.check(
         "init: makes users, directories, configuration, credential and drop-in",
         || from_nothing(boxed),
@@ -85,8 +96,9 @@ fn without_a_token(boxed: &SysBox) -> Result<(), String> {
     Ok(())
 }
 
-/// The token is root's, as it is after the command that init itself recommends.
-fn from_nothing(boxed: &SysBox) -> Result<(), String> {
+/// As after the command that init itself recommends: a token of root's. And neither users nor
+/// directories.
+fn not_agreed(boxed: &SysBox) -> Result<(), String> {
     boxed
         .sh(&format!(
             "userdel assertd-pkcs11; userdel assertd
@@ -94,6 +106,55 @@ fn from_nothing(boxed: &SysBox) -> Result<(), String> {
              softhsm2-util --init-token --free --label '{TOKEN}' --pin {PIN} --so-pin 12345678"
         ))
         .success()?;
+    let mut terminal = Terminal::start(boxed, &["assertctl", "init"])?;
+    terminal.expect("which token? [1]")?;
+    terminal.enter("")?;
+    terminal.expect("user PIN of token")?;
+    terminal.enter(PIN)?;
+    terminal.expect("the same again: ")?;
+    terminal.enter("4711")?;
+    terminal.expect("these two differ")?;
+    terminal.expect("user PIN of token")?;
+    terminal.enter(PIN)?;
+    terminal.expect("the same again: ")?;
+    terminal.enter(PIN)?;
+    terminal.expect("do this? [y/N] ")?;
+    terminal.enter("n")?;
+    let code = terminal.ended()?;
+    let said = terminal.transcript();
+    demand(code == Some(1) && said.contains("nothing was done"), || {
+        said.clone()
+    })?;
+    demand(said.contains(CONFIGURATION), || {
+        format!("not shown what: {said}")
+    })?;
+    demand(!said.contains(PIN), || format!("the PIN is shown: {said}"))?;
+    nothing_there(boxed)
+}
+
+fn interrupted(boxed: &SysBox) -> Result<(), String> {
+    let mut terminal = Terminal::start(boxed, &["assertctl", "init", "--token", TOKEN])?;
+    terminal.expect("user PIN of token")?;
+    demand(!terminal.echoes()?, || {
+        "the terminal echoes a PIN".to_owned()
+    })?;
+    terminal.send("12\u{3}")?;
+    let code = terminal.ended()?;
+    demand(code == Some(1), || terminal.transcript())?;
+    demand(terminal.echoes()?, || {
+        "the terminal stays silent".to_owned()
+    })?;
+    nothing_there(boxed)
+}
+
+fn nothing_there(boxed: &SysBox) -> Result<(), String> {
+    let script = "ls -d /etc/assertd /etc/credstore.encrypted/* 2>/dev/null || true
+                  getent passwd assertd assertd-pkcs11 || true";
+    let there = boxed.sh(script).success()?;
+    demand(there.is_empty(), || format!("there is {there}"))
+}
+
+fn from_nothing(boxed: &SysBox) -> Result<(), String> {
     let said = init(boxed, PIN, &format!("--yes --token '{TOKEN}'"));
     demand(said.code == Some(0), || format!("{said:?}"))?;
     let shown = boxed

@@ -114,9 +114,9 @@ fn input() -> Result<Zeroizing<Vec<u8>>, Failure> {
 
 /// One line of the terminal, without echo.
 fn hidden(question: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let silence = Silence::begin()?; // before the question, or the first digits might be shown
     eprint!("{}", clean(question));
     let _ = io::stderr().flush();
-    let silence = Silence::begin()?;
     let mut buffer = Zeroizing::new(vec![0; PIN_LEN_MAX + 3]);
     let filled = fill(&mut buffer, |byte| matches!(byte, b'\n' | INTERRUPT));
     drop(silence);
