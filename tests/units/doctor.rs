@@ -587,7 +587,7 @@ fn text(boxed: &SysBox) -> Result<(), String> {
 
 fn starts_nothing(boxed: &SysBox) -> Result<(), String> {
     boxed
-        .sh("systemctl stop assertd assertd-keystore-pkcs11@hsm")
+        .sh("systemctl stop assertd; systemctl stop assertd-keystore-pkcs11@hsm")
         .success()?;
     let report = examine(boxed)?;
     let states = boxed.run(&[

@@ -89,7 +89,7 @@ fn handed_over(unit: Option<&Unit>, id: &str) -> HandedOver {
             None => HandedOver::Not,
         };
     };
-    let places: Vec<PathBuf> = match Path::new(source) {
+    let places: Vec<PathBuf> = match Path::new(&source) {
         path if path.is_absolute() => vec![path.to_owned()],
         name => STORES.iter().map(|dir| Path::new(dir).join(name)).collect(),
     };

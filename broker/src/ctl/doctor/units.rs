@@ -18,8 +18,7 @@ const SOCKETS: [&str; 2] = ["assertd.socket", "assertd-admin.socket"];
 
 /// What is asked of every unit, the sandbox apart.
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,UnitFileState,FragmentPath,\
-DropInPaths,NeedDaemonReload,ExecMainStatus,User,SupplementaryGroups,Listen,\
-LoadCredential,LoadCredentialEncrypted";
+DropInPaths,NeedDaemonReload,ExecMainStatus,User,Listen";
 
 /// Our units as systemd has them.
 #[derive(Clone, Debug, Default)]
@@ -34,8 +33,8 @@ pub struct Units {
 pub struct Unit {
     name: String,
     properties: BTreeMap<String, String>,
-    /// Drop-ins with their text, in the order systemd reads them.
-    drop_ins: Vec<(PathBuf, String)>,
+    /// The unit's file, then its drop-ins, with their text, in the order systemd reads them.
+    files: Vec<(PathBuf, String)>,
 }
 
 /// The name of a keystore's unit, by its suffix: `service` or `socket`.
@@ -64,7 +63,7 @@ impl Units {
         match said {
             Ok(said) if said.succeeded => {
                 let mut units = parse(&said.stdout);
-                units.by_name.values_mut().for_each(Unit::read_drop_ins);
+                units.by_name.values_mut().for_each(Unit::read_files);
                 units
             }
             Ok(said) => Units::silent(said.stderr.trim()),
@@ -133,20 +132,41 @@ impl Unit {
         lines.map(|line| Path::new(line.split(" (").next().unwrap_or(line)))
     }
 
-    /// A credential it is handed over from a file: its id, and the file as the unit names it.
-    pub fn credential(&self, kind: &str, id: &str) -> Option<&str> {
-        let words = self.property(kind)?.split_ascii_whitespace();
-        words
-            .filter_map(|word| word.split_once(':'))
-            .find(|(name, _)| *name == id)
-            .map(|(_, file)| file)
+    /// A credential it is handed over from a file: the file as the unit names it. `kind` is the
+    /// directive; systemctl shows its values as `[unprintable]`, so that the files are read.
+    pub fn credential(&self, kind: &str, id: &str) -> Option<String> {
+        let instance = self.instance().unwrap_or_default();
+        let lines = self.files.iter().flat_map(|(_, text)| text.lines());
+        let mut file = None;
+        for value in lines.filter_map(|line| assigned(line, kind)) {
+            match value.replace("%i", instance).split_once(':') {
+                Some((name, path)) if name == id => file = Some(path.to_owned()),
+                None if value.is_empty() => file = None, // an empty value takes back all before it
+                _ => {}
+            }
+        }
+        file
     }
 
-    fn read_drop_ins(&mut self) {
-        let paths = self.property("DropInPaths").unwrap_or_default();
-        let read = |path: &str| (PathBuf::from(path), host::text(path));
-        self.drop_ins = paths.split_ascii_whitespace().map(read).collect();
+    /// What stands after the `@`.
+    fn instance(&self) -> Option<&str> {
+        let (_, instance) = self.name.split_once('@')?;
+        instance.rsplit_once('.').map(|(instance, _)| instance)
     }
+
+    fn read_files(&mut self) {
+        let drop_ins = self.property("DropInPaths").unwrap_or_default();
+        let paths = self.property("FragmentPath").into_iter();
+        let paths = paths.chain(drop_ins.split_ascii_whitespace());
+        let read = |path: &str| (PathBuf::from(path), host::text(path));
+        self.files = paths.map(read).collect();
+    }
+}
+
+/// The value that a line of a unit's file gives to a directive.
+fn assigned<'a>(line: &'a str, directive: &str) -> Option<&'a str> {
+    let rest = line.trim_start().strip_prefix(directive)?;
+    Some(rest.trim_start().strip_prefix('=')?.trim())
 }
 
 /// What `systemctl show` prints: `Name=value` lines, an empty line between units. A property that
@@ -165,7 +185,7 @@ fn parse(text: &str) -> Units {
             let unit = Unit {
                 name: name.clone(),
                 properties,
-                drop_ins: Vec::new(),
+                files: Vec::new(),
             };
             units.by_name.insert(name, unit);
         }

@@ -2,7 +2,8 @@
 //! added (who is calling), others are protection that a drop-in has taken away.
 
 use super::super::finding::{Finding, IDENTITY, PROTECTION, Severity};
-use super::Unit;
+use super::{Unit, assigned};
+use std::path::Path;
 
 /// Directives that must have one of these values, and for whom.
 const RULES: &[Rule] = &[
@@ -166,15 +167,14 @@ fn taken(set: &str) -> String {
 fn remedy(unit: &Unit, directive: &str, value: Option<&str>) -> String {
     let short = unit.name.strip_suffix(".service").unwrap_or(&unit.name);
     let again = format!("`systemctl daemon-reload && systemctl restart {short}`");
-    let sets = |line: &&str| {
-        let rest = line.trim_start().strip_prefix(directive);
-        rest.is_some_and(|rest| rest.trim_start().starts_with('='))
-    };
+    let sets = |line: &&str| assigned(line, directive).is_some();
+    let fragment = unit.property("FragmentPath").map(Path::new);
     let mut lines = unit
-        .drop_ins
+        .files
         .iter()
+        .filter(|(path, _)| Some(path.as_path()) != fragment)
         .rev()
-        .filter_map(|(path, text)| Some((path.display(), text.lines().rfind(|it| sets(it))?)));
+        .filter_map(|(path, text)| Some((path.display(), text.lines().rfind(sets)?)));
     match (lines.next(), value) {
         (Some((path, line)), _) => {
             format!("remove `{}` from {path}, then run {again}", line.trim())

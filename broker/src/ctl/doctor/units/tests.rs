@@ -18,7 +18,7 @@ const KEYSTORE_SHOWN: &str = "\nId=assertd-keystore-pkcs11@hsm.socket\nLoadState
 ActiveState=active\nResult=success\nUnitFileState=enabled\n\
 Listen=/run/assertd/keystore-hsm.sock (Stream)\n\nId=assertd-keystore-pkcs11@hsm.service\n\
 LoadState=loaded\nActiveState=active\nSubState=running\nResult=success\nUser=assertd-pkcs11\n\
-NoNewPrivileges=yes\nLimitCORE=0\nLoadCredentialEncrypted=hsm.pin:assertd.hsm.pin\n";
+NoNewPrivileges=yes\nLimitCORE=0\n";
 
 fn site(socket: &str) -> Site {
     let dir = tempfile::tempdir().unwrap();
@@ -193,7 +193,7 @@ fn the_drop_in_that_takes_protection_away_is_named_with_its_line() {
     let unit = units.by_name.get_mut(SERVICE).unwrap();
     let first = "[Service]\nNoNewPrivileges=yes\n".to_owned();
     let last = "[Service]\n  NoNewPrivileges = no\n".to_owned();
-    unit.drop_ins = vec![("/etc/a.conf".into(), first), ("/etc/b.conf".into(), last)];
+    unit.files = vec![("/etc/a.conf".into(), first), ("/etc/b.conf".into(), last)];
     let (_, _, remedy) = bad(&sandbox::findings(unit));
     assert!(
         remedy.starts_with("remove `NoNewPrivileges = no` from /etc/b.conf"),
@@ -223,16 +223,22 @@ fn without_systemd_there_is_one_line_and_no_flood() {
 }
 
 #[test]
-fn properties_and_credentials_are_read_as_systemd_shows_them() {
-    let units = parse(KEYSTORE_SHOWN);
-    let unit = units.unit("assertd-keystore-pkcs11@hsm.service").unwrap();
-    assert_eq!(
-        unit.credential("LoadCredentialEncrypted", "hsm.pin"),
-        Some("assertd.hsm.pin")
-    );
-    assert_eq!(
-        unit.credential("LoadCredentialEncrypted", "other.pin"),
-        None
-    );
+fn credentials_are_found_in_the_files_that_systemd_reads() {
+    let mut units = parse(KEYSTORE_SHOWN);
     assert_eq!(units.keystore_user(), Some("assertd-pkcs11"));
+    let unit = units
+        .by_name
+        .get_mut("assertd-keystore-pkcs11@hsm.service")
+        .unwrap();
+    let shipped = include_str!("../../../../../systemd/units/assertd-keystore-pkcs11@.service");
+    unit.files = vec![("/usr/lib/u.service".into(), shipped.to_owned())];
+    let pin = |unit: &Unit| unit.credential("LoadCredentialEncrypted", "hsm.pin");
+    assert_eq!(pin(unit).as_deref(), Some("assertd.hsm.pin"));
+    let other = unit.credential("LoadCredentialEncrypted", "other.pin");
+    assert_eq!(other, None);
+    let drop_in = "[Service]\nLoadCredentialEncrypted=\nLoadCredential=hsm.pin:/plain\n";
+    unit.files.push(("/etc/d.conf".into(), drop_in.to_owned()));
+    assert_eq!(pin(unit), None);
+    let plain = unit.credential("LoadCredential", "hsm.pin");
+    assert_eq!(plain.as_deref(), Some("/plain"));
 }
