@@ -26,7 +26,7 @@ With `kept`, connections are kept; with `fresh`, each request has its own.
 ";
 
 /// Between two requests of one thread: this is to be many clients, not a busy loop.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Before the second try, where the answer named no time.
 const RETRY_WAIT: Duration = Duration::from_millis(200);

@@ -127,10 +127,19 @@ fn scope(boxed: &SysBox) -> Result<(), String> {
         .map(drop)
 }
 
+/// Also one that is in a user namespace of its own, where it is somebody else.
 fn dynamic_user(boxed: &SysBox) -> Result<(), String> {
     let options = ["--unit=dynamic.service", "--property=DynamicUser=yes"];
+    dynamic_user_of(boxed, &options)?;
+    dynamic_user_of(
+        boxed,
+        &[&options[..], &["--property=PrivateUsers=yes"]].concat(),
+    )
+}
+
+fn dynamic_user_of(boxed: &SysBox, options: &[&str]) -> Result<(), String> {
     let script = "id -u; asker once dynamic";
-    let said = run_as(boxed, &options, &["sh", "-c", script])?;
+    let said = run_as(boxed, options, &["sh", "-c", script])?;
     let (uid, answer) = said.split_once('\n').ok_or("no uid")?;
     let answer = Answer::parse(answer)?;
     let record = recorded(boxed, answer, "/system.slice/dynamic.service", false)?;

@@ -63,7 +63,7 @@ fn keystore(boxed: &SysBox) -> Result<(), String> {
             .unwrap_or_default();
         old.replace(
             &format!("module = {real}"),
-            &format!("module = \"{SHIM}\"\nhang_limit_s = 1"),
+            &format!("module = \"{SHIM}\"\nhang_limit_s = 2"),
         )
         .replace(
             "environment = {",
