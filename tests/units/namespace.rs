@@ -2,11 +2,14 @@
 //! ends us (the last check, a panic, a signal, SIGKILL even) ends the box with all its processes and
 //! mounts. The inner half is process 1 of the PID namespace: the kernel kills the rest with it.
 
+use crate::suite::Counts;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::geteuid;
-use std::path::Path;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread::JoinHandle;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Exit codes of sysexits.h: a program is missing, not permitted.
 const EX_UNAVAILABLE: u8 = 69;
@@ -21,32 +24,40 @@ const PROGRAMS: [(&str, &str); 5] = [
     ("mount", "mount"),
 ];
 
-/// Runs this program again, inside, over `tree`; its exit code is ours.
-pub fn run_inside(tree: &Path, arguments: &[String]) -> ExitCode {
+/// Runs this program again, inside, once for each of these groups and all of them at once, each over
+/// its own view of `tree`. Prints what they print, and the total; the exit code says whether every
+/// check of every group held.
+pub fn run_inside(tree: &Path, groups: &[&str], arguments: &[String]) -> ExitCode {
     if let Err((code, why)) = possible(tree) {
         eprintln!("units: cannot boot a systemd here: {why}");
         return ExitCode::from(code);
     }
-    let name = cgroup_name();
+    let started = Instant::now();
     let signals = block_signals();
-    let mut inside = match start(tree, &name, arguments) {
-        Ok(child) => child,
-        Err(e) => {
-            eprintln!("units: cannot start unshare(1): {e}");
-            return ExitCode::from(EX_UNAVAILABLE);
+    let mut boxes = Vec::new();
+    for group in groups {
+        match Inside::start(tree, group, arguments) {
+            Ok(inside) => boxes.push(inside),
+            Err(e) => eprintln!("units: cannot start unshare(1): {e}"),
         }
-    };
-    let end = wait(&signals, &mut inside);
-    sweep(&name);
-    match end {
-        End::Exit(status) => {
-            let code = status.code().and_then(|code| u8::try_from(code).ok());
-            ExitCode::from(code.unwrap_or(1))
-        }
-        End::Signal(signal) => {
-            eprintln!("units: ended by {signal}; the box is down");
-            ExitCode::from(128 + u8::try_from(signal as i32).unwrap_or(0))
-        }
+    }
+    let ended_by = wait(&signals, &mut boxes);
+    let mut total = Counts::default();
+    for inside in boxes {
+        let counts = inside.end();
+        total.passed += counts.passed;
+        total.failed += counts.failed;
+    }
+    if let Some(signal) = ended_by {
+        eprintln!("units: ended by {signal}; every box is down");
+        return ExitCode::from(128 + u8::try_from(signal as i32).unwrap_or(0));
+    }
+    println!("units: {:.1} s", started.elapsed().as_secs_f32());
+    println!("{total}");
+    match (total.passed, total.failed) {
+        // No check at all is a failure too.
+        (1.., 0) => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }
 
@@ -103,44 +114,106 @@ fn block_signals() -> SigSet {
     signals
 }
 
-fn sysbox() -> std::path::PathBuf {
+fn sysbox() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("units/sysbox")
 }
 
-/// Should we die without a word, unshare(1) is killed, and with it the namespace.
-fn start(tree: &Path, name: &str, arguments: &[String]) -> std::io::Result<Child> {
-    let this = std::env::current_exe()?;
-    Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid"])
-        .args(["--fork", "--kill-child", "--propagation", "unchanged", "--"])
-        .arg(sysbox())
-        .arg("enter")
-        .arg(tree)
-        .arg(name)
-        .arg(this)
-        .arg("--inside")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .spawn()
+/// One group of checks in its namespaces.
+struct Inside {
+    group: String,
+    /// unshare(1). Its end is the end of all that is inside.
+    process: Child,
+    status: Option<ExitStatus>,
+    cgroup: String,
+    relay: JoinHandle<Option<Counts>>,
 }
 
-enum End {
-    Exit(ExitStatus),
-    Signal(Signal),
+impl Inside {
+    /// Should we die without a word, unshare(1) is killed, and with it the namespace.
+    fn start(tree: &Path, group: &str, arguments: &[String]) -> std::io::Result<Inside> {
+        let cgroup = format!("{}-{group}", cgroup_name());
+        let mut process = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid"])
+            .args(["--fork", "--kill-child", "--propagation", "unchanged", "--"])
+            .arg(sysbox())
+            .arg("enter")
+            .arg(tree)
+            .arg(&cgroup)
+            .arg(std::env::current_exe()?)
+            .args(["--inside", "--group", group])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let said = process.stdout.take();
+        let relay = std::thread::spawn(move || said.and_then(|said| relay(said)));
+        Ok(Inside {
+            group: group.to_string(),
+            process,
+            status: None,
+            cgroup,
+            relay,
+        })
+    }
+
+    fn ended(&mut self) -> bool {
+        if self.status.is_none() {
+            self.status = self.process.try_wait().ok().flatten();
+        }
+        self.status.is_some()
+    }
+
+    /// Ends it, if it has not ended, and says how its checks went.
+    fn end(mut self) -> Counts {
+        if !self.ended() {
+            let _ = self.process.kill();
+            self.status = self.process.wait().ok();
+        }
+        let counts = self.relay.join().ok().flatten();
+        sweep(&self.cgroup);
+        counts.unwrap_or_else(|| {
+            let (group, status) = (self.group, self.status);
+            let status = status.map_or("no status".to_string(), |status| status.to_string());
+            println!("FAIL {group}: ended before its last check ({status})");
+            Counts {
+                passed: 0,
+                failed: 1,
+            }
+        })
+    }
 }
 
-fn wait(signals: &SigSet, inside: &mut Child) -> End {
+/// Hands on what one group prints, a check and what belongs to it in one piece, up to its total.
+fn relay(said: impl Read) -> Option<Counts> {
+    let mut block = String::new();
+    let mut counts = None;
+    for line in BufReader::new(said).lines().map_while(Result::ok) {
+        counts = Counts::parse(&line);
+        if !line.starts_with(crate::suite::INDENT) {
+            print!("{}", std::mem::take(&mut block));
+        }
+        if counts.is_none() {
+            block += &line;
+            block.push('\n');
+        }
+    }
+    print!("{block}");
+    counts
+}
+
+/// Waits until all have ended, or for a signal that ends us.
+fn wait(signals: &SigSet, boxes: &mut [Inside]) -> Option<Signal> {
     loop {
-        if let Ok(Some(status)) = inside.try_wait() {
-            return End::Exit(status);
+        let ended = boxes
+            .iter_mut()
+            .filter_map(|one| one.ended().then_some(()))
+            .count();
+        if ended == boxes.len() {
+            return None;
         }
         match signals.wait() {
             Ok(Signal::SIGCHLD) | Err(_) => {}
-            Ok(signal) => {
-                let _ = inside.kill();
-                let _ = inside.wait();
-                return End::Signal(signal);
-            }
+            Ok(signal) => return Some(signal),
         }
     }
 }

@@ -1,21 +1,49 @@
-//! Named checks, one line each, and the total at the end. A check that fails or panics is counted,
-//! shows what assertd's units wrote, and does not end the suite.
+//! Named checks, one line each, and how many held. A check that fails or panics is counted, shows
+//! what assertd's units wrote, and does not end the suite. What belongs to a check and is not its
+//! line begins with [`INDENT`].
 
 use crate::boxed::SysBox;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Lines of the box's journal shown under a failure.
 const JOURNAL_LINES: &str = "60";
+
+/// Before every line that says more about the check above it.
+pub const INDENT: &str = "     ";
+
+/// How many checks held; printed as the last line.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Counts {
+    pub passed: usize,
+    pub failed: usize,
+}
+
+impl Counts {
+    /// From the line that it is printed as.
+    pub fn parse(line: &str) -> Option<Counts> {
+        let (passed, failed) = line.strip_suffix(" failed")?.split_once(" passed, ")?;
+        Some(Counts {
+            passed: passed.parse().ok()?,
+            failed: failed.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)
+    }
+}
 
 /// Checks done so far.
 pub struct Suite<'b> {
     boxed: &'b SysBox,
     only: Option<String>,
-    passed: usize,
-    failed: usize,
-    started: Instant,
+    counts: Counts,
+    /// The check that took longest.
+    slowest: (Duration, String),
 }
 
 impl<'b> Suite<'b> {
@@ -24,9 +52,8 @@ impl<'b> Suite<'b> {
         Suite {
             boxed,
             only,
-            passed: 0,
-            failed: 0,
-            started: Instant::now(),
+            counts: Counts::default(),
+            slowest: (Duration::ZERO, String::new()),
         }
     }
 
@@ -35,18 +62,32 @@ impl<'b> Suite<'b> {
         if !self.wants(name) {
             return;
         }
-        let why = match catch_unwind(AssertUnwindSafe(body)) {
+        let started = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(body));
+        let took = started.elapsed();
+        if took > self.slowest.0 {
+            self.slowest = (took, name.to_string());
+        }
+        let why = match result {
             Ok(Ok(())) => {
-                self.passed += 1;
+                self.counts.passed += 1;
                 println!("ok   {name}");
                 return;
             }
             Ok(Err(why)) => why,
             Err(panic) => format!("panicked: {}", panic_text(&*panic)),
         };
-        self.failed += 1;
+        self.counts.failed += 1;
+        let why = why.replace('\n', &format!("\n{INDENT}"));
         println!("FAIL {name}: {why}");
         println!("{}", indented(&journal(self.boxed)));
+    }
+
+    /// Counts what all checks need and is not there as one that failed, whichever were asked for.
+    pub fn require(&mut self, name: &str, why: String) {
+        let only = self.only.take();
+        self.check(name, || Err(why));
+        self.only = only;
     }
 
     /// Whether a check of this name would run: to leave out what only it needs.
@@ -64,20 +105,20 @@ impl<'b> Suite<'b> {
             .any(|beginning| only.starts_with(beginning) || beginning.contains(only.as_str()))
     }
 
-    /// The last line, and the exit code it means. No check at all is a failure.
-    pub fn total(&self) -> ExitCode {
-        let (passed, failed) = (self.passed, self.failed);
-        println!("units: {:.1} s", self.started.elapsed().as_secs_f32());
-        println!("{passed} passed, {failed} failed");
-        match (passed, failed) {
-            (1.., 0) => ExitCode::SUCCESS,
-            _ => ExitCode::FAILURE,
-        }
+    /// How many held.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Which check took longest, and how long, in seconds.
+    pub fn slowest(&self) -> String {
+        let (took, name) = &self.slowest;
+        format!("{:.1} s for {name:?}", took.as_secs_f32())
     }
 }
 
 /// What assertd's units wrote last.
-pub fn journal(boxed: &SysBox) -> String {
+fn journal(boxed: &SysBox) -> String {
     let _ = boxed.run(&["journalctl", "--sync"]);
     let shown = boxed.run(&[
         "journalctl",
@@ -92,7 +133,10 @@ pub fn journal(boxed: &SysBox) -> String {
 }
 
 fn indented(text: &str) -> String {
-    let lines: Vec<String> = text.lines().map(|line| format!("     | {line}")).collect();
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| format!("{INDENT}| {line}"))
+        .collect();
     lines.join("\n")
 }
 
