@@ -55,7 +55,8 @@ impl Module {
             Err(Pkcs11Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Initialized::Before,
             Err(error @ Pkcs11Error::Pkcs11(RvError::GeneralError, _)) => {
                 let doing = "initialising (a missing or wrong configuration file of the module \
-                             looks like this; see `environment` and `init_args`)";
+                             looks like this, or a directory it writes to that `module_state` \
+                             does not name; see also `environment` and `init_args`)";
                 return Err(explain(&place, doing, &error));
             }
             Err(error) => return Err(explain(&place, "initialising", &error)),
