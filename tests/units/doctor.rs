@@ -377,15 +377,6 @@ const FAULTS: &[Fault] = &[
         restore: "",
     },
     Fault {
-        name: "assertd stands still",
-        plant: "systemctl kill --signal=STOP assertd",
-        id: "D60",
-        severity: "fail",
-        phrase: "systemctl restart assertd",
-        mend: Mend::Remedy,
-        restore: "",
-    },
-    Fault {
         name: "a changed configuration was not reloaded",
         plant: "echo '# changed' >> /etc/assertd/conf.d/payments.toml",
         id: "D61",
