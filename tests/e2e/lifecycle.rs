@@ -8,6 +8,7 @@ use harness::{Config, DEADLINE, Daemon, SoftHsm, wait_for, wait_until};
 use nix::sys::signal::Signal;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -50,16 +51,7 @@ fn sigterm_finishes_what_was_asked_takes_nothing_new_and_exits_0() {
     send(keystore, Signal::SIGSTOP);
     let asked = in_flight(&daemon, 8);
     daemon.signal(Signal::SIGTERM);
-    // The listener goes first; the path may stay behind.
-    let closed = wait_until(DEADLINE, || {
-        UnixStream::connect(&socket).is_err_and(|error| {
-            matches!(
-                error.kind(),
-                ErrorKind::ConnectionRefused | ErrorKind::NotFound
-            )
-        })
-    });
-    assert!(closed, "a draining daemon still accepts");
+    until_nobody_listens(&socket);
     send(keystore, Signal::SIGCONT);
     for mut raw in asked {
         let answer = raw
@@ -89,6 +81,41 @@ fn sigterm_finishes_what_was_asked_takes_nothing_new_and_exits_0() {
         "{}",
         String::from_utf8_lossy(&verified.stderr)
     );
+}
+
+/// The listener goes first; the path may stay behind.
+fn until_nobody_listens(socket: &Path) {
+    let closed = wait_until(DEADLINE, || {
+        UnixStream::connect(socket).is_err_and(|error| {
+            matches!(
+                error.kind(),
+                ErrorKind::ConnectionRefused | ErrorKind::NotFound
+            )
+        })
+    });
+    assert!(closed, "a draining daemon still accepts");
+}
+
+/// Whoever was accepted has asked or is about to, so that a restart cuts nobody. There is a second
+/// for it, which a busy machine may miss, but not five times.
+#[test]
+fn who_was_accepted_may_still_ask_when_assertd_is_told_to_stop() {
+    let answered = (0..5).any(|_| {
+        let (mut daemon, _token) = with_bank();
+        let mut raw = daemon.raw();
+        let accepted = wait_until(DEADLINE, || daemon.status().connections == 1);
+        assert!(accepted, "{:?}", daemon.status());
+        daemon.signal(Signal::SIGTERM);
+        until_nobody_listens(&daemon.socket());
+        let sent = raw.send(&post(BANK));
+        let answer = raw.answer(DEADLINE);
+        assert_eq!(daemon.exit_code(), Some(0), "{}", daemon.stderr());
+        sent.is_ok()
+            && answer.is_some_and(|answer| {
+                answer.status == 200 && answer.header("connection") == Some("close")
+            })
+    });
+    assert!(answered, "its connection was closed without an answer");
 }
 
 #[test]
