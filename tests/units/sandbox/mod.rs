@@ -15,6 +15,8 @@ use cases::{Case, Who};
 use fixtures::Fixtures;
 use variants::{Unit, Variants};
 
+const BROKER_UNIT: &str = "assertd.service";
+
 /// A unit whose sandbox is tried.
 struct Subject {
     name: &'static str,
@@ -59,6 +61,27 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
         "keystore sandbox: the module loads, logs in and has its keys",
         || keystore_is_ready(boxed),
     );
+    for (name, unit) in [
+        ("broker sandbox: its own is fully enforced too", BROKER_UNIT),
+        (
+            "keystore sandbox: its own is fully enforced too",
+            KEYSTORE_UNIT,
+        ),
+    ] {
+        suite.check(name, || closes_itself_in(boxed, unit));
+    }
+}
+
+/// The processes enter a sandbox of their own, which the unit's must let them do.
+fn closes_itself_in(boxed: &SysBox, unit: &str) -> Result<(), String> {
+    boxed.run(&["journalctl", "--sync"]).success()?;
+    let said = boxed.run(&["journalctl", "--output=cat", "--unit", unit]);
+    let said = said.success()?;
+    let mut lines = said.lines().filter(|line| line.contains(" sandbox: "));
+    match lines.next_back() {
+        Some(line) if line.ends_with("sandbox: fully enforced by Landlock") => Ok(()),
+        last => Err(format!("{last:?} in:\n{said}")),
+    }
 }
 
 /// Starts all variants of a unit at once, then judges.
