@@ -168,6 +168,9 @@ fn user_unit(boxed: &SysBox) -> Result<(), String> {
     let said = boxed.sh(&script).success()?;
     let (answer, who) = said.split_once('\n').ok_or("no answer")?;
     Answer::parse(answer)?.must_be(403)?;
+    // The control: the same user in the system's unit of that name is served.
+    let user = format!("--property=User={USER}");
+    ask_as(boxed, &["--unit=payments.service", &user], "bank")?.must_be(200)?;
     let who = whoami(who)?;
     let path = format!("/user.slice/user-{USER_ID}.slice/{manager}");
     demand(
