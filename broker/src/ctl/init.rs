@@ -385,7 +385,7 @@ fn do_it(work: &Work, args: &Args, wishes: &Wishes<'_>, out: &mut Out) -> Result
         None => Zeroizing::default(),
     };
     if args.format == Format::Text {
-        out.table(&work.rows());
+        out.line(&work.lines().join("\n"));
         out.flush();
     }
     if wishes.consent == Consent::Ask && !ask::agreed("do this? [y/N] ")? {

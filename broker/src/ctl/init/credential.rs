@@ -2,7 +2,8 @@
 //! what comes back is bound to this host, and to its TPM if it has one, and can lie on disk.
 //!
 //! Never bound to PCRs: a firmware update changes them, and the keystore would not start again
-//! (systemd/README.md).
+//! (systemd/README.md). systemd 252 seals to a TPM without PCRs and then cannot open it, so whatever
+//! is encrypted is decrypted once before it is kept.
 
 use super::child;
 use crate::ctl::failure::{Exit, Failure};
@@ -31,6 +32,8 @@ pub struct Creds {
     program: PathBuf,
     /// The key.
     pub key: Key,
+    /// Why the TPM is not used, if there is one.
+    pub without_tpm: Option<String>,
 }
 
 /// The credential's name: what the keystore reads, and what the file's content is bound to.
@@ -46,44 +49,72 @@ pub fn path(keystore: &str) -> PathBuf {
 impl Creds {
     /// If this host has it (systemd 250 and newer).
     pub fn find() -> Option<Creds> {
-        let program = child::program("systemd-creds")?;
-        // 0 says that firmware, driver and library are all there.
-        let tpm = child::run(Command::new(&program).arg("has-tpm2"), b"", DEADLINE);
-        let key = match tpm {
-            Ok(ended) if ended.succeeded() => Key::HostAndTpm,
-            _ => Key::Host,
+        let host = Creds {
+            program: child::program("systemd-creds")?,
+            key: Key::Host,
+            without_tpm: None,
         };
-        Some(Creds { program, key })
+        // 0 says that firmware, driver and library are all there.
+        let asked = child::run(Command::new(&host.program).arg("has-tpm2"), b"", DEADLINE);
+        if !asked.is_ok_and(|answer| answer.succeeded()) {
+            return Some(host);
+        }
+        let with_tpm = Creds {
+            key: Key::HostAndTpm,
+            ..host.clone()
+        };
+        Some(match with_tpm.seal("probe", b"probe") {
+            Ok(_) => with_tpm,
+            Err(why) => Creds {
+                without_tpm: Some(why),
+                ..host
+            },
+        })
     }
 
     /// The file's text.
     pub fn encrypt(&self, keystore: &str, pin: &[u8]) -> Result<String, Failure> {
-        let mut command = Command::new(&self.program);
-        command
-            .arg("encrypt")
-            .arg(format!("--name={}", id(keystore)));
-        match self.key {
-            Key::Host => command.arg("--with-key=host"),
-            Key::HostAndTpm => command.args(["--with-key=host+tpm2", "--tpm2-pcrs="]),
-        };
-        let failed = |why: String| {
-            let text = format!("systemd-creds encrypt: {why}; nothing was written");
+        self.seal(&id(keystore), pin).map_err(|why| {
+            let text = format!("systemd-creds: {why}; nothing was written");
             Failure::new(Exit::Unavailable, text)
+        })
+    }
+
+    /// Encrypts, and sees that it can be decrypted.
+    fn seal(&self, name: &str, secret: &[u8]) -> Result<String, String> {
+        let name = format!("--name={name}");
+        let mut encrypt = Command::new(&self.program);
+        encrypt.args(["encrypt", &name]);
+        match self.key {
+            Key::Host => encrypt.arg("--with-key=host"),
+            Key::HostAndTpm => encrypt.args(["--with-key=host+tpm2", "--tpm2-pcrs="]),
         };
-        let ended = child::run(command.args(["-", "-"]), pin, DEADLINE).map_err(failed)?;
-        match ended.succeeded() && !ended.stdout.trim().is_empty() {
-            true => Ok(ended.stdout),
-            false => Err(failed(ended.reason())),
+        let sealed = child::run(encrypt.args(["-", "-"]), secret, DEADLINE)?;
+        if !sealed.succeeded() || sealed.stdout.trim().is_empty() {
+            return Err(format!("encrypting: {}", sealed.reason()));
+        }
+        let mut decrypt = Command::new(&self.program);
+        decrypt.args(["decrypt", &name, "-", "-"]);
+        let opened = child::run_blindly(&mut decrypt, sealed.stdout.as_bytes(), DEADLINE)?;
+        match opened.succeeded() {
+            true => Ok(sealed.stdout),
+            false => Err(format!(
+                "what it encrypted it cannot decrypt: {}",
+                opened.reason()
+            )),
         }
     }
-}
 
-impl Key {
     /// For the list of what will be done.
-    pub fn words(self) -> &'static str {
-        match self {
-            Key::Host => "the PIN, encrypted with this host's key",
-            Key::HostAndTpm => "the PIN, encrypted with this host's key and its TPM",
+    pub fn words(&self) -> String {
+        match (self.key, &self.without_tpm) {
+            (Key::HostAndTpm, _) => {
+                "the PIN, encrypted with this host's key and its TPM".to_owned()
+            }
+            (Key::Host, None) => "the PIN, encrypted with this host's key".to_owned(),
+            (Key::Host, Some(why)) => {
+                format!("the PIN, encrypted with this host's key; its TPM is not used: {why}")
+            }
         }
     }
 }

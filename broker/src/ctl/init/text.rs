@@ -61,7 +61,8 @@ pub fn configuration(keystore: &Keystore) -> String {
          # [limits]                          # of each workload, unless its section says another\n\
          # workload_rate  = 100              # requests per second\n\
          # workload_burst = 200              # requests at once\n\n\
-         # Where keys are made and used; they never leave the token. {}\n\
+         # Where keys are made and used; they never leave the token.\n\
+         # {}\n\
          [keystore.{name}]\n\
          {}\n\
          # This host as an OpenID Connect issuer, for clouds that federate (AWS, …).\n\

@@ -3,7 +3,7 @@
 
 use super::ask;
 use super::child;
-use super::modules;
+use super::modules::{self, Reach};
 use crate::ctl::args::Consent;
 use crate::ctl::failure::{Exit, Failure};
 use crate::ctl::out::{Out, clean};
@@ -103,11 +103,23 @@ pub fn inventory(
         .arg(module);
     let ended = child::run(&mut command, b"", DEADLINE)?;
     if !ended.succeeded() {
-        let place = format!("module {}: ", module.display());
-        let reason = ended.reason();
-        return Err(reason.strip_prefix(&place).unwrap_or(&reason).to_owned());
+        return Err(without_its_name(&ended.reason(), module));
     }
     Inventory::from_output(&ended.stdout)
+}
+
+/// The program names the module in its messages, by the file it is in the end; so do we, once.
+fn without_its_name(reason: &str, module: &Path) -> String {
+    let real = module.canonicalize().unwrap_or_default();
+    let stripped = [module, &real].into_iter().find_map(|path| {
+        let place = format!("module {}: ", path.display());
+        reason.strip_prefix(&place).map(str::to_owned)
+    });
+    let mut why = stripped.unwrap_or_else(|| reason.to_owned());
+    if modules::reach(module) == Reach::Pcscd {
+        why += "; is pcscd running?";
+    }
+    why
 }
 
 /// The keystore program is installed beside assertctl.

@@ -125,31 +125,28 @@ impl Work {
             && self.credential.is_none()
     }
 
-    /// One row for each thing that will be done.
-    pub fn rows(&self) -> Vec<Vec<String>> {
-        let mut rows = Vec::new();
-        let mut row = |verb: &str, what: String, about: String| {
-            rows.push(vec![format!("  {verb}"), what, about]);
-        };
+    /// For each thing that will be done, one line, and below it what for.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         for missing in &self.missing {
-            row("make", missing.line(), String::new());
+            lines.push(format!("  make   {}", missing.line()));
         }
+        let mut two = |verb: &str, path: &Path, about: &str| {
+            lines.push(format!("  {verb:5}  {}", path.display()));
+            lines.push(format!("           {about}"));
+        };
         if let Some(token) = &self.give {
-            let about = format!("root's token, to be {KEYSTORE_USER}'s");
-            row("chown", token.display().to_string(), about);
+            let about = format!("the token is root's; {KEYSTORE_USER} must be able to use it");
+            two("chown", token, &about);
         }
         for file in &self.files {
-            row("write", file.path.display().to_string(), file.about.clone());
+            two("write", &file.path, &file.about);
         }
         if let Some(sealing) = &self.credential {
             let path = credential::path(&sealing.keystore);
-            row(
-                "write",
-                path.display().to_string(),
-                sealing.creds.key.words().to_owned(),
-            );
+            two("write", &path, &sealing.creds.words());
         }
-        rows
+        lines
     }
 
     /// The files it writes.
