@@ -133,7 +133,7 @@ fn parse(words: &[String]) -> Option<Arguments> {
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
-            "--tree" => arguments.tree = PathBuf::from(words.next()?).canonicalize().ok()?,
+            "--tree" => arguments.tree = PathBuf::from(words.next()?),
             "--group" => {
                 let name = words.next()?;
                 arguments.group = Some(GROUPS.iter().find(|group| group.name == name)?);

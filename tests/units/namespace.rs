@@ -11,7 +11,8 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Exit codes of sysexits.h: a program is missing, not permitted.
+/// Exit codes of sysexits.h: no such file, a program is missing, not permitted.
+const EX_NOINPUT: u8 = 66;
 const EX_UNAVAILABLE: u8 = 69;
 const EX_NOPERM: u8 = 77;
 
@@ -28,15 +29,18 @@ const PROGRAMS: [(&str, &str); 5] = [
 /// its own view of `tree`. Prints what they print, and the total; the exit code says whether every
 /// check of every group held.
 pub fn run_inside(tree: &Path, groups: &[&str], arguments: &[String]) -> ExitCode {
-    if let Err((code, why)) = possible(tree) {
-        eprintln!("units: cannot boot a systemd here: {why}");
-        return ExitCode::from(code);
-    }
+    let tree = match possible(tree) {
+        Ok(tree) => tree,
+        Err((code, why)) => {
+            eprintln!("units: cannot boot a systemd here: {why}");
+            return ExitCode::from(code);
+        }
+    };
     let started = Instant::now();
     let signals = block_signals();
     let mut boxes = Vec::new();
     for group in groups {
-        match Inside::start(tree, group, arguments) {
+        match Inside::start(&tree, group, arguments) {
             Ok(inside) => boxes.push(inside),
             Err(e) => eprintln!("units: cannot start unshare(1): {e}"),
         }
@@ -61,8 +65,8 @@ pub fn run_inside(tree: &Path, groups: &[&str], arguments: &[String]) -> ExitCod
     }
 }
 
-/// What is missing, in the order in which it would be noticed.
-fn possible(tree: &Path) -> Result<(), (u8, String)> {
+/// The tree's full path, or what is missing, in the order in which it would be noticed.
+fn possible(tree: &Path) -> Result<PathBuf, (u8, String)> {
     if !geteuid().is_root() {
         let why = "not root; run: sudo make test-systemd";
         return Err((EX_NOPERM, why.to_string()));
@@ -75,6 +79,9 @@ fn possible(tree: &Path) -> Result<(), (u8, String)> {
             return Err((EX_UNAVAILABLE, why));
         }
     }
+    let tree = tree
+        .canonicalize()
+        .map_err(|e| (EX_NOINPUT, format!("{}: {e}", tree.display())))?;
     if !tree.join("usr/lib/systemd/systemd").exists() && !tree.join("lib/systemd/systemd").exists()
     {
         let tree = tree.display();
@@ -82,13 +89,11 @@ fn possible(tree: &Path) -> Result<(), (u8, String)> {
         return Err((EX_UNAVAILABLE, why));
     }
     let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    for needed in ["overlay", "cgroup2"] {
-        // overlay may be a module that the first mount loads; cgroup2 never is.
-        if needed == "cgroup2" && !filesystems.contains(needed) {
-            return Err((EX_UNAVAILABLE, format!("this kernel has no {needed}")));
-        }
+    // Unlike overlay it is never a module that the first mount loads.
+    if !filesystems.contains("cgroup2") {
+        return Err((EX_UNAVAILABLE, "this kernel has no cgroup2".to_string()));
     }
-    Ok(())
+    Ok(tree)
 }
 
 /// Different for every run on a machine, whatever PID namespace it counts in.

@@ -75,7 +75,8 @@ impl Fixtures {
         }
         boxed
             .sh("systemctl daemon-reload
-                 systemctl start probe-listener probe-caller probe-credential")
+                 systemctl start probe-listener probe-caller probe-credential ||
+                   { journalctl --no-pager --output=cat --unit='probe-*'; exit 1; }")
             .success()
             .map_err(|why| format!("fixtures: {why}"))?;
         let said = |script: &str| boxed.sh(script).success().map(|out| out.trim().to_string());
