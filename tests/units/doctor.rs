@@ -151,6 +151,32 @@ const FAULTS: &[Fault] = &[
         restore: "",
     },
     Fault {
+        name: "a directory that the module writes to is missing",
+        plant: "cp -p /etc/assertd/assertd.toml /tmp/good.toml
+                sed -i '/^socket = /a module_state = [\"/srv/tokens\"]' /etc/assertd/assertd.toml",
+        id: "D18",
+        severity: "fail",
+        phrase: "install -d -o assertd-pkcs11 -g assertd-pkcs11 -m 0700 /srv/tokens",
+        mend: Mend::Remedy,
+        restore: "",
+    },
+    Fault {
+        name: "its unit lets nothing be written there",
+        plant: "true",
+        id: "D19",
+        severity: "fail",
+        phrase: "write `ReadWritePaths=/srv/tokens` and `NoExecPaths=/srv/tokens` below [Service]",
+        mend: Mend::Person(
+            "mkdir -p /etc/systemd/system/assertd-keystore-pkcs11@hsm.service.d
+             printf '[Service]\\nReadWritePaths=/srv/tokens\\nNoExecPaths=/srv/tokens\\n' \
+               > /etc/systemd/system/assertd-keystore-pkcs11@hsm.service.d/doctor.conf
+             systemctl daemon-reload; systemctl restart assertd-keystore-pkcs11@hsm",
+        ),
+        restore: "rm -r /etc/systemd/system/assertd-keystore-pkcs11@hsm.service.d /srv/tokens
+                  cp -p /tmp/good.toml /etc/assertd/assertd.toml; systemctl daemon-reload
+                  systemctl restart assertd-keystore-pkcs11@hsm",
+    },
+    Fault {
         name: "two tokens have the label",
         plant: "cp -p /etc/assertd/assertd.toml /tmp/good.toml
                 ls /var/lib/assertd-keystore/hsm/tokens > /tmp/tokens
@@ -252,6 +278,17 @@ const FAULTS: &[Fault] = &[
         phrase: "systemd-sysusers assertd.conf",
         mend: Mend::Remedy,
         restore: "cp -p /tmp/passwd /etc/passwd; cp -p /tmp/shadow /etc/shadow",
+    },
+    Fault {
+        name: "a unit is not installed",
+        plant: "mv /usr/lib/systemd/system/assertd-admin.socket /tmp; systemctl daemon-reload",
+        id: "D31",
+        severity: "fail",
+        phrase: "install assertd's package again",
+        mend: Mend::Person(
+            "mv /tmp/assertd-admin.socket /usr/lib/systemd/system; systemctl daemon-reload",
+        ),
+        restore: "",
     },
     Fault {
         name: "a socket's unit is masked",
@@ -433,8 +470,14 @@ pub fn run(suite: &mut Suite, boxed: &SysBox) {
     if !suite.wants_below(&["doctor: "]) {
         return;
     }
-    suite.check("doctor: a site as installed has nothing that fails", || {
-        healthy(boxed)
+    suite.check("doctor: a site as installed has none of the faults", || {
+        healthy(boxed)?;
+        let report = examine(boxed)?;
+        let there = |fault: &&Fault| report.find(fault.id, fault.severity).is_some();
+        match FAULTS.iter().find(there) {
+            Some(fault) => Err(format!("{} is there: {}", fault.id, report.bad())),
+            None => Ok(()),
+        }
     });
     suite.check("doctor: text has columns, and a count at the end", || {
         text(boxed)
@@ -500,10 +543,6 @@ fn healthy(boxed: &SysBox) -> Result<(), String> {
 }
 
 fn find_and_mend(boxed: &SysBox, fault: &Fault) -> Result<(), String> {
-    let before = examine(boxed)?;
-    if let Some(there) = before.find(fault.id, fault.severity) {
-        return Err(format!("found before it was planted: {there}"));
-    }
     let planted = boxed.sh(&spelled(fault.plant)).success();
     planted.map_err(|why| format!("planting: {why}"))?;
     let mut last = String::new();

@@ -76,7 +76,11 @@ fn examine(args: &Args) -> Vec<Finding> {
         &configuration::look(&site),
         &users,
     ));
-    found.extend(modules::findings(&site, &modules::look(&site), &users));
+    found.extend(modules::findings(
+        &site,
+        &modules::look(&site, &units),
+        &users,
+    ));
     found.extend(credentials::findings(
         &site,
         &credentials::look(&site, &units),

@@ -55,6 +55,8 @@ impl Untrusted {
 pub enum Want {
     /// Read it; of a directory, its names.
     Read = 0o4,
+    /// Make and remove files in a directory.
+    Change = 0o3,
     /// Go through a directory.
     Enter = 0o1,
 }
@@ -64,10 +66,10 @@ pub fn may(account: &Account, entry: &Entry, want: Want) -> bool {
     let shift = match entry {
         _ if account.uid == 0 => return true,
         _ if entry.uid == account.uid => 6,
-        _ if account.gid == entry.gid || account.groups.contains(&entry.gid) => 3,
+        _ if account.has_group(entry.gid) => 3,
         _ => 0,
     };
-    entry.mode >> shift & want as u32 != 0
+    entry.mode >> shift & want as u32 == want as u32
 }
 
 /// The first thing on the way to a file that keeps a user from reading it.
@@ -123,6 +125,7 @@ pub mod tests {
             uid: 990,
             gid: 990,
             groups: vec![990, 995],
+            added: Vec::new(),
         };
         let file = |uid, gid, mode| entry("/f", EntryKind::File, uid, gid, mode);
         for (file, reads) in [

@@ -79,6 +79,7 @@ mod tests {
             uid,
             gid: uid,
             groups: groups.to_vec(),
+            added: Vec::new(),
         })
     }
 

@@ -46,7 +46,7 @@ pub fn findings(site: &Site, facts: &Facts, users: &Result<Users, String>) -> Ve
         let owned = owned(facts, &owners);
         if owned.is_empty() && matches!(facts.files.first(), Some((_, Ok(_)))) {
             let text = format!(
-                "{} can be changed by root alone",
+                "{}: nobody but its owners can change it",
                 site.config_path.display()
             );
             found.push(CONFIG_OWNED.ok(text));
@@ -192,6 +192,7 @@ mod tests {
             uid,
             gid: uid,
             groups: vec![uid, 990],
+            added: Vec::new(),
         })
     }
 
@@ -301,6 +302,7 @@ mod tests {
         let mut outside = users();
         outside.keystore = Some(Account {
             groups: vec![991],
+            added: Vec::new(),
             ..outside.keystore.unwrap()
         });
         let found = readable(&facts("", 0, 0, 0), &outside);

@@ -309,6 +309,7 @@ mod tests {
             uid: 991,
             gid: 991,
             groups: vec![991],
+            added: Vec::new(),
         };
         let of = |seen| of_file(&site, "hsm", Path::new("/pin"), &seen, Some(&account));
         let file = |uid, mode| entry("/pin", EntryKind::File, uid, 0, mode);

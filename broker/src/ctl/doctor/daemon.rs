@@ -14,6 +14,7 @@ use keystore::protocol::{Condition, Reply, Request};
 use keystore::{Kind, client};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 mod keystores;
@@ -71,19 +72,30 @@ pub fn look(site: &Site, units: &Units, socket: PathBuf) -> Facts {
         Some(Err(error)) => return Facts::Silent(error.to_string()),
         None => return Facts::Silent(format!("{}: no answer", socket.display())),
     };
-    let failed = status.keystores.iter().filter(|it| it.state == "failed");
-    let kinds = failed.filter_map(|it| Some((it.name.clone(), kind_of(Path::new(&it.socket))?)));
     Facts::Answers(Box::new(Answers {
-        kinds: kinds.collect(),
+        kinds: kinds(&status),
         outdated: outdated(&status),
         status,
         keys,
     }))
 }
 
-/// What a keystore says can be done about its state.
-fn kind_of(socket: &Path) -> Option<Kind> {
-    let socket = socket.to_owned();
+/// What the keystores that have failed say can be done about it; all are asked at once.
+fn kinds(status: &Status) -> BTreeMap<String, Kind> {
+    let failed = status.keystores.iter().filter(|it| it.state == "failed");
+    let asked: Vec<(String, thread::JoinHandle<Option<Kind>>)> = failed
+        .map(|it| {
+            let socket = PathBuf::from(&it.socket);
+            (it.name.clone(), thread::spawn(move || kind_of(socket)))
+        })
+        .collect();
+    asked
+        .into_iter()
+        .filter_map(|(name, thread)| Some((name, thread.join().ok().flatten()?)))
+        .collect()
+}
+
+fn kind_of(socket: PathBuf) -> Option<Kind> {
     let health = host::within(KEYSTORE_DEADLINE, move || {
         client::Client::connect(&socket, KEYSTORE_DEADLINE)?.call(&Request::Health {})
     });

@@ -65,6 +65,7 @@ checks! {
     MODULE_THERE "D16" "module";
     MODULE_PATH "D17" "module";
     MODULE_STATE "D18" "module";
+    MODULE_REACH "D19" "module";
     CREDENTIAL_THERE "D20" "credential";
     CREDENTIAL_OPENS "D21" "credential";
     CREDENTIAL_HANDED_OVER "D22" "credential";

@@ -125,8 +125,17 @@ pub struct Account {
     pub uid: u32,
     /// Its own group.
     pub gid: u32,
-    /// All its groups.
+    /// All its groups, as the group file has them.
     pub groups: Vec<u32>,
+    /// Those that its unit adds.
+    pub added: Vec<u32>,
+}
+
+impl Account {
+    /// Whether its processes have this group.
+    pub fn has_group(&self, gid: u32) -> bool {
+        self.gid == gid || self.groups.contains(&gid) || self.added.contains(&gid)
+    }
 }
 
 /// Looks a user up. `Err` if the name service does not answer.
@@ -154,6 +163,7 @@ pub fn account_of(uid: u32) -> Account {
             uid,
             gid: uid,
             groups: vec![uid],
+            added: Vec::new(),
         },
     }
 }
@@ -168,6 +178,7 @@ fn with_groups(user: User) -> Account {
         uid: user.uid.as_raw(),
         gid: user.gid.as_raw(),
         groups: groups.into_iter().map(Gid::as_raw).collect(),
+        added: Vec::new(),
     }
 }
 
@@ -176,6 +187,17 @@ pub fn group(name: &str) -> Option<u32> {
     let asked = name.to_owned();
     let found = within(LOOK_DEADLINE, move || nix::unistd::Group::from_name(&asked));
     found?.ok()?.map(|group| group.gid.as_raw())
+}
+
+/// The name of a group, or its number.
+pub fn group_name(gid: u32) -> String {
+    let found = within(LOOK_DEADLINE, move || {
+        nix::unistd::Group::from_gid(Gid::from_raw(gid))
+    });
+    match found {
+        Some(Ok(Some(group))) => group.name,
+        _ => gid.to_string(),
+    }
 }
 
 /// What is at a path, links followed where they were.

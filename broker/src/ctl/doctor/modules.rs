@@ -1,12 +1,13 @@
 //! The PKCS#11 modules and the directories they write to. A module runs in the process that knows
 //! the PIN: whoever can replace it, or a directory on the way to it, runs code there.
 
-use super::access::{quoted, untrusted};
-use super::finding::{Finding, MODULE_PATH, MODULE_STATE, MODULE_THERE};
+use super::access::{Want, may, quoted, untrusted};
+use super::finding::{Finding, MODULE_PATH, MODULE_REACH, MODULE_STATE, MODULE_THERE};
 use super::host::{self, Account, Entry, EntryKind};
 use super::site::{Runner, Site, Users};
+use super::units::{self, Unit, Units};
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What was seen of one keystore.
 pub struct Facts {
@@ -16,10 +17,14 @@ pub struct Facts {
     way: Result<Vec<Entry>, ErrorKind>,
     /// What it says it writes to.
     state: Vec<(PathBuf, Result<Entry, ErrorKind>)>,
+    /// Whether it says it uses the network.
+    network: bool,
+    /// Its unit, where one runs it.
+    unit: Option<Unit>,
 }
 
 /// Looks.
-pub fn look(site: &Site) -> Vec<Facts> {
+pub fn look(site: &Site, units: &Units) -> Vec<Facts> {
     let with_module = site.keystores.iter().filter_map(|(name, section)| {
         let module = section.module.clone()?;
         Some((name, section, module))
@@ -29,13 +34,18 @@ pub fn look(site: &Site) -> Vec<Facts> {
             keystore: name.clone(),
             way: host::way(&module),
             module,
-            state: state_of(section),
+            state: section
+                .module_state
+                .iter()
+                .map(|path| (path.clone(), host::entry(path)))
+                .collect(),
+            network: section.network,
+            unit: units
+                .unit(&units::of_keystore(name, "service"))
+                .filter(|_| section.socket.is_some())
+                .cloned(),
         })
         .collect()
-}
-
-fn state_of(_section: &keystore::config::Section) -> Vec<(PathBuf, Result<Entry, ErrorKind>)> {
-    Vec::new()
 }
 
 /// Judges.
@@ -50,6 +60,9 @@ pub fn findings(site: &Site, facts: &[Facts], users: &Result<Users, String>) -> 
         found.extend(of_module(facts, &owners));
         if let Some(account) = &users.keystore {
             found.extend(of_state(&site.runner, facts, account));
+        }
+        if let Some(unit) = &facts.unit {
+            found.extend(of_unit(facts, unit));
         }
         if found.len() == before {
             let text = format!(
@@ -88,18 +101,15 @@ fn of_module(facts: &Facts, owners: &[u32]) -> Vec<Finding> {
     way.iter().filter_map(judge).collect()
 }
 
-/// The directories of `module_state` must be there, and the keystore's.
+/// The directories of `module_state` must be there, and the keystore must be able to write there.
 fn of_state(runner: &Runner, facts: &Facts, account: &Account) -> Vec<Finding> {
     let name = &facts.keystore;
     let judge = |(path, entry): &(PathBuf, Result<Entry, ErrorKind>)| {
-        let user = &account.name;
-        let shown = quoted(path);
+        let (user, shown) = (&account.name, quoted(path));
         let text = match entry {
             Err(kind) => format!("{}: not there ({kind})", path.display()),
-            Ok(entry) if entry.kind != EntryKind::Directory => {
-                format!("{}: is no directory", path.display())
-            }
-            Ok(entry) if writes(account, entry) => return None,
+            Ok(entry) if entry.kind != EntryKind::Directory => return None, // a device
+            Ok(entry) if may(account, entry, Want::Change) => return None,
             Ok(entry) => format!(
                 "{}: user {user} cannot write there (mode {:04o}, uid {}, gid {})",
                 path.display(),
@@ -112,22 +122,78 @@ fn of_state(runner: &Runner, facts: &Facts, account: &Account) -> Vec<Finding> {
             Runner::Units => format!(" && systemctl restart assertd-keystore-pkcs11@{name}"),
             Runner::Somebody(_) => String::new(),
         };
-        Some(MODULE_STATE.fail(
-            format!("module_state of keystore {name}: {text}"),
-            format!("run `install -d -o {user} -g {user} -m 0700 {shown}{again}`"),
-        ))
+        // Files of a group of its own, as SoftHSM's, stay with that group.
+        let shared = entry
+            .as_ref()
+            .ok()
+            .filter(|it| it.gid != 0 && it.mode & 0o070 == 0o070);
+        let remedy = match shared {
+            Some(entry) => {
+                let group = host::group_name(entry.gid);
+                format!("run `usermod -aG {group} {user}{again}`")
+            }
+            None => format!("run `install -d -o {user} -g {user} -m 0700 {shown}{again}`"),
+        };
+        Some(MODULE_STATE.fail(format!("module_state of keystore {name}: {text}"), remedy))
     };
     facts.state.iter().filter_map(judge).collect()
 }
 
-fn writes(account: &Account, entry: &Entry) -> bool {
-    let shift = match entry {
-        _ if account.uid == 0 => return true,
-        _ if entry.uid == account.uid => 6,
-        _ if account.groups.contains(&entry.gid) => 3,
-        _ => 0,
-    };
-    entry.mode >> shift & 0o3 == 0o3
+/// What the configuration says of the module must be allowed by the unit's sandbox.
+fn of_unit(facts: &Facts, unit: &Unit) -> Vec<Finding> {
+    let name = &facts.keystore;
+    let service = units::of_keystore(name, "service");
+    let again =
+        format!("`systemctl daemon-reload && systemctl restart assertd-keystore-pkcs11@{name}`");
+    let within = |list: &str, path: &Path| unit.words(list).any(|dir| path.starts_with(dir));
+    let mut found = Vec::new();
+    let real = facts
+        .way
+        .as_ref()
+        .ok()
+        .and_then(|_| facts.module.canonicalize().ok());
+    if let Some(module) = real.as_deref()
+        && unit.words("NoExecPaths").any(|path| path == "/")
+        && !within("ExecPaths", module)
+    {
+        let dir = module.parent().unwrap_or(module).display();
+        found.push(MODULE_REACH.fail(
+            format!(
+                "{} of keystore {name} lies where its unit lets nothing be loaded from",
+                facts.module.display()
+            ),
+            format!(
+                "write `ExecPaths={dir}` below [Service] by `systemctl edit {service}`, then run \
+                 {again}"
+            ),
+        ));
+    }
+    let state = facts.state.iter().filter(|(_, entry)| {
+        entry
+            .as_ref()
+            .is_ok_and(|entry| entry.kind == EntryKind::Directory)
+    });
+    for (path, _) in state.filter(|(path, _)| !within("ReadWritePaths", path)) {
+        let shown = path.display();
+        found.push(MODULE_REACH.fail(
+            format!("module_state of keystore {name}: its unit lets nothing be written to {shown}"),
+            format!(
+                "write `ReadWritePaths={shown}` and `NoExecPaths={shown}` below [Service] by \
+                 `systemctl edit {service}`, then run {again}"
+            ),
+        ));
+    }
+    if facts.network && unit.property("PrivateNetwork") == Some("yes") {
+        found.push(MODULE_REACH.fail(
+            format!("[keystore.{name}] has network = true, and its unit has no network"),
+            format!(
+                "run `install -D -m 0644 /usr/share/assertd/drop-ins/network-hsm.conf \
+                 /etc/systemd/system/{service}.d/network-hsm.conf`, write the HSM's address there, \
+                 then run {again}"
+            ),
+        ));
+    }
+    found
 }
 
 #[cfg(test)]
@@ -142,6 +208,8 @@ mod tests {
             module: "/opt/m.so".into(),
             way,
             state: Vec::new(),
+            network: false,
+            unit: None,
         }
     }
 
@@ -177,12 +245,48 @@ mod tests {
     }
 
     #[test]
+    fn what_the_unit_forbids_is_found_with_the_line_that_allows_it() {
+        let unit = units::tests::unit(
+            "Id=u.service\nPrivateNetwork=yes\nNoExecPaths=/ /tmp\nExecPaths=-/usr/lib\n\
+             ReadWritePaths=+/srv/tokens\n",
+        );
+        let of = |module: &str, state: &str, network| {
+            let seen = entry(state, EntryKind::Directory, 0, 0, 0o755);
+            let facts = Facts {
+                module: module.into(),
+                state: vec![(state.into(), Ok(seen))],
+                network,
+                ..facts(Ok(Vec::new()))
+            };
+            of_unit(&facts, &unit)
+        };
+        assert_eq!(of("/usr/lib", "/srv/tokens/x", false), []);
+        for (found, phrase) in [
+            (of("/etc", "/srv/tokens", false), "write `ExecPaths=/`"),
+            (
+                of("/usr/lib", "/srv/other", false),
+                "write `ReadWritePaths=/srv/other`",
+            ),
+            (
+                of("/usr/lib", "/srv/tokens", true),
+                "drop-ins/network-hsm.conf",
+            ),
+        ] {
+            assert_eq!(found.len(), 1, "{found:#?}");
+            assert_eq!(found[0].id, "D19");
+            let remedy = found[0].remedy.as_deref().unwrap();
+            assert!(remedy.contains(phrase), "{remedy}");
+        }
+    }
+
+    #[test]
     fn a_directory_the_module_cannot_write_to_fails() {
         let account = Account {
             name: "assertd-pkcs11".into(),
             uid: 991,
             gid: 991,
             groups: vec![991, 995],
+            added: Vec::new(),
         };
         let of = |seen| {
             let facts = Facts {
@@ -194,6 +298,18 @@ mod tests {
         let dir = |uid, gid, mode| entry("/var/lib/tokens", EntryKind::Directory, uid, gid, mode);
         assert_eq!(of(Ok(dir(991, 991, 0o700))), []);
         assert_eq!(of(Ok(dir(0, 995, 0o770))), []);
+        // A group that root has, so that the name is known wherever the test runs.
+        let mut shared = dir(0, 1, 0o770);
+        shared.gid = nix::unistd::Group::from_name("daemon")
+            .unwrap()
+            .unwrap()
+            .gid
+            .as_raw();
+        let remedy = of(Ok(shared))[0].remedy.clone().unwrap();
+        assert!(
+            remedy.contains("usermod -aG daemon assertd-pkcs11"),
+            "{remedy}"
+        );
         for seen in [
             Err(ErrorKind::NotFound),
             Ok(dir(0, 0, 0o755)),

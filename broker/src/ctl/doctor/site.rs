@@ -2,7 +2,7 @@
 //! mistake does not end the examination: what can be read of it says where sockets and state are.
 
 use super::host::{self, Account};
-use super::units::Units;
+use super::units::{self, Unit, Units};
 use crate::audit;
 use crate::config::Config;
 use crate::ctl::CONFIG;
@@ -202,11 +202,9 @@ impl Users {
     /// Those of the units, or whoever owns the state; `Err` if the name service does not answer.
     pub fn look(site: &Site, units: &Units) -> Result<Users, String> {
         if site.runner == Runner::Units {
-            let broker = units.user("assertd.service").unwrap_or(BROKER_USER);
-            let keystore = units.keystore_user().unwrap_or(KEYSTORE_USER);
             return Ok(Users {
-                broker: host::account(broker)?,
-                keystore: host::account(keystore)?,
+                broker: of_unit(units.unit(units::SERVICE), BROKER_USER)?,
+                keystore: of_unit(units.any_keystore(), KEYSTORE_USER)?,
             });
         }
         let uid = host::entry(&site.state_dir).map_or(0, |entry| entry.uid);
@@ -225,6 +223,17 @@ impl Users {
         };
         [0].into_iter().chain(own).collect()
     }
+}
+
+/// A service's user, with the groups that the unit adds.
+fn of_unit(unit: Option<&Unit>, usual: &str) -> Result<Option<Account>, String> {
+    let name = unit.and_then(|unit| unit.property("User"));
+    let account = host::account(name.unwrap_or(usual))?;
+    let added = unit
+        .into_iter()
+        .flat_map(|unit| unit.words("SupplementaryGroups"));
+    let added: Vec<u32> = added.filter_map(host::group).collect();
+    Ok(account.map(|account| Account { added, ..account }))
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! What systemd says about our units, asked by one `systemctl show`, and what it means.
 
 use super::finding::{
-    ENABLED, Finding, INSTALLED, ISOLATION, MASKED, RELOADED, RUNNING, SOCKET_OF_UNIT, SYSTEMD,
+    ENABLED, Finding, INSTALLED, ISOLATION, MASKED, RELOADED, SOCKET_OF_UNIT, SYSTEMD,
 };
 use super::host::{self, Output};
 use super::site::{NoUnits, Runner, Site};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+mod running;
 mod sandbox;
 
 /// The broker's service.
@@ -18,7 +19,8 @@ const SOCKETS: [&str; 2] = ["assertd.socket", "assertd-admin.socket"];
 
 /// What is asked of every unit, the sandbox apart.
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,UnitFileState,FragmentPath,\
-DropInPaths,NeedDaemonReload,ExecMainStatus,User,Listen";
+DropInPaths,NeedDaemonReload,ExecMainStatus,User,SupplementaryGroups,Listen,ExecPaths,\
+NoExecPaths,ReadWritePaths";
 
 /// Our units as systemd has them.
 #[derive(Clone, Debug, Default)]
@@ -83,15 +85,9 @@ impl Units {
         self.by_name.get(name)
     }
 
-    /// The user a service runs as.
-    pub fn user(&self, service: &str) -> Option<&str> {
-        self.unit(service)?.property("User")
-    }
-
-    /// The user the keystores' services run as.
-    pub fn keystore_user(&self) -> Option<&str> {
-        let keystores = self.by_name.values().filter(|unit| unit.is_keystore());
-        keystores.filter_map(|unit| unit.property("User")).next()
+    /// The service of some keystore; all come from one template.
+    pub fn any_keystore(&self) -> Option<&Unit> {
+        self.by_name.values().find(|unit| unit.is_keystore())
     }
 }
 
@@ -124,6 +120,14 @@ impl Unit {
         let up = ["active", "activating", "reloading"];
         self.property("ActiveState")
             .is_some_and(|state| up.contains(&state))
+    }
+
+    /// The words of a property that is a list; of paths without what stands before them.
+    pub fn words(&self, name: &str) -> impl Iterator<Item = &str> {
+        let words = self.property(name).unwrap_or_default();
+        words
+            .split_ascii_whitespace()
+            .map(|word| word.trim_start_matches(['-', '+']))
     }
 
     /// Where it listens.
@@ -294,7 +298,7 @@ fn of_unit(unit: &Unit) -> Vec<Finding> {
         Some("loaded") => {}
         Some("masked") => {
             let text = format!("{name} is masked: systemd never starts it");
-            let remedy = format!("run `systemctl unmask {name} && {}`", start(unit));
+            let remedy = format!("run `systemctl unmask {name} && {}`", running::start(unit));
             return vec![MASKED.fail(text, remedy)];
         }
         Some("not-found") | None => {
@@ -321,7 +325,7 @@ fn of_unit(unit: &Unit) -> Vec<Finding> {
             format!("run `systemctl enable --now {name}`"),
         ));
     } else if unit.is_service() || !unit.is_active() {
-        found.extend(not_running(unit));
+        found.extend(running::finding(unit));
     }
     if unit.is("NeedDaemonReload", "yes") {
         found.push(RELOADED.warn(
@@ -332,69 +336,5 @@ fn of_unit(unit: &Unit) -> Vec<Finding> {
     found
 }
 
-fn start(unit: &Unit) -> String {
-    match unit.is_service() {
-        true => format!("systemctl start {}", unit.name),
-        false => format!("systemctl enable --now {}", unit.name),
-    }
-}
-
-/// A service that waits for its first request is as it should be; a socket that does not listen is
-/// not.
-fn not_running(unit: &Unit) -> Option<Finding> {
-    let name = &unit.name;
-    let failed = unit.is("ActiveState", "failed") || unit.is("SubState", "auto-restart");
-    if !failed && unit.is_service() {
-        return None;
-    }
-    let short = name.strip_suffix(".service").unwrap_or(name);
-    let journal = format!("journalctl -u {short} -n 20 --no-pager");
-    let result = unit.property("Result").unwrap_or("unknown");
-    if !unit.is_service() {
-        let text = format!("{name} does not listen (result: {result})");
-        let remedy = format!("run `systemctl restart {name}`; if it fails again, `{journal}`");
-        return Some(RUNNING.fail(text, remedy));
-    }
-    let status: u32 = unit
-        .property("ExecMainStatus")
-        .and_then(|status| status.parse().ok())
-        .unwrap_or(0);
-    let (why, first) = explain(result, status);
-    Some(RUNNING.fail(
-        format!("{name} has failed (result: {result}, exit status {status}): {why}"),
-        format!("{first}`{journal}` says what it said; then run `systemctl restart {short}`"),
-    ))
-}
-
-/// Exit statuses of systemd.exec(5) and our own: what happened, and what to look at first.
-fn explain(result: &str, status: u32) -> (&'static str, &'static str) {
-    match (result, status) {
-        ("exit-code", 78) => (
-            "its configuration or state is wrong",
-            "mend what is wrong with the configuration (`assertctl config check`) or the state: ",
-        ),
-        ("exit-code", 203) => (
-            "its program cannot be started",
-            "install the program that ExecStart= names: ",
-        ),
-        ("exit-code", 217) => ("its user does not exist", "run `systemd-sysusers`: "),
-        ("exit-code", 226) => (
-            "its sandbox cannot be set up, often because a directory of ReadWritePaths= is missing",
-            "make the directory that is missing: ",
-        ),
-        ("exit-code", 243) => (
-            "its credential cannot be opened",
-            "make the credential anew (see credential): ",
-        ),
-        ("exit-code", 238 | 239) => (
-            "its state or runtime directory cannot be made",
-            "check /var/lib and /run: ",
-        ),
-        ("watchdog", _) => ("it hung and was ended by the watchdog", ""),
-        ("timeout", _) => ("it was not ready in time", ""),
-        _ => ("it ended by itself", ""),
-    }
-}
-
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -43,6 +43,11 @@ fn site(socket: &str) -> Site {
 
 const SOCKET: &str = "socket = \"/run/assertd/keystore-hsm.sock\"";
 
+/// One unit as systemctl shows it.
+pub fn unit(shown: &str) -> Unit {
+    parse(shown).by_name.into_values().next().unwrap()
+}
+
 /// The findings about the units as shipped, with one thing changed.
 fn found(from: &str, to: &str) -> Vec<Finding> {
     let shown = format!("{SERVICE_SHOWN}{SOCKETS_SHOWN}{KEYSTORE_SHOWN}");
@@ -225,7 +230,8 @@ fn without_systemd_there_is_one_line_and_no_flood() {
 #[test]
 fn credentials_are_found_in_the_files_that_systemd_reads() {
     let mut units = parse(KEYSTORE_SHOWN);
-    assert_eq!(units.keystore_user(), Some("assertd-pkcs11"));
+    let keystore = units.any_keystore().unwrap();
+    assert_eq!(keystore.property("User"), Some("assertd-pkcs11"));
     let unit = units
         .by_name
         .get_mut("assertd-keystore-pkcs11@hsm.service")
