@@ -123,7 +123,7 @@ fn opens(path: &Path, id: &str) -> Result<(), String> {
 /// What makes the credential, as a phrase without its end; asks for the PIN.
 pub fn make(id: &str, path: &Path) -> String {
     format!(
-        "`systemd-ask-password -n 'user PIN:' | systemd-creds encrypt --tpm2-pcrs= --name={id} - {}`",
+        "`systemd-ask-password -n 'user PIN:' | systemd-creds encrypt --with-key=host --name={id} - {}`",
         quoted(path)
     )
 }
@@ -268,7 +268,7 @@ mod tests {
         let of = |file| of_credential("hsm", "hsm.pin", &file);
         assert_eq!(of(HandedOver::From(path(), Ok(()))).severity, Severity::Ok);
         let why = "Embedded credential name 'pin' does not match filename 'hsm.pin', refusing.";
-        let encrypt = "systemd-creds encrypt --tpm2-pcrs= --name=hsm.pin - \
+        let encrypt = "systemd-creds encrypt --with-key=host --name=hsm.pin - \
                        /etc/credstore.encrypted/assertd.hsm.pin";
         for (file, id, severity, phrase) in [
             (HandedOver::Missing(path()), "D20", Severity::Fail, encrypt),
