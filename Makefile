@@ -44,7 +44,7 @@ test: lint           ## format, lint, build, self-check of the peers, units, eve
 	$(CARGO) nextest run --workspace --locked
 
 test-systemd: setup  ## boot a real systemd (as root) and check the units in it
-	$(CARGO) build --locked -p broker -p keystore-pkcs11 -p tests
+	$(CARGO) build --locked --workspace
 	$(CARGO) run --quiet --locked -p tests --bin units
 
 test-long: setup peers ## the tests that take minutes: soak, many crashes, floods, Debian 13

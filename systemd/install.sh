@@ -113,6 +113,7 @@ remove_everything() {
     say removed "${file#"$DESTDIR"}"
   done
   rm -rf "$DESTDIR$PREFIX/share/assertd"
+  [ -n "$DESTDIR" ] || rmdir --ignore-fail-on-non-empty /run/assertd 2>/dev/null || true
   say removed "$PREFIX/share/assertd"
   if [ -z "$DESTDIR" ] && systemd_runs; then systemctl daemon-reload; fi
   cat <<'TEXT'

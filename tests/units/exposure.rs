@@ -1,58 +1,98 @@
-//! What systemd itself says about the units: `systemd-analyze verify` and `security`.
+//! What systemd itself says about the units: `systemd-analyze verify` and `security`. The score says
+//! what a unit file asks for; what it gets is tried in [`crate::sandbox`].
 
 use crate::boxed::SysBox;
 use crate::installed::{KEYSTORE_SOCKET, KEYSTORE_UNIT};
-use crate::suite::Suite;
+use crate::suite::{INDENT, Suite};
 
-/// Scores above these fail, in tenths (`--threshold` of systemd-analyze(1) is in tenths as well).
-const BROKER_TENTHS: u32 = 8;
-const KEYSTORE_TENTHS: u32 = 9;
+/// Scores above these fail; in tenths, as `--threshold` of systemd-analyze(1) is.
+const MOST: [(&str, u32); 2] = [("assertd.service", 8), (KEYSTORE_UNIT, 9)];
+
+/// Drop-ins that are installed as examples, and the unit each is for.
+const DROP_INS: [(&str, &str); 4] = [
+    ("executable-selectors.conf", "assertd.service"),
+    ("module-state.conf", KEYSTORE_UNIT),
+    ("network-hsm.conf", KEYSTORE_UNIT),
+    ("usb-token.conf", KEYSTORE_UNIT),
+];
 
 /// Runs all of these checks.
 pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
     suite.check("systemd-analyze verify: every unit is clean", || {
-        let shown = boxed.run(&[
-            "systemd-analyze",
-            "verify",
-            "--man=no",
-            "assertd.service",
-            "assertd.socket",
-            "assertd-admin.socket",
-            KEYSTORE_UNIT,
-            KEYSTORE_SOCKET,
-        ]);
-        let said = format!("{}{}", shown.stdout, shown.stderr);
-        match (shown.code, said.is_empty()) {
-            (Some(0), true) => Ok(()),
-            (code, _) => Err(format!("exit {code:?}: {said}")),
-        }
+        verify(
+            boxed,
+            &[
+                "assertd.service",
+                "assertd.socket",
+                "assertd-admin.socket",
+                KEYSTORE_UNIT,
+                KEYSTORE_SOCKET,
+            ],
+        )
     });
-    for (unit, tenths) in [
-        ("assertd.service", BROKER_TENTHS),
-        (KEYSTORE_UNIT, KEYSTORE_TENTHS),
-    ] {
+    let examples = "systemd-analyze verify: so it is with every example of a drop-in";
+    suite.check(examples, || drop_ins(boxed));
+    for (unit, most) in MOST {
         let name = format!(
             "systemd-analyze security: {unit} at most {}.{}",
-            tenths / 10,
-            tenths % 10
+            most / 10,
+            most % 10
         );
-        suite.check(&name, || security(boxed, unit, tenths));
+        suite.check(&name, || security(boxed, unit, most));
     }
 }
 
-fn security(boxed: &SysBox, unit: &str, tenths: u32) -> Result<(), String> {
-    let threshold = format!("--threshold={tenths}");
-    let shown = boxed.run(&[
-        "systemd-analyze",
-        "security",
-        "--no-pager",
-        &threshold,
-        unit,
-    ]);
-    let total = shown.stdout.lines().last().unwrap_or_default().trim();
-    println!("     {total}");
-    match shown.code {
-        Some(0) => Ok(()),
-        _ => Err(format!("{}\n{}", shown.stdout, shown.stderr)),
+/// Clean: it says nothing at all.
+fn verify(boxed: &SysBox, units: &[&str]) -> Result<(), String> {
+    let shown = boxed.run(&[&["systemd-analyze", "verify", "--man=no"], units].concat());
+    let said = format!("{}{}", shown.stdout, shown.stderr);
+    match (shown.code, said.is_empty()) {
+        (Some(0), true) => Ok(()),
+        (code, _) => Err(format!("exit {code:?}: {said}")),
     }
+}
+
+fn drop_ins(boxed: &SysBox) -> Result<(), String> {
+    let examples = boxed.sh("ls /usr/share/assertd/drop-ins").success()?;
+    for example in examples.lines() {
+        let (_, unit) = DROP_INS
+            .iter()
+            .find(|(name, _)| *name == example)
+            .ok_or_else(|| format!("{example} is installed and not in this list"))?;
+        let dir = format!("/run/systemd/system/{unit}.d");
+        let script = format!(
+            "install -D -m 644 /usr/share/assertd/drop-ins/{example} {dir}/{example}
+             systemctl daemon-reload"
+        );
+        boxed.sh(&script).success()?;
+        let verified = verify(boxed, &[unit]);
+        boxed
+            .sh(&format!("rm -r {dir}; systemctl daemon-reload"))
+            .success()?;
+        verified.map_err(|why| format!("{example}: {why}"))?;
+    }
+    Ok(())
+}
+
+/// Of the unit as it is loaded, and of its file alone, as packagers ask.
+fn security(boxed: &SysBox, unit: &str, most: u32) -> Result<(), String> {
+    let version = boxed.run(&["systemctl", "--version"]).success()?;
+    let version = version.lines().next().unwrap_or_default().to_string();
+    let threshold = format!("--threshold={most}");
+    let template = unit.replace("@hsm", "@");
+    let file = format!("/usr/lib/systemd/system/{template}");
+    for (how, more) in [
+        ("live", vec![unit]),
+        ("offline", vec!["--offline=true", &file]),
+    ] {
+        let common = ["systemd-analyze", "security", "--no-pager", &threshold];
+        let shown = boxed.run(&[&common, more.as_slice()].concat());
+        let total = shown.stdout.lines().last().unwrap_or_default();
+        let score = total.split_once(": ").map_or(total, |(_, score)| score);
+        println!("{INDENT}{version}, {how}: {unit} {score}");
+        if shown.code != Some(0) {
+            return Err(format!("{how}: {}\n{}", shown.stdout, shown.stderr));
+        }
+    }
+    Ok(())
 }

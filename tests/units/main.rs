@@ -10,6 +10,7 @@ mod boxed;
 mod doctor;
 mod exposure;
 mod init;
+mod installation;
 mod installed;
 mod namespace;
 mod sandbox;
@@ -35,7 +36,9 @@ const GROUPS: [Group; 4] = [
         site: Site::Standard,
         run: |suite, boxed| {
             exposure::run(suite, boxed);
+            installation::run(suite, boxed);
             sandbox::run(suite, boxed);
+            installation::run_last(suite, boxed);
         },
     },
     Group {
