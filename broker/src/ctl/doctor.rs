@@ -69,7 +69,7 @@ fn examine(args: &Args) -> Vec<Finding> {
     };
     let group = host::group(site::BROKER_USER);
     let storage = storage::look(&site, &users);
-    let mut found = kernel::findings(&kernel::look(&daemon.processes()));
+    let mut found = kernel::findings(&kernel::look(&daemon.keystores()));
     found.extend(accounts::findings(&site.runner, &users, group));
     found.extend(configuration::findings(
         &site,

@@ -215,7 +215,8 @@ fn of_file(
         Err(kind) => {
             let text = format!("PIN file {shown} of keystore {name}: not there ({kind})");
             let remedy = format!(
-                "run `install -m 0400 -o {owner} /dev/stdin {file}` and type the PIN, then Ctrl-D twice"
+                "run `read -rsp 'user PIN: ' pin && printf %s \"$pin\" | install -m 0400 -o {owner} \
+                 /dev/stdin {file}; unset pin` in a bash of root"
             );
             return PIN_FILE.fail(text, remedy);
         }

@@ -123,11 +123,14 @@ fn outdated(status: &Status) -> Vec<String> {
 }
 
 fn processes(status: &Status) -> Vec<(String, u32)> {
+    let broker = ("assertd".to_owned(), status.pid);
+    [vec![broker], keystore_processes(status)].concat()
+}
+
+fn keystore_processes(status: &Status) -> Vec<(String, u32)> {
     let keystores = status.keystores.iter();
-    let keystores = keystores.filter_map(|it| Some((format!("keystore {}", it.name), it.pid?)));
-    [("assertd".to_owned(), status.pid)]
-        .into_iter()
-        .chain(keystores)
+    keystores
+        .filter_map(|it| Some((format!("keystore {}", it.name), it.pid?)))
         .collect()
 }
 
@@ -140,10 +143,10 @@ impl Facts {
         }
     }
 
-    /// Our processes that run, by name and number.
-    pub fn processes(&self) -> Vec<(String, u32)> {
+    /// The keystores' processes, by name and number.
+    pub fn keystores(&self) -> Vec<(String, u32)> {
         match self {
-            Facts::Answers(answers) => processes(&answers.status),
+            Facts::Answers(answers) => keystore_processes(&answers.status),
             Facts::Absent | Facts::Silent(_) => Vec::new(),
         }
     }

@@ -23,12 +23,13 @@ pub struct Facts {
     pub clock_state: ClockState,
     /// `/proc/swaps`
     pub swaps: String,
-    /// Processes of ours, by name, and how many KiB of them may not be swapped out (`VmLck`).
+    /// Keystores that run, and how many KiB of each may not be swapped out (`VmLck`). They lock all
+    /// or, if a limit is in the way, nothing that lasts.
     pub locked_kib: Vec<(String, u64)>,
 }
 
-/// Looks. `processes` are ours that run, by name and number.
-pub fn look(processes: &[(String, u32)]) -> Facts {
+/// Looks. `keystores` are those that run, by name and number.
+pub fn look(keystores: &[(String, u32)]) -> Facts {
     let locked = |(name, pid): &(String, u32)| {
         let status = host::text(format!("/proc/{pid}/status"));
         Some((name.clone(), kib(&status, "VmLck:")?))
@@ -40,7 +41,7 @@ pub fn look(processes: &[(String, u32)]) -> Facts {
         clock: Clock::new().trusted().map(drop),
         clock_state: sys::clock_state(),
         swaps: host::text("/proc/swaps"),
-        locked_kib: processes.iter().filter_map(locked).collect(),
+        locked_kib: keystores.iter().filter_map(locked).collect(),
     }
 }
 
@@ -122,7 +123,7 @@ fn clock(facts: &Facts) -> Finding {
     }
 }
 
-/// Nothing to say without swap, or where all of ours is locked.
+/// Nothing to say without swap, or where all of it is locked.
 fn swap(swaps: &str, locked_kib: &[(String, u64)]) -> Option<Finding> {
     let areas: Vec<&str> = swaps
         .lines()
@@ -139,8 +140,8 @@ fn swap(swaps: &str, locked_kib: &[(String, u64)]) -> Option<Finding> {
     }
     Some(SWAP.warn(
         format!(
-            "swap is on ({}), and the memory of {} is not locked: a PIN or an assertion may reach \
-             the disk",
+            "swap is on ({}), and the memory of {} is not locked: what the module keeps, the PIN \
+             too, may reach the disk",
             areas.join(", "),
             loose.join(", ")
         ),

@@ -243,7 +243,11 @@ fn of_units(site: &Site, units: &Units) -> Vec<Finding> {
         }
         names.extend([unit, of_keystore(name, "service")]);
     }
-    let present: Vec<&Unit> = names.iter().filter_map(|name| units.unit(name)).collect();
+    let (missing, present): (Vec<&Unit>, Vec<&Unit>) = names
+        .iter()
+        .filter_map(|name| units.unit(name))
+        .partition(|unit| unit.is("LoadState", "not-found"));
+    found.extend(not_installed(&missing));
     for unit in &present {
         found.extend(of_unit(unit));
     }
@@ -292,6 +296,21 @@ fn other_socket(name: &str, socket: &Path, unit: &Unit) -> Finding {
     )
 }
 
+/// One line for all of them: usually it is all of them.
+fn not_installed(missing: &[&Unit]) -> Option<Finding> {
+    let names: Vec<&str> = missing.iter().map(|unit| unit.name.as_str()).collect();
+    let (last, first) = names.split_last()?;
+    let text = match first {
+        [] => format!("{last} is not installed"),
+        _ => format!("{} and {last} are not installed", first.join(", ")),
+    };
+    Some(INSTALLED.fail(
+        text,
+        "install assertd's package again, or run `make install` in its source; after copying units \
+         by hand, `systemctl daemon-reload`",
+    ))
+}
+
 fn of_unit(unit: &Unit) -> Vec<Finding> {
     let name = &unit.name;
     match unit.property("LoadState") {
@@ -301,14 +320,8 @@ fn of_unit(unit: &Unit) -> Vec<Finding> {
             let remedy = format!("run `systemctl unmask {name} && {}`", running::start(unit));
             return vec![MASKED.fail(text, remedy)];
         }
-        Some("not-found") | None => {
-            let text = format!("{name} is not installed");
-            let remedy = "install assertd's package again, or copy systemd/units/* of its source to \
-                          /etc/systemd/system and run `systemctl daemon-reload`";
-            return vec![INSTALLED.fail(text, remedy)];
-        }
-        Some(state) => {
-            let text = format!("{name} cannot be loaded ({state})");
+        state => {
+            let text = format!("{name} cannot be loaded ({})", state.unwrap_or("unknown"));
             let remedy = format!("run `systemd-analyze verify {name}`, which names the line");
             return vec![INSTALLED.fail(text, remedy)];
         }
