@@ -151,7 +151,7 @@ impl Inside {
             .stdout(Stdio::piped())
             .spawn()?;
         let said = process.stdout.take();
-        let relay = std::thread::spawn(move || said.and_then(|said| relay(said)));
+        let relay = std::thread::spawn(move || said.and_then(relay));
         Ok(Inside {
             group: group.to_string(),
             process,

@@ -169,14 +169,20 @@ pub fn left_to_broker(fixtures: &Fixtures) -> Vec<(String, String)> {
     ])
 }
 
-/// systemd.md has how each was found.
-pub fn harmful_to_broker(fixtures: &Fixtures) -> Vec<(&'static str, String)> {
+/// Found by trying, which is what this repeats. Older versions warn about what they do not know, and go on
+/// without it.
+pub fn harmful_to_broker(fixtures: &Fixtures, systemd: u32) -> Vec<(&'static str, String)> {
     let (pid, uid) = fixtures.caller;
     let caller = format!("identity:{pid},{uid},probe-caller.service");
-    vec![
+    let mut harmful = vec![
         ("PrivateUsers=yes", caller.clone()),
-        ("ProtectProc=invisible", caller),
-    ]
+        ("ProtectProc=invisible", caller.clone()),
+    ];
+    if systemd >= 257 {
+        harmful.push(("ProtectControlGroups=strict", caller.clone()));
+        harmful.push(("PrivatePIDs=yes", caller));
+    }
+    harmful
 }
 
 /// What a keystore must not.

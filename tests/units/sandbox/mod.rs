@@ -39,7 +39,7 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
             unit: Unit::installed(boxed, "assertd.service")?,
             refused: cases::broker(&fixtures),
             left: cases::left_to_broker(&fixtures),
-            harmful: cases::harmful_to_broker(&fixtures),
+            harmful: cases::harmful_to_broker(&fixtures, systemd_version(boxed)?),
         };
         let keystore = Subject {
             name: "keystore sandbox",
@@ -87,6 +87,14 @@ fn closes_itself_in(boxed: &SysBox, unit: &str) -> Result<(), String> {
 /// Starts all variants of a unit at once, then judges.
 fn check(suite: &mut Suite<'_>, boxed: &SysBox, subject: &Subject) {
     let Subject { name, unit, .. } = subject;
+    suite.check(&format!("{name}: every directive is tried"), || {
+        let tried = subject.refused.iter().flat_map(|case| case.directives);
+        let tried: Vec<&str> = tried.copied().collect();
+        match unit.untried(&tried)[..] {
+            [] => Ok(()),
+            ref untried => Err(format!("not tried: {}", untried.join(", "))),
+        }
+    });
     let mut variants = Variants::new(boxed, unit);
     let refused: Vec<_> = subject
         .refused
@@ -136,6 +144,14 @@ fn check(suite: &mut Suite<'_>, boxed: &SysBox, subject: &Subject) {
         let label = format!("{name}: {directive} would hide who is calling");
         suite.check(&label, || verdicts.refused(&sealed, probe));
     }
+}
+
+fn systemd_version(boxed: &SysBox) -> Result<u32, String> {
+    let said = boxed.run(&["systemctl", "--version"]).success()?;
+    let version = said.split_whitespace().nth(1);
+    version
+        .and_then(|version| version.parse().ok())
+        .ok_or_else(|| format!("systemctl --version says {said:?}"))
 }
 
 /// The real program under its real unit.

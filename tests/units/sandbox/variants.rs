@@ -28,6 +28,39 @@ const NOT_SANDBOX: [&str; 13] = [
     "RestartForceExitStatus",
 ];
 
+/// What a unit sets and no probe tries, and why.
+const WITHOUT_PROBE: [(&str, &str); 11] = [
+    (
+        "AmbientCapabilities",
+        "empty, as it is by default: written down to be seen",
+    ),
+    (
+        "BindPaths",
+        "gives back what TemporaryFileSystem= took; that the state can be written is tried",
+    ),
+    (
+        "ExecPaths",
+        "gives back what NoExecPaths= took; that the program runs shows it",
+    ),
+    ("KeyringMode", "keyctl is refused"),
+    (
+        "LimitMEMLOCK",
+        "a limit of the program's own; the keystore's start shows it",
+    ),
+    (
+        "LimitNOFILE",
+        "a limit of the program's own, not one against it",
+    ),
+    ("LoadCredentialEncrypted", "that it can be read is tried"),
+    ("RemoveIPC", "tidies up after the last process"),
+    ("StateDirectory", "that it can be written is tried"),
+    (
+        "StateDirectoryMode",
+        "the modes of what is installed are looked at",
+    ),
+    ("TimeoutStopSec", "how long it may take to stop"),
+];
+
 /// The lines of an installed unit's [Service] section, as key and line.
 pub struct Unit(Vec<(String, String)>);
 
@@ -58,6 +91,16 @@ impl Unit {
     fn lines(&self, wanted: impl Fn(&str) -> bool) -> String {
         let lines = self.0.iter().filter(|(key, _)| wanted(key));
         lines.map(|(_, line)| format!("{line}\n")).collect()
+    }
+
+    /// What it sets that neither a probe tries nor a reason leaves out.
+    pub fn untried(&self, tried: &[&str]) -> Vec<&str> {
+        let left_out = |key: &str| {
+            NOT_SANDBOX.contains(&key) || WITHOUT_PROBE.iter().any(|(name, _)| *name == key)
+        };
+        let keys = self.0.iter().map(|(key, _)| key.as_str());
+        keys.filter(|key| !tried.contains(key) && !left_out(key))
+            .collect()
     }
 
     fn has(&self, key: &str) -> bool {
