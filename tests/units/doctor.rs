@@ -2,7 +2,7 @@
 //! right thing; and the remedy is done, word for word where it is a command, after which the
 //! finding is gone.
 
-use crate::boxed::SysBox;
+use crate::boxed::{Outcome, SysBox};
 use crate::installed::{PIN, TOKEN};
 use crate::suite::Suite;
 use harness::wait_until;
@@ -491,12 +491,18 @@ pub fn run(suite: &mut Suite, boxed: &SysBox) {
             Ok(())
         });
     }
+    suite.check("doctor: a clock that may not be asked about", || {
+        clock_not_to_be_asked(boxed)
+    });
     suite.check("doctor: looking starts nothing", || starts_nothing(boxed));
     suite.check("doctor: after all of it nothing fails", || healthy(boxed));
 }
 
 fn examine(boxed: &SysBox) -> Result<Report, String> {
-    let said = boxed.run(&["assertctl", "check", "--json"]);
+    parse(&boxed.run(&["assertctl", "check", "--json"]))
+}
+
+fn parse(said: &Outcome) -> Result<Report, String> {
     let report: Value = serde_json::from_str(&said.stdout)
         .map_err(|e| format!("{e}: {}{}", said.stdout, said.stderr))?;
     let findings = report["findings"].as_array().ok_or("no findings")?.clone();
@@ -612,6 +618,30 @@ fn text(boxed: &SysBox) -> Result<(), String> {
         Ok(())
     } else {
         Err(said)
+    }
+}
+
+/// As in a container that forbids it; whether the kernel's clock is kept right is nothing that the
+/// box could change.
+fn clock_not_to_be_asked(boxed: &SysBox) -> Result<(), String> {
+    let said = boxed.run(&[
+        "systemd-run",
+        "--quiet",
+        "--wait",
+        "--pipe",
+        "--property=SystemCallFilter=~adjtimex clock_adjtime",
+        "--property=SystemCallErrorNumber=EPERM",
+        "assertctl",
+        "check",
+        "--json",
+    ]);
+    let report = parse(&said)?;
+    let remedy = report
+        .find("D05", "warn")
+        .and_then(|it| it["remedy"].as_str());
+    match remedy {
+        Some(remedy) if remedy.contains("timedatectl show -p NTPSynchronized") => Ok(()),
+        _ => Err(report.bad()),
     }
 }
 

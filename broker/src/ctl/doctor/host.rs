@@ -57,6 +57,15 @@ pub enum Output {
 /// Runs a program by its absolute path, with an empty environment. `Err` says why there is no
 /// answer.
 pub fn command(program: &str, arguments: &[&str], output: Output) -> Result<Said, String> {
+    command_within(COMMAND_DEADLINE, program, arguments, output)
+}
+
+fn command_within(
+    deadline: Duration,
+    program: &str,
+    arguments: &[&str],
+    output: Output,
+) -> Result<Said, String> {
     let stdout = match output {
         Output::Read => Stdio::piped(),
         Output::Discarded => Stdio::null(),
@@ -71,12 +80,12 @@ pub fn command(program: &str, arguments: &[&str], output: Output) -> Result<Said
         .map_err(|error| format!("{program}: {error}"))?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (stdout, stderr) = (read_aside(stdout), read_aside(stderr));
-    let succeeded = end(&mut child)
-        .ok_or_else(|| format!("{program}: no end after {} s", COMMAND_DEADLINE.as_secs()))?;
+    let succeeded = end(&mut child, deadline)
+        .ok_or_else(|| format!("{program}: no end after {} s", deadline.as_secs()))?;
     Ok(Said {
         succeeded,
-        stdout: stdout.recv_timeout(COMMAND_DEADLINE).unwrap_or_default(),
-        stderr: stderr.recv_timeout(COMMAND_DEADLINE).unwrap_or_default(),
+        stdout: stdout.recv_timeout(deadline).unwrap_or_default(),
+        stderr: stderr.recv_timeout(deadline).unwrap_or_default(),
     })
 }
 
@@ -93,8 +102,8 @@ fn read_aside(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String
 }
 
 /// Whether it ended well; nothing if it had to be killed.
-fn end(child: &mut Child) -> Option<bool> {
-    let deadline = Instant::now() + COMMAND_DEADLINE;
+fn end(child: &mut Child, deadline: Duration) -> Option<bool> {
+    let deadline = Instant::now() + deadline;
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Some(status.success()),
@@ -298,6 +307,15 @@ mod tests {
         assert!(!command("/bin/false", &[], Output::Read).unwrap().succeeded);
         let missing = command("/nonexistent", &[], Output::Read).unwrap_err();
         assert!(missing.starts_with("/nonexistent: "), "{missing}");
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_ended() {
+        let begun = Instant::now();
+        let deadline = Duration::from_millis(20);
+        let hung = command_within(deadline, "/bin/sleep", &["600"], Output::Read);
+        assert!(hung.unwrap_err().contains("no end after"));
+        assert!(begun.elapsed() < Duration::from_secs(300));
     }
 
     #[test]

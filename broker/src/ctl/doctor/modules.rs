@@ -66,7 +66,7 @@ pub fn findings(site: &Site, facts: &[Facts], users: &Result<Users, String>) -> 
         }
         if found.len() == before {
             let text = format!(
-                "{} of {}: root alone can change it",
+                "{} of {}: nobody but its owners can change it",
                 facts.module.display(),
                 facts.keystore
             );
