@@ -1,6 +1,5 @@
 //! From an installed package to the first assertion by `assertctl init` alone, and what it does
-//! when it is run again. It comes first, on a host where even the users are missing, and takes
-//! everything away again.
+//! when it is run again. In a box of its own, where at first even the users are missing.
 
 mod terminal;
 
@@ -51,6 +50,10 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
         || interrupted(boxed),
     );
     suite.check(
+        "init: a token that the keystore cannot use is refused before a file is written",
+        || not_visible(boxed),
+    );
+    suite.check(
         "init: makes users, directories, configuration, credential and drop-in",
         || from_nothing(boxed),
     );
@@ -66,9 +69,6 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
     suite.check("init: a file in the way is named and stays", || {
         in_the_way(boxed)
     });
-    if let Err(why) = take_away(boxed) {
-        suite.check("init: the box is as before", || Err(why));
-    }
 }
 
 /// What `init` says, with this on its standard input.
@@ -82,7 +82,12 @@ fn demand(what: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> 
     if what { Ok(()) } else { Err(otherwise()) }
 }
 
+/// The machine whose tree this is may have tokens and an assertd of its own.
 fn without_a_token(boxed: &SysBox) -> Result<(), String> {
+    let script = "rm -rf /var/lib/softhsm/tokens/* /etc/assertd/* /etc/credstore.encrypted/* \
+                  /etc/systemd/system/assertd-* /var/lib/assertd
+                  mkdir /etc/assertd/conf.d; systemctl daemon-reload";
+    boxed.sh(script).success()?;
     let said = init(boxed, "", "--yes");
     demand(said.code == Some(69), || format!("{said:?}"))?;
     for part in [
@@ -99,11 +104,10 @@ fn without_a_token(boxed: &SysBox) -> Result<(), String> {
 /// As after the command that init itself recommends: a token of root's. And neither users nor
 /// directories.
 fn not_agreed(boxed: &SysBox) -> Result<(), String> {
+    bare(boxed)?;
     boxed
         .sh(&format!(
-            "userdel assertd-pkcs11; userdel assertd
-             rmdir /etc/assertd/conf.d /etc/assertd
-             softhsm2-util --init-token --free --label '{TOKEN}' --pin {PIN} --so-pin 12345678"
+            "softhsm2-util --init-token --free --label '{TOKEN}' --pin {PIN} --so-pin 12345678"
         ))
         .success()?;
     let mut terminal = Terminal::start(boxed, &["assertctl", "init"])?;
@@ -154,7 +158,30 @@ fn nothing_there(boxed: &SysBox) -> Result<(), String> {
     demand(there.is_empty(), || format!("there is {there}"))
 }
 
+/// A token of somebody else's, whom nothing may be taken from.
+fn not_visible(boxed: &SysBox) -> Result<(), String> {
+    let give = |user: &str| {
+        let script = format!("chown -R {user} /var/lib/softhsm/tokens/*");
+        boxed.sh(&script).success()
+    };
+    give("daemon")?;
+    let said = init(boxed, PIN, &format!("--yes --token '{TOKEN}'"));
+    give("root")?;
+    let why = said.stderr.contains("assertd-pkcs11 does not see it");
+    demand(said.code == Some(1) && why, || format!("{said:?}"))?;
+    let script = "find /etc/assertd /etc/credstore.encrypted -type f 2>/dev/null || true";
+    let written = boxed.sh(script).success()?;
+    demand(written.is_empty(), || format!("written: {written}"))
+}
+
+/// Neither users nor directories: the package's files alone.
+fn bare(boxed: &SysBox) -> Result<(), String> {
+    let script = "userdel assertd-pkcs11; userdel assertd; rmdir /etc/assertd/conf.d /etc/assertd";
+    boxed.sh(script).success().map(drop)
+}
+
 fn from_nothing(boxed: &SysBox) -> Result<(), String> {
+    bare(boxed)?;
     let said = init(boxed, PIN, &format!("--yes --token '{TOKEN}'"));
     demand(said.code == Some(0), || format!("{said:?}"))?;
     let shown = boxed
@@ -272,19 +299,4 @@ fn in_the_way(boxed: &SysBox) -> Result<(), String> {
         .run(&["mv", "/root/away", CONFIGURATION])
         .success()
         .map(drop)
-}
-
-/// Everything, so that the standard site finds what a package leaves.
-fn take_away(boxed: &SysBox) -> Result<(), String> {
-    let script = format!(
-        "systemctl disable --quiet --now assertd.socket assertd-admin.socket \
-           assertd-keystore-pkcs11@{NAME}.socket || true
-         systemctl stop assertd.service assertd-keystore-pkcs11@{NAME}.service || true
-         softhsm2-util --delete-token --token '{TOKEN}' || true
-         rm -rf {CONFIGURATION} /etc/assertd/conf.d/* {CREDENTIAL} {DROP_IN} /root/away \
-           /var/lib/assertd /var/lib/assertd-keystore/{NAME}
-         rmdir \"$(dirname {DROP_IN})\" || true
-         systemctl daemon-reload"
-    );
-    boxed.sh(&script).success().map(drop)
 }

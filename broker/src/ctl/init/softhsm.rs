@@ -157,6 +157,7 @@ pub fn give_away(token: &Path, user: Uid) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn the_token_directory_is_read_as_softhsm_reads_it() {
@@ -182,5 +183,36 @@ mod tests {
         assert_eq!(own("42d77848f66f8a09"), Some(dir.path().join(uuid)));
         assert_eq!(own("42d77848f66f8a01"), None);
         assert_eq!(own(""), None);
+    }
+
+    #[test]
+    fn a_directory_with_something_foreign_in_it_is_not_given_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let (token, elsewhere) = (dir.path().join("token"), dir.path().join("elsewhere"));
+        fs::create_dir(&token).unwrap();
+        let new = |path: &Path| {
+            let mut options = fs::OpenOptions::new();
+            options.create_new(true).write(true).open(path).unwrap();
+        };
+        new(&elsewhere);
+        new(&token.join("token.object"));
+        let before = fs::metadata(&token).unwrap().uid();
+        let refused = || {
+            let failure = give_away(&token, Uid::from_raw(12_345)).unwrap_err();
+            assert_eq!(failure.exit, Exit::Refused);
+            assert_eq!(fs::metadata(&token).unwrap().uid(), before);
+            assert_eq!(fs::metadata(&elsewhere).unwrap().uid(), before);
+        };
+        symlink(&elsewhere, token.join("a")).unwrap();
+        refused();
+        fs::remove_file(token.join("a")).unwrap();
+        fs::hard_link(&elsewhere, token.join("a")).unwrap();
+        refused();
+        fs::remove_file(token.join("a")).unwrap();
+        fs::create_dir(token.join("a")).unwrap();
+        refused();
+        fs::remove_dir(token.join("a")).unwrap();
+        symlink(&token, dir.path().join("link")).unwrap();
+        assert!(give_away(&dir.path().join("link"), Uid::from_raw(12_345)).is_err());
     }
 }

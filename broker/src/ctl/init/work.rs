@@ -6,7 +6,7 @@ use super::files::{self, Planned, There};
 use super::host::{self, Account, KEYSTORE_USER, Missing};
 use super::modules::Reach;
 use super::softhsm;
-use super::text::{self, Keystore, Pin};
+use super::text::{self, Keystore};
 use super::tokens;
 use crate::ctl::failure::{Exit, Failure};
 use keystore::inventory::Token;
@@ -234,16 +234,5 @@ impl Visible {
             self.token.label
         );
         Err(Failure::new(Exit::Refused, text))
-    }
-}
-
-/// The keystore's PIN when systemd cannot keep it encrypted.
-pub fn how_to_give_the_pin(pin: &Pin, owner: &str) -> Option<String> {
-    match pin {
-        Pin::Credential(..) => None,
-        Pin::File(path) => Some(format!(
-            "install -m 0400 -o {owner} /dev/stdin {}    # then type the PIN, Enter, Ctrl-D",
-            path.display()
-        )),
     }
 }
