@@ -161,7 +161,11 @@ mod tests {
                 "[keystore.b]",
             ),
             (format!("[audit]\ndir = \"/a\"\n{TEXT}"), "[audit]"),
-            (format!("[server]\nstate_dir = \"/s\"\n{TEXT}"), "[server]"),
+            // Where the audit log is follows the state directory, if it is not said.
+            (
+                format!("[server]\nstate_dir = \"/s\"\n{TEXT}"),
+                "[server], [audit]",
+            ),
         ] {
             let refused = fixed_at_start(&old, &config(&text)).unwrap_err();
             assert!(refused.contains(&format!("{named} changed")), "{refused}");
