@@ -34,7 +34,9 @@ impl Terminal {
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(len @ 1..) = from.read(&mut bytes) {
-                into.lock().unwrap().extend_from_slice(&bytes[..len]);
+                into.lock()
+                    .expect("no holder panics")
+                    .extend_from_slice(&bytes[..len]);
             }
         });
         Ok(Terminal {
@@ -49,7 +51,7 @@ impl Terminal {
     pub fn expect(&mut self, text: &str) -> Result<(), String> {
         let read = self.read;
         let end = wait_for(DEADLINE, || {
-            let shown = self.shown.lock().unwrap();
+            let shown = self.shown.lock().expect("no holder panics");
             let mut windows = shown[read..].windows(text.len());
             let at = windows.position(|window| window == text.as_bytes())?;
             Some(read + at + text.len())
@@ -86,7 +88,7 @@ impl Terminal {
 
     /// All that was shown.
     pub fn transcript(&self) -> String {
-        String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
+        String::from_utf8_lossy(&self.shown.lock().expect("no holder panics")).into_owned()
     }
 }
 
