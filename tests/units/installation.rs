@@ -3,6 +3,7 @@
 use crate::boxed::{SOURCES, SysBox};
 use crate::installed::{self, KEYSTORE_SOCKET, KEYSTORE_UNIT};
 use crate::suite::Suite;
+use harness::{DEADLINE, wait_until};
 
 /// Mode and owner of everything that matters, once sockets listen and services run.
 const MODES: [(&str, &str); 15] = [
@@ -140,20 +141,24 @@ fn back(boxed: &SysBox) -> Result<(), String> {
     serves(boxed)
 }
 
-/// The keys that were made are there and can be used.
+/// The keys that were made are there and can be used. A keystore is ready before its token is open.
 fn serves(boxed: &SysBox) -> Result<(), String> {
-    let planned = boxed.run(&["assertctl", "config", "diff"]).success()?;
-    if planned.contains("new ") {
-        return Err(format!("keys are missing: {planned}"));
+    let mut why = String::new();
+    let serves = wait_until(DEADLINE, || {
+        let planned = boxed.run(&["assertctl", "config", "diff"]).success();
+        why = match planned {
+            Ok(planned) if planned.contains("new ") => format!("keys are missing: {planned}"),
+            Ok(_) => String::new(),
+            Err(why) => why,
+        };
+        why.is_empty()
+    });
+    if !serves {
+        return Err(why);
     }
+    let units = ["assertd.service", KEYSTORE_UNIT, KEYSTORE_SOCKET];
     boxed
-        .run(&[
-            "systemctl",
-            "is-active",
-            "assertd.service",
-            KEYSTORE_UNIT,
-            KEYSTORE_SOCKET,
-        ])
+        .run(&[&["systemctl", "is-active"], &units[..]].concat())
         .success()
         .map(drop)
 }

@@ -13,6 +13,7 @@ use crate::installed::KEYSTORE_UNIT;
 use crate::suite::Suite;
 use cases::{Case, Who};
 use fixtures::Fixtures;
+use harness::{DEADLINE, wait_until};
 use variants::{Unit, Variants};
 
 const BROKER_UNIT: &str = "assertd.service";
@@ -156,14 +157,19 @@ fn systemd_version(boxed: &SysBox) -> Result<u32, String> {
 
 /// The real program under its real unit.
 fn keystore_is_ready(boxed: &SysBox) -> Result<(), String> {
-    boxed
-        .run(&["systemctl", "is-active", KEYSTORE_UNIT])
-        .success()?;
-    let status = boxed.run(&["assertctl", "status", "--json"]).success()?;
-    let status: serde_json::Value = serde_json::from_str(&status).map_err(|e| e.to_string())?;
-    let state = &status["keystores"][0]["state"];
-    match state.as_str() {
-        Some("usable") => Ok(()),
-        _ => Err(format!("state {state} in {status}")),
+    let mut shown = String::new();
+    let usable = wait_until(DEADLINE, || {
+        shown = match boxed.run(&["assertctl", "status", "--json"]).success() {
+            Ok(json) | Err(json) => json,
+        };
+        let status: serde_json::Value = serde_json::from_str(&shown).unwrap_or_default();
+        status["isolation"] == "units" && status["keystores"][0]["state"] == "usable"
+    });
+    match usable {
+        true => boxed
+            .run(&["systemctl", "is-active", KEYSTORE_UNIT])
+            .success()
+            .map(drop),
+        false => Err(format!("it is not usable: {shown}")),
     }
 }
