@@ -96,15 +96,11 @@ fn another_process_of_the_same_user_cannot_look_into_memory() {
         }
     }
     // 0x59616d61 is PR_SET_PTRACER, in case Yama is there: anybody of this user may.
-    let open = "import ctypes, time\nctypes.CDLL(None).prctl(0x59616d61, -1)\n\
-                print('here', flush=True)\ntime.sleep(600)";
-    let mut python = python_as(BROKER, open);
-    let mut other = python.stdout(Stdio::piped()).spawn().unwrap();
-    let mut there = [0; 4];
-    std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut there).unwrap();
-    let seen = peek(BROKER, other.id());
-    other.kill().unwrap();
-    other.wait().unwrap();
+    let open = "import ctypes, sys, time\nctypes.CDLL(None).prctl(0x59616d61, -1)\n\
+                print('open', file=sys.stderr, flush=True)\ntime.sleep(600)";
+    let other = Process::start(&mut python_as(BROKER, open));
+    other.wait_for_stderr("open\n");
+    let seen = peek(BROKER, other.pid());
     assert_eq!(seen, ways.map(|way| format!("{way} ok")));
 }
 

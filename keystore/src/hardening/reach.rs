@@ -221,7 +221,10 @@ mod tests {
         let text = "module_state = [\"/dev/tty\", \"/srv/tokens\"]\nnetwork = true\n";
         let sandbox = of_keystore(&section(text), &places);
         assert_eq!(sandbox.devices.last(), Some(&PathBuf::from("/dev/tty")));
-        assert_eq!(sandbox.write, [places.state_dir.clone(), "/srv/tokens".into()]);
+        assert_eq!(
+            sandbox.write,
+            [places.state_dir.clone(), "/srv/tokens".into()]
+        );
         assert_eq!(sandbox.network, Network::Open);
         assert_eq!(of_keystore(&section(""), &places).network, Network::None);
     }

@@ -18,7 +18,6 @@ use tempfile::TempDir;
 struct Bait {
     dir: TempDir,
     tcp: TcpListener,
-    free: u16,
     name: String,
     _abstract: UnixListener,
     _unix: UnixListener,
@@ -33,10 +32,8 @@ impl Bait {
         std::fs::write(path.join("others/secret"), "s").unwrap();
         let name = format!("assertd-test-{}", path.display());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
         Bait {
             tcp: TcpListener::bind("127.0.0.1:0").unwrap(),
-            free: free.local_addr().unwrap().port(), // free again once it is dropped here
             _abstract: UnixListener::bind_addr(&address).unwrap(),
             _unix: UnixListener::bind(path.join("others/socket")).unwrap(),
             name,
@@ -167,7 +164,7 @@ fn a_module_that_was_taken_over_can_do_nothing_but_its_work() {
         "exec /bin/true".to_owned(),
         format!("exec {}", daemon.site().programs().assertctl().display()),
         format!("tcp {}", bait.tcp.local_addr().unwrap()),
-        format!("listen 127.0.0.1:{}", bait.free),
+        "listen 127.0.0.1:0".to_owned(),
         format!("abstract {}", bait.name),
         format!("signal {}", daemon.pid()),
         format!("signal {}", std::process::id()),
