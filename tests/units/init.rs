@@ -258,8 +258,9 @@ fn assertion(boxed: &SysBox) -> Result<(), String> {
 
 /// Names, content, modes and times of all that init could have touched.
 fn everything(boxed: &SysBox) -> Result<String, String> {
-    let script = "find /etc/assertd /etc/credstore.encrypted /etc/systemd/system -printf '%p %m %u %g %T@\n'
-                  find /etc/assertd /etc/credstore.encrypted /etc/systemd/system -type f -exec sha256sum {} +";
+    let script = "cd /etc; places='assertd credstore.encrypted systemd/system'
+                  find $places -printf '%p %m %u %g %T@\\n'
+                  find $places -type f -exec sha256sum {} +";
     boxed.sh(script).success()
 }
 
@@ -282,7 +283,8 @@ fn completed(boxed: &SysBox) -> Result<(), String> {
         format!("{CONFIGURATION} has changed")
     })?;
     boxed
-        .sh("systemctl daemon-reload; systemctl restart 'assertd-keystore-pkcs11@*.service' assertd")
+        .sh("systemctl daemon-reload
+             systemctl restart 'assertd-keystore-pkcs11@*.service' assertd")
         .success()?;
     assertion(boxed)
 }

@@ -57,8 +57,8 @@ fn no_credential(name: &str, keystore: &str) -> Error {
     let unit = format!("assertd-keystore-pkcs11@{keystore}");
     let text = format!(
         "no PIN: credential `{name}` was not handed over; as root run `assertctl init \
-         --name {keystore}`, which asks for it (or `systemd-creds encrypt --with-key=host --name={name} - \
-         /etc/credstore.encrypted/assertd.{name}`), then `systemctl restart {unit}`"
+         --name {keystore}`, which asks for it (or `systemd-creds encrypt --with-key=host \
+         --name={name} - /etc/credstore.encrypted/assertd.{name}`), then `systemctl restart {unit}`"
     );
     Error::new(Kind::Refused, text)
 }

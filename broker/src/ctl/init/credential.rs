@@ -2,8 +2,8 @@
 //! what comes back is bound to this host, and to its TPM if it has one, and can lie on disk.
 //!
 //! Never bound to PCRs: a firmware update changes them, and the keystore would not start again
-//! (systemd/README.md). systemd 252 seals to a TPM without PCRs and then cannot open it, so whatever
-//! is encrypted is decrypted once before it is kept.
+//! (systemd/README.md). systemd 252 seals to a TPM without PCRs and then cannot open it, so
+//! whatever is encrypted is decrypted once before it is kept.
 
 use super::child;
 use crate::ctl::failure::{Exit, Failure};
