@@ -164,7 +164,6 @@ pub fn left_to_broker(fixtures: &Fixtures) -> Vec<(String, String)> {
             "connecting to its admin socket, to reload",
             "unix:/run/assertd/admin.sock",
         ),
-        ("locking memory", "lock-memory"),
         ("closing itself off further", "landlock"),
     ])
 }
