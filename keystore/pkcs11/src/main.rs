@@ -10,7 +10,7 @@ mod options;
 mod pin;
 
 use keystore::config::{Diagnostic, HANG_LIMIT_S, Section, TokenSelector};
-use keystore::hardening::{self, reach::Places};
+use keystore::hardening::{self, reach::Places, sandbox::Enforced};
 use keystore::server;
 use keystore::statefile::StateDir;
 use keystore::{Error, Kind};
@@ -18,7 +18,7 @@ use keystore_pkcs11::{Pkcs11Backend, Settings};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
-use options::{Broker, Command, Listen, Options};
+use options::{Broker, Command, Listen, Look, Options};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     }
     let options = match options::parse(std::env::args_os().skip(1)) {
         Ok(Command::Serve(options)) => options,
-        Ok(Command::ListTokens(module)) => return list_tokens(&module),
+        Ok(Command::ListTokens(look)) => return list_tokens(&look),
         Ok(Command::Help) => {
             print!("{}", options::USAGE);
             return ExitCode::SUCCESS;
@@ -62,9 +62,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whoever asks sets the variables that the module needs, and a deadline.
-fn list_tokens(module: &Path) -> ExitCode {
-    match keystore_pkcs11::inventory::take(module) {
+/// Whoever asks sets the variables that the module needs, and a deadline. Often it is root, and the
+/// module one that nobody has chosen: it is loaded in a sandbox that is narrower than a keystore's.
+fn list_tokens(look: &Look) -> ExitCode {
+    let enforced = hardening::reach::of_look(&look.module, &look.read, look.network).enter();
+    if enforced != Enforced::Fully {
+        eprintln!("sandbox: {enforced}");
+    }
+    match keystore_pkcs11::inventory::take(&look.module) {
         Ok(inventory) => {
             println!("{}", inventory.to_line());
             ExitCode::SUCCESS

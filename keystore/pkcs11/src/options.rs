@@ -1,6 +1,8 @@
 //! The command line. Everything else stands in the configuration file. Pure but for reading the
 //! arguments.
 
+use keystore::hardening::sandbox::Network;
+use keystore::keyid::check_part;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -9,7 +11,7 @@ pub const USAGE: &str = "\
 usage: assertd-keystore-pkcs11 --config FILE --name NAME (--socket PATH | --listen-stdin)
                                [--parent PID] [--broker-uid UID | --broker-user USER]
                                [--state-dir DIR]
-       assertd-keystore-pkcs11 --list-tokens --module FILE
+       assertd-keystore-pkcs11 --list-tokens --module FILE [--read PATH]… [--network]
        assertd-keystore-pkcs11 -h | -V
 
 Holds the private keys of one PKCS#11 token and mints assertions for assertd.
@@ -26,7 +28,12 @@ Holds the private keys of one PKCS#11 token and mints assertions for assertd.
                     assertd's user, by number or by name; default: our own
   --state-dir DIR   default: /var/lib/assertd-keystore/NAME
   --list-tokens     print what the module shows of its tokens without a login, as JSON
+                    (the module is loaded; it can write no file, run no program, and use
+                    no TCP)
   --module FILE     with --list-tokens: the PKCS#11 module
+  --read PATH       with --list-tokens: a directory that the module reads, or a file in one,
+                    outside of /usr, /etc and /opt
+  --network         with --list-tokens: the module may use TCP
   -h, --help        this text
   -V, --version     the version
 ";
@@ -39,9 +46,20 @@ pub enum Command {
     /// Print the version.
     Version,
     /// Look at the tokens of this module.
-    ListTokens(PathBuf),
+    ListTokens(Look),
     /// Serve.
     Serve(Options),
+}
+
+/// How to look.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The module.
+    pub module: PathBuf,
+    /// What it may read besides what every keystore may.
+    pub read: Vec<PathBuf>,
+    /// Whether it may use TCP.
+    pub network: Network,
 }
 
 /// How to serve.
@@ -86,76 +104,85 @@ pub enum Listen {
 /// # Errors
 /// A sentence for the user; the exit code is 2.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
-    use lexopt::prelude::*;
-    let mut parser = lexopt::Parser::from_args(arguments);
-    let (mut config, mut name, mut listen, mut parent, mut state_dir) =
-        (None, None, None, None, None);
-    let mut broker = Broker::OwnUser;
-    let (mut list_tokens, mut module) = (false, None);
-    let unclear = |error: lexopt::Error| error.to_string();
-    while let Some(argument) = parser.next().map_err(unclear)? {
-        match argument {
-            Short('h') | Long("help") => return Ok(Command::Help),
-            Short('V') | Long("version") => return Ok(Command::Version),
-            Long("config") => config = Some(PathBuf::from(parser.value().map_err(unclear)?)),
-            Long("name") => {
-                name = Some(
-                    parser
-                        .value()
-                        .and_then(|value| value.string())
-                        .map_err(unclear)?,
-                );
+    let mut given = Given::default();
+    match given.read(lexopt::Parser::from_args(arguments)) {
+        Ok(None) => given.command(),
+        Ok(Some(command)) => Ok(command),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The arguments as they came.
+#[derive(Default)]
+struct Given {
+    config: Option<PathBuf>,
+    name: Option<String>,
+    listen: Option<Listen>,
+    parent: Option<i32>,
+    broker: Option<Broker>,
+    state_dir: Option<PathBuf>,
+    list_tokens: bool,
+    module: Option<PathBuf>,
+    read: Vec<PathBuf>,
+    network: bool,
+}
+
+impl Given {
+    /// Reads them all, unless one of them says by itself what is wanted.
+    fn read(&mut self, mut parser: lexopt::Parser) -> Result<Option<Command>, lexopt::Error> {
+        use lexopt::prelude::*;
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Short('h') | Long("help") => return Ok(Some(Command::Help)),
+                Short('V') | Long("version") => return Ok(Some(Command::Version)),
+                Long("config") => self.config = Some(parser.value()?.into()),
+                Long("name") => self.name = Some(parser.value()?.string()?),
+                Long("socket") => self.listen = Some(Listen::Path(parser.value()?.into())),
+                Long("listen-stdin") => self.listen = Some(Listen::Stdin),
+                Long("parent") => self.parent = Some(parser.value()?.parse()?),
+                Long("broker-uid") => self.broker = Some(Broker::Uid(parser.value()?.parse()?)),
+                Long("broker-user") => self.broker = Some(Broker::User(parser.value()?.string()?)),
+                Long("state-dir") => self.state_dir = Some(parser.value()?.into()),
+                Long("list-tokens") => self.list_tokens = true,
+                Long("module") => self.module = Some(parser.value()?.into()),
+                Long("read") => self.read.push(parser.value()?.into()),
+                Long("network") => self.network = true,
+                other => return Err(other.unexpected()),
             }
-            Long("socket") => {
-                listen = Some(Listen::Path(PathBuf::from(
-                    parser.value().map_err(unclear)?,
-                )));
-            }
-            Long("listen-stdin") => listen = Some(Listen::Stdin),
-            Long("parent") => {
-                parent = Some(
-                    parser
-                        .value()
-                        .and_then(|value| value.parse())
-                        .map_err(unclear)?,
-                );
-            }
-            Long("broker-uid") => {
-                let uid = parser.value().and_then(|value| value.parse());
-                broker = Broker::Uid(uid.map_err(unclear)?);
-            }
-            Long("broker-user") => {
-                let user = parser.value().and_then(|value| value.string());
-                broker = Broker::User(user.map_err(unclear)?);
-            }
-            Long("state-dir") => {
-                state_dir = Some(PathBuf::from(parser.value().map_err(unclear)?));
-            }
-            Long("list-tokens") => list_tokens = true,
-            Long("module") => module = Some(PathBuf::from(parser.value().map_err(unclear)?)),
-            other => return Err(other.unexpected().to_string()),
         }
+        Ok(None)
     }
-    match (list_tokens, module) {
-        (false, None) => {}
-        (true, Some(module)) => return Ok(Command::ListTokens(module)),
-        (true, None) => return Err("--module is missing".to_owned()),
-        (false, Some(_)) => return Err("--module is for --list-tokens alone".to_owned()),
+
+    /// What they ask for together.
+    fn command(self) -> Result<Command, String> {
+        if self.list_tokens {
+            return Ok(Command::ListTokens(Look {
+                module: self.module.ok_or("--module is missing")?,
+                read: self.read,
+                network: match self.network {
+                    true => Network::Open,
+                    false => Network::None,
+                },
+            }));
+        }
+        if self.module.is_some() || !self.read.is_empty() || self.network {
+            return Err("--module, --read and --network are for --list-tokens alone".to_owned());
+        }
+        let name = self.name.ok_or("--name is missing")?;
+        check_part(&name).map_err(|error| format!("--name: {error}"))?;
+        if self.parent.is_some() && self.listen != Some(Listen::Stdin) {
+            return Err("--parent is for --listen-stdin alone".to_owned());
+        }
+        let state_dir = || PathBuf::from(format!("/var/lib/assertd-keystore/{name}"));
+        Ok(Command::Serve(Options {
+            config: self.config.ok_or("--config is missing")?,
+            listen: (self.listen).ok_or("--socket or --listen-stdin is missing")?,
+            state_dir: self.state_dir.unwrap_or_else(state_dir),
+            parent: self.parent,
+            broker: self.broker.unwrap_or(Broker::OwnUser),
+            name,
+        }))
     }
-    let name = name.ok_or("--name is missing")?;
-    keystore::keyid::check_part(&name).map_err(|error| format!("--name: {error}"))?;
-    if parent.is_some() && listen != Some(Listen::Stdin) {
-        return Err("--parent is for --listen-stdin alone".to_owned());
-    }
-    Ok(Command::Serve(Options {
-        config: config.ok_or("--config is missing")?,
-        listen: listen.ok_or("--socket or --listen-stdin is missing")?,
-        state_dir: state_dir
-            .unwrap_or_else(|| PathBuf::from(format!("/var/lib/assertd-keystore/{name}"))),
-        parent,
-        broker,
-        name,
-    }))
 }
 
 #[cfg(test)]
@@ -193,6 +220,8 @@ mod tests {
             ("--pin 1234", "--pin"),
             ("--list-tokens", "--module"),
             ("--name a --config b --socket c --module d", "--list-tokens"),
+            ("--name a --config b --socket c --read d", "--list-tokens"),
+            ("--name a --config b --socket c --network", "--list-tokens"),
             (
                 "--name a --config b --listen-stdin --broker-uid root",
                 "root",
@@ -207,7 +236,19 @@ mod tests {
         assert_eq!(parsed("-h --nonsense"), Ok(Command::Help));
         assert_eq!(
             parsed("--list-tokens --module /usr/lib/m.so"),
-            Ok(Command::ListTokens("/usr/lib/m.so".into()))
+            Ok(Command::ListTokens(Look {
+                module: "/usr/lib/m.so".into(),
+                read: Vec::new(),
+                network: Network::None,
+            }))
+        );
+        assert_eq!(
+            parsed("--list-tokens --network --module /m.so --read /a --read /b"),
+            Ok(Command::ListTokens(Look {
+                module: "/m.so".into(),
+                read: vec!["/a".into(), "/b".into()],
+                network: Network::Open,
+            }))
         );
     }
 }
