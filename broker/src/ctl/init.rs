@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 mod ask;
-mod child;
 mod credential;
 mod files;
 mod host;

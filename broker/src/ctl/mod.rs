@@ -21,6 +21,7 @@ mod look;
 mod out;
 mod profiles;
 mod reload;
+mod run;
 mod workload;
 
 use self::args::{Args, Command};

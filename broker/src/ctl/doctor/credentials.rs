@@ -101,22 +101,15 @@ fn handed_over(unit: Option<&Unit>, id: &str) -> HandedOver {
 
 /// As systemd does at the unit's start; what it says if it cannot.
 fn opens(path: &Path, id: &str) -> Result<(), String> {
-    let systemd_creds =
-        host::program("systemd-creds").ok_or_else(|| "there is no systemd-creds".to_owned())?;
     let (name, path) = (format!("--name={id}"), path.display().to_string());
     let said = host::command(
-        &systemd_creds,
+        "systemd-creds",
         &["decrypt", &name, &path, "-"],
         Output::Discarded,
     )?;
-    match said.succeeded {
+    match said.succeeded() {
         true => Ok(()),
-        false => Err(said
-            .stderr
-            .lines()
-            .last()
-            .unwrap_or("it does not say why")
-            .to_owned()),
+        false => Err(said.reason()),
     }
 }
 

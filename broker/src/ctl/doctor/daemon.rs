@@ -4,10 +4,10 @@
 use super::finding::{
     ANSWERS, AUDIT_WRITES, CONFIG_IN_FORCE, Finding, KEY_MADE, KEY_STATE, PROGRAM, STRANGE,
 };
-use super::host;
 use super::site::{Runner, Site};
 use super::units::{self, Units};
 use crate::ctl::out::duration;
+use crate::ctl::run::within;
 use assertd_client::Client;
 use assertd_client::api::{KeyStatus, KeystoreStatus, Status};
 use keystore::protocol::{Condition, Reply, Request};
@@ -58,7 +58,7 @@ pub fn look(site: &Site, units: &Units, socket: PathBuf) -> Facts {
         return Facts::Absent;
     }
     let asked = socket.clone();
-    let answers = host::within(ASK_DEADLINE, move || {
+    let answers = within(ASK_DEADLINE, move || {
         let mut client = Client::connect(&asked)?;
         Ok((client.status()?, client.keys()?.keys))
     });
@@ -96,7 +96,7 @@ fn kinds(status: &Status) -> BTreeMap<String, Kind> {
 }
 
 fn kind_of(socket: PathBuf) -> Option<Kind> {
-    let health = host::within(KEYSTORE_DEADLINE, move || {
+    let health = within(KEYSTORE_DEADLINE, move || {
         client::Client::connect(&socket, KEYSTORE_DEADLINE)?.call(&Request::Health {})
     });
     match health?.ok()? {

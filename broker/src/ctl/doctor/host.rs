@@ -1,16 +1,15 @@
 //! The doctor's eyes: runs commands, follows paths, looks up accounts and processes. Only looks.
 //! Whatever could wait for ever (a command, a name service, a socket, a disk) has a deadline.
 
+use crate::ctl::run::{self, Ended, within};
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 use std::ffi::CString;
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 /// How long one command may take; `systemctl show` of ten units takes 20 ms, a TPM a second.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
@@ -18,31 +17,16 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a name service, a socket or a disk may take.
 pub const LOOK_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Most that is read of what a command says, in bytes.
-const OUTPUT_LEN_MAX: u64 = 1024 * 1024;
-
-/// Does something that may hang, elsewhere; nothing if it takes longer than `deadline`. What hangs
-/// is left behind: this program ends soon.
-pub fn within<T: Send + 'static>(
-    deadline: Duration,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    let (send, receive) = mpsc::channel();
-    thread::spawn(move || {
-        let _ = send.send(work()); // nobody waits any more: then it was too late
-    });
-    receive.recv_timeout(deadline).ok()
-}
-
-/// What a command has said.
-#[derive(Clone, Debug, Default)]
-pub struct Said {
-    /// Whether it ended with 0.
-    pub succeeded: bool,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
+/// Runs a program of the system by its name. `Err` says why there is no answer.
+pub fn command(name: &str, arguments: &[&str], output: Output) -> Result<Ended, String> {
+    let program = run::program(name).ok_or_else(|| format!("there is no {name}"))?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let ended = match output {
+        Output::Read => run::run(&mut command, b"", COMMAND_DEADLINE),
+        Output::Discarded => run::run_blindly(&mut command, b"", COMMAND_DEADLINE),
+    };
+    ended.map_err(|why| format!("{name} {why}"))
 }
 
 /// What becomes of a command's standard output.
@@ -52,77 +36,6 @@ pub enum Output {
     Read,
     /// It goes to /dev/null and never into our memory: it is a secret.
     Discarded,
-}
-
-/// Runs a program by its absolute path, with an empty environment. `Err` says why there is no
-/// answer.
-pub fn command(program: &str, arguments: &[&str], output: Output) -> Result<Said, String> {
-    command_within(COMMAND_DEADLINE, program, arguments, output)
-}
-
-fn command_within(
-    deadline: Duration,
-    program: &str,
-    arguments: &[&str],
-    output: Output,
-) -> Result<Said, String> {
-    let stdout = match output {
-        Output::Read => Stdio::piped(),
-        Output::Discarded => Stdio::null(),
-    };
-    let mut child = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(stdout)
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("{program}: {error}"))?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let (stdout, stderr) = (read_aside(stdout), read_aside(stderr));
-    let succeeded = end(&mut child, deadline)
-        .ok_or_else(|| format!("{program}: no end after {} s", deadline.as_secs()))?;
-    Ok(Said {
-        succeeded,
-        stdout: stdout.recv_timeout(deadline).unwrap_or_default(),
-        stderr: stderr.recv_timeout(deadline).unwrap_or_default(),
-    })
-}
-
-fn read_aside(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
-    let (send, receive) = mpsc::channel();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(pipe) = pipe {
-            let _ = pipe.take(OUTPUT_LEN_MAX).read_to_end(&mut bytes); // what came is what there is
-        }
-        let _ = send.send(String::from_utf8_lossy(&bytes).into_owned());
-    });
-    receive
-}
-
-/// Whether it ended well; nothing if it had to be killed.
-fn end(child: &mut Child, deadline: Duration) -> Option<bool> {
-    let deadline = Instant::now() + deadline;
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Some(status.success()),
-            Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(2)),
-            Ok(None) | Err(_) => {
-                let _ = child.kill(); // it may have ended just now
-                let _ = child.wait();
-                return None;
-            }
-        }
-    }
-}
-
-/// A program of the system by its name: fixed directories, because `PATH` is the caller's.
-pub fn program(name: &str) -> Option<String> {
-    ["/usr/bin", "/bin", "/usr/sbin", "/sbin"]
-        .iter()
-        .map(|dir| format!("{dir}/{name}"))
-        .find(|path| Path::new(path).is_file())
 }
 
 /// A user with all its groups.
@@ -290,32 +203,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_hangs_is_left_behind() {
-        let (_keep, never) = mpsc::channel::<()>();
-        let got = within(Duration::from_millis(20), move || never.recv());
-        assert_eq!(got, None);
-        assert_eq!(within(LOOK_DEADLINE, || 7), Some(7));
-    }
-
-    #[test]
     fn a_command_is_heard_and_a_secret_is_not() {
-        let said = command("/bin/echo", &["-n", "1234"], Output::Read).unwrap();
-        assert!(said.succeeded);
+        let said = command("echo", &["-n", "1234"], Output::Read).unwrap();
+        assert!(said.succeeded());
         assert_eq!(said.stdout, "1234");
-        let said = command("/bin/echo", &["1234"], Output::Discarded).unwrap();
-        assert!(said.succeeded && said.stdout.is_empty());
-        assert!(!command("/bin/false", &[], Output::Read).unwrap().succeeded);
-        let missing = command("/nonexistent", &[], Output::Read).unwrap_err();
-        assert!(missing.starts_with("/nonexistent: "), "{missing}");
-    }
-
-    #[test]
-    fn a_command_that_hangs_is_ended() {
-        let begun = Instant::now();
-        let deadline = Duration::from_millis(20);
-        let hung = command_within(deadline, "/bin/sleep", &["600"], Output::Read);
-        assert!(hung.unwrap_err().contains("no end after"));
-        assert!(begun.elapsed() < Duration::from_secs(300));
+        let said = command("echo", &["1234"], Output::Discarded).unwrap();
+        assert!(said.succeeded() && said.stdout.is_empty());
+        assert!(!command("false", &[], Output::Read).unwrap().succeeded());
+        let missing = command("no-such-program", &[], Output::Read).unwrap_err();
+        assert_eq!(missing, "there is no no-such-program");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::host::{self, Account, Entry, EntryKind};
 use super::site::{Site, Users};
 use crate::audit::{self, Verdict};
 use crate::ctl::out::{bytes, count};
+use crate::ctl::run::within;
 use nix::sys::statvfs::statvfs;
 use std::path::{Path, PathBuf};
 
@@ -63,7 +64,7 @@ pub fn look(site: &Site, users: &Result<Users, String>) -> Facts {
     let there =
         |(what, path, owner): (_, PathBuf, _)| Some((what, host::entry_itself(&path).ok()?, owner));
     let dir = site.audit_dir.clone();
-    let on_disk = host::within(host::LOOK_DEADLINE, move || disk(&dir)).flatten();
+    let on_disk = within(host::LOOK_DEADLINE, move || disk(&dir)).flatten();
     Facts {
         directories: places.into_iter().filter_map(there).collect(),
         disk: on_disk,
@@ -91,7 +92,7 @@ fn chain(dir: &Path) -> Option<Result<Verdict, String>> {
     }
     let verify = || {
         let dir = dir.to_owned();
-        host::within(host::LOOK_DEADLINE, move || audit::verify_newest(&dir))
+        within(host::LOOK_DEADLINE, move || audit::verify_newest(&dir))
     };
     let mut verdict = verify();
     if matches!(verdict, Some(Ok(Verdict::Torn { .. }))) {

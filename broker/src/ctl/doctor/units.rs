@@ -58,17 +58,13 @@ impl Units {
         let properties = format!("{PROPERTIES},{}", sandbox::properties());
         let mut arguments = vec!["show", "--no-pager", "-p", &properties, "--"];
         arguments.extend(names.iter().map(String::as_str));
-        let said = match host::program("systemctl") {
-            Some(systemctl) => host::command(&systemctl, &arguments, Output::Read),
-            None => Err("there is no systemctl".to_owned()),
-        };
-        match said {
-            Ok(said) if said.succeeded => {
+        match host::command("systemctl", &arguments, Output::Read) {
+            Ok(said) if said.succeeded() => {
                 let mut units = parse(&said.stdout);
                 units.by_name.values_mut().for_each(Unit::read_files);
                 units
             }
-            Ok(said) => Units::silent(said.stderr.trim()),
+            Ok(said) => Units::silent(&said.reason()),
             Err(why) => Units::silent(&why),
         }
     }

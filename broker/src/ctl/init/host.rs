@@ -2,8 +2,8 @@
 //! read, and the sockets. Users and directories are made by systemd's own tools from the files that
 //! the package installs, so that there is one place that says what they are.
 
-use super::child;
 use crate::ctl::failure::{Exit, Failure};
+use crate::ctl::run;
 use nix::unistd::{Gid, Group, Uid, User};
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -78,7 +78,7 @@ impl Missing {
         }
         let name = tool.display();
         let failed = |why: String| Failure::new(Exit::Internal, format!("{name}: {why}"));
-        let ended = child::run(command.arg(file), b"", DEADLINE).map_err(failed)?;
+        let ended = run::run(command.arg(file), b"", DEADLINE).map_err(failed)?;
         match ended.succeeded() {
             true => Ok(()),
             false => Err(failed(ended.reason())),
@@ -98,7 +98,7 @@ impl Missing {
             );
             Failure::new(Exit::Unavailable, text)
         };
-        let tool = child::program(tool).ok_or_else(|| absent(tool))?;
+        let tool = run::program(tool).ok_or_else(|| absent(tool))?;
         let file = files.into_iter().find(|file| Path::new(file).is_file());
         Ok((tool, file.ok_or_else(|| absent(files[0]))?))
     }
@@ -155,7 +155,7 @@ fn needed(wanted: u32, mode: u32, owner: u32, ids: Option<(Uid, Gid)>) -> bool {
 /// user or the tool is not there.
 pub fn as_keystore(groups: &BTreeSet<String>, program: &Path) -> Option<Command> {
     let (uid, gid) = Account::of(KEYSTORE_USER).ok()?.ids?;
-    let setpriv = child::program("setpriv")?;
+    let setpriv = run::program("setpriv")?;
     let mut names: Vec<&str> = groups.iter().map(String::as_str).collect();
     names.push(BROKER_USER);
     let mut command = Command::new(setpriv);
@@ -207,10 +207,10 @@ pub fn start_sockets(sockets: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn systemctl(words: &[&str]) -> Result<child::Ended, Failure> {
+fn systemctl(words: &[&str]) -> Result<run::Ended, Failure> {
     let failed = |why| Failure::new(Exit::Unavailable, format!("systemctl {why}"));
-    let program = child::program("systemctl").ok_or_else(|| failed("is missing".to_owned()))?;
-    child::run(Command::new(program).args(words), b"", DEADLINE).map_err(failed)
+    let program = run::program("systemctl").ok_or_else(|| failed("is missing".to_owned()))?;
+    run::run(Command::new(program).args(words), b"", DEADLINE).map_err(failed)
 }
 
 #[cfg(test)]

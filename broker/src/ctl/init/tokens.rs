@@ -2,11 +2,11 @@
 //! one that crashes or hangs costs one line. Then one token is chosen. No PIN is tried here.
 
 use super::ask;
-use super::child;
 use super::modules::{self, Reach};
 use crate::ctl::args::Consent;
 use crate::ctl::failure::{Exit, Failure};
 use crate::ctl::out::{Out, clean};
+use crate::ctl::run;
 use keystore::inventory::{Inventory, PinState, Token};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -99,12 +99,11 @@ pub fn inventory(
     environment: &Environment,
 ) -> Result<Inventory, String> {
     command
-        .env_clear()
         .envs(environment)
         .current_dir("/")
         .args(["--list-tokens", "--module"])
         .arg(module);
-    let ended = child::run(&mut command, b"", DEADLINE)?;
+    let ended = run::run(&mut command, b"", DEADLINE)?;
     if !ended.succeeded() {
         return Err(without_its_name(&ended.reason(), module));
     }
