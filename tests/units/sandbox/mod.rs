@@ -126,14 +126,14 @@ fn check(suite: &mut Suite<'_>, boxed: &SysBox, subject: &Subject) {
         let label = format!("{name}: {directives}: {}", case.name);
         suite.check(&label, || {
             verdicts.allowed(&open, &case.probe).map_err(|why| {
-                format!("the control is refused too, so this would show nothing: {why}")
+                format!("without the directive, so that this would show nothing: {why}")
             })?;
             verdicts
                 .refused(&alone, &case.probe)
-                .map_err(|why| format!("{directives} alone lets it through: {why}"))?;
+                .map_err(|why| format!("by {directives} alone: {why}"))?;
             verdicts
                 .refused(&sealed, &case.probe)
-                .map_err(|why| format!("the unit as installed lets it through: {why}"))
+                .map_err(|why| format!("in the unit as installed: {why}"))
         });
     }
     for (what, probe, sealed) in left {

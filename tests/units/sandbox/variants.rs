@@ -224,38 +224,52 @@ impl<'b> Variants<'b> {
 
 /// One line of the probe.
 #[derive(Deserialize)]
-struct Verdict {
+struct Line {
     probe: String,
-    allowed: bool,
+    verdict: Verdict,
     detail: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Allowed,
+    Refused,
+    /// It was not tried, and shows nothing.
+    Failed,
 }
 
 /// What all variants said.
 #[derive(Default)]
 pub struct Verdicts {
-    by_variant: HashMap<Name, Vec<Verdict>>,
+    by_variant: HashMap<Name, Vec<Line>>,
     /// If some did not start: what each wrote.
     reasons: HashMap<Name, String>,
 }
 
 impl Verdicts {
-    /// Or how it was refused.
+    /// Or how it was refused, or why it could not be tried.
     pub fn allowed(&self, variant: &Name, probe: &str) -> Result<(), String> {
-        match self.find(variant, probe)? {
-            Verdict { allowed: true, .. } => Ok(()),
-            Verdict { detail, .. } => Err(detail.clone()),
-        }
+        self.is(Verdict::Allowed, variant, probe)
     }
 
-    /// Or what was seen.
+    /// Or what was seen, or why it could not be tried.
     pub fn refused(&self, variant: &Name, probe: &str) -> Result<(), String> {
-        match self.find(variant, probe)? {
-            Verdict { allowed: false, .. } => Ok(()),
-            Verdict { detail, .. } => Err(format!("{probe} is allowed: {detail}")),
+        self.is(Verdict::Refused, variant, probe)
+    }
+
+    fn is(&self, wanted: Verdict, variant: &Name, probe: &str) -> Result<(), String> {
+        let line = self.find(variant, probe)?;
+        let detail = &line.detail;
+        match line.verdict {
+            is if is == wanted => Ok(()),
+            Verdict::Allowed => Err(format!("{probe} is allowed: {detail}")),
+            Verdict::Refused => Err(format!("{probe} is refused: {detail}")),
+            Verdict::Failed => Err(format!("{probe} could not be tried: {detail}")),
         }
     }
 
-    fn find(&self, variant: &Name, probe: &str) -> Result<&Verdict, String> {
+    fn find(&self, variant: &Name, probe: &str) -> Result<&Line, String> {
         let verdicts = self.by_variant.get(variant);
         let found = verdicts.and_then(|all| all.iter().find(|one| one.probe == probe));
         found.ok_or_else(|| {
