@@ -61,6 +61,10 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
     suite.check("init: a unit gets an assertion by what it wrote", || {
         first_assertion(boxed)
     });
+    suite.check(
+        "init: what the module writes where its tokens are cannot be executed",
+        || nothing_to_execute(boxed),
+    );
     suite.check("init: a second run changes nothing", || again(boxed));
     suite.check(
         "init: what a crash left out is made by the next run",
@@ -254,6 +258,48 @@ fn assertion(boxed: &SysBox) -> Result<(), String> {
         .success()?;
     let parts = said.trim_end().split('.').count();
     demand(parts == 3, || format!("no assertion: {said:?}"))
+}
+
+/// A service with the keystore's unit and drop-in, and another program: what it has copied to the
+/// tokens' directory it cannot start there. Without the drop-in's last line it can.
+fn nothing_to_execute(boxed: &SysBox) -> Result<(), String> {
+    const UNIT: &str = "/run/systemd/system/assertd-keystore-pkcs11@first.service.d/try.conf";
+    let tokens = "/var/lib/softhsm/tokens";
+    // The second `=` line empties the first; a program that is allowed makes the copy.
+    let program = format!(
+        "[Service]\nType=oneshot\nStandardInput=null\nRestart=no\nWatchdogSec=0\nExecStart=\n\
+         ExecPaths=/usr/bin\n\
+         ExecStart=/usr/bin/dash -c 'cp /usr/bin/true {tokens}/copy && chmod 700 {tokens}/copy && \
+         {tokens}/copy; code=$?; rm -f {tokens}/copy; exit $code'\n"
+    );
+    let ends_with = |more: &str| {
+        boxed.write(UNIT, format!("{program}{more}"))?;
+        boxed
+            .sh("systemctl daemon-reload; systemctl stop assertd-keystore-pkcs11@first.service")
+            .success()?;
+        let started = boxed.sh("systemctl start assertd-keystore-pkcs11@first.service");
+        let code = boxed
+            .sh("systemctl show -P ExecMainStatus assertd-keystore-pkcs11@first.service")
+            .success()?;
+        Ok::<_, String>((started.code, code.trim().to_owned()))
+    };
+    let control = ends_with(&format!(
+        "NoExecPaths=\nNoExecPaths=/\nReadWritePaths={tokens}\n"
+    ))?;
+    let sealed = ends_with("")?;
+    boxed
+        .sh(&format!(
+            "rm {UNIT}; systemctl daemon-reload
+             systemctl restart assertd-keystore-pkcs11@first.service"
+        ))
+        .success()?;
+    demand(control == (Some(0), "0".to_owned()), || {
+        format!("the control ended so: {control:?}")
+    })?;
+    // dash says 126 for what it may not execute.
+    demand(sealed == (Some(1), "126".to_owned()), || {
+        format!("it ended so: {sealed:?}")
+    })
 }
 
 /// Names, content, modes and times of all that init could have touched.

@@ -173,16 +173,7 @@ fn of_unit(facts: &Facts, unit: &Unit) -> Vec<Finding> {
             .as_ref()
             .is_ok_and(|entry| entry.kind == EntryKind::Directory)
     });
-    for (path, _) in state.filter(|(path, _)| !within("ReadWritePaths", path)) {
-        let shown = path.display();
-        found.push(MODULE_REACH.fail(
-            format!("module_state of keystore {name}: its unit lets nothing be written to {shown}"),
-            format!(
-                "write `ReadWritePaths={shown}` and `NoExecPaths={shown}` below [Service] by \
-                 `systemctl edit {service}`, then run {again}"
-            ),
-        ));
-    }
+    found.extend(state.filter_map(|(path, _)| of_unit_and_state(name, path, unit)));
     if facts.network && unit.property("PrivateNetwork") == Some("yes") {
         found.push(MODULE_REACH.fail(
             format!("[keystore.{name}] has network = true, and its unit has no network"),
@@ -194,6 +185,45 @@ fn of_unit(facts: &Facts, unit: &Unit) -> Vec<Finding> {
         ));
     }
     found
+}
+
+/// A directory of `module_state` must be writable in the unit, and nothing in it executable: what
+/// `ReadWritePaths=` makes a mount of its own is not below the unit's `NoExecPaths=/`, so it has to
+/// be named there too.
+fn of_unit_and_state(name: &str, path: &Path, unit: &Unit) -> Option<Finding> {
+    let service = units::of_keystore(name, "service");
+    let again =
+        format!("`systemctl daemon-reload && systemctl restart assertd-keystore-pkcs11@{name}`");
+    let nearest = |list: &str| {
+        let above = unit
+            .words(list)
+            .map(Path::new)
+            .filter(|dir| path.starts_with(dir));
+        above.map(|dir| dir.components().count()).max()
+    };
+    let shown = path.display();
+    let Some(writable) = nearest("ReadWritePaths") else {
+        return Some(MODULE_REACH.fail(
+            format!("module_state of keystore {name}: its unit lets nothing be written to {shown}"),
+            format!(
+                "write `ReadWritePaths={shown}` and `NoExecPaths={shown}` below [Service] by \
+                 `systemctl edit {service}`, then run {again}"
+            ),
+        ));
+    };
+    let sealed = nearest("NoExecPaths")?; // a unit that forbids nothing forbids nothing here
+    (sealed < writable).then(|| {
+        MODULE_REACH.warn(
+            format!(
+                "module_state of keystore {name}: what its module writes to {shown} could be \
+                 executed"
+            ),
+            format!(
+                "write `NoExecPaths={shown}` below [Service] by `systemctl edit {service}`, then \
+                 run {again}"
+            ),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -247,8 +277,8 @@ mod tests {
     #[test]
     fn what_the_unit_forbids_is_found_with_the_line_that_allows_it() {
         let unit = units::tests::unit(
-            "Id=u.service\nPrivateNetwork=yes\nNoExecPaths=/ /tmp\nExecPaths=-/usr/lib\n\
-             ReadWritePaths=+/srv/tokens\n",
+            "Id=u.service\nPrivateNetwork=yes\nNoExecPaths=/ /tmp /srv/tokens\n\
+             ExecPaths=-/usr/lib\nReadWritePaths=+/srv/tokens\n",
         );
         let of = |module: &str, state: &str, network| {
             let seen = entry(state, EntryKind::Directory, 0, 0, 0o755);
@@ -276,6 +306,31 @@ mod tests {
             assert_eq!(found[0].id, "D19");
             let remedy = found[0].remedy.as_deref().unwrap();
             assert!(remedy.contains(phrase), "{remedy}");
+        }
+    }
+
+    #[test]
+    fn what_a_module_could_write_and_execute_is_a_warning() {
+        let of = |paths: &str| {
+            let unit = units::tests::unit(&format!("Id=u.service\n{paths}\n"));
+            of_unit_and_state("hsm", Path::new("/srv/a/tokens"), &unit)
+        };
+        for paths in [
+            "NoExecPaths=/ /srv/a/tokens\nReadWritePaths=/srv/a/tokens",
+            "NoExecPaths=/ -/srv/a/tokens\nReadWritePaths=/srv",
+            "ReadWritePaths=/srv",
+        ] {
+            assert_eq!(of(paths), None, "{paths}");
+        }
+        for paths in [
+            "NoExecPaths=/\nReadWritePaths=/srv/a/tokens",
+            "NoExecPaths=/ /srv\nReadWritePaths=/srv/a",
+            "NoExecPaths=/ /srv/a/tokens/x\nReadWritePaths=/srv/a",
+        ] {
+            let found = of(paths).unwrap();
+            assert_eq!((found.id, found.severity), ("D19", Severity::Warn));
+            let remedy = found.remedy.as_deref().unwrap();
+            assert!(remedy.contains("`NoExecPaths=/srv/a/tokens`"), "{remedy}");
         }
     }
 
