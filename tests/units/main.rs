@@ -14,6 +14,7 @@ mod installation;
 mod installed;
 mod namespace;
 mod sandbox;
+mod settings;
 mod suite;
 
 use boxed::SysBox;
@@ -36,6 +37,7 @@ const GROUPS: [Group; 4] = [
         site: Site::Standard,
         run: |suite, boxed| {
             exposure::run(suite, boxed);
+            settings::run(suite, boxed);
             installation::run(suite, boxed);
             sandbox::run(suite, boxed);
             installation::run_last(suite, boxed);
