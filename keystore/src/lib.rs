@@ -34,6 +34,7 @@ pub mod records;
 pub mod role;
 pub mod server;
 pub mod statefile;
+pub mod trail;
 
 pub use alg::Alg;
 pub use charter::{Charter, Purpose, Typ};
