@@ -4,13 +4,13 @@
 use super::caller::pay;
 use super::load::{Load, Manner};
 use super::site::{BROKER_UNIT, audit_is_intact, keystore_state, with_drop_in};
-use super::units::{demand, is, main_pid, show, state, until, until_another};
+use super::units::{demand, is, main_pid, restarts, state, until, until_another};
 use crate::boxed::SysBox;
 use crate::installed::KEYSTORE_UNIT;
 use crate::suite::Suite;
 
 /// Of the keystore in a row; systemd's own limit would be 5 in 10 s.
-const KILLS: usize = 50;
+const KILLS: u64 = 50;
 
 /// Without the unit's pause between two starts, which spares the token: limits count starts in a
 /// time, so this is the harder test, and the quicker one.
@@ -68,18 +68,13 @@ fn given_up(boxed: &SysBox) -> Result<(), String> {
 
 fn in_a_row(boxed: &SysBox) -> Result<(), String> {
     pay(boxed)?.must_be(200)?;
-    let restarts = || {
-        show(boxed, KEYSTORE_UNIT, "NRestarts")
-            .parse::<usize>()
-            .unwrap_or(0)
-    };
-    let before = restarts();
+    let before = restarts(boxed, KEYSTORE_UNIT)?;
     for _ in 0..KILLS {
-        let pid = main_pid(boxed, KEYSTORE_UNIT);
+        let pid = main_pid(boxed, KEYSTORE_UNIT)?;
         kill(boxed, KEYSTORE_UNIT)?;
         until_another(boxed, KEYSTORE_UNIT, pid)?;
     }
-    let counted = restarts() - before;
+    let counted = restarts(boxed, KEYSTORE_UNIT)?.saturating_sub(before);
     demand(counted == KILLS, || {
         format!("{counted} restarts after {KILLS} kills")
     })?;
@@ -93,7 +88,7 @@ fn in_a_row(boxed: &SysBox) -> Result<(), String> {
 fn under_load(boxed: &SysBox, unit: &str, manner: Manner) -> Result<(), String> {
     pay(boxed)?.must_be(200)?;
     let load = Load::start(boxed, manner)?;
-    let pid = main_pid(boxed, unit);
+    let pid = main_pid(boxed, unit)?;
     kill(boxed, unit)?;
     let back = until_another(boxed, unit, pid).and_then(|()| {
         until("the keystore is usable", || {
