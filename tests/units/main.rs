@@ -27,7 +27,9 @@ const USAGE: &str = "usage: units [--tree DIR] [--group NAME] [--only SUBSTRING]
 
   --tree DIR        boot over this Debian instead of the machine's own /
   --group NAME      only this group: sandbox, init, behaviour or doctor
-  --only SUBSTRING  only checks whose name holds this";
+  --only SUBSTRING  only checks whose name holds this
+
+UNITS_BUDGET_S=SECONDS in the environment makes a run fail that takes longer";
 
 /// Checks that share a box. Each group has its own, and all boxes run at once: what one group leaves
 /// behind cannot disturb another, and most of the time of each is waiting.
