@@ -18,6 +18,7 @@ mod sockets;
 mod storage;
 mod units;
 
+use super::account;
 use super::args::{Args, Format};
 use super::failure::{Exit, Failure};
 use super::out::Out;
@@ -67,7 +68,7 @@ fn examine(args: &Args) -> Vec<Finding> {
         (Runner::Somebody(_), Some(pid)) => Listener::Assertd(pid),
         (Runner::Somebody(_), None) => Listener::Nobody,
     };
-    let group = host::group(site::BROKER_USER);
+    let group = account::group(site::BROKER_USER).ok().flatten();
     let storage = storage::look(&site, &users);
     let mut found = kernel::findings(&kernel::look(&daemon.keystores()));
     found.extend(accounts::findings(&site.runner, &users, group));

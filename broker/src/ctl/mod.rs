@@ -9,6 +9,7 @@
 pub mod args;
 pub mod plan;
 
+mod account;
 mod admin;
 mod apply;
 mod audit;

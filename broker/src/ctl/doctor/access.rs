@@ -1,7 +1,8 @@
 //! Who can change a file, and who can read it, by owner, group and mode bits alone: an ACL (acl(5))
 //! can only narrow what the group bits show.
 
-use super::host::{Account, Entry, EntryKind};
+use super::host::{Entry, EntryKind};
+use crate::ctl::account::Account;
 use std::path::Path;
 
 /// Why something must not be believed: others than its trusted owners can change it.

@@ -3,9 +3,10 @@
 
 use super::access::{obstacle, quoted, untrusted};
 use super::finding::{CONFIG_LOADS, CONFIG_OWNED, CONFIG_READABLE, CONFIG_WISE, Finding};
-use super::host::{self, Account, Entry, EntryKind};
+use super::host::{self, Entry, EntryKind};
 use super::site::{Runner, Site, Users};
 use crate::config::files;
+use crate::ctl::account::Account;
 use crate::ctl::check::{Severity as Wisdom, findings as unwise};
 use crate::ctl::out::count;
 use keystore::Clock;

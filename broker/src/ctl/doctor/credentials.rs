@@ -6,9 +6,10 @@ use super::access::quoted;
 use super::finding::{
     CREDENTIAL_HANDED_OVER, CREDENTIAL_OPENS, CREDENTIAL_THERE, Finding, PIN_FILE,
 };
-use super::host::{self, Account, Entry, EntryKind, Output};
+use super::host::{self, Entry, EntryKind, Output};
 use super::site::{Runner, Site, Users};
 use super::units::{self, Unit, Units};
+use crate::ctl::account::Account;
 use keystore::config::PinSource;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,7 @@
-//! The doctor's eyes: runs commands, follows paths, looks up accounts and processes. Only looks.
-//! Whatever could wait for ever (a command, a name service, a socket, a disk) has a deadline.
+//! The doctor's eyes: runs commands, follows paths, reads files. Only looks. Whatever could wait for
+//! ever (a command, a socket, a disk) has a deadline.
 
-use crate::ctl::run::{self, Ended, within};
-use nix::unistd::{Gid, Uid, User, getgrouplist};
-use std::ffi::CString;
+use crate::ctl::run::{self, Ended};
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
@@ -14,7 +12,7 @@ use std::time::Duration;
 /// How long one command may take; `systemctl show` of ten units takes 20 ms, a TPM a second.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long a name service, a socket or a disk may take.
+/// How long a socket or a disk may take.
 pub const LOOK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Runs a program of the system by its name. `Err` says why there is no answer.
@@ -36,90 +34,6 @@ pub enum Output {
     Read,
     /// It goes to /dev/null and never into our memory: it is a secret.
     Discarded,
-}
-
-/// A user with all its groups.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
-    /// Its name, or the number where it has none.
-    pub name: String,
-    /// User id.
-    pub uid: u32,
-    /// Its own group.
-    pub gid: u32,
-    /// All its groups, as the group file has them.
-    pub groups: Vec<u32>,
-    /// Those that its unit adds.
-    pub added: Vec<u32>,
-}
-
-impl Account {
-    /// Whether its processes have this group.
-    pub fn has_group(&self, gid: u32) -> bool {
-        self.gid == gid || self.groups.contains(&gid) || self.added.contains(&gid)
-    }
-}
-
-/// Looks a user up. `Err` if the name service does not answer.
-pub fn account(name: &str) -> Result<Option<Account>, String> {
-    let asked = name.to_owned();
-    let found = within(LOOK_DEADLINE, move || {
-        User::from_name(&asked).map(|user| user.map(with_groups))
-    });
-    match found {
-        Some(Ok(found)) => Ok(found),
-        Some(Err(errno)) => Err(errno.to_string()),
-        None => Err("no answer".to_owned()),
-    }
-}
-
-/// The user of a number, by whatever name.
-pub fn account_of(uid: u32) -> Account {
-    let found = within(LOOK_DEADLINE, move || {
-        User::from_uid(Uid::from_raw(uid)).map(|user| user.map(with_groups))
-    });
-    match found {
-        Some(Ok(Some(account))) => account,
-        _ => Account {
-            name: uid.to_string(),
-            uid,
-            gid: uid,
-            groups: vec![uid],
-            added: Vec::new(),
-        },
-    }
-}
-
-fn with_groups(user: User) -> Account {
-    let groups = CString::new(user.name.as_str())
-        .ok()
-        .and_then(|name| getgrouplist(&name, user.gid).ok())
-        .unwrap_or_else(|| vec![user.gid]);
-    Account {
-        name: user.name,
-        uid: user.uid.as_raw(),
-        gid: user.gid.as_raw(),
-        groups: groups.into_iter().map(Gid::as_raw).collect(),
-        added: Vec::new(),
-    }
-}
-
-/// The id of a group.
-pub fn group(name: &str) -> Option<u32> {
-    let asked = name.to_owned();
-    let found = within(LOOK_DEADLINE, move || nix::unistd::Group::from_name(&asked));
-    found?.ok()?.map(|group| group.gid.as_raw())
-}
-
-/// The name of a group, or its number.
-pub fn group_name(gid: u32) -> String {
-    let found = within(LOOK_DEADLINE, move || {
-        nix::unistd::Group::from_gid(Gid::from_raw(gid))
-    });
-    match found {
-        Some(Ok(Some(group))) => group.name,
-        _ => gid.to_string(),
-    }
 }
 
 /// What is at a path, links followed where they were.

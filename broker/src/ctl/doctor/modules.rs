@@ -3,9 +3,10 @@
 
 use super::access::{Want, may, quoted, untrusted};
 use super::finding::{Finding, MODULE_PATH, MODULE_REACH, MODULE_STATE, MODULE_THERE};
-use super::host::{self, Account, Entry, EntryKind};
+use super::host::{self, Entry, EntryKind};
 use super::site::{Runner, Site, Users};
 use super::units::{self, Unit, Units};
+use crate::ctl::account::{self, Account};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -129,7 +130,7 @@ fn of_state(runner: &Runner, facts: &Facts, account: &Account) -> Vec<Finding> {
             .filter(|it| it.gid != 0 && it.mode & 0o070 == 0o070);
         let remedy = match shared {
             Some(entry) => {
-                let group = host::group_name(entry.gid);
+                let group = account::group_name(entry.gid);
                 format!("run `usermod -aG {group} {user}{again}`")
             }
             None => format!("run `install -d -o {user} -g {user} -m 0700 {shown}{again}`"),

@@ -1,11 +1,12 @@
 //! What the doctor has to look at here: which configuration, and who runs assertd. A file with a
 //! mistake does not end the examination: what can be read of it says where sockets and state are.
 
-use super::host::{self, Account};
+use super::host;
 use super::units::{self, Unit, Units};
 use crate::audit;
 use crate::config::Config;
 use crate::ctl::CONFIG;
+use crate::ctl::account::{self, Account};
 use keystore::config::{Diagnostic, Section, read_text};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -208,7 +209,7 @@ impl Users {
             });
         }
         let uid = host::entry(&site.state_dir).map_or(0, |entry| entry.uid);
-        let account = Some(host::account_of(uid));
+        let account = Some(account::of_uid(uid));
         Ok(Users {
             broker: account.clone(),
             keystore: account,
@@ -228,11 +229,13 @@ impl Users {
 /// A service's user, with the groups that the unit adds.
 fn of_unit(unit: Option<&Unit>, usual: &str) -> Result<Option<Account>, String> {
     let name = unit.and_then(|unit| unit.property("User"));
-    let account = host::account(name.unwrap_or(usual))?;
+    let account = account::of(name.unwrap_or(usual))?;
     let added = unit
         .into_iter()
         .flat_map(|unit| unit.words("SupplementaryGroups"));
-    let added: Vec<u32> = added.filter_map(host::group).collect();
+    let added: Vec<u32> = added
+        .filter_map(|name| account::group(name).ok().flatten())
+        .collect();
     Ok(account.map(|account| Account { added, ..account }))
 }
 

@@ -2,9 +2,10 @@
 
 use super::access::quoted;
 use super::finding::{AUDIT_CHAIN, DIRECTORY, DISK, Finding};
-use super::host::{self, Account, Entry, EntryKind};
+use super::host::{self, Entry, EntryKind};
 use super::site::{Site, Users};
 use crate::audit::{self, Verdict};
+use crate::ctl::account::Account;
 use crate::ctl::out::{bytes, count};
 use crate::ctl::run::within;
 use nix::sys::statvfs::statvfs;
@@ -263,7 +264,7 @@ mod tests {
 
     #[test]
     fn state_that_others_could_touch_fails_with_the_command_that_mends_it() {
-        let owner = host::account_of(0);
+        let owner = crate::ctl::account::of_uid(0);
         let dir = |uid, mode| entry("/s", EntryKind::Directory, uid, 0, mode);
         assert_eq!(directory("state", &dir(0, 0o700), Some(&owner)), None);
         for seen in [dir(0, 0o750), dir(0, 0o770), dir(990, 0o700)] {

@@ -2,9 +2,9 @@
 //! read, and the sockets. Users and directories are made by systemd's own tools from the files that
 //! the package installs, so that there is one place that says what they are.
 
+use crate::ctl::account::{self, Account};
 use crate::ctl::failure::{Exit, Failure};
 use crate::ctl::run;
-use nix::unistd::{Gid, Group, Uid, User};
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -45,8 +45,8 @@ pub enum Missing {
 /// What is missing.
 pub fn missing() -> Result<Vec<Missing>, Failure> {
     let mut missing = Vec::new();
-    let accounts = [Account::of(BROKER_USER)?, Account::of(KEYSTORE_USER)?];
-    if accounts.iter().any(|account| account.ids.is_none()) {
+    let accounts = [account(BROKER_USER)?, account(KEYSTORE_USER)?];
+    if accounts.iter().any(Option::is_none) {
         missing.push(Missing::Users);
     }
     if !DIRECTORIES.iter().all(|dir| Path::new(dir).is_dir()) {
@@ -105,56 +105,39 @@ impl Missing {
 }
 
 /// A user that may not exist yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
-    /// Its numbers.
-    pub ids: Option<(Uid, Gid)>,
-    /// Groups whose members it has by its unit.
-    own_groups: Vec<Gid>,
+pub fn account(name: &str) -> Result<Option<Account>, Failure> {
+    account::of(name).map_err(|why| Failure::new(Exit::Internal, format!("user {name}: {why}")))
 }
 
-impl Account {
-    /// Looks it up.
-    pub fn of(name: &str) -> Result<Account, Failure> {
-        let failed = |errno| Failure::new(Exit::Internal, format!("user {name}: {errno}"));
-        let ids = User::from_name(name).map_err(failed)?;
-        let ids = ids.map(|user| (user.uid, user.gid));
-        let broker = Group::from_name(BROKER_USER).map_err(failed)?;
-        let broker = broker.map(|group| group.gid);
-        Ok(Account {
-            own_groups: ids.map(|(_, gid)| gid).into_iter().chain(broker).collect(),
-            ids,
-        })
-    }
-
-    /// Groups it must be in to read this file, or to use this directory.
-    pub fn groups_needed(&self, path: &Path) -> BTreeSet<String> {
-        let gids = path.ancestors().filter_map(|step| {
-            let metadata = step.metadata().ok()?;
-            let wanted = match (step == path, metadata.is_dir()) {
-                (true, false) => 0o4,
-                (true, true) => 0o7,
-                (false, _) => 0o1,
-            };
-            let gid = needed(wanted, metadata.mode(), metadata.uid(), self.ids);
-            gid.then(|| Gid::from_raw(metadata.gid()))
-        });
-        gids.filter(|gid| !self.own_groups.contains(gid))
-            .filter_map(|gid| Some(Group::from_gid(gid).ok()??.name))
-            .collect()
-    }
+/// Groups that the keystore's user must be in to read this file, or to use this directory; besides
+/// its own and the one that its unit adds.
+pub fn groups_needed(user: Option<&Account>, path: &Path) -> BTreeSet<String> {
+    let own_group = user.map(|user| user.gid);
+    let gids = path.ancestors().filter_map(|step| {
+        let metadata = step.metadata().ok()?;
+        let wanted = match (step == path, metadata.is_dir()) {
+            (true, false) => 0o4,
+            (true, true) => 0o7,
+            (false, _) => 0o1,
+        };
+        let uid = user.map(|user| user.uid);
+        needed(wanted, metadata.mode(), metadata.uid(), uid).then(|| metadata.gid())
+    });
+    gids.filter(|gid| Some(*gid) != own_group)
+        .map(account::group_name)
+        .filter(|name| name != BROKER_USER)
+        .collect()
 }
 
 /// Whether only its group opens something to this user.
-fn needed(wanted: u32, mode: u32, owner: u32, ids: Option<(Uid, Gid)>) -> bool {
-    let own = ids.is_some_and(|(uid, _)| uid.as_raw() == owner);
-    !own && mode & wanted != wanted && (mode >> 3) & wanted == wanted
+fn needed(wanted: u32, mode: u32, owner: u32, uid: Option<u32>) -> bool {
+    uid != Some(owner) && mode & wanted != wanted && (mode >> 3) & wanted == wanted
 }
 
 /// Becomes the keystore's user with the groups of its unit, then runs `program`; nothing if the
 /// user or the tool is not there.
 pub fn as_keystore(groups: &BTreeSet<String>, program: &Path) -> Option<Command> {
-    let (uid, gid) = Account::of(KEYSTORE_USER).ok()?.ids?;
+    let Account { uid, gid, .. } = account(KEYSTORE_USER).ok()??;
     let setpriv = run::program("setpriv")?;
     let mut names: Vec<&str> = groups.iter().map(String::as_str).collect();
     names.push(BROKER_USER);
@@ -219,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_group_is_needed_only_where_it_opens_what_is_closed() {
-        let me = Some((Uid::from_raw(990), Gid::from_raw(990)));
+        let me = Some(990);
         assert!(needed(0o4, 0o100_640, 0, me)); // Debian's softhsm2.conf
         assert!(needed(0o7, 0o042_770, 0, me)); // and its tokens
         assert!(needed(0o1, 0o040_750, 0, None));

@@ -2,7 +2,7 @@
 //! Other modules bring their own servers or devices, and need nothing of this.
 
 use super::files::printable_path;
-use super::host::{Account, KEYSTORE_USER};
+use super::host::{self, KEYSTORE_USER};
 use super::modules::{self, Reach};
 use super::tokens::Candidate;
 use crate::ctl::failure::{Exit, Failure};
@@ -56,9 +56,9 @@ pub fn home(candidate: &Candidate) -> Result<Option<Home>, Failure> {
     let tokens = token_dir(&text);
     printable_path(&tokens)?;
     let token = own_dir(&tokens, &candidate.token.serial);
-    let account = Account::of(KEYSTORE_USER)?;
-    let mut groups = account.groups_needed(configuration);
-    groups.append(&mut account.groups_needed(&tokens));
+    let account = host::account(KEYSTORE_USER)?;
+    let mut groups = host::groups_needed(account.as_ref(), configuration);
+    groups.append(&mut host::groups_needed(account.as_ref(), &tokens));
     Ok(Some(Home {
         configuration: configuration.to_owned(),
         tokens,

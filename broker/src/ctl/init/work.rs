@@ -3,13 +3,14 @@
 
 use super::credential::{self, Creds};
 use super::files::{self, Planned, There};
-use super::host::{self, Account, KEYSTORE_USER, Missing};
+use super::host::{self, KEYSTORE_USER, Missing};
 use super::modules::Reach;
 use super::softhsm;
 use super::text::{self, Keystore};
 use super::tokens;
 use crate::ctl::failure::{Exit, Failure};
 use keystore::inventory::Token;
+use nix::unistd::Uid;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -165,9 +166,9 @@ impl Work {
             missing.make()?;
         }
         if let Some(token) = &self.give {
-            let account = Account::of(KEYSTORE_USER)?;
+            let account = host::account(KEYSTORE_USER)?;
             let unknown = || Failure::new(Exit::Internal, format!("no user {KEYSTORE_USER}"));
-            softhsm::give_away(token, account.ids.ok_or_else(unknown)?.0)?;
+            softhsm::give_away(token, Uid::from_raw(account.ok_or_else(unknown)?.uid))?;
         }
         if let Some(visible) = &self.visible {
             visible.check()?;
