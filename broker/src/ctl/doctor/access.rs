@@ -16,10 +16,14 @@ pub enum Untrusted {
 
 /// In a directory with the sticky bit others can add files, but not replace ours (inode(7)).
 pub fn untrusted(entry: &Entry, owners: &[u32]) -> Option<Untrusted> {
-    let sticky = entry.kind == EntryKind::Directory && entry.mode & 0o1000 != 0;
+    let harmless = match entry.kind {
+        EntryKind::Directory => entry.mode & 0o1000 != 0,
+        EntryKind::Link => true,
+        EntryKind::File | EntryKind::Socket | EntryKind::Other => false,
+    };
     if !owners.contains(&entry.uid) {
         Some(Untrusted::Owner)
-    } else if entry.mode & 0o022 != 0 && !sticky {
+    } else if entry.mode & 0o022 != 0 && !harmless {
         Some(Untrusted::Writable)
     } else {
         None
@@ -42,6 +46,9 @@ impl Untrusted {
     pub fn remedy(self, entry: &Entry) -> String {
         let path = quoted(&entry.path);
         match self {
+            Untrusted::Owner if entry.kind == EntryKind::Link => {
+                format!("run `chown -h root {path}`")
+            }
             Untrusted::Owner if entry.mode & 0o022 != 0 => {
                 format!("run `chown root {path} && chmod go-w {path}`")
             }
@@ -77,6 +84,7 @@ pub fn may(account: &Account, entry: &Entry, want: Want) -> bool {
 pub fn obstacle<'a>(account: &Account, way: &'a [Entry]) -> Option<&'a Entry> {
     way.iter().find(|entry| match entry.kind {
         EntryKind::Directory => !may(account, entry, Want::Enter),
+        EntryKind::Link => false,
         _ => !may(account, entry, Want::Read),
     })
 }
@@ -115,6 +123,11 @@ pub mod tests {
         assert_eq!(untrusted(&file(990, 0o644), &[0]), Some(Untrusted::Owner));
         assert_eq!(untrusted(&file(0, 0o664), &[0]), Some(Untrusted::Writable));
         assert_eq!(untrusted(&dir(0, 0o757), &[0]), Some(Untrusted::Writable));
+        let link = |uid| entry("/l", EntryKind::Link, uid, 0, 0o777);
+        assert_eq!(untrusted(&link(0), &[0]), None);
+        assert_eq!(untrusted(&link(990), &[0]), Some(Untrusted::Owner));
+        let remedy = Untrusted::Owner.remedy(&link(990));
+        assert_eq!(remedy, "run `chown -h root /l`");
         // The sticky bit of a file means nothing.
         assert_eq!(untrusted(&file(0, 0o1646), &[0]), Some(Untrusted::Writable));
     }
@@ -141,10 +154,11 @@ pub mod tests {
         }
         let way = [
             entry("/", EntryKind::Directory, 0, 0, 0o755),
+            entry("/l", EntryKind::Link, 0, 0, 0o700),
             entry("/d", EntryKind::Directory, 0, 0, 0o750),
             file(0, 0, 0o644),
         ];
-        assert_eq!(obstacle(&account, &way), Some(&way[1]));
+        assert_eq!(obstacle(&account, &way), Some(&way[2]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! ever (a command, a socket, a disk) has a deadline.
 
 use crate::ctl::run::{self, Ended};
+use keystore::trail;
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
@@ -36,7 +37,7 @@ pub enum Output {
     Discarded,
 }
 
-/// What is at a path, links followed where they were.
+/// What is at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The path.
@@ -60,11 +61,13 @@ pub enum EntryKind {
     File,
     /// A Unix socket.
     Socket,
+    /// A symbolic link; it has no mode of its own (symlink(7)).
+    Link,
     /// Anything else.
     Other,
 }
 
-/// What is at a path itself: a link is `Other`.
+/// What is at a path itself: a link is a link.
 pub fn entry_itself(path: &Path) -> Result<Entry, ErrorKind> {
     let metadata = fs::symlink_metadata(path).map_err(|error| error.kind())?;
     Ok(entry_of(path, &metadata))
@@ -82,6 +85,7 @@ fn entry_of(path: &Path, metadata: &fs::Metadata) -> Entry {
         it if it.is_dir() => EntryKind::Directory,
         it if it.is_file() => EntryKind::File,
         it if it.is_socket() => EntryKind::Socket,
+        it if it.is_symlink() => EntryKind::Link,
         _ => EntryKind::Other,
     };
     Entry {
@@ -93,14 +97,14 @@ fn entry_of(path: &Path, metadata: &fs::Metadata) -> Entry {
     }
 }
 
-/// Everything that decides what is found at a path: the directories on the way to it and, if a
-/// link is among them, those on the way to where it leads; then the thing itself.
+/// Everything that decides what is found at a path: each directory and link on the way; then the
+/// thing itself, by its path without links.
 pub fn way(path: &Path) -> Result<Vec<Entry>, ErrorKind> {
-    let real = path.canonicalize().map_err(|error| error.kind())?;
-    let mut paths: Vec<&Path> = path.ancestors().skip(1).chain(real.ancestors()).collect();
-    paths.sort();
-    paths.dedup();
-    paths.into_iter().map(entry).collect()
+    let trail = trail::follow(path).map_err(|error| error.kind())?;
+    let steps = trail.steps.iter();
+    Ok(steps
+        .map(|step| entry_of(&step.path, &step.metadata))
+        .collect())
 }
 
 /// A text file, its first 64 KiB; empty if it cannot be read.
@@ -131,28 +135,29 @@ mod tests {
     #[test]
     fn the_way_to_a_link_and_the_way_to_its_target_both_count() {
         let dir = tempfile::tempdir().unwrap();
-        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        let top = dir.path().canonicalize().unwrap();
+        let (from, to) = (top.join("from"), top.join("to"));
         for dir in [&from, &to] {
             fs::create_dir(dir).unwrap();
         }
-        let file = to.join("file");
+        let (file, link) = (to.join("file"), from.join("link"));
         fs::File::options()
             .create_new(true)
             .write(true)
             .open(&file)
             .unwrap();
-        std::os::unix::fs::symlink(&file, from.join("link")).unwrap();
-        let paths: Vec<PathBuf> = way(&from.join("link"))
-            .unwrap()
-            .into_iter()
-            .map(|entry| entry.path)
-            .collect();
-        for path in [&from, &to, &file, &PathBuf::from("/")] {
-            assert!(
-                paths.contains(&path.canonicalize().unwrap()) || paths.contains(path),
-                "{}: {paths:?}",
-                path.display()
-            );
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let seen = way(&link).unwrap();
+        for (path, kind) in [
+            (&PathBuf::from("/"), EntryKind::Directory),
+            (&from, EntryKind::Directory),
+            (&link, EntryKind::Link),
+            (&to, EntryKind::Directory),
+            (&file, EntryKind::File),
+        ] {
+            let of_path = seen.iter().find(|entry| entry.path == *path);
+            assert_eq!(of_path.map(|entry| entry.kind), Some(kind), "{seen:?}");
         }
+        assert_eq!(seen.last().unwrap().kind, EntryKind::File);
     }
 }

@@ -148,12 +148,8 @@ fn of_unit(facts: &Facts, unit: &Unit) -> Vec<Finding> {
         format!("`systemctl daemon-reload && systemctl restart assertd-keystore-pkcs11@{name}`");
     let within = |list: &str, path: &Path| unit.words(list).any(|dir| path.starts_with(dir));
     let mut found = Vec::new();
-    let real = facts
-        .way
-        .as_ref()
-        .ok()
-        .and_then(|_| facts.module.canonicalize().ok());
-    if let Some(module) = real.as_deref()
+    let real = facts.way.as_ref().ok().and_then(|way| way.last());
+    if let Some(module) = real.map(|entry| entry.path.as_path())
         && unit.words("NoExecPaths").any(|path| path == "/")
         && !within("ExecPaths", module)
     {
@@ -287,19 +283,22 @@ mod tests {
                 module: module.into(),
                 state: vec![(state.into(), Ok(seen))],
                 network,
-                ..facts(Ok(Vec::new()))
+                ..facts(Ok(vec![entry(module, EntryKind::File, 0, 0, 0o644)]))
             };
             of_unit(&facts, &unit)
         };
-        assert_eq!(of("/usr/lib", "/srv/tokens/x", false), []);
+        assert_eq!(of("/usr/lib/m.so", "/srv/tokens/x", false), []);
         for (found, phrase) in [
-            (of("/etc", "/srv/tokens", false), "write `ExecPaths=/`"),
             (
-                of("/usr/lib", "/srv/other", false),
+                of("/etc/m.so", "/srv/tokens", false),
+                "write `ExecPaths=/etc`",
+            ),
+            (
+                of("/usr/lib/m.so", "/srv/other", false),
                 "write `ReadWritePaths=/srv/other`",
             ),
             (
-                of("/usr/lib", "/srv/tokens", true),
+                of("/usr/lib/m.so", "/srv/tokens", true),
                 "drop-ins/network-hsm.conf",
             ),
         ] {

@@ -140,6 +140,7 @@ fn of_socket(facts: &Facts, expected: Listener) -> Option<Finding> {
         let what = match entry.kind {
             EntryKind::Directory => "a directory",
             EntryKind::File => "a file",
+            EntryKind::Link => "a link",
             EntryKind::Socket | EntryKind::Other => "something else",
         };
         let from = quoted(&facts.path);

@@ -273,7 +273,7 @@ mod tests {
             let expected = format!("run `chown -R {}: /s && chmod 0700 /s`", owner.name);
             assert_eq!(finding.remedy, Some(expected));
         }
-        let link = entry("/s", EntryKind::Other, 0, 0, 0o777);
+        let link = entry("/s", EntryKind::Link, 0, 0, 0o777);
         let finding = directory("state", &link, Some(&owner)).unwrap();
         assert!(finding.remedy.unwrap().contains("mv /s /s.aside"));
     }
