@@ -28,7 +28,6 @@ mod tokens;
 mod work;
 
 use credential::Creds;
-use host::{BROKER_USER, KEYSTORE_USER};
 use text::Keystore;
 use tokens::Environment;
 use work::Work;

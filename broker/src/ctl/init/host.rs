@@ -123,10 +123,36 @@ pub fn groups_needed(user: Option<&Account>, path: &Path) -> BTreeSet<String> {
         let uid = user.map(|user| user.uid);
         needed(wanted, metadata.mode(), metadata.uid(), uid).then(|| metadata.gid())
     });
-    gids.filter(|gid| Some(*gid) != own_group)
+    // root's group opens more than what is meant.
+    gids.filter(|gid| Some(*gid) != own_group && *gid != 0)
         .map(account::group_name)
         .filter(|name| name != BROKER_USER)
         .collect()
+}
+
+/// Whether the keystore's user cannot read a file, or a directory, when it is in these groups too.
+/// What is not there is closed to nobody.
+pub fn is_closed_to(user: &Account, groups: &BTreeSet<String>, path: &Path) -> bool {
+    let has = |gid| {
+        let name = account::group_name(gid);
+        gid == user.gid || name == BROKER_USER || groups.contains(&name)
+    };
+    path.ancestors().any(|step| {
+        let Ok(metadata) = step.metadata() else {
+            return false;
+        };
+        let wanted = match (step == path, metadata.is_dir()) {
+            (true, false) => 0o4,
+            (true, true) => 0o5,
+            (false, _) => 0o1,
+        };
+        let shift = match () {
+            () if metadata.uid() == user.uid => 6,
+            () if has(metadata.gid()) => 3,
+            () => 0,
+        };
+        metadata.mode() >> shift & wanted != wanted
+    })
 }
 
 /// Whether only its group opens something to this user.
@@ -147,6 +173,19 @@ pub fn as_keystore(groups: &BTreeSet<String>, program: &Path) -> Option<Command>
         .args(["--groups", &names.join(","), "--inh-caps=-all"])
         .arg(program);
     Some(command)
+}
+
+/// Stays root, who owns files and devices, and keeps one capability: to read what is another's. Then
+/// runs `program`.
+pub fn as_reader(program: &Path) -> Command {
+    let Some(setpriv) = run::program("setpriv") else {
+        return Command::new(program);
+    };
+    let mut command = Command::new(setpriv);
+    command
+        .args(["--inh-caps=-all", "--bounding-set=-all,+dac_read_search"])
+        .arg(program);
+    command
 }
 
 /// The sockets that start everything else.
@@ -214,5 +253,46 @@ mod tests {
         ] {
             assert!(!needed(wanted, mode, owner, me), "{mode:o} {owner}");
         }
+    }
+
+    #[test]
+    fn a_file_is_closed_to_who_cannot_read_it_or_come_to_it() {
+        use nix::fcntl::AT_FDCWD;
+        use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+        let tmp = tempfile::tempdir().unwrap();
+        let (dir, file) = (tmp.path().join("d"), tmp.path().join("d/f"));
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::File::create_new(&file).unwrap();
+        let mode = |path: &Path, mode| {
+            let mode = Mode::from_bits_truncate(mode);
+            fchmodat(AT_FDCWD, path, mode, FchmodatFlags::FollowSymlink).unwrap();
+        };
+        mode(tmp.path(), 0o755);
+        let owner = file.metadata().unwrap();
+        let (uid, gid) = (owner.uid(), owner.gid());
+        let user = |uid, gid| Account {
+            name: "u".into(),
+            uid,
+            gid,
+            groups: Vec::new(),
+            added: Vec::new(),
+        };
+        let group = BTreeSet::from([account::group_name(gid)]);
+        let none = BTreeSet::new();
+        let (other, owner) = (user(uid + 1, gid + 1), user(uid, gid + 1));
+        for (dir_mode, file_mode, by_other, by_member, by_owner) in [
+            (0o755, 0o644, false, false, false),
+            (0o755, 0o640, true, false, false),
+            (0o700, 0o644, true, true, false),
+            (0o750, 0o640, true, false, false),
+            (0o755, 0o044, false, false, true),
+        ] {
+            mode(&dir, dir_mode);
+            mode(&file, file_mode);
+            assert_eq!(is_closed_to(&other, &none, &file), by_other);
+            assert_eq!(is_closed_to(&other, &group, &file), by_member);
+            assert_eq!(is_closed_to(&owner, &none, &file), by_owner);
+        }
+        assert!(!is_closed_to(&other, &none, &dir.join("not there")));
     }
 }

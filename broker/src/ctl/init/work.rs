@@ -4,11 +4,12 @@
 use super::credential::{self, Creds};
 use super::files::{self, Planned, There};
 use super::host::{self, KEYSTORE_USER, Missing};
+use super::look::{self, Asker};
 use super::modules::Reach;
 use super::softhsm;
 use super::text::{self, Keystore};
-use super::tokens;
 use crate::ctl::failure::{Exit, Failure};
+use crate::ctl::run;
 use keystore::inventory::Token;
 use nix::unistd::Uid;
 use std::collections::BTreeSet;
@@ -202,12 +203,12 @@ impl Visible {
     /// Root sees everything; the keystore's user may not. Found here, it is one sentence instead of
     /// a keystore that fails later.
     fn check(&self) -> Result<(), Failure> {
-        let program = tokens::beside_us()?;
-        let Some(command) = host::as_keystore(&self.groups, &program) else {
+        if host::account(KEYSTORE_USER)?.is_none() || run::program("setpriv").is_none() {
             return Ok(());
-        };
+        }
+        let asker = Asker::Keystore(self.groups.clone());
         let (module, environment) = (&self.keystore.module, &self.keystore.environment);
-        let why = match tokens::inventory(command, module, environment) {
+        let why = match look::ask(&asker, module, environment) {
             Ok(inventory) => {
                 let same = |token: &Token| {
                     token.serial == self.token.serial && token.label == self.token.label
