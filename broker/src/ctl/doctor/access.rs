@@ -12,9 +12,12 @@ pub enum Untrusted {
     Owner,
     /// Its mode lets others write.
     Writable,
+    /// Its mode lets others add files, though not replace those that are there.
+    Shared,
 }
 
-/// In a directory with the sticky bit others can add files, but not replace ours (inode(7)).
+/// A file, or a directory that something with a name is taken from. In one with the sticky bit
+/// others can add files, but not replace ours (inode(7)).
 pub fn untrusted(entry: &Entry, owners: &[u32]) -> Option<Untrusted> {
     let harmless = match entry.kind {
         EntryKind::Directory => entry.mode & 0o1000 != 0,
@@ -30,6 +33,13 @@ pub fn untrusted(entry: &Entry, owners: &[u32]) -> Option<Untrusted> {
     }
 }
 
+/// A directory of which everything is taken that lies there: whoever can add a file has his way, so
+/// that the sticky bit is no help.
+pub fn untrusted_list(entry: &Entry, owners: &[u32]) -> Option<Untrusted> {
+    let shared = (entry.mode & 0o022 != 0).then_some(Untrusted::Shared);
+    untrusted(entry, owners).or(shared)
+}
+
 impl Untrusted {
     /// What it means.
     pub fn text(self, entry: &Entry) -> String {
@@ -38,6 +48,9 @@ impl Untrusted {
             Untrusted::Owner => format!("{path} belongs to uid {}", entry.uid),
             Untrusted::Writable => {
                 format!("{path} can be written by others (mode {:04o})", entry.mode)
+            }
+            Untrusted::Shared => {
+                format!("others can add files to {path} (mode {:04o})", entry.mode)
             }
         }
     }
@@ -54,6 +67,9 @@ impl Untrusted {
             }
             Untrusted::Owner => format!("run `chown root {path}`"),
             Untrusted::Writable => format!("run `chmod go-w {path}`"),
+            Untrusted::Shared => format!(
+                "run `chmod go-w {path}`; if it is meant for others too, use another directory"
+            ),
         }
     }
 }
@@ -128,6 +144,15 @@ pub mod tests {
         assert_eq!(untrusted(&link(990), &[0]), Some(Untrusted::Owner));
         let remedy = Untrusted::Owner.remedy(&link(990));
         assert_eq!(remedy, "run `chown -h root /l`");
+        for (mode, why) in [
+            (0o755, None),
+            (0o1755, None),
+            (0o1777, Some(Untrusted::Shared)),
+            (0o1775, Some(Untrusted::Shared)),
+            (0o777, Some(Untrusted::Writable)),
+        ] {
+            assert_eq!(untrusted_list(&dir(0, mode), &[0]), why, "{mode:o}");
+        }
         // The sticky bit of a file means nothing.
         assert_eq!(untrusted(&file(0, 0o1646), &[0]), Some(Untrusted::Writable));
     }

@@ -1,7 +1,7 @@
 //! The configuration: that it loads, who could change it, and who can read it. Whoever can write
 //! there decides who gets which assertion.
 
-use super::access::{obstacle, quoted, untrusted};
+use super::access::{Untrusted, obstacle, quoted, untrusted, untrusted_list};
 use super::finding::{CONFIG_LOADS, CONFIG_OWNED, CONFIG_READABLE, CONFIG_WISE, Finding};
 use super::host::{self, Entry, EntryKind};
 use super::site::{Runner, Site, Users};
@@ -19,6 +19,10 @@ pub struct Facts {
     files: Vec<(PathBuf, Result<Vec<Entry>, ErrorKind>)>,
     /// conf.d beside the main file, if it is there.
     drop_ins: Option<Entry>,
+    /// The way to it.
+    drop_ins_way: Vec<Entry>,
+    /// The main file's directory: whoever can add files there can make conf.d.
+    directory: Option<Entry>,
 }
 
 /// Looks.
@@ -35,6 +39,8 @@ pub fn look(site: &Site) -> Facts {
             })
             .collect(),
         drop_ins: host::entry(&drop_ins).ok(),
+        drop_ins_way: host::way(&drop_ins).unwrap_or_default(),
+        directory: site.config_path.parent().and_then(|d| host::entry(d).ok()),
     }
 }
 
@@ -114,26 +120,29 @@ fn wise(site: &Site) -> Option<Finding> {
     })
 }
 
-/// Each directory on the way once, though every file has it.
+/// Each directory on the way once, though every file has it. Directories of which everything is
+/// read are judged more strictly than those that are only gone through.
 fn owned(facts: &Facts, owners: &[u32]) -> Vec<Finding> {
-    let mut seen: Vec<&Entry> = facts
-        .files
-        .iter()
-        .filter_map(|(_, way)| way.as_ref().ok())
+    let ways = facts.files.iter().filter_map(|(_, way)| way.as_ref().ok());
+    let on_the_way = ways
         .flatten()
-        .chain(&facts.drop_ins)
+        .chain(&facts.drop_ins_way)
+        .filter_map(|entry| Some((entry, untrusted(entry, owners)?)));
+    let listed = facts.drop_ins.iter().chain(&facts.directory);
+    let mut bad: Vec<(&Entry, Untrusted)> = listed
+        .filter_map(|entry| Some((entry, untrusted_list(entry, owners)?)))
+        .chain(on_the_way)
         .collect();
-    seen.sort_by(|a, b| a.path.cmp(&b.path));
-    seen.dedup();
-    let judge = |entry: &&Entry| {
-        let why = untrusted(entry, owners)?;
+    bad.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+    bad.dedup_by(|(a, _), (b, _)| a.path == b.path);
+    let finding = |(entry, why): (&Entry, Untrusted)| {
         let text = format!(
             "{}: whoever can write there decides who gets which assertion",
             why.text(entry)
         );
-        Some(CONFIG_OWNED.fail(text, why.remedy(entry)))
+        CONFIG_OWNED.fail(text, why.remedy(entry))
     };
-    seen.iter().filter_map(judge).collect()
+    bad.into_iter().map(finding).collect()
 }
 
 /// The broker reads all of it, a keystore the main file.
@@ -222,10 +231,12 @@ mod tests {
                 (main.path.clone(), Ok([top.clone(), vec![main]].concat())),
                 (
                     drop_in.path.clone(),
-                    Ok([top, vec![dir.clone(), drop_in]].concat()),
+                    Ok([top.clone(), vec![dir.clone(), drop_in]].concat()),
                 ),
             ],
+            drop_ins_way: [top.clone(), vec![dir.clone()]].concat(),
             drop_ins: Some(dir),
+            directory: top.last().cloned(),
         }
     }
 
@@ -265,6 +276,20 @@ mod tests {
             assert_eq!(found[0].id, "D14");
             assert_eq!(found[0].remedy.as_deref(), Some(remedy));
         }
+    }
+
+    #[test]
+    fn no_sticky_bit_makes_up_for_a_directory_that_anybody_can_add_a_drop_in_to() {
+        for path in ["/etc/assertd/conf.d", "/etc/assertd"] {
+            let found = owned(&facts(path, 0, 990, 0o1777), &[0]);
+            assert_eq!(found.len(), 1, "{found:#?}");
+            let (id, remedy) = (found[0].id, found[0].remedy.as_deref().unwrap());
+            assert_eq!(id, "D14");
+            let expected = format!("run `chmod go-w {path}`");
+            assert!(remedy.starts_with(&expected), "{remedy}");
+        }
+        // Gone through, and nothing there is read but by its name.
+        assert_eq!(owned(&facts("/etc", 0, 0, 0o1777), &[0]), []);
     }
 
     #[test]
