@@ -70,6 +70,10 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
         "init: what a crash left out is made by the next run",
         || completed(boxed),
     );
+    suite.check(
+        "init: the next run writes a drop-in for groups alone, and refuses a path it cannot write",
+        || groups_alone(boxed),
+    );
     suite.check("init: a file in the way is named and stays", || {
         in_the_way(boxed)
     });
@@ -260,43 +264,52 @@ fn assertion(boxed: &SysBox) -> Result<(), String> {
     demand(parts == 3, || format!("no assertion: {said:?}"))
 }
 
-/// A service with the keystore's unit and drop-in, and another program: what it has copied to the
-/// tokens' directory it cannot start there. Without the drop-in's last line it can.
+/// Another instance of the keystore's unit, with the drop-in that was written and another program:
+/// what it has copied to the tokens' directory it cannot start there.
 fn nothing_to_execute(boxed: &SysBox) -> Result<(), String> {
-    const UNIT: &str = "/run/systemd/system/assertd-keystore-pkcs11@first.service.d/try.conf";
-    let tokens = "/var/lib/softhsm/tokens";
-    // The second `=` line empties the first; a program that is allowed makes the copy.
+    const SERVICE: &str = "assertd-keystore-pkcs11@tried.service";
+    const TOKENS: &str = "/var/lib/softhsm/tokens";
     let program = format!(
         "[Service]\nType=oneshot\nStandardInput=null\nRestart=no\nWatchdogSec=0\nExecStart=\n\
          ExecPaths=/usr/bin\n\
-         ExecStart=/usr/bin/dash -c 'cp /usr/bin/true {tokens}/copy && chmod 700 {tokens}/copy && \
-         {tokens}/copy; code=$?; rm -f {tokens}/copy; exit $code'\n"
+         ExecStart=/usr/bin/dash -c 'cp /usr/bin/true {TOKENS}/copy && {TOKENS}/copy; code=$$?; \
+         rm -f {TOKENS}/copy; exit $$code'\n"
     );
-    let ends_with = |more: &str| {
-        boxed.write(UNIT, format!("{program}{more}"))?;
+    let ended = |more: &str| {
+        let drop_ins = format!("/run/systemd/system/{SERVICE}.d");
         boxed
-            .sh("systemctl daemon-reload; systemctl stop assertd-keystore-pkcs11@first.service")
+            .sh(&format!("install -D -t {drop_ins} {DROP_IN}"))
             .success()?;
-        let started = boxed.sh("systemctl start assertd-keystore-pkcs11@first.service");
+        boxed.write(&format!("{drop_ins}/try.conf"), format!("{program}{more}"))?;
+        let started = boxed.sh(&format!(
+            "systemctl daemon-reload; systemctl start {SERVICE}"
+        ));
         let code = boxed
-            .sh("systemctl show -P ExecMainStatus assertd-keystore-pkcs11@first.service")
+            .run(&[
+                "systemctl",
+                "show",
+                "--value",
+                "--property=ExecMainStatus",
+                SERVICE,
+            ])
+            .success()?;
+        boxed
+            .sh(&format!(
+                "rm -r {drop_ins}; systemctl stop assertd-keystore-pkcs11@tried.socket {SERVICE}
+                 systemctl reset-failed; systemctl daemon-reload"
+            ))
             .success()?;
         Ok::<_, String>((started.code, code.trim().to_owned()))
     };
-    let control = ends_with(&format!(
-        "NoExecPaths=\nNoExecPaths=/\nReadWritePaths={tokens}\n"
+    // As the drop-in would be without its NoExecPaths=.
+    let control = ended(&format!(
+        "NoExecPaths=\nNoExecPaths=/\nReadWritePaths={TOKENS}\n"
     ))?;
-    let sealed = ends_with("")?;
-    boxed
-        .sh(&format!(
-            "rm {UNIT}; systemctl daemon-reload
-             systemctl restart assertd-keystore-pkcs11@first.service"
-        ))
-        .success()?;
     demand(control == (Some(0), "0".to_owned()), || {
         format!("the control ended so: {control:?}")
     })?;
-    // dash says 126 for what it may not execute.
+    let sealed = ended("")?;
+    // dash says 126 of what it may not execute.
     demand(sealed == (Some(1), "126".to_owned()), || {
         format!("it ended so: {sealed:?}")
     })
@@ -333,6 +346,35 @@ fn completed(boxed: &SysBox) -> Result<(), String> {
              systemctl restart 'assertd-keystore-pkcs11@*.service' assertd")
         .success()?;
     assertion(boxed)
+}
+
+/// The configuration without its `module_state`: SoftHSM's files still want its group.
+fn groups_alone(boxed: &SysBox) -> Result<(), String> {
+    let change = |expression: &str| {
+        boxed
+            .sh(&format!(
+                "rm {DROP_IN}; sed -i.before '{expression}' {CONFIGURATION}"
+            ))
+            .success()
+    };
+    let back = || boxed.run(&["mv", &format!("{CONFIGURATION}.before"), CONFIGURATION]);
+    let whole = boxed.run(&["cat", DROP_IN]).success()?;
+    change("/^module_state/d")?;
+    let said = init(boxed, "", "--yes");
+    let written = boxed.run(&["cat", DROP_IN]);
+    back().success()?;
+    said.success()?;
+    let written = written.success()?;
+    let groups = written.ends_with("[Service]\nSupplementaryGroups=softhsm\n");
+    demand(groups, || format!("it wrote {written}"))?;
+    change("s|^module_state.*|module_state = [\"/srv/a %i\"]|")?;
+    let said = init(boxed, "", "--yes");
+    back().success()?;
+    boxed.write(DROP_IN, whole)?;
+    demand(
+        said.code == Some(1) && said.stderr.contains("/srv/a %i: a path of a unit must be"),
+        || format!("{said:?}"),
+    )
 }
 
 fn in_the_way(boxed: &SysBox) -> Result<(), String> {
