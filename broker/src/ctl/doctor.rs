@@ -74,7 +74,7 @@ fn examine(args: &Args) -> Vec<Finding> {
     found.extend(accounts::findings(&site.runner, &users, group));
     found.extend(configuration::findings(
         &site,
-        &configuration::look(&site),
+        &configuration::look(&site, &users),
         &users,
     ));
     found.extend(modules::findings(

@@ -1,5 +1,6 @@
-//! Who can change a file, and who can read it, by owner, group and mode bits alone: an ACL (acl(5))
-//! can only narrow what the group bits show.
+//! Who can change a file, and who can read it, by owner, group and mode bits alone. An ACL's group
+//! bits are the most that it grants (acl(5)), so that nobody writes whom they do not show. Whom it
+//! lets read they do not show: where the bits say no, the kernel has the last word (`host::allows`).
 
 use super::host::{Entry, EntryKind};
 use crate::ctl::account::Account;

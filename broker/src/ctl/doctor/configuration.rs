@@ -1,7 +1,7 @@
 //! The configuration: that it loads, who could change it, and who can read it. Whoever can write
 //! there decides who gets which assertion.
 
-use super::access::{Untrusted, obstacle, quoted, untrusted, untrusted_list};
+use super::access::{Untrusted, Want, may, obstacle, quoted, untrusted, untrusted_list};
 use super::finding::{CONFIG_LOADS, CONFIG_OWNED, CONFIG_READABLE, CONFIG_WISE, Finding};
 use super::host::{self, Entry, EntryKind};
 use super::site::{Runner, Site, Users};
@@ -10,8 +10,9 @@ use crate::ctl::account::Account;
 use crate::ctl::check::{Severity as Wisdom, findings as unwise};
 use crate::ctl::out::count;
 use keystore::Clock;
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What was seen.
 pub struct Facts {
@@ -21,16 +22,18 @@ pub struct Facts {
     drop_ins: Option<Entry>,
     /// The way to it.
     drop_ins_way: Vec<Entry>,
+    /// Who can read which, though the mode bits do not show it: a user's name, a path.
+    let_in: BTreeSet<(String, PathBuf)>,
     /// The main file's directory: whoever can add files there can make conf.d.
     directory: Option<Entry>,
 }
 
-/// Looks.
-pub fn look(site: &Site) -> Facts {
+/// Looks; where the mode bits say that a user cannot read something, asks.
+pub fn look(site: &Site, users: &Result<Users, String>) -> Facts {
     // conf.d that cannot be listed is a mistake that loading has told already.
     let paths = files(&site.config_path).unwrap_or_else(|_| vec![site.config_path.clone()]);
     let drop_ins = site.config_path.with_file_name("conf.d");
-    Facts {
+    let mut facts = Facts {
         files: paths
             .into_iter()
             .map(|path| {
@@ -41,7 +44,24 @@ pub fn look(site: &Site) -> Facts {
         drop_ins: host::entry(&drop_ins).ok(),
         drop_ins_way: host::way(&drop_ins).unwrap_or_default(),
         directory: site.config_path.parent().and_then(|d| host::entry(d).ok()),
+        let_in: BTreeSet::new(),
+    };
+    if let (Runner::Units, Ok(users)) = (&site.runner, users) {
+        facts.let_in = let_in(&facts, users);
     }
+    facts
+}
+
+fn let_in(facts: &Facts, users: &Users) -> BTreeSet<(String, PathBuf)> {
+    let mut let_in = BTreeSet::new();
+    for (reader, path, _) in stopped(facts, users) {
+        match host::allows(reader, path, Want::Read) {
+            Some(true) => _ = let_in.insert((reader.name.clone(), path.to_owned())),
+            Some(false) => {}
+            None => break, // the next one would not be answered either
+        }
+    }
+    let_in
 }
 
 /// Judges.
@@ -145,34 +165,43 @@ fn owned(facts: &Facts, owners: &[u32]) -> Vec<Finding> {
     bad.into_iter().map(finding).collect()
 }
 
-/// The broker reads all of it, a keystore the main file.
 fn readable(facts: &Facts, users: &Users) -> Vec<Finding> {
-    let Some((main, _)) = facts.files.first() else {
-        return Vec::new();
-    };
     let mut found: Vec<Finding> = Vec::new();
-    for (path, way) in &facts.files {
-        let Ok(way) = way else { continue };
-        let keystore = users.keystore.as_ref().filter(|_| path == main);
-        let readers = users.broker.iter().chain(keystore);
-        let stopped = readers.filter_map(|reader| Some((reader, obstacle(reader, way)?)));
-        for (reader, at) in stopped {
-            let finding = unreadable(reader, path, at);
-            if !found.iter().any(|other| other.remedy == finding.remedy) {
-                found.push(finding);
-            }
-        }
-    }
-    if let Some((broker, dir)) = users.broker.as_ref().zip(facts.drop_ins.as_ref()) {
-        use super::access::{Want, may};
-        if !may(broker, dir, Want::Enter) || !may(broker, dir, Want::Read) {
-            found.push(unreadable(broker, &dir.path, dir));
+    for (reader, path, at) in stopped(facts, users) {
+        let is_let_in = facts
+            .let_in
+            .contains(&(reader.name.clone(), path.to_owned()));
+        let finding = unreadable(reader, path, at);
+        if !is_let_in && !found.iter().any(|other| other.remedy == finding.remedy) {
+            found.push(finding);
         }
     }
     found
 }
 
-fn unreadable(reader: &Account, path: &std::path::Path, at: &Entry) -> Finding {
+/// Who cannot read what by the mode bits, and where they say so. The broker reads all of it, a
+/// keystore the main file.
+fn stopped<'a>(facts: &'a Facts, users: &'a Users) -> Vec<(&'a Account, &'a Path, &'a Entry)> {
+    let main = facts.files.first().map(|(path, _)| path);
+    let mut stopped = Vec::new();
+    for (path, way) in &facts.files {
+        let Ok(way) = way else { continue };
+        let keystore = users.keystore.as_ref().filter(|_| Some(path) == main);
+        let readers = users.broker.iter().chain(keystore);
+        stopped.extend(
+            readers.filter_map(|reader| Some((reader, path.as_path(), obstacle(reader, way)?))),
+        );
+    }
+    if let Some((broker, dir)) = users.broker.as_ref().zip(facts.drop_ins.as_ref()) {
+        let lists = [Want::Enter, Want::Read]
+            .iter()
+            .all(|want| may(broker, dir, *want));
+        stopped.extend((!lists).then_some((broker, dir.path.as_path(), dir)));
+    }
+    stopped
+}
+
+fn unreadable(reader: &Account, path: &Path, at: &Entry) -> Finding {
     let (shown, at_path) = (path.display(), quoted(&at.path));
     let text = format!(
         "user {} cannot read {shown}: {} has mode {:04o}, uid {}, gid {}",
@@ -236,6 +265,7 @@ mod tests {
             ],
             drop_ins_way: [top.clone(), vec![dir.clone()]].concat(),
             drop_ins: Some(dir),
+            let_in: BTreeSet::new(),
             directory: top.last().cloned(),
         }
     }
@@ -325,6 +355,13 @@ mod tests {
             assert!(found[0].text.contains(who), "{}", found[0].text);
             assert_eq!(found[0].remedy.as_deref(), Some(remedy));
         }
+        // What an ACL gives the mode bits do not show.
+        let mut let_in = facts("/etc/assertd/assertd.toml", 0, 0, 0o640);
+        let file = PathBuf::from("/etc/assertd/assertd.toml");
+        for user in ["assertd", "assertd-pkcs11"] {
+            let_in.let_in.insert((user.into(), file.clone()));
+        }
+        assert_eq!(readable(&let_in, &users()), []);
         let mut outside = users();
         outside.keystore = Some(Account {
             groups: vec![991],

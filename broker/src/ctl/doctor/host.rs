@@ -1,6 +1,8 @@
 //! The doctor's eyes: runs commands, follows paths, reads files. Only looks. Whatever could wait for
 //! ever (a command, a socket, a disk) has a deadline.
 
+use super::access::Want;
+use crate::ctl::account::Account;
 use crate::ctl::run::{self, Ended};
 use keystore::trail;
 use std::fs;
@@ -35,6 +37,35 @@ pub enum Output {
     Read,
     /// It goes to /dev/null and never into our memory: it is a secret.
     Discarded,
+}
+
+/// Whether a user can do it, as the kernel says when it is asked under that user's numbers: with an
+/// ACL that may be more than the mode bits show. Nothing if it cannot be asked.
+pub fn allows(account: &Account, path: &Path, want: Want) -> Option<bool> {
+    let flags: &[&str] = match want {
+        Want::Read => &["-r"],
+        Want::Change => &["-w", "-x"],
+        Want::Enter => &["-x"],
+    };
+    let groups = account.groups.iter().chain(&account.added);
+    let groups: Vec<String> = groups.map(u32::to_string).collect();
+    let become_it = [
+        format!("--reuid={}", account.uid),
+        format!("--regid={}", account.gid),
+        format!("--groups={}", groups.join(",")),
+    ];
+    let path = path.to_str()?;
+    for flag in flags {
+        let mut arguments: Vec<&str> = become_it.iter().map(String::as_str).collect();
+        arguments.extend(["/usr/bin/test", flag, path]);
+        if !command("setpriv", &arguments, Output::Discarded)
+            .ok()?
+            .succeeded()
+        {
+            return Some(false);
+        }
+    }
+    Some(true)
 }
 
 /// What is at a path.
@@ -130,6 +161,26 @@ mod tests {
         assert!(!command("false", &[], Output::Read).unwrap().succeeded());
         let missing = command("no-such-program", &[], Output::Read).unwrap_err();
         assert_eq!(missing, "there is no no-such-program");
+    }
+
+    #[test]
+    fn the_kernel_says_what_a_user_can_do() {
+        // Of any number; root's own answer is yes to everything.
+        let nobody = Account {
+            name: "65533".into(),
+            uid: 65_533,
+            gid: 65_533,
+            groups: vec![65_533],
+            added: Vec::new(),
+        };
+        if !nix::unistd::geteuid().is_root() {
+            return; // nobody else may ask
+        }
+        let asked = |path: &str, want| allows(&nobody, Path::new(path), want);
+        assert_eq!(asked("/etc/passwd", Want::Read), Some(true));
+        assert_eq!(asked("/tmp", Want::Change), Some(true));
+        assert_eq!(asked("/etc", Want::Change), Some(false));
+        assert_eq!(asked("/root/none", Want::Read), Some(false));
     }
 
     #[test]
