@@ -195,10 +195,10 @@ impl SysBox {
     /// another of that name is refused ("was already loaded or has a fragment file").
     fn wait_until_forgotten(&self, unit: &str) {
         let show = ["systemctl", "show", "--property=LoadState", "--value", unit];
-        // If it stays, the command's own error says so.
+        // If it stays, the command's own error says so. A question without an answer is asked again.
         let _ = wait_until(DEADLINE, || {
             let shown = self.command(&show).stdin(Stdio::null()).output();
-            !shown.is_ok_and(|shown| shown.stdout.starts_with(b"loaded"))
+            shown.is_ok_and(|shown| shown.status.success() && !shown.stdout.starts_with(b"loaded"))
         });
     }
 

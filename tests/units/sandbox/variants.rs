@@ -119,6 +119,8 @@ pub struct Name(String);
 /// The variants of one unit, and the probes each is to run.
 pub struct Variants<'b> {
     boxed: &'b SysBox,
+    /// What their names begin with, so that another unit's have others.
+    prefix: &'static str,
     unit: &'b Unit,
     /// Lines of [Service] and probes.
     wanted: BTreeMap<String, (Name, Vec<String>)>,
@@ -126,9 +128,10 @@ pub struct Variants<'b> {
 }
 
 impl<'b> Variants<'b> {
-    pub fn new(boxed: &'b SysBox, unit: &'b Unit) -> Variants<'b> {
+    pub fn new(boxed: &'b SysBox, prefix: &'static str, unit: &'b Unit) -> Variants<'b> {
         Variants {
             boxed,
+            prefix,
             unit,
             wanted: BTreeMap::new(),
             missing: Vec::new(),
@@ -169,11 +172,11 @@ impl<'b> Variants<'b> {
 
     fn want(&mut self, lines: String, probe: &str) -> Name {
         // Templates, so that %i means what it means in the unit.
-        let number = self.wanted.len();
+        let (prefix, number) = (self.prefix, self.wanted.len());
         let (name, probes) = self
             .wanted
             .entry(lines)
-            .or_insert_with(|| (Name(format!("probe-{number}@hsm")), Vec::new()));
+            .or_insert_with(|| (Name(format!("probe-{prefix}-{number}@hsm")), Vec::new()));
         if !probes.iter().any(|have| have == probe) {
             probes.push(probe.to_string());
         }
