@@ -79,7 +79,7 @@ fn examine(args: &Args) -> Vec<Finding> {
     ));
     found.extend(modules::findings(
         &site,
-        &modules::look(&site, &units),
+        &modules::look(&site, &units, &users),
         &users,
     ));
     found.extend(credentials::findings(

@@ -1,14 +1,16 @@
 //! The PKCS#11 modules and the directories they write to. A module runs in the process that knows
 //! the PIN: whoever can replace it, or a directory on the way to it, runs code there.
 
-use super::access::{Want, may, quoted, untrusted};
-use super::finding::{Finding, MODULE_PATH, MODULE_REACH, MODULE_STATE, MODULE_THERE};
+use super::access::untrusted;
+use super::finding::{Finding, MODULE_PATH, MODULE_REACH, MODULE_THERE};
 use super::host::{self, Entry, EntryKind};
-use super::site::{Runner, Site, Users};
+use super::site::{Site, Users};
 use super::units::{self, Unit, Units};
-use crate::ctl::account::{self, Account};
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+mod state;
 
 /// What was seen of one keystore.
 pub struct Facts {
@@ -18,33 +20,38 @@ pub struct Facts {
     way: Result<Vec<Entry>, ErrorKind>,
     /// What it says it writes to.
     state: Vec<(PathBuf, Result<Entry, ErrorKind>)>,
+    /// Where of these the keystore's user can write, though the mode bits do not show it.
+    let_in: BTreeSet<PathBuf>,
     /// Whether it says it uses the network.
     network: bool,
     /// Its unit, where one runs it.
     unit: Option<Unit>,
 }
 
-/// Looks.
-pub fn look(site: &Site, units: &Units) -> Vec<Facts> {
+/// Looks; where the mode bits say that a keystore cannot write, asks.
+pub fn look(site: &Site, units: &Units, users: &Result<Users, String>) -> Vec<Facts> {
+    let user = users.as_ref().ok().and_then(|it| it.keystore.as_ref());
     let with_module = site.keystores.iter().filter_map(|(name, section)| {
         let module = section.module.clone()?;
         Some((name, section, module))
     });
     with_module
-        .map(|(name, section, module)| Facts {
-            keystore: name.clone(),
-            way: host::way(&module),
-            module,
-            state: section
-                .module_state
-                .iter()
-                .map(|path| (path.clone(), host::entry(path)))
-                .collect(),
-            network: section.network,
-            unit: units
-                .unit(&units::of_keystore(name, "service"))
-                .filter(|_| section.socket.is_some())
-                .cloned(),
+        .map(|(name, section, module)| {
+            let paths = section.module_state.iter();
+            let state = paths.map(|path| (path.clone(), host::entry(path)));
+            let state: Vec<(PathBuf, Result<Entry, ErrorKind>)> = state.collect();
+            Facts {
+                keystore: name.clone(),
+                way: host::way(&module),
+                module,
+                let_in: user.map_or_else(BTreeSet::new, |user| state::let_in(user, &state)),
+                state,
+                network: section.network,
+                unit: units
+                    .unit(&units::of_keystore(name, "service"))
+                    .filter(|_| section.socket.is_some())
+                    .cloned(),
+            }
         })
         .collect()
 }
@@ -60,7 +67,7 @@ pub fn findings(site: &Site, facts: &[Facts], users: &Result<Users, String>) -> 
         let before = found.len();
         found.extend(of_module(facts, &owners));
         if let Some(account) = &users.keystore {
-            found.extend(of_state(&site.runner, facts, account));
+            found.extend(state::findings(&site.runner, facts, account));
         }
         if let Some(unit) = &facts.unit {
             found.extend(of_unit(facts, unit));
@@ -100,44 +107,6 @@ fn of_module(facts: &Facts, owners: &[u32]) -> Vec<Finding> {
         Some(MODULE_PATH.fail(text, why.remedy(entry)))
     };
     way.iter().filter_map(judge).collect()
-}
-
-/// The directories of `module_state` must be there, and the keystore must be able to write there.
-fn of_state(runner: &Runner, facts: &Facts, account: &Account) -> Vec<Finding> {
-    let name = &facts.keystore;
-    let judge = |(path, entry): &(PathBuf, Result<Entry, ErrorKind>)| {
-        let (user, shown) = (&account.name, quoted(path));
-        let text = match entry {
-            Err(kind) => format!("{}: not there ({kind})", path.display()),
-            Ok(entry) if entry.kind != EntryKind::Directory => return None, // a device
-            Ok(entry) if may(account, entry, Want::Change) => return None,
-            Ok(entry) => format!(
-                "{}: user {user} cannot write there (mode {:04o}, uid {}, gid {})",
-                path.display(),
-                entry.mode,
-                entry.uid,
-                entry.gid
-            ),
-        };
-        let again = match runner {
-            Runner::Units => format!(" && systemctl restart assertd-keystore-pkcs11@{name}"),
-            Runner::Somebody(_) => String::new(),
-        };
-        // Files of a group of its own, as SoftHSM's, stay with that group.
-        let shared = entry
-            .as_ref()
-            .ok()
-            .filter(|it| it.gid != 0 && it.mode & 0o070 == 0o070);
-        let remedy = match shared {
-            Some(entry) => {
-                let group = account::group_name(entry.gid);
-                format!("run `usermod -aG {group} {user}{again}`")
-            }
-            None => format!("run `install -d -o {user} -g {user} -m 0700 {shown}{again}`"),
-        };
-        Some(MODULE_STATE.fail(format!("module_state of keystore {name}: {text}"), remedy))
-    };
-    facts.state.iter().filter_map(judge).collect()
 }
 
 /// What the configuration says of the module must be allowed by the unit's sandbox.
@@ -224,17 +193,18 @@ fn of_unit_and_state(name: &str, path: &Path, unit: &Unit) -> Option<Finding> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::super::access::tests::entry;
     use super::super::finding::Severity;
     use super::*;
 
-    fn facts(way: Result<Vec<Entry>, ErrorKind>) -> Facts {
+    pub fn facts(way: Result<Vec<Entry>, ErrorKind>) -> Facts {
         Facts {
             keystore: "hsm".into(),
             module: "/opt/m.so".into(),
             way,
             state: Vec::new(),
+            let_in: BTreeSet::new(),
             network: false,
             unit: None,
         }
@@ -331,52 +301,6 @@ mod tests {
             assert_eq!((found.id, found.severity), ("D19", Severity::Warn));
             let remedy = found.remedy.as_deref().unwrap();
             assert!(remedy.contains("`NoExecPaths=/srv/a/tokens`"), "{remedy}");
-        }
-    }
-
-    #[test]
-    fn a_directory_the_module_cannot_write_to_fails() {
-        let account = Account {
-            name: "assertd-pkcs11".into(),
-            uid: 991,
-            gid: 991,
-            groups: vec![991, 995],
-            added: Vec::new(),
-        };
-        let of = |seen| {
-            let facts = Facts {
-                state: vec![("/var/lib/tokens".into(), seen)],
-                ..facts(Ok(Vec::new()))
-            };
-            of_state(&Runner::Units, &facts, &account)
-        };
-        let dir = |uid, gid, mode| entry("/var/lib/tokens", EntryKind::Directory, uid, gid, mode);
-        assert_eq!(of(Ok(dir(991, 991, 0o700))), []);
-        assert_eq!(of(Ok(dir(0, 995, 0o770))), []);
-        // A group that root has, so that the name is known wherever the test runs.
-        let mut shared = dir(0, 1, 0o770);
-        shared.gid = nix::unistd::Group::from_name("daemon")
-            .unwrap()
-            .unwrap()
-            .gid
-            .as_raw();
-        let remedy = of(Ok(shared))[0].remedy.clone().unwrap();
-        assert!(
-            remedy.contains("usermod -aG daemon assertd-pkcs11"),
-            "{remedy}"
-        );
-        for seen in [
-            Err(ErrorKind::NotFound),
-            Ok(dir(0, 0, 0o755)),
-            Ok(dir(0, 995, 0o750)),
-        ] {
-            let found = of(seen);
-            assert_eq!(found[0].id, "D18");
-            let remedy = found[0].remedy.as_deref().unwrap();
-            assert!(
-                remedy.contains("install -d -o assertd-pkcs11 -g assertd-pkcs11 -m 0700"),
-                "{remedy}"
-            );
         }
     }
 }
