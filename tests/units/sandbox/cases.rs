@@ -106,6 +106,8 @@ fn of_both(fixtures: &Fixtures) -> Vec<Case> {
         case("setpriority", CALLS, Own, "priority"),
         case("stored credentials", HIDDEN, Root, "read:/etc/credstore.encrypted/assertd.hsm.pin"),
         case("plain credentials", HIDDEN, Root, "read:/etc/credstore/probe"),
+        case("D-Bus", HIDDEN, Own, "unix:/run/dbus/assertd-probe"),
+        case("systemd-resolved", HIDDEN, Own, "unix:/run/systemd/resolve/assertd-probe"),
         case("the shadow file", USER_OF_BOTH, Root, "read:/etc/shadow"),
     ];
     if fixtures.runs_32_bit {
@@ -226,6 +228,7 @@ pub fn left_to_keystore() -> Vec<(String, String)> {
             "reading its module's configuration",
             "read:/etc/assertd/softhsm2.conf",
         ),
+        ("connecting to pcscd", "unix:/run/pcscd/assertd-probe"),
         ("locking memory", "lock-memory"),
         ("closing itself off further", "landlock"),
     ])
