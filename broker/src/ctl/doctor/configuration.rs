@@ -4,11 +4,12 @@
 use super::access::{Untrusted, Want, may, obstacle, quoted, untrusted, untrusted_list};
 use super::finding::{CONFIG_LOADS, CONFIG_OWNED, CONFIG_READABLE, CONFIG_WISE, Finding};
 use super::host::{self, Entry, EntryKind};
-use super::site::{Runner, Site, Users};
+use super::site::{NotLoaded, Runner, Site, Users};
 use crate::config::files;
 use crate::ctl::account::Account;
 use crate::ctl::check::{Severity as Wisdom, findings as unwise};
 use crate::ctl::out::count;
+use crate::ctl::run::within;
 use keystore::Clock;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -31,7 +32,11 @@ pub struct Facts {
 /// Looks; where the mode bits say that a user cannot read something, asks.
 pub fn look(site: &Site, users: &Result<Users, String>) -> Facts {
     // conf.d that cannot be listed is a mistake that loading has told already.
-    let paths = files(&site.config_path).unwrap_or_else(|_| vec![site.config_path.clone()]);
+    let main = site.config_path.clone();
+    let paths = match within(host::LOOK_DEADLINE, move || files(&main)) {
+        Some(Ok(paths)) => paths,
+        Some(Err(_)) | None => vec![site.config_path.clone()],
+    };
     let drop_ins = site.config_path.with_file_name("conf.d");
     let mut facts = Facts {
         files: paths
@@ -104,7 +109,16 @@ fn loads(site: &Site) -> Finding {
                 "run `assertctl init`, which writes one, or name another by -c",
             )
         }
-        Err(diagnostic) => CONFIG_LOADS.fail(
+        Err(NotLoaded::NoAnswer) => CONFIG_LOADS.fail(
+            format!(
+                "{path}: not loaded within {} s: the name service, which is asked for the users that \
+                 it names, or the disk does not answer",
+                host::LOOK_DEADLINE.as_secs()
+            ),
+            "run `getent passwd no-such-user`: if it hangs, mend the service that \
+             /etc/nsswitch.conf names for passwd",
+        ),
+        Err(NotLoaded::Mistake(diagnostic)) => CONFIG_LOADS.fail(
             diagnostic.to_string(),
             format!(
                 "correct it; `assertctl{} config check` says when it is right",

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 mod keystores;
 
-/// How long assertd may take for two answers; its own client gives it 10 s for each.
-const ASK_DEADLINE: Duration = Duration::from_secs(21);
+/// How long assertd may take for two answers, which it keeps ready.
+const ASK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a keystore may take to say how it is; it keeps that ready.
 const KEYSTORE_DEADLINE: Duration = Duration::from_secs(5);

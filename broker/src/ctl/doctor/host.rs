@@ -3,10 +3,10 @@
 
 use super::access::Want;
 use crate::ctl::account::Account;
-use crate::ctl::run::{self, Ended};
+use crate::ctl::run::{self, Ended, within};
 use keystore::trail;
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -100,13 +100,15 @@ pub enum EntryKind {
 
 /// What is at a path itself: a link is a link.
 pub fn entry_itself(path: &Path) -> Result<Entry, ErrorKind> {
-    let metadata = fs::symlink_metadata(path).map_err(|error| error.kind())?;
+    let asked = path.to_owned();
+    let metadata = on_disk(move || fs::symlink_metadata(asked))?;
     Ok(entry_of(path, &metadata))
 }
 
 /// What is at a path, links followed.
 pub fn entry(path: &Path) -> Result<Entry, ErrorKind> {
-    let metadata = fs::metadata(path).map_err(|error| error.kind())?;
+    let asked = path.to_owned();
+    let metadata = on_disk(move || fs::metadata(asked))?;
     Ok(entry_of(path, &metadata))
 }
 
@@ -131,11 +133,20 @@ fn entry_of(path: &Path, metadata: &fs::Metadata) -> Entry {
 /// Everything that decides what is found at a path: each directory and link on the way; then the
 /// thing itself, by its path without links.
 pub fn way(path: &Path) -> Result<Vec<Entry>, ErrorKind> {
-    let trail = trail::follow(path).map_err(|error| error.kind())?;
+    let asked = path.to_owned();
+    let trail = on_disk(move || trail::follow(&asked))?;
     let steps = trail.steps.iter();
     Ok(steps
         .map(|step| entry_of(&step.path, &step.metadata))
         .collect())
+}
+
+/// A disk may be somebody else's, over a network that is away.
+fn on_disk<T: Send + 'static>(
+    look: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, ErrorKind> {
+    let looked = within(LOOK_DEADLINE, look).unwrap_or_else(|| Err(ErrorKind::TimedOut.into()));
+    looked.map_err(|error| error.kind())
 }
 
 /// A text file, its first 64 KiB; empty if it cannot be read.

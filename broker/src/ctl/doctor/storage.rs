@@ -9,6 +9,7 @@ use crate::ctl::account::Account;
 use crate::ctl::out::{bytes, count};
 use crate::ctl::run::within;
 use nix::sys::statvfs::statvfs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The log goes on while one segment is prepared ahead; without room for the next it ends with the
@@ -88,8 +89,11 @@ fn disk(dir: &Path) -> Option<Disk> {
 
 /// The newest segments, twice if the last line is cut short: it may be written at this moment.
 fn chain(dir: &Path) -> Option<Result<Verdict, String>> {
-    if !dir.is_dir() {
-        return None;
+    let silent = || Some(Err(format!("{}: the disk does not answer", dir.display())));
+    match host::entry(dir) {
+        Ok(entry) if entry.kind == EntryKind::Directory => {}
+        Err(ErrorKind::TimedOut) => return silent(),
+        Ok(_) | Err(_) => return None,
     }
     let verify = || {
         let dir = dir.to_owned();
@@ -99,10 +103,10 @@ fn chain(dir: &Path) -> Option<Result<Verdict, String>> {
     if matches!(verdict, Some(Ok(Verdict::Torn { .. }))) {
         verdict = verify();
     }
-    Some(match verdict {
-        Some(verdict) => verdict.map_err(|error| error.to_string()),
-        None => Err(format!("{}: the disk does not answer", dir.display())),
-    })
+    match verdict {
+        Some(verdict) => Some(verdict.map_err(|error| error.to_string())),
+        None => silent(),
+    }
 }
 
 /// Judges.
