@@ -74,6 +74,11 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
         "init: the next run writes a drop-in for groups alone, and refuses a path it cannot write",
         || groups_alone(boxed),
     );
+    suite.check(
+        "init: modules are asked as the keystore's user, and as root without its rights where they \
+         must",
+        || asked_as(boxed),
+    );
     suite.check("init: a file in the way is named and stays", || {
         in_the_way(boxed)
     });
@@ -375,6 +380,53 @@ fn groups_alone(boxed: &SysBox) -> Result<(), String> {
         said.code == Some(1) && said.stderr.contains("/srv/a %i: a path of a unit must be"),
         || format!("{said:?}"),
     )
+}
+
+/// In place of the program that loads modules, one that notes as whom and with which capabilities.
+fn asked_as(boxed: &SysBox) -> Result<(), String> {
+    const PROGRAM: &str = "/usr/bin/assertd-keystore-pkcs11";
+    const OWN: &str = "assertd-pkcs11 0000000000000000";
+    const READER: &str = "root 0000000000000004"; // CAP_DAC_READ_SEARCH is bit 2
+    let noting = format!(
+        "#!/bin/sh\necho \"$(id -un) $(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)\" \
+         >>/tmp/asked\nexec {PROGRAM}.real \"$@\"\n"
+    );
+    boxed
+        .sh(&format!(
+            "mv {PROGRAM} {PROGRAM}.real; mv {CONFIGURATION} /root/away"
+        ))
+        .success()?;
+    boxed.write(PROGRAM, noting)?;
+    let asked = |owner: &str| {
+        let prepare = format!(
+            "chmod 755 {PROGRAM}; install -m 666 /dev/null /tmp/asked
+             chown -R {owner} /var/lib/softhsm/tokens/*"
+        );
+        boxed.sh(&prepare).success()?;
+        let said = init(boxed, PIN, &format!("--yes --token '{TOKEN}'"));
+        // The token was seen, since what is in the way is looked at only then.
+        demand(
+            said.code == Some(1) && said.stderr.contains("is there already"),
+            || format!("{said:?}"),
+        )?;
+        boxed.run(&["cat", "/tmp/asked"]).success()
+    };
+    let outcomes = (asked("assertd-pkcs11"), asked("root"));
+    boxed
+        .sh(&format!(
+            "mv {PROGRAM}.real {PROGRAM}; mv /root/away {CONFIGURATION}; rm /tmp/asked
+             chown -R assertd-pkcs11 /var/lib/softhsm/tokens/*"
+        ))
+        .success()?;
+    let (own, roots) = (outcomes.0?, outcomes.1?);
+    demand(
+        !own.is_empty() && own.lines().all(|line| line == OWN),
+        || format!("the keystore's token was asked for as {own}"),
+    )?;
+    let expected = roots.lines().all(|line| line == OWN || line == READER);
+    demand(expected && roots.contains(READER), || {
+        format!("root's token was asked for as {roots}")
+    })
 }
 
 fn in_the_way(boxed: &SysBox) -> Result<(), String> {

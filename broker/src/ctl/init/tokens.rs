@@ -1,7 +1,7 @@
 //! The tokens of this host: what each module shows of its own, which of them can be used, and the one
 //! that is chosen.
 
-use super::modules;
+use super::modules::{self, Reach};
 use super::{Setup, ask, look};
 use crate::ctl::args::Consent;
 use crate::ctl::failure::{Exit, Failure};
@@ -283,6 +283,12 @@ pub fn none(looked: &[Looked]) -> Failure {
         .filter(|l| l.starts_with("token"))
     {
         line(unusable);
+    }
+    let unknown = |one: &Looked| modules::reach(&one.module) == Reach::Unknown;
+    if looked.iter().any(unknown) {
+        text += "a module that is not known here was kept from the network while it was asked; for \
+                 one that\nneeds it write the section by hand, with network = true: \
+                 assertd.toml(5)\n";
     }
     text += "a module elsewhere: assertctl init --module FILE (and --environment NAME=VALUE)\n\
              a token in software, for a try-out (it asks for two PINs; the user PIN is the one \
