@@ -1,6 +1,7 @@
 //! From an installed package to the first assertion by `assertctl init` alone, and what it does
 //! when it is run again. In a box of its own, where at first even the users are missing.
 
+mod modules;
 mod terminal;
 
 use crate::boxed::{Outcome, SysBox};
@@ -63,7 +64,7 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
     });
     suite.check(
         "init: what the module writes where its tokens are cannot be executed",
-        || nothing_to_execute(boxed),
+        || modules::nothing_to_execute(boxed),
     );
     suite.check("init: a second run changes nothing", || again(boxed));
     suite.check(
@@ -77,7 +78,7 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
     suite.check(
         "init: modules are asked as the keystore's user, and as root without its rights where they \
          must",
-        || asked_as(boxed),
+        || modules::asked_as(boxed),
     );
     suite.check("init: a file in the way is named and stays", || {
         in_the_way(boxed)
@@ -269,57 +270,6 @@ fn assertion(boxed: &SysBox) -> Result<(), String> {
     demand(parts == 3, || format!("no assertion: {said:?}"))
 }
 
-/// Another instance of the keystore's unit, with the drop-in that was written and another program:
-/// what it has copied to the tokens' directory it cannot start there.
-fn nothing_to_execute(boxed: &SysBox) -> Result<(), String> {
-    const SERVICE: &str = "assertd-keystore-pkcs11@tried.service";
-    const TOKENS: &str = "/var/lib/softhsm/tokens";
-    let program = format!(
-        "[Service]\nType=oneshot\nStandardInput=null\nRestart=no\nWatchdogSec=0\nExecStart=\n\
-         ExecPaths=/usr/bin\n\
-         ExecStart=/usr/bin/dash -c 'cp /usr/bin/true {TOKENS}/copy && {TOKENS}/copy; code=$$?; \
-         rm -f {TOKENS}/copy; exit $$code'\n"
-    );
-    let ended = |more: &str| {
-        let drop_ins = format!("/run/systemd/system/{SERVICE}.d");
-        boxed
-            .sh(&format!("install -D -t {drop_ins} {DROP_IN}"))
-            .success()?;
-        boxed.write(&format!("{drop_ins}/try.conf"), format!("{program}{more}"))?;
-        let started = boxed.sh(&format!(
-            "systemctl daemon-reload; systemctl start {SERVICE}"
-        ));
-        let code = boxed
-            .run(&[
-                "systemctl",
-                "show",
-                "--value",
-                "--property=ExecMainStatus",
-                SERVICE,
-            ])
-            .success()?;
-        boxed
-            .sh(&format!(
-                "rm -r {drop_ins}; systemctl stop assertd-keystore-pkcs11@tried.socket {SERVICE}
-                 systemctl reset-failed; systemctl daemon-reload"
-            ))
-            .success()?;
-        Ok::<_, String>((started.code, code.trim().to_owned()))
-    };
-    // As the drop-in would be without its NoExecPaths=.
-    let control = ended(&format!(
-        "NoExecPaths=\nNoExecPaths=/\nReadWritePaths={TOKENS}\n"
-    ))?;
-    demand(control == (Some(0), "0".to_owned()), || {
-        format!("the control ended so: {control:?}")
-    })?;
-    let sealed = ended("")?;
-    // dash says 126 of what it may not execute.
-    demand(sealed == (Some(1), "126".to_owned()), || {
-        format!("it ended so: {sealed:?}")
-    })
-}
-
 /// Names, content, modes and times of all that init could have touched.
 fn everything(boxed: &SysBox) -> Result<String, String> {
     let script = "cd /etc; places='assertd credstore.encrypted systemd/system'
@@ -380,53 +330,6 @@ fn groups_alone(boxed: &SysBox) -> Result<(), String> {
         said.code == Some(1) && said.stderr.contains("/srv/a %i: a path of a unit must be"),
         || format!("{said:?}"),
     )
-}
-
-/// In place of the program that loads modules, one that notes as whom and with which capabilities.
-fn asked_as(boxed: &SysBox) -> Result<(), String> {
-    const PROGRAM: &str = "/usr/bin/assertd-keystore-pkcs11";
-    const OWN: &str = "assertd-pkcs11 0000000000000000";
-    const READER: &str = "root 0000000000000004"; // CAP_DAC_READ_SEARCH is bit 2
-    let noting = format!(
-        "#!/bin/sh\necho \"$(id -un) $(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)\" \
-         >>/tmp/asked\nexec {PROGRAM}.real \"$@\"\n"
-    );
-    boxed
-        .sh(&format!(
-            "mv {PROGRAM} {PROGRAM}.real; mv {CONFIGURATION} /root/away"
-        ))
-        .success()?;
-    boxed.write(PROGRAM, noting)?;
-    let asked = |owner: &str| {
-        let prepare = format!(
-            "chmod 755 {PROGRAM}; install -m 666 /dev/null /tmp/asked
-             chown -R {owner} /var/lib/softhsm/tokens/*"
-        );
-        boxed.sh(&prepare).success()?;
-        let said = init(boxed, PIN, &format!("--yes --token '{TOKEN}'"));
-        // The token was seen, since what is in the way is looked at only then.
-        demand(
-            said.code == Some(1) && said.stderr.contains("is there already"),
-            || format!("{said:?}"),
-        )?;
-        boxed.run(&["cat", "/tmp/asked"]).success()
-    };
-    let outcomes = (asked("assertd-pkcs11"), asked("root"));
-    boxed
-        .sh(&format!(
-            "mv {PROGRAM}.real {PROGRAM}; mv /root/away {CONFIGURATION}; rm /tmp/asked
-             chown -R assertd-pkcs11 /var/lib/softhsm/tokens/*"
-        ))
-        .success()?;
-    let (own, roots) = (outcomes.0?, outcomes.1?);
-    demand(
-        !own.is_empty() && own.lines().all(|line| line == OWN),
-        || format!("the keystore's token was asked for as {own}"),
-    )?;
-    let expected = roots.lines().all(|line| line == OWN || line == READER);
-    demand(expected && roots.contains(READER), || {
-        format!("root's token was asked for as {roots}")
-    })
 }
 
 fn in_the_way(boxed: &SysBox) -> Result<(), String> {

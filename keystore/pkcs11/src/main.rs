@@ -122,8 +122,8 @@ fn close_in(name: &str, section: &Section, places: &Places) {
 
 /// Without its section the keystore is `failed`, says why to whoever asks, and looks again now and
 /// then: ending instead would be a start for every look of assertd. A file that has been mended
-/// needs another process, since `environment` is set at its start; to start that one this one is not
-/// closed in, and it loads no module. Who started us by hand, without a socket, is told at once.
+/// needs another process, since `environment` is set at its start; to start that one this one is
+/// not closed in, and it loads no module. Who started us by hand, without a socket, is told at once.
 fn serve_unconfigured(options: Options, diagnostic: Diagnostic) -> Result<(), End> {
     if options.listen != Listen::Stdin || listener(&Listen::Stdin).is_err() {
         return Err(End::Configuration(diagnostic));
@@ -255,7 +255,7 @@ fn listener(listen: &Listen) -> Result<UnixListener, Error> {
                 _ => Err(Error::new(Kind::Internal, failed)),
             }
         }
-        // Peers are told apart by their uid; the mode keeps all but owner and group from connecting.
+        // Peers are told apart by their uid; the mode keeps all but owner and group out.
         Listen::Path(path) => keystore::listen::bind(path, 0o660),
     }
 }

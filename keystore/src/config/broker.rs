@@ -1,5 +1,6 @@
-//! The directories that are the broker's alone, as a keystore reads them out of the configuration that
-//! both share: none of them may become readable for its module. Knows no other key of the broker's.
+//! The directories that are the broker's alone, as a keystore reads them out of the configuration
+//! that both share: none of them may become readable for its module. Knows no other key of the
+//! broker's.
 
 use super::read_text;
 use serde::Deserialize;
@@ -46,7 +47,8 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join("assertd.toml");
         assert_eq!(broker_directories(&path), [Path::new(STATE_DIR)]);
-        let text = "[server]\nstate_dir = \"/srv/state\"\n[audit]\ndir = \"/srv/log\"\nsegment_bytes = 1\n";
+        let text = "[server]\nstate_dir = \"/srv/state\"\n\
+                    [audit]\ndir = \"/srv/log\"\nsegment_bytes = 1\n";
         let file = std::fs::OpenOptions::new()
             .create_new(true)
             .write(true)

@@ -1,5 +1,5 @@
-//! An error in a configuration file as people want to read it: file, line, column, the line itself, a
-//! caret and a suggestion. Owns the wording; never decides what is an error.
+//! An error in a configuration file as people want to read it: file, line, column, the line itself,
+//! a caret and a suggestion. Owns the wording; never decides what is an error.
 
 use std::fmt;
 use std::ops::Range;

@@ -77,9 +77,9 @@ pub fn of_keystore(section: &Section, places: &Places) -> Sandbox {
     }
 }
 
-/// The sandbox of a process that only looks which tokens a module shows: as a keystore's, but it has
-/// no state, and writes to nothing but devices. `read` are directories that the module reads besides,
-/// or files in them.
+/// The sandbox of a process that only looks which tokens a module shows: as a keystore's, but it
+/// has no state, and writes to nothing but devices. `read` are directories that the module reads
+/// besides, or files in them.
 pub fn of_look(module: &Path, read: &[PathBuf], network: Network) -> Sandbox {
     let broker = [PathBuf::from(STATE_DIR)];
     let real = module.canonicalize().ok();

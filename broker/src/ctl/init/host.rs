@@ -175,8 +175,8 @@ pub fn as_keystore(groups: &BTreeSet<String>, program: &Path) -> Option<Command>
     Some(command)
 }
 
-/// Stays root, who owns files and devices, and keeps one capability: to read what is another's. Then
-/// runs `program`.
+/// Stays root, who owns files and devices, and keeps one capability: to read what is another's.
+/// Then runs `program`.
 pub fn as_reader(program: &Path) -> Command {
     let Some(setpriv) = run::program("setpriv") else {
         return Command::new(program);

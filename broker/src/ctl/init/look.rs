@@ -1,7 +1,7 @@
 //! Asks a module for its tokens. That runs the module's code, before anybody has chosen it: in a
 //! process of its own with a deadline, in a sandbox that the keystore program enters first, and as
-//! the keystore's user. Root asks only where files that the module reads are closed to that user, and
-//! where there is no such user, and keeps of its rights only that of reading.
+//! the keystore's user. Root asks only where files that the module reads are closed to that user,
+//! and where there is no such user, and keeps of its rights only that of reading.
 //!
 //! One that crashes or hangs costs one line. No PIN is tried here.
 

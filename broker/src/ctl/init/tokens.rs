@@ -1,5 +1,5 @@
-//! The tokens of this host: what each module shows of its own, which of them can be used, and the one
-//! that is chosen.
+//! The tokens of this host: what each module shows of its own, which of them can be used, and the
+//! one that is chosen.
 
 use super::modules::{self, Reach};
 use super::{Setup, ask, look};
