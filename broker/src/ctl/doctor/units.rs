@@ -254,10 +254,17 @@ fn of_units(site: &Site, units: &Units) -> Vec<Finding> {
     let sandboxes: Vec<Finding> = present
         .iter()
         .filter(|unit| unit.is_service() && unit.is("LoadState", "loaded"))
-        .flat_map(|unit| sandbox::findings(unit))
+        .flat_map(|unit| {
+            let section = unit.instance().and_then(|name| site.keystores.get(name));
+            sandbox::findings(unit, section)
+        })
         .collect();
     if sandboxes.is_empty() && present.iter().any(|unit| unit.is("LoadState", "loaded")) {
-        found.push(super::finding::PROTECTION.ok("no drop-in takes protection or identity away"));
+        found.push(super::finding::PROTECTION.ok(format!(
+            "{} directives of the sandboxes are as they should be (`systemd-analyze security \
+             assertd` rates all there are)",
+            sandbox::number()
+        )));
     }
     found.extend(sandboxes);
     found
