@@ -16,6 +16,8 @@ mod audit;
 mod check;
 mod doctor;
 mod failure;
+#[cfg(test)]
+mod fixtures;
 mod help;
 mod init;
 mod look;

@@ -1,6 +1,7 @@
 //! What the doctor has to look at here: which configuration, and who runs assertd. A file with a
 //! mistake does not end the examination: what can be read of it says where sockets and state are.
 
+use super::access::quoted;
 use super::host::{self, LOOK_DEADLINE};
 use super::units::{self, Unit, Units};
 use crate::audit;
@@ -146,7 +147,7 @@ impl Site {
     pub fn options(&self) -> String {
         match self.config_path == Path::new(CONFIG) {
             true => String::new(),
-            false => format!(" -c {}", self.config_path.display()),
+            false => format!(" -c {}", quoted(&self.config_path)),
         }
     }
 
