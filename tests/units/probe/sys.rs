@@ -84,9 +84,9 @@ pub fn schedule_in_real_time() -> io::Result<()> {
     syscall(libc::SYS_sched_setscheduler, [0, policy, address, 0, 0, 0]).map(drop)
 }
 
-/// A worse priority for ourselves (setpriority(2)).
+/// The worst priority for ourselves, which everybody may take (setpriority(2)).
 pub fn change_priority() -> io::Result<()> {
-    syscall(libc::SYS_setpriority, [0, 0, 5, 0, 0, 0]).map(drop)
+    syscall(libc::SYS_setpriority, [0, 0, 19, 0, 0, 0]).map(drop)
 }
 
 /// The clock's state, changing nothing (adjtimex(2) with no mode).
