@@ -163,15 +163,21 @@ impl Recipe {
     }
 }
 
-/// The keystore programs are installed beside assertd; no name from a file becomes a path.
-fn beside_us(program: &str) -> Result<PathBuf, String> {
+/// The keystore programs are installed beside assertd and assertctl; no name from a file becomes a
+/// path.
+///
+/// # Errors
+/// A sentence that names the program and where it should be.
+pub fn beside_us(program: &str) -> Result<PathBuf, String> {
     let here = std::env::current_exe().map_err(|error| format!("own program: {error}"))?;
     let path = here.with_file_name(program);
     if path.is_file() {
         return Ok(path);
     }
+    let us = here.file_name().unwrap_or_default();
     Err(format!(
-        "{} is missing; install it beside assertd",
-        path.display()
+        "{} is missing; install it beside {}",
+        path.display(),
+        us.display()
     ))
 }

@@ -158,7 +158,8 @@ fn around(path: &Path, broker: &[PathBuf]) -> Option<PathBuf> {
     }
 }
 
-fn is_node(path: &Path) -> bool {
+/// Whether it is a device: a section may name one among its `module_state`.
+pub fn is_node(path: &Path) -> bool {
     let kind = path.metadata().map(|metadata| metadata.file_type());
     kind.is_ok_and(|kind| kind.is_char_device() || kind.is_block_device())
 }

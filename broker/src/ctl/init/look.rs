@@ -11,8 +11,9 @@ use super::modules::{self, Reach};
 use super::softhsm;
 use super::tokens::Environment;
 use crate::ctl::account::Account;
-use crate::ctl::failure::{Exit, Failure};
+use crate::ctl::failure::Failure;
 use crate::ctl::run;
+use crate::keystores::child::beside_us;
 use keystore::hardening::reach::paths_in;
 use keystore::inventory::Inventory;
 use std::collections::BTreeSet;
@@ -81,7 +82,7 @@ pub fn reads(module: &Path, environment: &Environment) -> Vec<PathBuf> {
 /// # Errors
 /// Why it showed nothing, in a sentence without its name.
 pub fn ask(asker: &Asker, module: &Path, environment: &Environment) -> Result<Inventory, String> {
-    let program = beside_us().map_err(|failure| failure.message)?;
+    let program = beside_us(PROGRAM)?;
     let mut command = match asker {
         Asker::Root => host::as_reader(&program),
         Asker::Keystore(groups) => host::as_keystore(groups, &program)
@@ -117,18 +118,4 @@ fn without_its_name(reason: &str, module: &Path) -> String {
         why += "; is pcscd running?";
     }
     why
-}
-
-/// The keystore program is installed beside assertctl.
-fn beside_us() -> Result<PathBuf, Failure> {
-    let missing = |why: String| Failure::new(Exit::Internal, why);
-    let here = std::env::current_exe().map_err(|error| missing(format!("own program: {error}")))?;
-    let path = here.with_file_name(PROGRAM);
-    if path.is_file() {
-        return Ok(path);
-    }
-    let path = path.display();
-    Err(missing(format!(
-        "{path} is missing; install it beside assertctl"
-    )))
 }

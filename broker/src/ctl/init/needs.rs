@@ -11,9 +11,9 @@ use super::tokens::Environment;
 use super::work::{self, Sealing, Visible, Work};
 use crate::ctl::failure::{Exit, Failure};
 use keystore::config::{PinSource, Section};
+use keystore::hardening::reach::is_node;
 use keystore::inventory::Token;
 use std::collections::BTreeSet;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// All that a first keystore needs.
@@ -105,10 +105,6 @@ fn drop_in(
     state: &[PathBuf],
     groups: &BTreeSet<String>,
 ) -> Result<Option<files::Planned>, Failure> {
-    let is_node = |path: &PathBuf| {
-        let kind = path.metadata().map(|metadata| metadata.file_type());
-        kind.is_ok_and(|kind| kind.is_char_device() || kind.is_block_device())
-    };
     let dirs: Vec<PathBuf> = state
         .iter()
         .filter(|path| !is_node(path))
