@@ -73,7 +73,7 @@ fn config_status(config: &Config) -> ConfigStatus {
     let targets = config.workloads.iter().map(|section| section.targets.len());
     ConfigStatus {
         path: config.path.display().to_string(),
-        sha256: config.sha256.clone(),
+        sha256: config.sha256.to_string(),
         workloads: config.workloads.len(),
         targets: targets.sum(),
     }

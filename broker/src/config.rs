@@ -4,6 +4,7 @@
 //! file per team. Strict: an unknown key anywhere is an error. What comes out is checked and
 //! resolved: users are numbers, profiles are rows, every target has its charter.
 
+use crate::audit::Sha256;
 use crate::profile::Profile;
 use keystore::charter::{Charter, Purpose, SubjectPattern};
 use keystore::config::{Diagnostic, Section as KeystoreSection, read_text};
@@ -29,8 +30,8 @@ pub const BURST: u32 = 200;
 pub struct Config {
     /// The main file.
     pub path: PathBuf,
-    /// SHA-256 over the text of all files, lower-case hex: the configuration's name.
-    pub sha256: String,
+    /// SHA-256 over the text of all files: the configuration's name.
+    pub sha256: Sha256,
     /// Sockets and directories.
     pub server: Server,
     /// The audit log.

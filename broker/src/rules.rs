@@ -135,13 +135,8 @@ fn load(path: &Path) -> Result<Config, Refusal> {
 
 /// What is recorded of a configuration that comes into force.
 pub fn record(config: &Config) -> audit::Configured {
-    let mut sha256 = [0; 32];
-    for (byte, digits) in sha256.iter_mut().zip(config.sha256.as_bytes().chunks(2)) {
-        let digits = std::str::from_utf8(digits).unwrap_or("00");
-        *byte = u8::from_str_radix(digits, 16).unwrap_or(0);
-    }
     audit::Configured {
-        config_sha256: audit::Sha256(sha256),
+        config_sha256: config.sha256,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
 
 /// Long texts: a cgroup path below nested slices stays well under this.
 const LONG: usize = 512;
@@ -67,13 +68,19 @@ impl Sha256 {
         Sha256::from_digest(&digest::digest(&digest::SHA256, bytes))
     }
 
-    pub(super) fn from_digest(digest: &digest::Digest) -> Sha256 {
+    pub(crate) fn from_digest(digest: &digest::Digest) -> Sha256 {
         Sha256(
             digest
                 .as_ref()
                 .try_into()
                 .expect("SHA-256 has 32 bytes (FIPS 180-4)"),
         )
+    }
+}
+
+impl fmt::Display for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
     }
 }
 

@@ -128,7 +128,7 @@ fn parse<T: serde::de::DeserializeOwned>(file: &File) -> Result<T> {
     toml::from_str(file.text).map_err(|error| Diagnostic::from_toml(file.path, file.text, &error))
 }
 
-fn digest(sources: &[Source]) -> String {
+fn digest(sources: &[Source]) -> Sha256 {
     use aws_lc_rs::digest;
     let mut context = digest::Context::new(&digest::SHA256);
     for source in sources {
@@ -136,12 +136,7 @@ fn digest(sources: &[Source]) -> String {
         context.update(&(source.text.len() as u64).to_be_bytes());
         context.update(source.text.as_bytes());
     }
-    context
-        .finish()
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::from_digest(&context.finish())
 }
 
 fn limits(file: &File, limits: &LimitsSection) -> Result<(u32, u32)> {

@@ -9,6 +9,7 @@ use super::failure::{Exit, Failure};
 use super::look::{Sight, look};
 use super::out::{Out, clean, count};
 use super::plan::{Effect, Step, plan};
+use crate::audit::Sha256;
 use crate::config::Config;
 use assertd_client::api::{KeyStatus, Status};
 use serde::Serialize;
@@ -25,7 +26,7 @@ const NEXT_SHOWN: usize = 4;
 #[derive(Serialize)]
 struct DiffJson<'a> {
     format: u32,
-    config_sha256: &'a str,
+    config_sha256: Sha256,
     running_config_sha256: &'a str,
     steps: &'a [Step],
 }
@@ -34,7 +35,7 @@ struct DiffJson<'a> {
 #[derive(Serialize)]
 struct ApplyJson<'a> {
     format: u32,
-    config_sha256: &'a str,
+    config_sha256: Sha256,
     running_config_sha256: &'a str,
     done: &'a [Done],
     not_done: &'a [String],
@@ -52,7 +53,7 @@ pub fn diff(args: &Args, changes: Changes, out: &mut Out) -> Result<Exit, Failur
     match args.format {
         Format::Json => out.json(&DiffJson {
             format: 1,
-            config_sha256: &config.sha256,
+            config_sha256: config.sha256,
             running_config_sha256: &status.config.sha256,
             steps: &steps,
         })?,
@@ -110,7 +111,7 @@ pub fn apply(
     match args.format {
         Format::Json => out.json(&ApplyJson {
             format: 1,
-            config_sha256: &config.sha256,
+            config_sha256: config.sha256,
             running_config_sha256: &status.config.sha256,
             done: &done,
             not_done: &not_done,
@@ -213,7 +214,7 @@ fn print(steps: &[Step], wanted: usize, out: &mut Out) {
 
 /// Keys alone grant nothing: assertd must also run this configuration.
 fn configuration_note(config: &Config, status: &Status, out: &mut Out) {
-    if config.sha256 == status.config.sha256 {
+    if config.sha256.to_string() == status.config.sha256 {
         return;
     }
     let targets: usize = config

@@ -8,6 +8,7 @@ use super::CONFIG;
 use super::args::{Args, Format};
 use super::failure::{Exit, Failure};
 use super::out::{Out, count};
+use crate::audit::Sha256;
 use crate::config::Config;
 use files::FileCount;
 pub use findings::{Severity, findings};
@@ -23,7 +24,7 @@ struct CheckJson<'a> {
     format: u32,
     ok: bool,
     error: Option<&'a str>,
-    sha256: Option<&'a str>,
+    sha256: Option<Sha256>,
     files: &'a [FileCount],
     findings: &'a [Finding],
 }
@@ -64,7 +65,7 @@ pub fn run(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
             format: 1,
             ok: !bad,
             error: None,
-            sha256: Some(&config.sha256),
+            sha256: Some(config.sha256),
             files: &counts,
             findings: &found,
         })?,

@@ -252,7 +252,7 @@ fn program(site: &Site, answers: &Answers) -> Option<Finding> {
 
 fn config_in_force(site: &Site, status: &Status) -> Option<Finding> {
     let config = site.config.as_ref().ok()?;
-    if config.sha256 == status.config.sha256 {
+    if config.sha256.to_string() == status.config.sha256 {
         return None;
     }
     Some(CONFIG_IN_FORCE.warn(

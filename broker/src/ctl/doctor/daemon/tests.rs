@@ -32,7 +32,7 @@ fn site(runner: Runner) -> Site {
 /// An assertd without a fault.
 fn healthy(site: &Site) -> Answers {
     let mut status = fixtures::status();
-    status.config.sha256 = site.config.as_ref().unwrap().sha256.clone();
+    status.config.sha256 = site.config.as_ref().unwrap().sha256.to_string();
     Answers {
         status,
         keys: vec![key("a/x.1", "active")],
