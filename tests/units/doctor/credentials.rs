@@ -48,8 +48,8 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "a PIN file can be read by others",
-        plant: "cp -p /etc/assertd/assertd.toml /tmp/good.toml
-                sed -i 's|^pin = .*|pin = { file = \"/etc/assertd/pin\" }|' /etc/assertd/assertd.toml
+        plant:
+            "sed -i 's|^pin = .*|pin = { file = \"/etc/assertd/pin\" }|' /etc/assertd/assertd.toml
                 echo 1 > /etc/assertd/pin; chmod 0644 /etc/assertd/pin",
         id: "D23",
         severity: "fail",

@@ -10,6 +10,9 @@ use harness::wait_until;
 /// What the remedies ask of a person; here the PIN is typed by the test.
 const ASK_PIN: &str = "systemd-ask-password -n 'user PIN:'";
 
+/// Before each fault, so that a mend or a restore can bring the configuration back.
+const KEEP: &str = "cp -p /etc/assertd/assertd.toml /tmp/good.toml";
+
 /// A fault, how it is found, and how it goes away.
 pub struct Fault {
     pub name: &'static str,
@@ -35,7 +38,8 @@ pub enum Mend {
 
 /// Plants it, looks for it, does what its remedy says, looks again.
 pub fn find_and_mend(boxed: &SysBox, fault: &Fault) -> Result<(), String> {
-    let planted = boxed.sh(&spelled(fault.plant)).success();
+    let plant = format!("{KEEP}\n{}", spelled(fault.plant));
+    let planted = boxed.sh(&plant).success();
     planted.map_err(|why| format!("planting: {why}"))?;
     let mut last = String::new();
     let mut found = None;

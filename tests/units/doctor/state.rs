@@ -15,8 +15,7 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "the audit log's disk is nearly full",
-        plant: "cp -p /etc/assertd/assertd.toml /tmp/good.toml
-                systemctl stop assertd
+        plant: "systemctl stop assertd
                 install -d -m 0700 -o assertd -g assertd /srv/audit
                 mount -t tmpfs -o size=2m,mode=0700,uid=$(id -u assertd) tmpfs /srv/audit
                 printf '[audit]\\ndir = \"/srv/audit\"\\nsegment_bytes = 65536\\n' \

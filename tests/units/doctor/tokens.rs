@@ -16,8 +16,7 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "the module is missing",
-        plant: "cp -p /etc/assertd/assertd.toml /tmp/good.toml
-                sed -i 's|^module = .*|module = \"/usr/lib/no-such-module.so\"|' \
+        plant: "sed -i 's|^module = .*|module = \"/usr/lib/no-such-module.so\"|' \
                   /etc/assertd/assertd.toml",
         id: "D16",
         severity: "fail",
@@ -27,8 +26,7 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "a directory that the module writes to is missing",
-        plant: "cp -p /etc/assertd/assertd.toml /tmp/good.toml
-                sed -i '/^socket = /a module_state = [\"/srv/tokens\"]' /etc/assertd/assertd.toml",
+        plant: "sed -i '/^socket = /a module_state = [\"/srv/tokens\"]' /etc/assertd/assertd.toml",
         id: "D18",
         severity: "fail",
         phrase: "install -d -o assertd-pkcs11 -g assertd-pkcs11 -m 0700 /srv/tokens",
@@ -37,8 +35,7 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "its unit lets nothing be written where the module writes",
-        plant: "cp -p /etc/assertd/assertd.toml /tmp/good.toml
-                sed -i '/^socket = /a module_state = [\"/srv/tokens\"]' /etc/assertd/assertd.toml
+        plant: "sed -i '/^socket = /a module_state = [\"/srv/tokens\"]' /etc/assertd/assertd.toml
                 install -d -o assertd-pkcs11 -g assertd-pkcs11 -m 0700 /srv/tokens",
         id: "D19",
         severity: "fail",
@@ -55,8 +52,7 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "two tokens have the label",
-        plant: "cp -p /etc/assertd/assertd.toml /tmp/good.toml
-                ls /var/lib/assertd-keystore/hsm/tokens > /tmp/tokens
+        plant: "ls /var/lib/assertd-keystore/hsm/tokens > /tmp/tokens
                 setpriv --reuid=assertd-pkcs11 --regid=assertd-pkcs11 --init-groups \
                   env SOFTHSM2_CONF=/etc/assertd/softhsm2.conf softhsm2-util --init-token --free \
                   --label TOKEN --pin 55555555 --so-pin 66666666
@@ -77,8 +73,7 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "no token has the label",
-        plant: "cp -p /etc/assertd/assertd.toml /tmp/good.toml
-                sed -i 's|^token = .*|token = { label = \"typo\" }|' /etc/assertd/assertd.toml
+        plant: "sed -i 's|^token = .*|token = { label = \"typo\" }|' /etc/assertd/assertd.toml
                 systemctl restart assertd-keystore-pkcs11@hsm assertd",
         id: "D75",
         severity: "fail",

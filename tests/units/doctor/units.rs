@@ -105,8 +105,7 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "a keystore has no unit of its own",
-        plant: "cp -p /etc/assertd/assertd.toml /tmp/good.toml
-                sed -i '/^socket = /d' /etc/assertd/assertd.toml",
+        plant: "sed -i '/^socket = /d' /etc/assertd/assertd.toml",
         id: "D38",
         severity: "warn",
         phrase: "write `socket = \"/run/assertd/keystore-hsm.sock\"` in [keystore.hsm]",
@@ -115,8 +114,7 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "assertd looks for a keystore where its unit does not listen",
-        plant: "cp -p /etc/assertd/assertd.toml /tmp/good.toml
-                sed -i 's|^socket = .*|socket = \"/run/assertd/typo.sock\"|' /etc/assertd/assertd.toml",
+        plant: "sed -i 's|^socket = .*|socket = \"/run/assertd/typo.sock\"|' /etc/assertd/assertd.toml",
         id: "D39",
         severity: "fail",
         phrase: "write `socket = \"/run/assertd/keystore-hsm.sock\"` in [keystore.hsm]",
