@@ -3,6 +3,8 @@
 //!
 //! Strict: an unknown key is an error with file, line, column, a caret and a suggestion.
 
+pub use crate::tcti::Tcti;
+
 use crate::keyid::check_part;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -48,7 +50,17 @@ pub struct Section {
     pub signers: Option<usize>,
     /// Seconds after which a call into the module counts as hung and the process ends itself.
     pub hang_limit_s: Option<u32>,
+    /// TPM: how it is reached; default: [`TCTI`].
+    pub tcti: Option<String>,
+    /// TPM: where the 32 bytes come from of which every key's auth value is made; default: the
+    /// credential `NAME.auth`.
+    pub auth: Option<PinSource>,
+    /// TPM: how auth values are shown to it; default: by the kind of TPM.
+    pub sessions: Option<Sessions>,
 }
+
+/// The kernel's resource manager: others may use the TPM beside us.
+pub const TCTI: &str = "device:/dev/tpmrm0";
 
 /// Backends are an enum: a name from the configuration never becomes a program path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -56,6 +68,18 @@ pub struct Section {
 pub enum BackendKind {
     /// A PKCS#11 module.
     Pkcs11,
+    /// A TPM 2.0.
+    Tpm,
+}
+
+/// How the TPM is shown that we may use a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sessions {
+    /// By a salted HMAC session: the auth value never passes between processor and TPM.
+    Encrypted,
+    /// By the auth value itself: faster, and readable for who can listen to the TPM's bus.
+    Password,
 }
 
 /// Which token; at least one of the two, and it must fit exactly one token.
@@ -79,16 +103,43 @@ pub enum PinSource {
 }
 
 impl Section {
-    /// Which programs serve this backend.
+    /// Which program serves this backend.
     pub fn program(&self) -> &'static str {
         match self.backend {
             BackendKind::Pkcs11 => "assertd-keystore-pkcs11",
+            BackendKind::Tpm => "assertd-keystore-tpm",
         }
     }
 
     /// What serde cannot check. Names the missing or wrong key.
     pub fn check(&self) -> Result<(), String> {
-        let BackendKind::Pkcs11 = self.backend;
+        match self.backend {
+            BackendKind::Pkcs11 => self.check_pkcs11()?,
+            BackendKind::Tpm => self.check_tpm()?,
+        }
+        if self
+            .socket
+            .as_ref()
+            .is_some_and(|socket| !socket.is_absolute())
+        {
+            return Err("`socket` must be an absolute path".into());
+        }
+        if self.hang_limit_s == Some(0) {
+            return Err("`hang_limit_s` must be at least 1".into());
+        }
+        Ok(())
+    }
+
+    fn check_pkcs11(&self) -> Result<(), String> {
+        for (key, there) in [
+            ("tcti", self.tcti.is_some()),
+            ("auth", self.auth.is_some()),
+            ("sessions", self.sessions.is_some()),
+        ] {
+            if there {
+                return Err(format!("`{key}` is for backend = \"tpm\" alone"));
+            }
+        }
         match &self.module {
             None => {
                 return Err("`module` is missing: the absolute path of the PKCS#11 module".into());
@@ -110,36 +161,60 @@ impl Section {
             }
             Some(_) => {}
         }
-        if self.pin.is_none() {
+        let Some(pin) = &self.pin else {
             return Err(
                 "`pin` is missing: write pin = { credential = \"…\" } or { file = \"…\" }".into(),
             );
-        }
-        if self
-            .socket
-            .as_ref()
-            .is_some_and(|socket| !socket.is_absolute())
-        {
-            return Err("`socket` must be an absolute path".into());
-        }
+        };
         if let Some(path) = self.module_state.iter().find(|path| !is_place(path)) {
             return Err(format!(
                 "`module_state`: {}: must be the absolute path of a directory below /",
                 path.display()
             ));
         }
-        if let Some(PinSource::Credential(name)) = &self.pin
-            && (name.is_empty() || name.contains('/'))
-        {
-            return Err("`pin.credential` is a credential's name, not a path".into());
-        }
+        check_credential("pin", pin)?;
         if self.signers == Some(0) {
             return Err("`signers` must be at least 1".into());
         }
-        if self.hang_limit_s == Some(0) {
-            return Err("`hang_limit_s` must be at least 1".into());
-        }
         Ok(())
+    }
+
+    fn check_tpm(&self) -> Result<(), String> {
+        for (key, there) in [
+            ("module", self.module.is_some()),
+            ("token", self.token.is_some()),
+            ("environment", !self.environment.is_empty()),
+            ("init_args", self.init_args.is_some()),
+            ("module_state", !self.module_state.is_empty()),
+            ("network", self.network),
+            ("signers", self.signers.is_some()),
+        ] {
+            if there {
+                return Err(format!("`{key}` is for backend = \"pkcs11\" alone"));
+            }
+        }
+        if self.pin.is_some() {
+            return Err("`pin` is for backend = \"pkcs11\" alone; a TPM has `auth`".into());
+        }
+        if let Some(auth) = &self.auth {
+            check_credential("auth", auth)?;
+            if matches!(auth, PinSource::File(path) if !path.is_absolute()) {
+                return Err("`auth.file` must be an absolute path".into());
+            }
+        }
+        match Tcti::parse(self.tcti.as_deref().unwrap_or(TCTI)) {
+            Ok(_) => Ok(()),
+            Err(text) => Err(format!("`tcti`: {text}")),
+        }
+    }
+}
+
+fn check_credential(key: &str, source: &PinSource) -> Result<(), String> {
+    match source {
+        PinSource::Credential(name) if name.is_empty() || name.contains('/') => Err(format!(
+            "`{key}.credential` is a credential's name, not a path"
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -441,6 +516,56 @@ mod tests {
         let head = format!("{head}token = {{ label = \"a\" }}\n");
         assert!(error(&head).contains("`pin` is missing"));
         assert!(error("").contains("no section [keystore.hsm]"));
+    }
+
+    #[test]
+    fn a_tpm_needs_nothing_but_its_name() {
+        let section = |more: &str| {
+            let text = format!("backend = \"tpm\"\n{more}");
+            let section: Section = toml::from_str(&text).map_err(|error| error.to_string())?;
+            section.check()
+        };
+        for more in [
+            "",
+            "tcti = \"device:/dev/tpm0\"\n",
+            "tcti = \"swtpm:host=127.0.0.1,port=2321\"\nsessions = \"encrypted\"\n",
+            "auth = { credential = \"tpm.auth\" }\nhang_limit_s = 90\n",
+            "auth = { file = \"/etc/assertd/tpm.auth\" }\nsessions = \"password\"\n",
+        ] {
+            assert_eq!(section(more), Ok(()), "{more}");
+        }
+        for (more, part) in [
+            ("module = \"/usr/lib/x.so\"\n", "`module` is for backend"),
+            ("pin = { credential = \"x.pin\" }\n", "a TPM has `auth`"),
+            ("network = true\n", "`network` is for backend"),
+            ("signers = 2\n", "`signers` is for backend"),
+            ("auth = { credential = \"a/b\" }\n", "`auth.credential`"),
+            ("auth = { file = \"a\" }\n", "`auth.file`"),
+            ("tcti = \"tabrmd:\"\n", "`tcti`"),
+            ("hang_limit_s = 0\n", "`hang_limit_s`"),
+        ] {
+            let error = section(more).unwrap_err();
+            assert!(error.contains(part), "{more}: {error}");
+        }
+        assert!(
+            error("[keystore.hsm]\nbackend = \"tpm\"\nsession = \"password\"\n")
+                .contains("did you mean `sessions`?")
+        );
+        assert!(error("[keystore.hsm]\nbackend = \"tpm2\"\n").contains("did you mean `tpm`?"));
+    }
+
+    #[test]
+    fn what_is_a_tpms_is_not_for_a_module() {
+        let base = "[keystore.hsm]\nbackend = \"pkcs11\"\nmodule = \"/usr/lib/x.so\"\n\
+                    token = { label = \"a\" }\npin = { file = \"/p\" }\n";
+        for more in [
+            "tcti = \"device:/dev/tpm0\"",
+            "auth = { file = \"/p\" }",
+            "sessions = \"password\"",
+        ] {
+            let shown = error(&format!("{base}{more}\n"));
+            assert!(shown.contains("is for backend = \"tpm\" alone"), "{shown}");
+        }
     }
 
     #[test]

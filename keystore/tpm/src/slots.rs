@@ -1,0 +1,232 @@
+//! The keys that are in the TPM now. It has few slots (a chip three to ten, swtpm three), and the
+//! primary and the commands that make objects need one too: the key that was used longest ago makes
+//! room, and comes back from its saved context, which costs a fifth of loading it.
+//!
+//! Owns which key is in which slot and nothing else: what a key is, is read by whoever asks for it.
+
+use crate::codes::Cure;
+use crate::failure::Failure;
+use keystore::PublicKey;
+use keystore::backend::ObjectId;
+use std::collections::HashMap;
+use tss_esapi::Context;
+use tss_esapi::handles::KeyHandle;
+use tss_esapi::utils::TpmsContext;
+
+/// Most saved contexts that are kept, of 1 KiB each: as many as a keystore has keys.
+const SAVED_MAX: usize = keystore::records::KEYS_MAX;
+
+/// The keys we know in one context.
+pub struct Slots {
+    /// How many keys may be in the TPM at a time; at least 1.
+    capacity: usize,
+    keys: HashMap<ObjectId, Key>,
+    /// Counts uses, to know what was used longest ago.
+    clock: u64,
+}
+
+struct Key {
+    public_key: PublicKey,
+    place: Place,
+}
+
+enum Place {
+    /// In the TPM.
+    Loaded {
+        handle: KeyHandle,
+        used: u64,
+        /// What brings it back; an object's saved context can be loaded any number of times.
+        saved: Option<Box<TpmsContext>>,
+    },
+    /// Outside, encrypted by the TPM.
+    Saved(Box<TpmsContext>),
+}
+
+/// A key that is in the TPM.
+pub struct InSlot<'a> {
+    /// Its handle, valid until the next key is asked for.
+    pub handle: KeyHandle,
+    /// Its public half, as it was when it was loaded.
+    pub public_key: &'a PublicKey,
+}
+
+/// What loading a key gives: its handle, and the public half it has.
+pub type Found = (KeyHandle, PublicKey);
+
+impl Slots {
+    /// None in use yet.
+    pub fn new(capacity: usize) -> Slots {
+        Slots {
+            capacity: capacity.max(1),
+            keys: HashMap::new(),
+            clock: 0,
+        }
+    }
+
+    /// Brings a key into the TPM, if it is not there. `load` loads one that has no saved context and
+    /// answers with its handle; `ready` makes a handle usable, which a new one is not.
+    ///
+    /// # Errors
+    /// Theirs, and those of saving and flushing.
+    pub fn bring(
+        &mut self,
+        context: &mut Context,
+        object: ObjectId,
+        load: &mut dyn FnMut(&mut Context) -> Result<Found, Failure>,
+        ready: &dyn Fn(&mut Context, KeyHandle) -> Result<(), Failure>,
+        place: &str,
+    ) -> Result<InSlot<'_>, Failure> {
+        self.clock += 1;
+        let clock = self.clock;
+        let is_loaded = matches!(
+            self.keys.get(&object),
+            Some(Key {
+                place: Place::Loaded { .. },
+                ..
+            })
+        );
+        if !is_loaded {
+            let (handle, public_key, saved) = loop {
+                self.make_room(context, self.capacity, place)?;
+                let brought = match self.keys.get(&object) {
+                    Some(Key {
+                        public_key,
+                        place: Place::Saved(saved),
+                    }) => restore(context, saved)
+                        .map(|handle| (handle, public_key.clone(), Some(saved.clone()))),
+                    _ => None,
+                };
+                let brought = match brought {
+                    Some(brought) => Ok(brought),
+                    // A context that the TPM does not take any more; the key's file does.
+                    None => load(context).map(|(handle, key)| (handle, key, None)),
+                };
+                match brought {
+                    Err(failure) if failure.cure == Cure::Room && self.loaded() > 0 => {
+                        self.capacity = self.loaded(); // others have slots too
+                        self.make_room(context, self.capacity, place)?;
+                    }
+                    other => break other?,
+                }
+            };
+            if let Err(failure) = ready(context, handle) {
+                let _ = context.flush_context(handle.into()); // the first failure is the one to show
+                return Err(failure);
+            }
+            let place = Place::Loaded {
+                handle,
+                used: clock,
+                saved,
+            };
+            self.keys.insert(object, Key { public_key, place });
+        }
+        match self.keys.get_mut(&object) {
+            Some(Key {
+                public_key,
+                place: Place::Loaded { handle, used, .. },
+            }) => {
+                *used = clock;
+                Ok(InSlot {
+                    handle: *handle,
+                    public_key,
+                })
+            }
+            _ => unreachable!("the key was in a slot, or was put there just now"),
+        }
+    }
+
+    /// Flushes and saves keys until fewer than `limit` are in the TPM.
+    pub fn make_room(
+        &mut self,
+        context: &mut Context,
+        limit: usize,
+        place: &str,
+    ) -> Result<(), Failure> {
+        while self.loaded() >= limit.max(1) {
+            let oldest = self
+                .keys
+                .iter()
+                .filter_map(|(object, key)| match &key.place {
+                    Place::Loaded { used, .. } => Some((*used, *object)),
+                    Place::Saved(_) => None,
+                });
+            let Some((_, object)) = oldest.min() else {
+                return Ok(());
+            };
+            self.evict(context, object, place)?;
+        }
+        Ok(())
+    }
+
+    fn evict(
+        &mut self,
+        context: &mut Context,
+        object: ObjectId,
+        place: &str,
+    ) -> Result<(), Failure> {
+        let Some(key) = self.keys.remove(&object) else {
+            return Ok(());
+        };
+        let (handle, saved) = match key.place {
+            Place::Loaded { handle, saved, .. } => (handle, saved),
+            Place::Saved(_) => {
+                self.keys.insert(object, key);
+                return Ok(());
+            }
+        };
+        // Without a context it is loaded from its file the next time.
+        let saved = match saved {
+            None if self.keys.len() < SAVED_MAX => {
+                context.context_save(handle.into()).ok().map(Box::new)
+            }
+            other => other,
+        };
+        context
+            .flush_context(handle.into())
+            .map_err(|error| Failure::of(place, "flushing a key to make room", &error))?;
+        if let Some(saved) = saved {
+            let place = Place::Saved(saved);
+            self.keys.insert(
+                object,
+                Key {
+                    public_key: key.public_key,
+                    place,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    /// Forgets a key, and flushes it if it is in the TPM.
+    pub fn forget(
+        &mut self,
+        context: &mut Context,
+        object: ObjectId,
+        place: &str,
+    ) -> Result<(), Failure> {
+        match self.keys.remove(&object) {
+            Some(Key {
+                place: Place::Loaded { handle, .. },
+                ..
+            }) => context
+                .flush_context(handle.into())
+                .map_err(|error| Failure::of(place, "flushing a key", &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many keys may be in the TPM at a time.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    fn loaded(&self) -> usize {
+        let is_loaded = |key: &&Key| matches!(key.place, Place::Loaded { .. });
+        self.keys.values().filter(is_loaded).count()
+    }
+}
+
+fn restore(context: &mut Context, saved: &TpmsContext) -> Option<KeyHandle> {
+    let restored = context.context_load(saved.clone());
+    restored.ok().map(KeyHandle::from)
+}
