@@ -92,14 +92,16 @@ impl Slots {
                     Some(Key {
                         public_key,
                         place: Place::Saved(saved),
-                    }) => restore(context, saved)
-                        .map(|handle| (handle, public_key.clone(), Some(saved.clone()))),
-                    _ => None,
+                    }) => restore(context, saved, place).map(|handle| {
+                        handle.map(|handle| (handle, public_key.clone(), Some(saved.clone())))
+                    }),
+                    _ => Ok(None),
                 };
                 let brought = match brought {
-                    Some(brought) => Ok(brought),
-                    // A context that the TPM does not take any more; the key's file does.
-                    None => load(context).map(|(handle, key)| (handle, key, None)),
+                    // Never saved, or a context that is no good any more; the key's file is.
+                    Ok(None) => load(context).map(|(handle, key)| (handle, key, None)),
+                    Ok(Some(brought)) => Ok(brought),
+                    Err(failure) => Err(failure),
                 };
                 match brought {
                     Err(failure) if failure.cure == Cure::Room && self.loaded() > 0 => {
@@ -176,9 +178,7 @@ impl Slots {
         };
         // Without a context it is loaded from its file the next time.
         let saved = match saved {
-            None if self.keys.len() < SAVED_MAX => {
-                context.context_save(handle.into()).ok().map(Box::new)
-            }
+            None if self.keys.len() < SAVED_MAX => save(context, handle, place)?,
             other => other,
         };
         context
@@ -226,7 +226,34 @@ impl Slots {
     }
 }
 
-fn restore(context: &mut Context, saved: &TpmsContext) -> Option<KeyHandle> {
-    let restored = context.context_load(saved.clone());
-    restored.ok().map(KeyHandle::from)
+/// What brings it back; `None` if the TPM does not want to, and then its file does.
+fn save(
+    context: &mut Context,
+    handle: KeyHandle,
+    place: &str,
+) -> Result<Option<Box<TpmsContext>>, Failure> {
+    match context.context_save(handle.into()) {
+        Ok(saved) => Ok(Some(Box::new(saved))),
+        Err(error) => match Failure::of(place, "saving a key to make room", &error) {
+            failure if failure.cure == Cure::Reconnect => Err(failure),
+            _ => Ok(None),
+        },
+    }
+}
+
+/// The handle; `None` if the TPM does not take this context any more.
+fn restore(
+    context: &mut Context,
+    saved: &TpmsContext,
+    place: &str,
+) -> Result<Option<KeyHandle>, Failure> {
+    match context.context_load(saved.clone()) {
+        Ok(object) => Ok(Some(KeyHandle::from(object))),
+        Err(error) => match Failure::of(place, "bringing a key back", &error) {
+            Failure {
+                cure: Cure::None, ..
+            } => Ok(None),
+            failure => Err(failure),
+        },
+    }
 }
