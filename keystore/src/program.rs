@@ -9,7 +9,7 @@ pub mod options;
 
 use crate::backend::Backend;
 use crate::config::{Diagnostic, HANG_LIMIT_S, Section};
-use crate::hardening::{self, reach::Places};
+use crate::hardening::{self, memory::Locked, reach::Places};
 use crate::server;
 use crate::statefile::StateDir;
 use crate::{Error, Kind};
@@ -34,6 +34,8 @@ pub struct Program<B> {
     pub name: &'static str,
     /// Variables it needs that nobody else has set.
     pub defaults: &'static [(&'static str, &'static str)],
+    /// Keeps memory out of swap, as far as the limits allow.
+    pub lock_memory: fn() -> Locked,
     /// Opens the token.
     pub open: fn(&Opening) -> Result<B, Error>,
 }
@@ -92,7 +94,7 @@ impl<B: Backend> Program<B> {
             broker: crate::config::broker_directories(&options.config),
         };
         let server = server_options(options, section.hang_limit_s)?;
-        close_in(&name, &section, &places); // the library's code runs below this line
+        self.close_in(&name, &section, &places); // the library's code runs below this line
         let opening = Opening {
             name,
             section,
@@ -102,6 +104,21 @@ impl<B: Backend> Program<B> {
         let open = self.open;
         server::run(server, move || open(&opening))?;
         Ok(())
+    }
+
+    /// Gives up what the library has no use for: this thread is the only one yet, so that all will be
+    /// bound. Says once what came of it.
+    fn close_in(&self, name: &str, section: &Section, places: &Places) {
+        eprintln!("keystore {name}: memory: {}", (self.lock_memory)());
+        for missing in section.module_state.iter().filter(|path| !path.exists()) {
+            eprintln!(
+                "keystore {name}: module_state: {} is not there, or behind a directory that our user \
+                 cannot enter; make it and start the keystore again",
+                missing.display()
+            );
+        }
+        let sandbox = hardening::reach::of_keystore(section, places);
+        eprintln!("keystore {name}: sandbox: {}", sandbox.enter());
     }
 
     /// Without its section the keystore is `failed`, says why to whoever asks, and looks again now
@@ -161,21 +178,6 @@ fn load(config: &Path, name: &str, program: &str) -> Result<Section, Diagnostic>
             Err(Diagnostic::file(config, text))
         }
     }
-}
-
-/// Gives up what the library has no use for: this thread is the only one yet, so that all will be
-/// bound. Says once what came of it.
-fn close_in(name: &str, section: &Section, places: &Places) {
-    eprintln!("keystore {name}: memory: {}", hardening::memory::lock());
-    for missing in section.module_state.iter().filter(|path| !path.exists()) {
-        eprintln!(
-            "keystore {name}: module_state: {} is not there, or behind a directory that our user \
-             cannot enter; make it and start the keystore again",
-            missing.display()
-        );
-    }
-    let sandbox = hardening::reach::of_keystore(section, places);
-    eprintln!("keystore {name}: sandbox: {}", sandbox.enter());
 }
 
 fn server_options(options: Options, hang_limit_s: Option<u32>) -> Result<server::Options, Error> {

@@ -85,8 +85,6 @@ check_packages() {
   need gcc             "links Rust programs, builds the crypto library"  have cc
   need libc6-dev       "C headers and start files"                        have_file /usr/include/stdio.h
   need ca-certificates "lets cargo, pip and npm check who they talk to"   have_certificates
-  need pkg-config      "finds libtss2 for the TPM keystore"               have pkg-config
-  need libtss2-dev     "the TPM 2.0 library: builds and runs that one"    pkg-config --exists tss2-esys tss2-tctildr
   need softhsm2        "the PKCS#11 token of the demo and the tests"      have_softhsm
   need opensc          "pkcs11-tool, a second view of the token"          have pkcs11-tool
   need python3         "runs the verifiers"                               have python3
@@ -98,6 +96,8 @@ check_packages() {
   need git             "tests of what is committed"                       have git
   need iproute2        "ip: networks of our own for the tests"            have ip
   need strace          "counts and fails system calls in the tests"       have strace
+  need pkg-config      "finds libtss2 for the TPM keystore"               have pkg-config
+  need libtss2-dev     "the TPM 2.0 library: builds and runs that one"    pkg-config --exists tss2-esys tss2-tctildr
   need swtpm           "the TPM 2.0 of the tests"                         have swtpm
   need tpm2-tools      "a second view of that TPM, and wrong uses of it"  have tpm2_getcap
   need openssl         "opens paddings, reads keys of the TPM"            have openssl

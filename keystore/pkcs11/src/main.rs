@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     let program = Program {
         name: NAME,
         defaults: &[],
+        lock_memory: keystore::hardening::memory::lock,
         open,
     };
     match options::parse(std::env::args_os().skip(1)) {

@@ -196,7 +196,8 @@ impl Code {
                  `tpm2_flushcontext --loaded-session`"
             }
             (_, Some(one::AUTH_FAIL | one::BAD_AUTH)) => {
-                "the auth value is wrong; it is not tried again by itself"
+                "the auth value is wrong: the secret that `auth` names is not the one the key was \
+                 made with; bring that one back and restart the keystore"
             }
             (_, Some(one::INTEGRITY)) => {
                 "it was made by another TPM or before the TPM was cleared, or the file was changed"

@@ -120,7 +120,7 @@ impl Connection {
             out_private,
             out_public,
             ..
-        } = made.map_err(failed)?;
+        } = made.map_err(|error| self.primary.refused(failed(error), place))?;
         let wrong = |what: String| {
             let text = format!("{place}: was asked for an {alg} key, and what it made {what}");
             Error::new(Kind::Mismatch, text)
@@ -219,7 +219,8 @@ impl Connection {
                 c.load(primary.handle, private, public)
             });
             let doing = format!("loading object {object}");
-            let handle = loaded.map_err(|error| Failure::of(place, &doing, &error))?;
+            let failed = |error| primary.refused(Failure::of(place, &doing, &error), place);
+            let handle = loaded.map_err(failed)?;
             Ok((handle, public_key))
         };
         let ready = |context: &mut Context, handle: KeyHandle| {

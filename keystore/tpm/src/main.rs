@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         // tpm2-tss writes every failure to standard error by itself; ours say the same with a
         // remedy. Whoever wants to see them sets the variable.
         defaults: &[("TSS2_LOG", "all+NONE")],
+        lock_memory: keystore::hardening::memory::lock_all,
         open,
     };
     let asked = read(std::env::args_os().skip(1), |_, _| Ok(Own::Unknown));

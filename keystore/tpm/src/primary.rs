@@ -32,6 +32,24 @@ pub struct Primary {
     pub parent: u32,
 }
 
+impl Primary {
+    /// Of a command that needs its auth value alone, which is empty: a wrong one is not a key's.
+    pub fn refused(self, failure: Failure, place: &str) -> Failure {
+        match (failure.error.kind(), self.parent) {
+            (Kind::BadPin, PERSISTENT) => {
+                let text = format!(
+                    "{place}: the storage root key at {PERSISTENT:#x} has an auth value, and we \
+                     have none for it; make it one with an empty auth value (tpm2_evictcontrol(1)); \
+                     where nobody uses it, `tpm2_evictcontrol -C o -c {PERSISTENT:#x}` is enough: \
+                     then our keys are made under the owner hierarchy"
+                );
+                Error::new(Kind::Refused, text).into()
+            }
+            _ => failure,
+        }
+    }
+}
+
 /// What we remember of a TPM.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -305,3 +305,28 @@ fn an_owner_with_an_auth_value_is_told_how_to_make_a_storage_root_key() {
     let key = make(&backend, 1, Alg::ES256);
     sign(&backend, 1, &key, Alg::ES256);
 }
+
+#[test]
+fn a_storage_root_key_with_an_auth_value_is_named() {
+    for sessions in BOTH {
+        let world = World::new();
+        let attributes =
+            "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt";
+        let mut arguments = vec!["-C", "o", "-g", "sha256", "-G", "ecc256:aes128cfb"];
+        arguments.extend(["-a", attributes, "-p", "secret", "-c", "srk.ctx"]);
+        world.tool("tpm2_createprimary", &arguments);
+        world.tool("tpm2_evictcontrol", &["-C", "o", "-c", "srk.ctx", SRK]);
+        world.tool("tpm2_flushcontext", &["-t"]);
+        let how = How {
+            sessions: Some(sessions),
+            ..How::default()
+        };
+        let backend = world.open_as(&how).unwrap();
+        let made = backend.generate(object(1), "assertd/a/b/1", Alg::ES256);
+        let refused = made.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Refused, "{refused}");
+        assert!(refused.to_string().contains(SRK), "{refused}");
+        assert!(!world.key_file(object(1)).exists());
+        assert_eq!(world.property("TPM2_PT_LOCKOUT_COUNTER"), 0);
+    }
+}

@@ -2,9 +2,11 @@
 
 use crate::emulator::{DEADLINE, kept_until_we_end};
 use crate::world::{SECRET, World};
-use keystore::Kind;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use keystore::charter::PurposeKind;
 use keystore::client::Client;
 use keystore::protocol::{Condition, Health, Reply, Request};
+use keystore::{Alg, Charter, Claims, Clock, Error, KeyId, Kind, Purpose, Typ};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -192,4 +194,73 @@ fn arguments_and_sections_that_are_wrong_end_it_with_the_codes_of_the_manual() {
         assert!(shown.contains(part), "{shown}");
         std::fs::remove_file(&config).unwrap();
     }
+}
+
+fn charter() -> Charter {
+    Charter {
+        purpose: Purpose::ClientAuthentication {
+            iss: "payments".into(),
+            sub: "payments".into(),
+            aud: "https://as.bank.example".into(),
+        },
+        alg: Alg::ES256,
+        typ: Typ::ClientAuthentication,
+        lifetime_max_s: 60,
+    }
+}
+
+/// An assertion, if the keystore mints one now.
+fn mint(client: &mut Client, key: &KeyId) -> Result<String, Error> {
+    let now = Clock::new().trusted().unwrap().unix_s();
+    let claims = Claims {
+        iss: "payments".into(),
+        sub: "payments".into(),
+        aud: "https://as.bank.example".into(),
+        jti: "AAAAAAAAAAAAAAAAAAAAAA".into(),
+        iat: now,
+        nbf: None,
+        exp: now + 60,
+    };
+    let key = key.clone();
+    let purpose = PurposeKind::ClientAuthentication;
+    match client.call(&Request::Mint {
+        key,
+        purpose,
+        claims,
+    })? {
+        Reply::Minted { jws } => Ok(jws),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_assertion_is_minted_by_the_same_key_before_and_after_the_tpm_was_off() {
+    let mut world = World::new();
+    let _running = start(&world, "sessions = \"encrypted\"\n", &SECRET);
+    assert_eq!(health(&world).condition, Condition::Usable {});
+    let socket = world.dir.path().join("socket");
+    let mut client = Client::connect(&socket, DEADLINE).unwrap();
+    let key: KeyId = "payments/bank.1".parse().unwrap();
+    let charter = charter();
+    let make = Request::Make {
+        key: key.clone(),
+        charter,
+    };
+    let entry = match client.call(&make).unwrap() {
+        Reply::Made { key, created: true } => key,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(entry.condition, Condition::Usable {}, "{entry:?}");
+    let verifier = entry.public_key.verifier(Alg::ES256).unwrap();
+    let verified = |jws: &str| {
+        let (input, signature) = jws.rsplit_once('.').unwrap();
+        let signature = BASE64URL.decode(signature).unwrap();
+        verifier.verify(input.as_bytes(), &signature).is_ok()
+    };
+    assert!(verified(&mint(&mut client, &key).unwrap()));
+    world.swtpm.power_off();
+    let away = mint(&mut client, &key).unwrap_err();
+    assert_eq!(away.kind(), Kind::Unavailable, "{away}");
+    world.swtpm.power_on();
+    assert!(verified(&mint(&mut client, &key).unwrap()));
 }

@@ -16,7 +16,12 @@ pub enum Fault {
     DropReply,
     /// The TPM does not get it, and this is the answer.
     Answer(u32),
+    /// The TPM carries it out, and one bit of what it gives is another.
+    FlipBit,
 }
+
+/// Bytes behind what a reply gives: the session's, for password sessions.
+const SESSION_LEN: usize = 5;
 
 #[derive(Default)]
 struct Rules {
@@ -109,11 +114,16 @@ fn commands(
             continue;
         }
         server.write_all(&command)?;
-        let reply = message(&mut server)?;
+        let mut reply = message(&mut server)?;
         match fault {
-            Some(_) => return client.shutdown(Shutdown::Both),
-            None => client.write_all(&reply)?,
+            Some(Fault::DropReply) => return client.shutdown(Shutdown::Both),
+            Some(Fault::FlipBit) => {
+                let last = reply.len() - SESSION_LEN - 1;
+                reply[last] ^= 1;
+            }
+            Some(Fault::Answer(_)) | None => {}
         }
+        client.write_all(&reply)?;
     }
 }
 

@@ -197,3 +197,40 @@ fn a_session_that_nobody_uses_is_given_back() {
     }
     sign(&backend, 1, &key, Alg::ES256);
 }
+
+#[test]
+fn a_tpm_whose_pss_is_not_ps256_is_found_out_once_and_keeps_no_key() {
+    let world = World::new();
+    let proxy = Proxy::start(&world.swtpm);
+    let how = How {
+        tcti: Some(proxy.tcti()),
+        ..with(Sessions::Password)
+    };
+    let mut backend = world.open_as(&how).unwrap();
+    assert!(backend.algs().contains(&Alg::PS256));
+    // The probe's signature: to a strict verifier a salt of another length looks like this.
+    proxy.inject(0x15d, Fault::FlipBit);
+    let refused = backend.generate(object(1), "assertd/a/b/1", Alg::PS256);
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Unsupported, "{refused}");
+    assert!(refused.to_string().contains("use RS256"), "{refused}");
+    assert!(!world.key_file(object(1)).exists());
+    assert!(proxy.is_done());
+    assert!(!backend.algs().contains(&Alg::PS256));
+    for _ in 0..2 {
+        drop(backend);
+        backend = world.open_as(&how).unwrap();
+        assert_eq!(backend.algs(), [Alg::ES256, Alg::ES384, Alg::RS256]);
+        let created = proxy.count(0x153);
+        let refused = backend.generate(object(1), "assertd/a/b/1", Alg::PS256);
+        assert_eq!(refused.unwrap_err().kind(), Kind::Unsupported);
+        assert_eq!(
+            proxy.count(0x153),
+            created,
+            "no key is made to be destroyed again"
+        );
+        let key = make(&backend, 2, Alg::RS256);
+        sign(&backend, 2, &key, Alg::RS256);
+        backend.destroy(object(2), &key).unwrap();
+    }
+}
