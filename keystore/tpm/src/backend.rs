@@ -71,7 +71,7 @@ impl TpmBackend {
         };
         let connection = Connection::open(&mut lasting).map_err(|failure| failure.error)?;
         let description = format!(
-            "TPM {} at {}: {}, room for {} keys at a time",
+            "TPM {} at {}: {}, key slots: {}",
             connection.chip,
             lasting.tcti,
             connection.mode,

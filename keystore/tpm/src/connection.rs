@@ -96,7 +96,7 @@ impl Connection {
         self.slots.capacity()
     }
 
-    /// Makes a key and writes its file; it stays in a slot.
+    /// Makes a key and writes its file. It is not loaded yet.
     pub fn make(
         &mut self,
         lasting: &Lasting,

@@ -233,7 +233,7 @@ fn save(
     place: &str,
 ) -> Result<Option<Box<TpmsContext>>, Failure> {
     match context.context_save(handle.into()) {
-        Ok(saved) => Ok(Some(Box::new(saved))),
+        Ok(saved) => Ok(Some(Box::new(saved.clone()))), // as long as it is: the binding's has 5 KiB
         Err(error) => match Failure::of(place, "saving a key to make room", &error) {
             failure if failure.cure == Cure::Reconnect => Err(failure),
             _ => Ok(None),

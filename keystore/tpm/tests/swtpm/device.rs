@@ -14,6 +14,16 @@ use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::str::FromStr;
+use tss_esapi::Context;
+use tss_esapi::constants::CapabilityType;
+use tss_esapi::constants::tss::TPM2_TRANSIENT_FIRST;
+use tss_esapi::interface_types::key_bits::RsaKeyBits;
+use tss_esapi::interface_types::resource_handles::Hierarchy;
+use tss_esapi::interface_types::session_handles::AuthSession;
+use tss_esapi::structures::{CapabilityData, HandleList, RsaExponent, SymmetricDefinitionObject};
+use tss_esapi::tcti_ldr::TctiNameConf;
+use tss_esapi::utils::create_restricted_decryption_rsa_public;
 
 /// swtpm behind a device node; ended when dropped.
 struct Device {
@@ -57,14 +67,18 @@ impl Device {
     }
 
     fn open(&self, dir: &Path, sessions: Sessions) -> TpmBackend {
-        let settings = Settings {
-            tcti: Tcti::Device(self.node.clone()),
-            secrets: Secrets::new(&SECRET),
-            sessions: Some(sessions),
-            state: StateDir::lock(&dir.join("state")).unwrap(),
-        };
-        TpmBackend::open(settings).unwrap()
+        open(&self.node, dir, sessions)
     }
+}
+
+fn open(node: &Path, dir: &Path, sessions: Sessions) -> TpmBackend {
+    let settings = Settings {
+        tcti: Tcti::Device(node.to_owned()),
+        secrets: Secrets::new(&SECRET),
+        sessions: Some(sessions),
+        state: StateDir::lock(&dir.join("state")).unwrap(),
+    };
+    TpmBackend::open(settings).unwrap()
 }
 
 impl Drop for Device {
@@ -112,4 +126,47 @@ fn a_device_that_is_not_there_is_unavailable() {
     let error = world.open_as(&how).err().unwrap();
     assert_eq!(error.kind(), keystore::Kind::Unavailable, "{error}");
     assert!(error.to_string().contains("group tss"), "{error}");
+}
+
+/// The kernel's resource manager gives each its own objects and so needs no help. Ours does not
+/// look behind it: by its name alone a device is taken for one that others use too.
+#[test]
+fn behind_a_resource_manager_nothing_of_others_is_flushed_and_one_slot_is_enough() {
+    for sessions in [Sessions::Password, Sessions::Encrypted] {
+        let tmp = tempfile::tempdir().unwrap();
+        let device = Device::start(tmp.path());
+        let managed = tmp.path().join("tpmrm0");
+        std::os::unix::fs::symlink(&device.node, &managed).unwrap();
+        let name = format!("device:{}", device.node.display());
+        let mut other = Context::new(TctiNameConf::from_str(&name).unwrap()).unwrap();
+        let public = create_restricted_decryption_rsa_public(
+            SymmetricDefinitionObject::AES_128_CFB,
+            RsaKeyBits::Rsa2048,
+            RsaExponent::default(),
+        );
+        let public = public.unwrap();
+        let made = other.execute_with_session(Some(AuthSession::Password), |c| {
+            c.create_primary(Hierarchy::Null, public, None, None, None, None)
+        });
+        let theirs = made.unwrap().key_handle;
+        let backend = open(&managed, tmp.path(), sessions);
+        let described = backend.describe();
+        assert!(described.contains("key slots: 1"), "{described}");
+        let keys = [1, 2, 3].map(|n| make(&backend, n, Alg::ES256));
+        for _ in 0..3 {
+            for (n, key) in (1..).zip(&keys) {
+                sign(&backend, n, key, Alg::ES256);
+            }
+        }
+        drop(backend);
+        assert!(other.read_public(theirs).is_ok(), "it was flushed");
+        other.flush_context(theirs.into()).unwrap();
+        let (left, _) = other
+            .get_capability(CapabilityType::Handles, TPM2_TRANSIENT_FIRST, 8)
+            .unwrap();
+        let CapabilityData::Handles(left) = left else {
+            panic!("{left:?}");
+        };
+        assert_eq!(left, HandleList::new(), "ours were left");
+    }
 }

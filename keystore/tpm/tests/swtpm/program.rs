@@ -87,7 +87,7 @@ fn it_serves_in_its_sandbox_and_says_what_it_found() {
         "TPM IBM",
         "at swtpm:host=127.",
         "password sessions by default",
-        "2 keys",
+        "key slots: 2",
     ] {
         assert!(health.token.contains(part), "{part}: {health:?}");
     }
