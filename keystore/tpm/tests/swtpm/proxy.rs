@@ -27,6 +27,7 @@ const SESSION_LEN: usize = 5;
 struct Rules {
     next: HashMap<u32, Fault>,
     counts: HashMap<u32, u32>,
+    seen: Vec<u8>,
 }
 
 /// A running proxy; its threads end with the test's process.
@@ -76,6 +77,15 @@ impl Proxy {
         self.rules.lock().unwrap().next.is_empty()
     }
 
+    /// Whether these bytes were in a command, as somebody with a probe on the bus sees it.
+    pub fn has_seen(&self, bytes: &[u8]) -> bool {
+        let rules = self.rules.lock().unwrap();
+        rules
+            .seen
+            .windows(bytes.len())
+            .any(|window| window == bytes)
+    }
+
     /// How often a command was sent.
     pub fn count(&self, command: u32) -> u32 {
         let rules = self.rules.lock().unwrap();
@@ -106,6 +116,7 @@ fn commands(
         let fault = {
             let mut rules = rules.lock().unwrap();
             *rules.counts.entry(code).or_default() += 1;
+            rules.seen.extend(&command);
             rules.next.remove(&code)
         };
         if let Some(Fault::Answer(answer)) = fault {

@@ -66,6 +66,16 @@ fn rates() {
         let begun = Instant::now();
         drop(world.open_as(&how).unwrap());
         println!("{sessions:?} opening and closing: {:?}", begun.elapsed());
+        let backend = world.open_as(&how).unwrap();
+        let keys: Vec<_> = (100..200).map(|n| make(&backend, n, Alg::ES256)).collect();
+        drop(backend);
+        let begun = Instant::now();
+        let backend = world.open_as(&how).unwrap();
+        for (n, key) in (100..).zip(&keys) {
+            backend.inspect(object(n)).unwrap(); // as a keystore does when it starts
+            backend.sign(object(n), key, Alg::ES256, b"probe").unwrap();
+        }
+        println!("{sessions:?} ready with 100 keys: {:?}", begun.elapsed());
     }
 }
 

@@ -3,7 +3,8 @@
 
 use crate::emulator::DEADLINE;
 use crate::proxy::{Fault, Proxy};
-use crate::world::{How, World, make, object, refusal, sign};
+use crate::world::{How, SECRET, World, make, object, refusal, sign};
+use aws_lc_rs::hmac;
 use keystore::backend::Backend;
 use keystore::config::Sessions;
 use keystore::{Alg, Kind};
@@ -232,5 +233,27 @@ fn a_tpm_whose_pss_is_not_ps256_is_found_out_once_and_keeps_no_key() {
         let key = make(&backend, 2, Alg::RS256);
         sign(&backend, 2, &key, Alg::RS256);
         backend.destroy(object(2), &key).unwrap();
+    }
+}
+
+#[test]
+fn in_an_encrypted_session_no_auth_value_passes_to_the_tpm() {
+    for sessions in BOTH {
+        let world = World::new();
+        let proxy = Proxy::start(&world.swtpm);
+        let how = How {
+            tcti: Some(proxy.tcti()),
+            ..with(sessions)
+        };
+        let backend = world.open_as(&how).unwrap();
+        let keys = [1, 2, 3].map(|n| make(&backend, n, Alg::ES256));
+        for (n, key) in (1..).zip(&keys) {
+            sign(&backend, n, key, Alg::ES256);
+            let secret = hmac::Key::new(hmac::HMAC_SHA256, &SECRET);
+            let auth = hmac::sign(&secret, &object(n).0);
+            let seen = proxy.has_seen(auth.as_ref());
+            assert_eq!(seen, sessions == Sessions::Password, "{sessions:?}");
+        }
+        assert!(!proxy.has_seen(&SECRET));
     }
 }
