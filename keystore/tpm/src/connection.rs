@@ -227,10 +227,8 @@ impl Connection {
             let set = context.tr_set_auth(handle.into(), lasting.secrets.of(object));
             set.map_err(|error| Failure::of(place, "setting an auth value", &error))
         };
-        let key = self
-            .slots
-            .bring(&mut self.context, object, &mut load, &ready, place)?;
-        Ok((key.handle, key.public_key.clone()))
+        self.slots
+            .bring(&mut self.context, object, &mut load, &ready, place)
     }
 }
 

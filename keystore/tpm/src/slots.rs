@@ -42,15 +42,7 @@ enum Place {
     Saved(Box<TpmsContext>),
 }
 
-/// A key that is in the TPM.
-pub struct InSlot<'a> {
-    /// Its handle, valid until the next key is asked for.
-    pub handle: KeyHandle,
-    /// Its public half, as it was when it was loaded.
-    pub public_key: &'a PublicKey,
-}
-
-/// What loading a key gives: its handle, and the public half it has.
+/// A key in the TPM: its handle, and the public half it had when it was loaded.
 pub type Found = (KeyHandle, PublicKey);
 
 impl Slots {
@@ -63,8 +55,9 @@ impl Slots {
         }
     }
 
-    /// Brings a key into the TPM, if it is not there. `load` loads one that has no saved context and
-    /// answers with its handle; `ready` makes a handle usable, which a new one is not.
+    /// Brings a key into the TPM, if it is not there; the handle is valid until the next one is
+    /// brought. `load` loads one that has no saved context; `ready` makes a handle usable, which a
+    /// new one is not.
     ///
     /// # Errors
     /// Theirs, and those of saving and flushing.
@@ -75,66 +68,60 @@ impl Slots {
         load: &mut dyn FnMut(&mut Context) -> Result<Found, Failure>,
         ready: &dyn Fn(&mut Context, KeyHandle) -> Result<(), Failure>,
         place: &str,
-    ) -> Result<InSlot<'_>, Failure> {
+    ) -> Result<Found, Failure> {
         self.clock += 1;
-        let clock = self.clock;
-        let is_loaded = matches!(
-            self.keys.get(&object),
-            Some(Key {
-                place: Place::Loaded { .. },
-                ..
-            })
-        );
-        if !is_loaded {
-            let (handle, public_key, saved) = loop {
-                self.make_room(context, self.capacity, place)?;
-                let brought = match self.keys.get(&object) {
-                    Some(Key {
-                        public_key,
-                        place: Place::Saved(saved),
-                    }) => restore(context, saved, place).map(|handle| {
-                        handle.map(|handle| (handle, public_key.clone(), Some(saved.clone())))
-                    }),
-                    _ => Ok(None),
-                };
-                let brought = match brought {
-                    // Never saved, or a context that is no good any more; the key's file is.
-                    Ok(None) => load(context).map(|(handle, key)| (handle, key, None)),
-                    Ok(Some(brought)) => Ok(brought),
-                    Err(failure) => Err(failure),
-                };
-                match brought {
-                    Err(failure) if failure.cure == Cure::Room && self.loaded() > 0 => {
-                        self.capacity = self.loaded(); // others have slots too
-                        self.make_room(context, self.capacity, place)?;
-                    }
-                    other => break other?,
+        if let Some(Key {
+            public_key,
+            place: Place::Loaded { handle, used, .. },
+        }) = self.keys.get_mut(&object)
+        {
+            *used = self.clock;
+            return Ok((*handle, public_key.clone()));
+        }
+        let (handle, public_key, saved) = loop {
+            self.make_room(context, self.capacity, place)?;
+            match self.enter(context, object, load, place) {
+                // Others have slots too. Each round evicts one of ours, so there is a last one.
+                Err(failure) if failure.cure == Cure::Room && self.loaded() > 0 => {
+                    self.capacity = self.loaded();
                 }
-            };
-            if let Err(failure) = ready(context, handle) {
-                let _ = context.flush_context(handle.into()); // the first failure is the one to show
-                return Err(failure);
+                entered => break entered?,
             }
-            let place = Place::Loaded {
+        };
+        if let Err(failure) = ready(context, handle) {
+            let _ = context.flush_context(handle.into()); // the first failure is the one to show
+            return Err(failure);
+        }
+        let key = Key {
+            public_key: public_key.clone(),
+            place: Place::Loaded {
                 handle,
-                used: clock,
+                used: self.clock,
                 saved,
-            };
-            self.keys.insert(object, Key { public_key, place });
+            },
+        };
+        self.keys.insert(object, key);
+        Ok((handle, public_key))
+    }
+
+    /// One try: from its saved context, if it has one that is still good, else from its file.
+    fn enter(
+        &self,
+        context: &mut Context,
+        object: ObjectId,
+        load: &mut dyn FnMut(&mut Context) -> Result<Found, Failure>,
+        place: &str,
+    ) -> Result<(KeyHandle, PublicKey, Option<Box<TpmsContext>>), Failure> {
+        if let Some(Key {
+            public_key,
+            place: Place::Saved(saved),
+        }) = self.keys.get(&object)
+            && let Some(handle) = restore(context, saved, place)?
+        {
+            return Ok((handle, public_key.clone(), Some(saved.clone())));
         }
-        match self.keys.get_mut(&object) {
-            Some(Key {
-                public_key,
-                place: Place::Loaded { handle, used, .. },
-            }) => {
-                *used = clock;
-                Ok(InSlot {
-                    handle: *handle,
-                    public_key,
-                })
-            }
-            _ => unreachable!("the key was in a slot, or was put there just now"),
-        }
+        let (handle, public_key) = load(context)?;
+        Ok((handle, public_key, None))
     }
 
     /// Flushes and saves keys until fewer than `limit` are in the TPM.
