@@ -43,6 +43,7 @@ test: lint           ## format, lint, build, self-check of the peers, units, eve
 	$(CARGO) run --quiet --locked -p tests --bin units
 	$(CARGO) nextest run --workspace --locked
 
+# UNITS_BUDGET_S=180 in the environment makes it fail if the checks take longer than that.
 test-systemd: setup  ## boot a real systemd (as root) and check the units in it
 	$(CARGO) build --locked --workspace
 	$(CARGO) run --quiet --locked -p tests --bin units

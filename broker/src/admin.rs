@@ -1,5 +1,5 @@
-//! The administrators' requests: status, keys, reload, and the news that a key has been made. Peers are
-//! root or assertd's own uid; status and keys tell what policy is, so nobody else may ask.
+//! The administrators' requests: status, keys, reload, and the news that a key has been made. Peers
+//! are root or assertd's own uid; status and keys tell what policy is, so nobody else may ask.
 
 use crate::app::App;
 use crate::audit;
@@ -156,7 +156,7 @@ fn key_status(app: &App, used: bool, key: &KeyId, record: &KeyRecord) -> KeyStat
 }
 
 /// Reads the configuration again. The answer is the verdict.
-async fn reload(app: &App, request: Request<Incoming>) -> Result<Answer, Refusal> {
+async fn reload(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, Refusal> {
     body(request).await?; // none, or an empty object of a client that sends one with every POST
     let rules = rules::reload(app).await?;
     Ok(reply::ok(&config_status(&rules.config)))

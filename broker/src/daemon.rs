@@ -7,28 +7,23 @@ use crate::config::Config;
 use crate::keyring::Keyring;
 use crate::keystores::Keystore;
 use crate::keystores::child::{Recipe, Supervised};
-use crate::listen::{self, Access};
-use crate::notify::notify;
+use crate::listen::{self, Access, Listeners};
 use crate::rules::{self, InForce};
 use crate::sandbox;
-use crate::server::{self, Door};
+use crate::service;
 use crate::sys;
 use keystore::config::Section;
 use keystore::statefile::StateDir;
 use keystore::{Clock, Kind};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
-use sd_notify::NotifyState;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 const USAGE: &str = "usage: assertd [-c FILE] [--check]\n       assertd -h | -V\n";
 
@@ -48,17 +43,21 @@ Everything else is in the file. Control it with assertctl.
 Exit codes: 0 done, 2 usage, 69 something is unavailable, 70 internal, 78 configuration or state.
 ";
 
-/// How long READY waits for keystores to answer; one that does not is failed, the others serve.
-const READY_WAIT: Duration = Duration::from_secs(3);
-
-/// The audit writer is taken to hang when it makes no progress for so long, however short the
-/// watchdog's time is: without work it shows itself once a second, and may miss that twice.
-const WRITER_SILENCE: Duration = Duration::from_secs(3);
+/// How long tasks that block may go on once everything is served and drained.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
 
 /// Why assertd does not run, with its exit code (sysexits).
 struct Failure {
     code: u8,
     text: String,
+    moment: Moment,
+}
+
+/// When it happened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    Start,
+    Later,
 }
 
 /// Runs assertd.
@@ -72,7 +71,9 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("assertd: {failure}");
-            keystore::notify::pause_after_failed_start(&failure.to_string());
+            if failure.moment == Moment::Start {
+                keystore::notify::pause_after_failed_start(&failure.to_string());
+            }
             ExitCode::from(failure.code)
         }
     }
@@ -137,7 +138,7 @@ fn run(command: Command) -> Result<(), Failure> {
     // From here on no file but ours, no program, no TCP; only the children's threads are outside.
     eprintln!("assertd: sandbox: {}", sandbox::enter(&config));
     let audit = open_audit(&config)?; // verifies the tail of the chain
-    let listeners = Listeners::passed_or_bound(&config)?;
+    let listeners = listeners(&config)?;
     let recipes = recipes(&config)?; // every socket is bound before anything is started
     for (name, recipe) in recipes {
         children[&name].run(recipe);
@@ -160,14 +161,17 @@ fn run(command: Command) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(70, format!("runtime: {error}")))?;
-    let served = runtime.block_on(serve(app, listeners));
-    drop(runtime);
+    let served = runtime
+        .block_on(service::serve(app, listeners))
+        .map_err(|error| Failure::new(70, error.to_string()));
+    // A name service that hangs may hold one thread; it keeps nobody from stopping.
+    runtime.shutdown_timeout(SHUTDOWN_WAIT);
     children.into_values().for_each(Supervised::stop);
     let closed = audit
         .close()
         .map_err(|error| Failure::new(error.exit_code(), error.to_string()));
     drop(state);
-    served.and(closed)
+    served.and(closed).map_err(Failure::after_start)
 }
 
 /// For each keystore that no unit runs, what it takes to run it.
@@ -257,148 +261,46 @@ fn record_configuration(audit: &Audit, config: &Config) {
     }
 }
 
-/// The two listening sockets.
-struct Listeners {
-    workload: UnixListener,
-    admin: UnixListener,
-}
-
-impl Listeners {
-    /// systemd's, by their names `workload` and `admin`, or our own.
-    fn passed_or_bound(config: &Config) -> Result<Listeners, Failure> {
-        let unavailable = |text: String| Failure::new(69, text);
-        let (mut workload, mut admin) = (None, None);
-        let passed = listen::passed().map_err(|text| Failure::new(78, text))?;
-        for (name, listener) in passed {
-            match name.as_str() {
-                "workload" => workload = Some(listener),
-                "admin" => admin = Some(listener),
-                other => {
-                    let text = format!(
-                        "a socket named `{other}` was passed; FileDescriptorName= is `workload` or \
+/// systemd's listening sockets, by their names `workload` and `admin`, or our own.
+fn listeners(config: &Config) -> Result<Listeners, Failure> {
+    let unavailable = |text: String| Failure::new(69, text);
+    let (mut workload, mut admin) = (None, None);
+    let passed = listen::passed().map_err(|text| Failure::new(78, text))?;
+    for (name, listener) in passed {
+        match name.as_str() {
+            "workload" => workload = Some(listener),
+            "admin" => admin = Some(listener),
+            other => {
+                let text = format!(
+                    "a socket named `{other}` was passed; FileDescriptorName= is `workload` or \
                          `admin`"
-                    );
-                    return Err(Failure::new(78, text));
-                }
+                );
+                return Err(Failure::new(78, text));
             }
         }
-        let bind = |path: PathBuf, access| listen::bind(&path, access).map_err(unavailable);
-        Ok(Listeners {
-            workload: match workload {
-                Some(listener) => listener,
-                None => bind(config.socket(), Access::Everybody)?,
-            },
-            admin: match admin {
-                Some(listener) => listener,
-                None => bind(config.admin_socket(), Access::Owner)?,
-            },
-        })
     }
-}
-
-/// Serves until told to stop, then drains.
-async fn serve(app: Arc<App>, listeners: Listeners) -> Result<(), Failure> {
-    let internal = |error: std::io::Error| Failure::new(70, error.to_string());
-    let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(internal)?;
-    let tokio_listener = |listener: UnixListener| {
-        listener.set_nonblocking(true)?;
-        tokio::net::UnixListener::from_std(listener)
-    };
-    let (stop, stopping) = watch::channel(false);
-    let workload = tokio_listener(listeners.workload).map_err(internal)?;
-    let admin = tokio_listener(listeners.admin).map_err(internal)?;
-    for keystore in app.keystores.values() {
-        keystore.start();
-    }
-    let admin = server::serve(app.clone(), admin, Door::Admin, stopping.clone());
-    let doors = [
-        tokio::spawn(admin), // answers from the first moment
-        tokio::spawn(serve_when_ready(app.clone(), workload, stopping)),
-    ];
-    tokio::spawn(feed_watchdog(app.clone()));
-
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            // The verdict is in the log; whoever wants to wait for it runs `assertctl reload`.
-            Some(()) = hangup.recv() => drop(tokio::spawn(reload_by_signal(app.clone()))),
-        }
-    }
-    notify(&[NotifyState::Stopping, NotifyState::Status("draining")]).await;
-    let _ = stop.send(true); // nobody listening would mean that nothing is left to stop
-    let drained = async {
-        for door in doors {
-            let _ = door.await; // a door that has ended is drained
-        }
-    };
-    tokio::select! {
-        () = drained => {}
-        _ = terminate.recv() => eprintln!("assertd: told to stop twice; not draining"),
-        _ = interrupt.recv() => eprintln!("assertd: told to stop twice; not draining"),
-    }
-    Ok(())
-}
-
-/// Serves workloads once every keystore has answered or had its time. Until then their connections
-/// wait in the backlog: over a restart a request takes longer, and none is refused.
-async fn serve_when_ready(
-    app: Arc<App>,
-    listener: tokio::net::UnixListener,
-    mut stopping: watch::Receiver<bool>,
-) {
-    tokio::select! {
-        () = keystores_answered(&app) => {}
-        _ = stopping.wait_for(|stopping| *stopping) => return,
-    }
-    tokio::spawn(say_ready(app.clone()));
-    server::serve(app, listener, Door::Workload, stopping).await;
-}
-
-async fn keystores_answered(app: &App) {
-    let deadline = Instant::now() + READY_WAIT;
-    while app.keystores_in("starting") > 0 && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-async fn say_ready(app: Arc<App>) {
-    let status = app.in_a_line();
-    let socket = app.rules.now().config.socket();
-    eprintln!("assertd: ready: {status}; socket {}", socket.display());
-    notify(&[NotifyState::Ready, NotifyState::Status(&status)]).await;
-}
-
-async fn reload_by_signal(app: Arc<App>) {
-    let _said_by_itself = rules::reload(&app).await;
-}
-
-/// Tells systemd that we live, only while the audit writer makes progress too; that this runs at
-/// all shows that the event loop does.
-async fn feed_watchdog(app: Arc<App>) {
-    let Some(timeout) = sd_notify::watchdog_enabled() else {
-        return;
-    };
-    let every = (timeout / 3).max(Duration::from_millis(100));
-    let hung_after = timeout.max(WRITER_SILENCE);
-    let (mut last, mut changed) = (app.audit.progress(), Instant::now());
-    loop {
-        tokio::time::sleep(every).await;
-        let progress = app.audit.progress();
-        if progress != last {
-            (last, changed) = (progress, Instant::now());
-        }
-        if changed.elapsed() < hung_after {
-            notify(&[NotifyState::Watchdog]).await;
-        }
-    }
+    let bind = |path: PathBuf, access| listen::bind(&path, access).map_err(unavailable);
+    Ok(Listeners {
+        workload: match workload {
+            Some(listener) => listener,
+            None => bind(config.socket(), Access::Everybody)?,
+        },
+        admin: match admin {
+            Some(listener) => listener,
+            None => bind(config.admin_socket(), Access::Owner)?,
+        },
+    })
 }
 
 impl Failure {
     fn new(code: u8, text: String) -> Failure {
-        Failure { code, text }
+        let moment = Moment::Start;
+        Failure { code, text, moment }
+    }
+
+    fn after_start(self) -> Failure {
+        let moment = Moment::Later;
+        Failure { moment, ..self }
     }
 }
 

@@ -30,5 +30,6 @@ pub mod reply;
 pub mod rules;
 pub mod sandbox;
 pub mod server;
+pub mod service;
 pub mod sys;
 pub mod workload;

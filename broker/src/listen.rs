@@ -5,6 +5,14 @@ use nix::sys::socket::{SockType, getsockopt, sockopt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+/// The two listening sockets.
+pub struct Listeners {
+    /// Workloads'.
+    pub workload: UnixListener,
+    /// Administrators'.
+    pub admin: UnixListener,
+}
+
 /// Who may connect, by the socket's mode. Who gets an answer is decided elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Access {

@@ -14,6 +14,18 @@ use sd_notify::NotifyState;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long who asked for a reload waits for the verdict: less than a connection may take (8 s) and
+/// a client waits (10 s).
+const VERDICT_DEADLINE: Duration = Duration::from_secs(7);
+
+/// How long a reload waits for the one before it.
+const TURN_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long reading may take: a few files and users.
+const LOAD_DEADLINE: Duration = Duration::from_secs(4);
 
 /// One configuration and its policy.
 pub struct Rules {
@@ -27,7 +39,7 @@ pub struct Rules {
 pub struct InForce {
     rules: RwLock<Arc<Rules>>,
     /// One reload at a time, so that the log's order is the order in which they came into force.
-    reloading: tokio::sync::Mutex<()>,
+    reloading: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Rules {
@@ -43,7 +55,7 @@ impl InForce {
     pub fn new(config: Config) -> InForce {
         InForce {
             rules: RwLock::new(Arc::new(Rules::new(config))),
-            reloading: tokio::sync::Mutex::new(()),
+            reloading: Arc::default(),
         }
     }
 
@@ -61,13 +73,26 @@ impl InForce {
 }
 
 /// Reads the files again and puts them in force, once the record of it is durable. Says in log and
-/// status what came of it.
+/// status what came of it. The work is a task of its own: whoever asked may hang up or lose
+/// patience, and it still ends with the verdict in the log, never half done.
 ///
 /// # Errors
-/// A file that is wrong, a change that needs a restart, an audit log that takes no record. The
-/// rules are then the old ones.
-pub async fn reload(app: &App) -> Result<Arc<Rules>, Refusal> {
-    let reloaded = exchange(app).await;
+/// A file that is wrong, a change that needs a restart, an audit log that takes no record: the
+/// rules are then the old ones. Or no verdict within [`VERDICT_DEADLINE`]; it is then still to come.
+pub async fn reload(app: &Arc<App>) -> Result<Arc<Rules>, Refusal> {
+    let task = tokio::spawn(exchange_and_tell(app.clone()));
+    match timeout(VERDICT_DEADLINE, task).await {
+        Ok(Ok(verdict)) => verdict,
+        Ok(Err(error)) => Err(Refusal::unavailable("internal", error)),
+        Err(_) => {
+            let text = "no verdict yet; it will be in the log and in `systemctl status assertd`";
+            Err(Refusal::unavailable("deadline", text))
+        }
+    }
+}
+
+async fn exchange_and_tell(app: Arc<App>) -> Result<Arc<Rules>, Refusal> {
+    let reloaded = exchange(&app).await;
     let status = match &reloaded {
         Ok(_) => format!("{} (reloaded)", app.in_a_line()),
         Err(refusal) => format!("reload failed: {}", refusal.detail()),
@@ -78,17 +103,28 @@ pub async fn reload(app: &App) -> Result<Arc<Rules>, Refusal> {
 }
 
 async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
-    let _one_at_a_time = app.rules.reloading.lock().await;
+    let slow = |text: &str| {
+        let text = format!("{text}; the old configuration stays in force");
+        Refusal::unavailable("deadline", text)
+    };
+    let turn = app.rules.reloading.clone().lock_owned();
+    let turn = timeout(TURN_DEADLINE, turn).await;
+    let turn = turn.map_err(|_| slow("another reload is still reading its files"))?;
     let old = app.rules.now();
     let path = old.config.path.clone();
-    // Reading files and looking up users blocks; a name service may take its time.
-    let loaded = tokio::task::spawn_blocking(move || load(&path)).await;
-    let config = loaded.map_err(|error| Refusal::unavailable("internal", error))??;
+    // Reading files and looking up users blocks, and cannot be given up. A thread that hangs keeps
+    // the turn, so that there is one of them at most.
+    let loading = tokio::task::spawn_blocking(move || (load(&path), turn));
+    let loaded = timeout(LOAD_DEADLINE, loading).await;
+    let loaded = loaded.map_err(|_| slow("reading took too long: does a name service hang?"))?;
+    let (config, _turn) = loaded.map_err(|error| Refusal::unavailable("internal", error))?;
+    let config = config?;
     fixed_at_start(&old.config, &config).map_err(Refusal::Configuration)?;
     let durable = app
         .audit
         .configured(record(&config))
         .map_err(|error| Refusal::unavailable("audit_unavailable", error))?;
+    // Once it is written it must come into force, however long the disk takes.
     durable.await.map_err(|_lost| Refusal::AUDIT_NOT_DURABLE)?;
     Ok(app.rules.replace(Rules::new(config)))
 }

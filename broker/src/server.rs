@@ -56,7 +56,7 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// How long a new connection may take to ask once the daemon was told to stop: it was accepted, so
 /// its request is on its way or in the socket already. Who keeps a connection and is silent may have
 /// sent one at the same moment, which takes no longer than a message between two processes.
-const LAST_WORDS_NEW: Duration = Duration::from_secs(1);
+const LAST_WORDS_NEW: Duration = Duration::from_secs(2);
 const LAST_WORDS_IDLE: Duration = Duration::from_millis(100);
 
 /// Out of descriptors: accept again after this, do not spin.

@@ -37,6 +37,7 @@ pub mod role;
 pub mod server;
 pub mod statefile;
 pub mod tcti;
+pub mod trail;
 
 pub use alg::Alg;
 pub use charter::{Charter, Purpose, Typ};

@@ -106,14 +106,14 @@ impl<B: Backend> Program<B> {
         Ok(())
     }
 
-    /// Gives up what the library has no use for: this thread is the only one yet, so that all will be
-    /// bound. Says once what came of it.
+    /// Gives up what the library has no use for: this thread is the only one yet, so that all
+    /// will be bound. Says once what came of it.
     fn close_in(&self, name: &str, section: &Section, places: &Places) {
         eprintln!("keystore {name}: memory: {}", (self.lock_memory)());
         for missing in section.module_state.iter().filter(|path| !path.exists()) {
             eprintln!(
-                "keystore {name}: module_state: {} is not there, or behind a directory that our user \
-                 cannot enter; make it and start the keystore again",
+                "keystore {name}: module_state: {} is not there, or behind a directory that our \
+                 user cannot enter; make it and start the keystore again",
                 missing.display()
             );
         }
@@ -264,7 +264,7 @@ fn listener(listen: &Listen) -> Result<UnixListener, Error> {
                 _ => Err(Error::new(Kind::Internal, failed)),
             }
         }
-        // Peers are told apart by their uid; the mode keeps all but owner and group from connecting.
+        // Peers are told apart by their uid; the mode keeps all but owner and group out.
         Listen::Path(path) => crate::listen::bind(path, 0o660),
     }
 }

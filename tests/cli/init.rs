@@ -5,11 +5,10 @@ use harness::process::Process;
 use harness::programs::Programs;
 use harness::softhsm::MODULE;
 use harness::{SoftHsm, public_dir};
-use pkcs11_shim::counts::Counts;
-use pkcs11_shim::functions::Function;
 use serde_json::Value;
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -169,15 +168,59 @@ fn a_pin_that_the_next_mistake_locks_is_not_offered() {
 
 #[test]
 fn looking_sends_no_pin() {
+    // Whoever opened a session or logged in would die of it.
     let place = Place::new();
-    let counts = place.dir.path().join("counts");
-    let (mut variables, shim) = shimmed(&place, "");
-    variables.push(format!("P11SHIM_COUNTS={}", counts.display()));
+    let (variables, shim) = shimmed(&place, "C_OpenSession * abort\nC_Login * abort\n");
     ended(&place.init(&shim, &variables, &["--yes"]), 0);
-    let counts = Counts::open(&counts).unwrap();
-    assert!(counts.of(Function::C_GetTokenInfo) > 0);
-    assert_eq!(counts.of(Function::C_OpenSession), 0);
-    assert_eq!(counts.of(Function::C_Login), 0);
+    let place = Place::new();
+    let (variables, shim) = shimmed(&place, "C_GetTokenInfo * abort\n"); // which looking does
+    ended(&place.init(&shim, &variables, &["--yes"]), 69);
+}
+
+#[test]
+fn a_module_that_is_only_looked_at_can_write_start_and_reach_nothing() {
+    let place = Place::new();
+    let at = |name: &str| place.dir.path().join(name);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let orders = format!(
+        "write {}\nexec {}\ntcp {}",
+        at("written").display(),
+        at("program").display(),
+        listener.local_addr().unwrap()
+    );
+    fs::write(at("orders"), orders).unwrap();
+    let mut program = fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o755)
+        .open(at("program"))
+        .unwrap();
+    write!(program, "#!/bin/sh\ntouch {}\n", at("started").display()).unwrap();
+    drop(program);
+    let (mut variables, shim) = shimmed(&place, "C_GetSlotList 1 probe\n");
+    variables.push(format!("P11SHIM_PROBE={}", at("orders").display()));
+    variables.push(format!("P11SHIM_REPORT={}", at("report").display()));
+    // Having tried it all, the module cannot even write its report, and dies of that.
+    let (_, said) = ended(&place.init(&shim, &variables, &["--yes"]), 69);
+    assert!(said.contains("crashed (SIGABRT)"), "{said}");
+    for name in ["written", "started", "report"] {
+        assert!(!at(name).exists(), "{name} is there");
+    }
+    let reached = listener.accept().map(drop);
+    assert_eq!(reached.unwrap_err().kind(), ErrorKind::WouldBlock);
+
+    // The same module in a process that is not closed in does all of it.
+    let mut tool = Command::new("pkcs11-tool");
+    tool.arg("--module").arg(&shim).arg("--list-slots");
+    tool.env("SOFTHSM2_CONF", place.token.conf());
+    tool.envs(variables.iter().filter_map(|pair| pair.split_once('=')));
+    let listed = tool.output().unwrap();
+    assert!(listed.status.success(), "{listed:?}");
+    for name in ["written", "started", "report"] {
+        assert!(at(name).exists(), "{name} is not there");
+    }
+    listener.accept().unwrap();
 }
 
 #[test]

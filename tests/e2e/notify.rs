@@ -233,7 +233,7 @@ fn the_watchdog_is_not_fed_while_the_audit_log_hangs() {
     serves(&mut daemon);
 }
 
-fn writer_thread(pid: u32) -> String {
+pub fn writer_thread(pid: u32) -> String {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let mut tasks = tasks.map(|task| task.unwrap());
     let writer = tasks.find(|task| {

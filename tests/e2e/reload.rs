@@ -1,11 +1,12 @@
 //! Reload is all or nothing (P13): a good file is in force when the command returns, a bad one
 //! changes nothing and says where it is wrong.
 
+use crate::notify::writer_thread;
 use crate::world::{BANK, bank, serves, us, with_bank};
-use harness::process::send;
+use harness::process::{Process, send};
 use harness::{DEADLINE, Daemon, SoftHsm, wait_until};
 use nix::sys::signal::Signal;
-use std::process::Output;
+use std::process::{Command, Output};
 
 /// Workloads come and go with this file; what the site was made with stays.
 fn drop_in(daemon: &Daemon, text: &str) {
@@ -129,4 +130,29 @@ fn only_administrators_reload() {
     let mut raw = daemon.raw();
     raw.send(request.as_bytes()).unwrap();
     assert_eq!(raw.answer(DEADLINE).unwrap().status, 404); // no such path at the workloads' socket
+}
+
+#[test]
+fn a_reload_that_nobody_waits_for_ends_with_its_verdict_all_the_same() {
+    let (mut daemon, _token) = with_bank();
+    drop_in(&daemon, &other());
+    // The record of the new configuration takes nine seconds to become durable.
+    let mut strace = Command::new("strace");
+    strace
+        .args(["--trace=fdatasync", "--output=/dev/null"])
+        .arg("--inject=fdatasync:delay_enter=9s:when=1")
+        .arg(format!("--attach={}", writer_thread(daemon.pid())));
+    let strace = Process::start(&mut strace);
+    strace.wait_for_stderr("attached");
+    let unsure = daemon.admin().reload().unwrap_err();
+    assert!(unsure.to_string().contains("no verdict yet"), "{unsure}");
+    assert!(
+        !knows_other(&daemon),
+        "in force before the record is durable"
+    );
+    let in_force = wait_until(DEADLINE, || knows_other(&daemon));
+    assert!(in_force, "{}", daemon.stderr());
+    let told = wait_until(DEADLINE, || daemon.stderr().contains("(reloaded)"));
+    assert!(told, "{}", daemon.stderr());
+    serves(&mut daemon);
 }

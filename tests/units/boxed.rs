@@ -4,7 +4,7 @@
 //! Commands run by [`SysBox::run`] are root's and belong to no unit of the box. A caller that should
 //! be a unit is started with `systemd-run` or a unit file.
 
-use harness::{wait_for, wait_until};
+use harness::{DEADLINE, wait_for, wait_until};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
@@ -181,11 +181,25 @@ impl SysBox {
 
     /// Starts a command as root, its output piped. It is killed with the box at the latest.
     pub fn spawn<S: AsRef<OsStr>>(&self, command: &[S]) -> std::io::Result<Child> {
+        if let Some(unit) = transient_unit(command) {
+            self.wait_until_forgotten(unit);
+        }
         self.command(command)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
+    }
+
+    /// systemd forgets a transient unit a moment after `systemd-run --wait` has returned; until then
+    /// another of that name is refused ("was already loaded or has a fragment file").
+    fn wait_until_forgotten(&self, unit: &str) {
+        let show = ["systemctl", "show", "--property=LoadState", "--value", unit];
+        // If it stays, the command's own error says so. A question without an answer is asked again.
+        let _ = wait_until(DEADLINE, || {
+            let shown = self.command(&show).stdin(Stdio::null()).output();
+            shown.is_ok_and(|shown| shown.status.success() && !shown.stdout.starts_with(b"loaded"))
+        });
     }
 
     /// A command of root's in the box, not started yet.
@@ -219,6 +233,13 @@ fn write_at(root: &Path, path: &str, text: impl AsRef<[u8]>) -> Result<(), Strin
     let above = full.parent().unwrap_or(root);
     std::fs::create_dir_all(above).map_err(|e| format!("{}: {e}", above.display()))?;
     std::fs::write(&full, text).map_err(|e| format!("{}: {e}", full.display()))
+}
+
+/// The name that systemd-run(1) is to give, if that is the command.
+fn transient_unit<S: AsRef<OsStr>>(command: &[S]) -> Option<&str> {
+    let mut words = command.iter().map_while(|word| word.as_ref().to_str());
+    words.find(|word| *word == "systemd-run")?;
+    words.find_map(|word| word.strip_prefix("--unit="))
 }
 
 /// A colon in a path would be taken for the one between source and target.

@@ -9,8 +9,7 @@ use crate::suite::{INDENT, Suite};
 const MOST: [(&str, u32); 2] = [("assertd.service", 8), (KEYSTORE_UNIT, 9)];
 
 /// Drop-ins that are installed as examples, and the unit each is for.
-const DROP_INS: [(&str, &str); 4] = [
-    ("executable-selectors.conf", "assertd.service"),
+const DROP_INS: [(&str, &str); 3] = [
     ("module-state.conf", KEYSTORE_UNIT),
     ("network-hsm.conf", KEYSTORE_UNIT),
     ("usb-token.conf", KEYSTORE_UNIT),

@@ -1,6 +1,7 @@
 //! From an installed package to the first assertion by `assertctl init` alone, and what it does
 //! when it is run again. In a box of its own, where at first even the users are missing.
 
+mod modules;
 mod terminal;
 
 use crate::boxed::{Outcome, SysBox};
@@ -61,10 +62,23 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
     suite.check("init: a unit gets an assertion by what it wrote", || {
         first_assertion(boxed)
     });
+    suite.check(
+        "init: what the module writes where its tokens are cannot be executed",
+        || modules::nothing_to_execute(boxed),
+    );
     suite.check("init: a second run changes nothing", || again(boxed));
     suite.check(
         "init: what a crash left out is made by the next run",
         || completed(boxed),
+    );
+    suite.check(
+        "init: the next run writes a drop-in for groups alone, and refuses a path it cannot write",
+        || groups_alone(boxed),
+    );
+    suite.check(
+        "init: modules are asked as the keystore's user, and as root without its rights where they \
+         must",
+        || modules::asked_as(boxed),
     );
     suite.check("init: a file in the way is named and stays", || {
         in_the_way(boxed)
@@ -258,8 +272,9 @@ fn assertion(boxed: &SysBox) -> Result<(), String> {
 
 /// Names, content, modes and times of all that init could have touched.
 fn everything(boxed: &SysBox) -> Result<String, String> {
-    let script = "find /etc/assertd /etc/credstore.encrypted /etc/systemd/system -printf '%p %m %u %g %T@\n'
-                  find /etc/assertd /etc/credstore.encrypted /etc/systemd/system -type f -exec sha256sum {} +";
+    let script = "cd /etc; places='assertd credstore.encrypted systemd/system'
+                  find $places -printf '%p %m %u %g %T@\\n'
+                  find $places -type f -exec sha256sum {} +";
     boxed.sh(script).success()
 }
 
@@ -282,9 +297,39 @@ fn completed(boxed: &SysBox) -> Result<(), String> {
         format!("{CONFIGURATION} has changed")
     })?;
     boxed
-        .sh("systemctl daemon-reload; systemctl restart 'assertd-keystore-pkcs11@*.service' assertd")
+        .sh("systemctl daemon-reload
+             systemctl restart 'assertd-keystore-pkcs11@*.service' assertd")
         .success()?;
     assertion(boxed)
+}
+
+/// The configuration without its `module_state`: SoftHSM's files still want its group.
+fn groups_alone(boxed: &SysBox) -> Result<(), String> {
+    let change = |expression: &str| {
+        boxed
+            .sh(&format!(
+                "rm {DROP_IN}; sed -i.before '{expression}' {CONFIGURATION}"
+            ))
+            .success()
+    };
+    let back = || boxed.run(&["mv", &format!("{CONFIGURATION}.before"), CONFIGURATION]);
+    let whole = boxed.run(&["cat", DROP_IN]).success()?;
+    change("/^module_state/d")?;
+    let said = init(boxed, "", "--yes");
+    let written = boxed.run(&["cat", DROP_IN]);
+    back().success()?;
+    said.success()?;
+    let written = written.success()?;
+    let groups = written.ends_with("[Service]\nSupplementaryGroups=softhsm\n");
+    demand(groups, || format!("it wrote {written}"))?;
+    change("s|^module_state.*|module_state = [\"/srv/a %i\"]|")?;
+    let said = init(boxed, "", "--yes");
+    back().success()?;
+    boxed.write(DROP_IN, whole)?;
+    demand(
+        said.code == Some(1) && said.stderr.contains("/srv/a %i: a path of a unit must be"),
+        || format!("{said:?}"),
+    )
 }
 
 fn in_the_way(boxed: &SysBox) -> Result<(), String> {

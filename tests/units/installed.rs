@@ -59,7 +59,6 @@ keystore = "hsm"
 
 const SOFTHSM2_CONF: &str = "directories.tokendir = /var/lib/assertd-keystore/hsm/tokens
 objectstore.backend = file
-objectstore.umask = 0077
 log.level = ERROR
 slots.removable = false
 ";

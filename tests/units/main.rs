@@ -14,6 +14,7 @@ mod installation;
 mod installed;
 mod namespace;
 mod sandbox;
+mod settings;
 mod suite;
 
 use boxed::SysBox;
@@ -26,7 +27,9 @@ const USAGE: &str = "usage: units [--tree DIR] [--group NAME] [--only SUBSTRING]
 
   --tree DIR        boot over this Debian instead of the machine's own /
   --group NAME      only this group: sandbox, init, behaviour or doctor
-  --only SUBSTRING  only checks whose name holds this";
+  --only SUBSTRING  only checks whose name holds this
+
+UNITS_BUDGET_S=SECONDS in the environment makes a run fail that takes longer";
 
 /// Checks that share a box. Each group has its own, and all boxes run at once: what one group leaves
 /// behind cannot disturb another, and most of the time of each is waiting.
@@ -36,6 +39,7 @@ const GROUPS: [Group; 4] = [
         site: Site::Standard,
         run: |suite, boxed| {
             exposure::run(suite, boxed);
+            settings::run(suite, boxed);
             installation::run(suite, boxed);
             sandbox::run(suite, boxed);
             installation::run_last(suite, boxed);

@@ -142,13 +142,22 @@ pub(super) fn assert_intact(dir: &Path) -> Link {
 
 /// Copies what a crash at this moment would leave, with everything written so far.
 pub(super) fn crash_copy(from: &Path) -> TempDir {
+    eventually("a moment without a renaming", || copy_of(from))
+}
+
+/// A copy; `None` if a file that was listed has another name by now: segments are made under a
+/// temporary one by a thread of their own.
+fn copy_of(from: &Path) -> Option<TempDir> {
     let to = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
-        fs::copy(entry.path(), to.path().join(entry.file_name())).unwrap();
+        match fs::copy(entry.path(), to.path().join(entry.file_name())) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            copied => drop(copied.unwrap()),
+        }
     }
     fs::set_permissions(to.path(), fs::Permissions::from_mode(0o700)).unwrap();
-    to
+    Some(to)
 }
 
 #[test]

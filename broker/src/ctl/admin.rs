@@ -175,22 +175,7 @@ fn name_of(key: &KeyStatus) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    pub fn key(id: &str, state: &str) -> KeyStatus {
-        KeyStatus {
-            key: id.into(),
-            kid: format!("kid-{id}"),
-            alg: "ES256".into(),
-            keystore: "hsm".into(),
-            state: state.into(),
-            why: (state != "active").then(|| "unplugged".to_owned()),
-            evidence: "asserted".into(),
-            imported: false,
-            made_at: 0,
-            used: true,
-            jwk: serde_json::json!({"kid": id}),
-        }
-    }
+    use crate::ctl::fixtures::key;
 
     #[test]
     fn a_set_is_never_empty_and_says_why_it_would_be() {

@@ -18,6 +18,7 @@ mod sockets;
 mod storage;
 mod units;
 
+use super::account;
 use super::args::{Args, Format};
 use super::failure::{Exit, Failure};
 use super::out::Out;
@@ -67,18 +68,18 @@ fn examine(args: &Args) -> Vec<Finding> {
         (Runner::Somebody(_), Some(pid)) => Listener::Assertd(pid),
         (Runner::Somebody(_), None) => Listener::Nobody,
     };
-    let group = host::group(site::BROKER_USER);
+    let group = account::group(site::BROKER_USER).ok().flatten();
     let storage = storage::look(&site, &users);
     let mut found = kernel::findings(&kernel::look(&daemon.keystores()));
     found.extend(accounts::findings(&site.runner, &users, group));
     found.extend(configuration::findings(
         &site,
-        &configuration::look(&site),
+        &configuration::look(&site, &users),
         &users,
     ));
     found.extend(modules::findings(
         &site,
-        &modules::look(&site, &units),
+        &modules::look(&site, &units, &users),
         &users,
     ));
     found.extend(credentials::findings(

@@ -8,19 +8,18 @@ use super::args::{Args, Consent, Format};
 use super::failure::{Exit, Failure};
 use super::out::Out;
 use crate::config::Config;
-use keystore::config::{PinSource, Section};
-use keystore::inventory::Token;
 use nix::unistd::geteuid;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 mod ask;
-mod child;
 mod credential;
 mod files;
 mod host;
+mod look;
 mod modules;
+mod needs;
 mod next;
 mod section;
 mod softhsm;
@@ -29,10 +28,9 @@ mod tokens;
 mod work;
 
 use credential::Creds;
-use host::{Account, BROKER_USER, KEYSTORE_USER};
 use text::Keystore;
 use tokens::Environment;
-use work::{Sealing, Visible, Work};
+use work::Work;
 
 /// The keystore's name if `--name` says no other.
 const NAME: &str = "hsm";
@@ -141,7 +139,7 @@ impl Run<'_> {
         if wishes.consent == Consent::Ask {
             eprintln!("looking for PKCS#11 modules and their tokens …");
         }
-        let looked = tokens::look(wishes.module, wishes.environment)?;
+        let looked = tokens::look(self.setup, wishes.module, wishes.environment)?;
         let candidates = tokens::candidates(&looked);
         if candidates.is_empty() {
             return Err(tokens::none(&looked));
@@ -156,7 +154,7 @@ impl Run<'_> {
             Setup::Host => {
                 let creds = Creds::find();
                 let keystore = section::of_token(self, &candidate, creds.as_ref(), home.as_ref());
-                let work = self.for_host(&keystore, &candidate.token, home, creds)?;
+                let work = needs::of_token(self.path, &keystore, &candidate.token, home, creds)?;
                 (keystore, work)
             }
             Setup::ByHand => {
@@ -174,65 +172,19 @@ impl Run<'_> {
         self.finish(&keystore, &work, out)
     }
 
-    /// All that the host's own assertd needs.
-    fn for_host(
-        &self,
-        keystore: &Keystore,
-        token: &Token,
-        home: Option<softhsm::Home>,
-        creds: Option<Creds>,
-    ) -> Result<Work, Failure> {
-        let mut files = vec![work::configuration(self.path, keystore, Some(BROKER_USER))];
-        let example = work::example(&self.dir().join("conf.d"), &keystore.name);
-        if example.there() != files::There::Other {
-            files.push(example); // somebody's own one is better
-        }
-        let groups = home
-            .as_ref()
-            .map(|home| home.groups.clone())
-            .unwrap_or_default();
-        if !keystore.module_state.is_empty() || !groups.is_empty() {
-            files.push(work::drop_in(
-                &keystore.name,
-                &keystore.module_state,
-                &groups,
-            ));
-        }
-        let own = home.and_then(|home| home.token);
-        Ok(Work {
-            missing: host::missing()?,
-            give: own.filter(|token| softhsm::owner(token) == softhsm::Owner::Root),
-            files,
-            credential: creds.map(|creds| Sealing {
-                creds,
-                keystore: keystore.name.clone(),
-                question: format!(
-                    "user PIN of token \"{}\" (not shown, not tried now): ",
-                    token.label
-                ),
-                lengths: (token.pin_len_min, token.pin_len_max),
-            }),
-            visible: Some(Visible {
-                keystore: keystore.clone(),
-                token: token.clone(),
-                groups,
-            }),
-        })
-    }
-
     /// There is a configuration: writes what it needs and is not there.
     fn complete(&self, out: &mut Out) -> Result<Exit, Failure> {
         let config = Config::load(self.path).map_err(|diagnostic| {
-        let text = format!(
-            "{diagnostic}\n{} is there already, and init replaces no file; correct it, or move it \
-             away and run init again",
-            self.path.display()
-        );
-        Failure::new(Exit::Configuration, text)
-    })?;
+            let path = self.path.display();
+            let text = format!(
+                "{diagnostic}\n{path} is there already, and init replaces no file; correct it, \
+                 or move it away and run init again"
+            );
+            Failure::new(Exit::Configuration, text)
+        })?;
         let (name, section) = section::meant(&config, self)?;
         let work = match (self.setup, &section.socket) {
-            (Setup::Host, Some(_)) => missing(name, section)?,
+            (Setup::Host, Some(_)) => needs::of_section(name, section)?,
             (Setup::Host, None) | (Setup::ByHand, _) => Work::default(),
         };
         if work.is_done() && self.format == Format::Text {
@@ -287,9 +239,9 @@ impl Run<'_> {
         }
         if self.setup == Setup::ByHand && !work.is_done() {
             out.line(
-            "an assertd to be started by hand: no users, units or sockets were made, and the PIN \
-             is not encrypted",
-        );
+                "an assertd to be started by hand: no users, units or sockets were made, and the \
+                 PIN is not encrypted",
+            );
         }
         if sockets == Sockets::Listening {
             out.line("assertd's sockets listen; it starts with the first request");
@@ -300,37 +252,6 @@ impl Run<'_> {
         }
         Ok(Exit::Done)
     }
-}
-
-/// What the host's own assertd needs for a keystore that is configured, and is not there.
-fn missing(name: &str, section: &Section) -> Result<Work, Failure> {
-    let mut work = Work::default();
-    let account = Account::of(KEYSTORE_USER)?;
-    let dirs = &section.module_state;
-    let named = section
-        .environment
-        .values()
-        .map(Path::new)
-        .filter(|path| path.is_absolute());
-    let paths = dirs.iter().map(PathBuf::as_path).chain(named);
-    let groups = paths.flat_map(|path| account.groups_needed(path)).collect();
-    let drop_in = work::drop_in(name, dirs, &groups);
-    if !dirs.is_empty() && drop_in.there() == files::There::Nothing {
-        work.files.push(drop_in);
-    }
-    let own_credential = section.pin == Some(PinSource::Credential(credential::id(name)));
-    if own_credential && !credential::path(name).exists() {
-        let without = "systemd-creds is missing (systemd 250 and newer have it); write pin = \
-                       { file = \"…\" } into the configuration instead";
-        let creds = Creds::find().ok_or_else(|| Failure::new(Exit::Unavailable, without))?;
-        work.credential = Some(Sealing {
-            creds,
-            keystore: name.to_owned(),
-            question: format!("user PIN of the token of keystore {name} (not shown): "),
-            lengths: (0, 0),
-        });
-    }
-    Ok(work)
 }
 
 fn sockets(keystore: &str, consent: Consent) -> Result<Sockets, Failure> {

@@ -9,18 +9,22 @@
 pub mod args;
 pub mod plan;
 
+mod account;
 mod admin;
 mod apply;
 mod audit;
 mod check;
 mod doctor;
 mod failure;
+#[cfg(test)]
+mod fixtures;
 mod help;
 mod init;
 mod look;
 mod out;
 mod profiles;
 mod reload;
+mod run;
 mod workload;
 
 use self::args::{Args, Command};

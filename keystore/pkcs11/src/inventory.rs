@@ -5,10 +5,10 @@
 use crate::errors::explain;
 use crate::mechanism;
 use crate::module::Module;
-use crate::token::printable;
-use cryptoki::slot::{Slot, TokenInfo};
+use crate::token::{pin_state, printable};
+use cryptoki::slot::Slot;
 use keystore::Error;
-use keystore::inventory::{FORMAT, Inventory, PinState, SLOTS_MAX, Token};
+use keystore::inventory::{FORMAT, Inventory, SLOTS_MAX, Token};
 use std::path::Path;
 
 /// Loads the module at `path` and looks at its tokens.
@@ -81,21 +81,4 @@ fn token(module: &Module, slot: Slot) -> Result<Token, Error> {
         pin_len_max: info.max_pin_length() as u64,
         algs,
     })
-}
-
-/// The worst of what the flags say (PKCS#11 v3.1 §3.2, CK_TOKEN_INFO).
-fn pin_state(info: &TokenInfo) -> PinState {
-    if info.user_pin_locked() {
-        PinState::Locked
-    } else if info.user_pin_final_try() {
-        PinState::FinalTry
-    } else if !info.user_pin_initialized() {
-        PinState::NotSet
-    } else if info.user_pin_to_be_changed() {
-        PinState::ToBeChanged
-    } else if info.user_pin_count_low() {
-        PinState::CountLow
-    } else {
-        PinState::Ready
-    }
 }

@@ -6,11 +6,11 @@ mod options;
 mod pin;
 
 use keystore::config::TokenSelector;
+use keystore::hardening::{reach::of_look, sandbox::Enforced};
 use keystore::program::{End, Opening, Program, close_off};
 use keystore::{Error, Kind};
 use keystore_pkcs11::{Pkcs11Backend, Settings};
-use options::Command;
-use std::path::Path;
+use options::{Command, Look};
 use std::process::ExitCode;
 
 const NAME: &str = "assertd-keystore-pkcs11";
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     };
     match options::parse(std::env::args_os().skip(1)) {
         Ok(Command::Serve(options)) => program.run(options),
-        Ok(Command::ListTokens(module)) => list_tokens(&module),
+        Ok(Command::ListTokens(look)) => list_tokens(&look),
         Ok(Command::Help) => {
             print!("{}", options::usage());
             ExitCode::SUCCESS
@@ -43,9 +43,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whoever asks sets the variables that the module needs, and a deadline.
-fn list_tokens(module: &Path) -> ExitCode {
-    match keystore_pkcs11::inventory::take(module) {
+/// Whoever asks sets the variables that the module needs, and a deadline. Often it is root, and the
+/// module one that nobody has chosen: it is loaded in a sandbox that is narrower than a keystore's.
+fn list_tokens(look: &Look) -> ExitCode {
+    let enforced = of_look(&look.module, &look.read, look.network).enter();
+    if enforced != Enforced::Fully {
+        eprintln!("sandbox: {enforced}");
+    }
+    match keystore_pkcs11::inventory::take(&look.module) {
         Ok(inventory) => {
             println!("{}", inventory.to_line());
             ExitCode::SUCCESS

@@ -6,8 +6,10 @@ use crate::errors::explain;
 use crate::sys;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error as Pkcs11Error, RvError};
+use keystore::trail::{self, Step};
 use keystore::{Error, Kind};
 use std::ffi::CString;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -102,8 +104,8 @@ fn trusted_path(path: &Path, own_uid: u32) -> Result<PathBuf, Error> {
     if !path.is_absolute() {
         return refuse(Kind::Refused, "write its absolute path");
     }
-    let real = match path.canonicalize() {
-        Ok(real) => real,
+    let trail = match trail::follow(path) {
+        Ok(trail) => trail,
         Err(error) => {
             return refuse(
                 Kind::Unavailable,
@@ -111,26 +113,42 @@ fn trusted_path(path: &Path, own_uid: u32) -> Result<PathBuf, Error> {
             );
         }
     };
-    // The way to the link and the way to the file: either decides what is loaded.
-    let on_the_way = path.ancestors().skip(1).chain(real.ancestors());
-    for step in on_the_way {
-        let metadata = match step.metadata() {
-            Ok(metadata) => metadata,
-            Err(error) => {
-                return refuse(Kind::Unavailable, &format!("{}: {error}", step.display()));
-            }
-        };
-        let verdict = judge(metadata.is_dir(), metadata.uid(), metadata.mode(), own_uid);
+    // Every directory and every link on the way decides what is loaded.
+    for Step { path, metadata } in &trail.steps {
+        let what = What::of(metadata);
+        let verdict = judge(what, metadata.uid(), metadata.mode(), own_uid);
         if let Trust::Refused(why) = verdict {
-            let step = step.display();
-            let remedy = format!("{step} {why}; run: chown root {step} && chmod go-w {step}");
-            return refuse(Kind::Refused, &remedy);
+            let step = path.display();
+            let remedy = match what {
+                What::Link => format!("chown -h root {step}"),
+                What::Directory | What::File => format!("chown root {step} && chmod go-w {step}"),
+            };
+            return refuse(Kind::Refused, &format!("{step} {why}; run: {remedy}"));
         }
     }
-    if !real.is_file() {
+    if !trail.real.is_file() {
         return refuse(Kind::Refused, "is no regular file");
     }
-    Ok(real)
+    Ok(trail.real)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Directory,
+    Link,
+    File,
+}
+
+impl What {
+    fn of(metadata: &Metadata) -> What {
+        if metadata.is_dir() {
+            What::Directory
+        } else if metadata.is_symlink() {
+            What::Link
+        } else {
+            What::File
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,12 +157,17 @@ enum Trust {
     Refused(&'static str),
 }
 
-/// In a directory with the sticky bit others can add files, but not replace ours (inode(7)).
-fn judge(is_dir: bool, owner: u32, mode: u32, own_uid: u32) -> Trust {
-    let sticky_dir = is_dir && mode & 0o1000 != 0;
+/// In a directory with the sticky bit others can add files, but not replace ours (inode(7)). A link
+/// has no mode of its own (symlink(7)).
+fn judge(what: What, owner: u32, mode: u32, own_uid: u32) -> Trust {
+    let harmless = match what {
+        What::Directory => mode & 0o1000 != 0,
+        What::Link => true,
+        What::File => false,
+    };
     if owner != 0 && owner != own_uid {
         Trust::Refused("belongs to another user")
-    } else if mode & 0o022 != 0 && !sticky_dir {
+    } else if mode & 0o022 != 0 && !harmless {
         Trust::Refused("can be written by others")
     } else {
         Trust::Trusted
@@ -183,19 +206,21 @@ mod tests {
 
     #[test]
     fn module_path_must_be_root_owned_and_not_writable() {
-        assert_eq!(judge(false, 0, 0o100_644, 990), Trust::Trusted);
-        assert_eq!(judge(false, 990, 0o100_644, 990), Trust::Trusted);
-        assert_eq!(judge(true, 0, 0o041_777, 990), Trust::Trusted);
-        for (is_dir, owner, mode) in [
-            (false, 991, 0o100_644),
-            (true, 991, 0o040_755),
-            (false, 0, 0o100_664),
-            (false, 0, 0o100_646),
-            (true, 0, 0o040_775),
-            (false, 0, 0o101_666), // the sticky bit of a file means nothing
+        assert_eq!(judge(What::File, 0, 0o100_644, 990), Trust::Trusted);
+        assert_eq!(judge(What::File, 990, 0o100_644, 990), Trust::Trusted);
+        assert_eq!(judge(What::Directory, 0, 0o041_777, 990), Trust::Trusted);
+        assert_eq!(judge(What::Link, 0, 0o120_777, 990), Trust::Trusted);
+        for (what, owner, mode) in [
+            (What::File, 991, 0o100_644),
+            (What::Directory, 991, 0o040_755),
+            (What::Link, 991, 0o120_777),
+            (What::File, 0, 0o100_664),
+            (What::File, 0, 0o100_646),
+            (What::Directory, 0, 0o040_775),
+            (What::File, 0, 0o101_666), // the sticky bit of a file means nothing
         ] {
             assert_ne!(
-                judge(is_dir, owner, mode, 990),
+                judge(what, owner, mode, 990),
                 Trust::Trusted,
                 "{owner} {mode:o}"
             );
@@ -234,6 +259,22 @@ mod tests {
             trusted_path(&link, own()).unwrap_err().kind(),
             Kind::Refused
         );
+    }
+
+    #[test]
+    fn the_directory_of_a_link_in_the_middle_is_judged_too() {
+        let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+        let path = module_in(dirs[2].path());
+        let (first, middle) = (dirs[0].path().join("first"), dirs[1].path().join("middle"));
+        symlink(&middle, &first).unwrap();
+        symlink(&path, &middle).unwrap();
+        let real = path.canonicalize().unwrap();
+        assert_eq!(trusted_path(&first, own()).unwrap(), real);
+        chmod(dirs[1].path(), 0o777);
+        let error = trusted_path(&first, own()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused);
+        let named = dirs[1].path().display().to_string();
+        assert!(error.to_string().contains(&named), "{error}");
     }
 
     #[test]

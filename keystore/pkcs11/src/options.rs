@@ -1,5 +1,6 @@
 //! The command line: what all keystore programs have, and a look at a module's tokens.
 
+use keystore::hardening::sandbox::Network;
 use keystore::program::options::{Asked, COMMON_USAGE, Options, Own, read};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,13 +12,18 @@ pub fn usage() -> String {
 usage: assertd-keystore-pkcs11 --config FILE --name NAME (--socket PATH | --listen-stdin)
                                [--parent PID] [--broker-uid UID | --broker-user USER]
                                [--state-dir DIR]
-       assertd-keystore-pkcs11 --list-tokens --module FILE
+       assertd-keystore-pkcs11 --list-tokens --module FILE [--read PATH]… [--network]
        assertd-keystore-pkcs11 -h | -V
 
 Holds the private keys of one PKCS#11 token and mints assertions for assertd.
 
 {COMMON_USAGE}  --list-tokens     print what the module shows of its tokens without a login, as JSON
+                    (the module is loaded; it can write no file, run no program, and use
+                    no TCP)
   --module FILE     with --list-tokens: the PKCS#11 module
+  --read PATH       with --list-tokens: a directory that the module reads, or a file in one,
+                    outside of /usr, /etc and /opt
+  --network         with --list-tokens: the module may use TCP
   -h, --help        this text
   -V, --version     the version
 "
@@ -32,9 +38,20 @@ pub enum Command {
     /// Print the version.
     Version,
     /// Look at the tokens of this module.
-    ListTokens(PathBuf),
+    ListTokens(Look),
     /// Serve.
     Serve(Options),
+}
+
+/// How to look.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The module.
+    pub module: PathBuf,
+    /// What it may read besides what every keystore may.
+    pub read: Vec<PathBuf>,
+    /// Whether it may use TCP.
+    pub network: Network,
 }
 
 /// Reads the arguments after the program's name.
@@ -42,25 +59,48 @@ pub enum Command {
 /// # Errors
 /// A sentence for the user; the exit code is 2.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
-    let (mut list_tokens, mut module) = (false, None);
-    let asked = read(arguments, |name, parser| {
+    let mut look = Wanted::default();
+    match read(arguments, |name, parser| look.take(name, parser))? {
+        Asked::Help => Ok(Command::Help),
+        Asked::Version => Ok(Command::Version),
+        Asked::Rest(_) if look.list_tokens => look.check().map(Command::ListTokens),
+        Asked::Rest(_) if look != Wanted::default() => {
+            Err("--module, --read and --network are for --list-tokens alone".to_owned())
+        }
+        Asked::Rest(given) => given.check().map(Command::Serve),
+    }
+}
+
+/// The arguments of a look, as they came.
+#[derive(Default, PartialEq, Eq)]
+struct Wanted {
+    list_tokens: bool,
+    module: Option<PathBuf>,
+    read: Vec<PathBuf>,
+    network: bool,
+}
+
+impl Wanted {
+    fn take(&mut self, name: &str, parser: &mut lexopt::Parser) -> Result<Own, lexopt::Error> {
         match name {
-            "list-tokens" => list_tokens = true,
-            "module" => module = Some(PathBuf::from(parser.value()?)),
+            "list-tokens" => self.list_tokens = true,
+            "module" => self.module = Some(parser.value()?.into()),
+            "read" => self.read.push(parser.value()?.into()),
+            "network" => self.network = true,
             _ => return Ok(Own::Unknown),
         }
         Ok(Own::Taken)
-    })?;
-    let given = match asked {
-        Asked::Help => return Ok(Command::Help),
-        Asked::Version => return Ok(Command::Version),
-        Asked::Rest(given) => given,
-    };
-    match (list_tokens, module) {
-        (false, None) => given.check().map(Command::Serve),
-        (true, Some(module)) => Ok(Command::ListTokens(module)),
-        (true, None) => Err("--module is missing".to_owned()),
-        (false, Some(_)) => Err("--module is for --list-tokens alone".to_owned()),
+    }
+
+    fn check(self) -> Result<Look, String> {
+        Ok(Look {
+            module: self.module.ok_or("--module is missing")?,
+            read: self.read,
+            network: match self.network {
+                true => Network::Open,
+                false => Network::None,
+            },
+        })
     }
 }
 
@@ -79,6 +119,8 @@ mod tests {
             ("--pin 1234", "--pin"),
             ("--list-tokens", "--module"),
             ("--name a --config b --socket c --module d", "--list-tokens"),
+            ("--name a --config b --socket c --read d", "--list-tokens"),
+            ("--name a --config b --socket c --network", "--list-tokens"),
         ] {
             let error = parsed(line).unwrap_err();
             assert!(error.contains(part), "{line}: {error}");
@@ -86,7 +128,19 @@ mod tests {
         assert_eq!(parsed("-h --nonsense"), Ok(Command::Help));
         assert_eq!(
             parsed("--list-tokens --module /usr/lib/m.so"),
-            Ok(Command::ListTokens("/usr/lib/m.so".into()))
+            Ok(Command::ListTokens(Look {
+                module: "/usr/lib/m.so".into(),
+                read: Vec::new(),
+                network: Network::None,
+            }))
+        );
+        assert_eq!(
+            parsed("--list-tokens --network --module /m.so --read /a --read /b"),
+            Ok(Command::ListTokens(Look {
+                module: "/m.so".into(),
+                read: vec!["/a".into(), "/b".into()],
+                network: Network::Open,
+            }))
         );
     }
 
@@ -97,6 +151,8 @@ mod tests {
             "--config FILE ",
             "--state-dir DIR ",
             "--list-tokens ",
+            "--read PATH ",
+            "--network ",
             "-V, ",
         ] {
             assert_eq!(

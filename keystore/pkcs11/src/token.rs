@@ -10,6 +10,7 @@ use cryptoki::mechanism::MechanismType;
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::{Limit, Slot, TokenInfo};
 use cryptoki::types::RawAuthPin;
+use keystore::inventory::PinState;
 use keystore::{Error, Kind};
 use zeroize::Zeroizing;
 
@@ -39,15 +40,6 @@ pub enum LoginNeed {
     Needed,
     /// Clear: there is nothing to log in to.
     NotNeeded,
-}
-
-/// What the token says about its user PIN, before we touch it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PinState {
-    Ready,
-    NotInitialized,
-    FinalTry,
-    Locked,
 }
 
 impl Token {
@@ -155,13 +147,18 @@ pub enum Access {
     ReadWrite,
 }
 
-fn pin_state(info: &TokenInfo) -> PinState {
+/// The worst of what the flags say (PKCS#11 v3.1 §3.2, CK_TOKEN_INFO).
+pub fn pin_state(info: &TokenInfo) -> PinState {
     if info.user_pin_locked() {
         PinState::Locked
     } else if info.user_pin_final_try() {
         PinState::FinalTry
     } else if !info.user_pin_initialized() {
-        PinState::NotInitialized
+        PinState::NotSet
+    } else if info.user_pin_to_be_changed() {
+        PinState::ToBeChanged
+    } else if info.user_pin_count_low() {
+        PinState::CountLow
     } else {
         PinState::Ready
     }
@@ -170,7 +167,8 @@ fn pin_state(info: &TokenInfo) -> PinState {
 fn may_try(place: &str, state: PinState) -> Result<(), Error> {
     let refuse = |text: &str| Err(Error::new(Kind::Locked, format!("{place}: {text}")));
     match state {
-        PinState::Ready => Ok(()),
+        // One that must be changed: the token itself says what it still lets us do.
+        PinState::Ready | PinState::CountLow | PinState::ToBeChanged => Ok(()),
         PinState::Locked => refuse(
             "the user PIN is locked and was not tried; unlock it with the SO PIN, then restart \
              the keystore",
@@ -179,7 +177,7 @@ fn may_try(place: &str, state: PinState) -> Result<(), Error> {
             "the user PIN has one try left, which is not spent here; log in once by the vendor's \
              tool with the right PIN, correct the keystore's, then restart it",
         ),
-        PinState::NotInitialized => {
+        PinState::NotSet => {
             refuse("the user PIN was never set; set it with the SO PIN, then restart the keystore")
         }
     }
@@ -323,12 +321,10 @@ mod tests {
 
     #[test]
     fn a_pin_at_its_last_try_is_not_tried() {
-        assert!(may_try("token", PinState::Ready).is_ok());
-        for state in [
-            PinState::FinalTry,
-            PinState::Locked,
-            PinState::NotInitialized,
-        ] {
+        for state in [PinState::Ready, PinState::CountLow, PinState::ToBeChanged] {
+            assert!(may_try("token", state).is_ok());
+        }
+        for state in [PinState::FinalTry, PinState::Locked, PinState::NotSet] {
             assert_eq!(may_try("token", state).unwrap_err().kind(), Kind::Locked);
         }
     }

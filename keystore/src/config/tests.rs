@@ -115,19 +115,3 @@ fn module_state_is_never_the_whole_machine() {
     );
     assert_eq!(section.unwrap().check(), Ok(()));
 }
-
-#[test]
-fn the_brokers_directories_are_those_it_uses() {
-    let tmp = tempfile::tempdir().unwrap();
-    let path = tmp.path().join("assertd.toml");
-    assert_eq!(broker_directories(&path), [Path::new(STATE_DIR)]);
-    let text =
-        "[server]\nstate_dir = \"/srv/state\"\n[audit]\ndir = \"/srv/log\"\nsegment_bytes = 1\n";
-    let file = std::fs::OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .open(&path);
-    std::io::Write::write_all(&mut file.unwrap(), text.as_bytes()).unwrap();
-    let expected = [Path::new("/srv/state"), Path::new("/srv/log")];
-    assert_eq!(broker_directories(&path), expected);
-}

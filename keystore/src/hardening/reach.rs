@@ -4,13 +4,13 @@
 //! audit log. It writes to its state directory, to `module_state` and to devices, and nowhere else.
 
 use super::sandbox::{AbstractSockets, Network, Sandbox};
-use crate::config::{BackendKind, PinSource, Section, TCTI, Tcti};
+use crate::config::{BackendKind, PinSource, STATE_DIR, Section, TCTI, Tcti};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// Programs, libraries and configuration of the machine (hier(7), and NixOS's store), the kernel's
-/// tables, and what libudev and the resolver read.
-const READ: [&str; 11] = [
+/// tables, and what libudev reads.
+const READ: [&str; 10] = [
     "/usr",
     "/lib",
     "/lib32",
@@ -21,8 +21,10 @@ const READ: [&str; 11] = [
     "/proc",
     "/sys",
     "/run/udev",
-    "/run/systemd/resolve",
 ];
+
+/// Where */etc/resolv.conf* leads with systemd-resolved: for those that use the network.
+const RESOLVER: &str = "/run/systemd/resolve";
 
 /// Nodes that programs read and write, and what tokens hang on. A vendor's own node is named in
 /// `module_state`; disks, which hold everybody's files, are never among them.
@@ -54,24 +56,22 @@ pub struct Places {
 pub fn of_keystore(section: &Section, places: &Places) -> Sandbox {
     let (nodes, state): (Vec<_>, Vec<_>) =
         (section.module_state.iter().cloned()).partition(|path| is_node(path));
-    let mut read: Vec<PathBuf> = READ.map(PathBuf::from).to_vec();
+    let tcti = tcti(section);
+    let node = tcti.as_ref().and_then(Tcti::device).map(Path::to_owned);
+    let network = match (section.network, tcti) {
+        (true, _) | (_, Some(Tcti::Swtpm { .. })) => Network::Open,
+        (false, _) => Network::None,
+    };
+    let mut read = readable(network);
     read.extend(places.credentials.clone());
     for path in named_files(section) {
         read.extend(around(&path, &places.broker));
     }
-    let mut devices: Vec<PathBuf> = DEVICES.map(PathBuf::from).to_vec();
-    devices.extend(hidraw());
-    devices.extend(nodes);
-    let tcti = tcti(section);
-    devices.extend(tcti.iter().filter_map(|t| t.device().map(Path::to_owned)));
     Sandbox {
         read,
         write: [vec![places.state_dir.clone()], state].concat(),
-        devices,
-        network: match (section.network, tcti) {
-            (true, _) | (_, Some(Tcti::Swtpm { .. })) => Network::Open,
-            (false, _) => Network::None,
-        },
+        devices: devices().into_iter().chain(nodes).chain(node).collect(),
+        network,
         abstract_sockets: match crate::notify::has_abstract_socket() {
             true => AbstractSockets::Open,
             false => AbstractSockets::None,
@@ -85,6 +85,41 @@ fn tcti(section: &Section) -> Option<Tcti> {
         BackendKind::Tpm => Tcti::parse(section.tcti.as_deref().unwrap_or(TCTI)).ok(),
         BackendKind::Pkcs11 => None,
     }
+}
+
+/// The sandbox of a process that only looks which tokens a module shows: as a keystore's, but it
+/// has no state, and writes to nothing but devices. `read` are directories that the module reads
+/// besides, or files in them.
+pub fn of_look(module: &Path, read: &[PathBuf], network: Network) -> Sandbox {
+    let broker = [PathBuf::from(STATE_DIR)];
+    let real = module.canonicalize().ok();
+    let named = [module.to_owned()].into_iter().chain(real);
+    let named = named.chain(read.iter().cloned());
+    Sandbox {
+        read: readable(network)
+            .into_iter()
+            .chain(named.filter_map(|path| around(&path, &broker)))
+            .collect(),
+        write: Vec::new(),
+        devices: devices(),
+        network,
+        abstract_sockets: AbstractSockets::None,
+    }
+}
+
+/// What every module may read.
+fn readable(network: Network) -> Vec<PathBuf> {
+    let resolver = (network == Network::Open).then_some(RESOLVER);
+    READ.into_iter()
+        .chain(resolver)
+        .map(PathBuf::from)
+        .collect()
+}
+
+/// What every module may open.
+fn devices() -> Vec<PathBuf> {
+    let fixed = DEVICES.into_iter().map(PathBuf::from);
+    fixed.chain(hidraw()).collect()
 }
 
 /// Files that the section names: the module, the PIN, and what the module is told of.
@@ -107,7 +142,7 @@ fn named_files(section: &Section) -> Vec<PathBuf> {
 }
 
 /// Absolute paths in a text such as `/a:/b` or `configdir='sql:/etc/pki'`.
-fn paths_in(text: &str) -> Vec<PathBuf> {
+pub fn paths_in(text: &str) -> Vec<PathBuf> {
     let separates = |c: char| c.is_whitespace() || ":;,='\"".contains(c);
     let words = text.split(separates).filter(|word| word.starts_with('/'));
     words.map(PathBuf::from).collect()
@@ -256,7 +291,40 @@ mod tests {
             sandbox.write,
             [places.state_dir.clone(), "/srv/tokens".into()]
         );
-        assert_eq!(sandbox.network, Network::Open);
-        assert_eq!(of_keystore(&section(""), &places).network, Network::None);
+    }
+
+    #[test]
+    fn the_resolver_is_for_those_that_use_the_network() {
+        let tmp = tempfile::tempdir().unwrap();
+        let places = places(tmp.path());
+        for (text, network, resolver) in [
+            ("network = true\n", Network::Open, true),
+            ("", Network::None, false),
+        ] {
+            let sandbox = of_keystore(&section(text), &places);
+            assert_eq!(sandbox.network, network);
+            let look = of_look(Path::new("/usr/lib/x.so"), &[], network);
+            for sandbox in [sandbox, look] {
+                let read = sandbox.read.contains(&PathBuf::from(RESOLVER));
+                assert_eq!(read, resolver, "{sandbox:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_look_writes_to_nothing_but_devices_and_reads_what_is_named() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().canonicalize().unwrap();
+        let look = of_look(
+            Path::new("/usr/lib/x.so"),
+            std::slice::from_ref(&dir),
+            Network::None,
+        );
+        assert!(look.write.is_empty());
+        assert!(look.read.contains(&dir));
+        let keystore = of_keystore(&section(""), &places(&dir));
+        assert_eq!(look.devices, keystore.devices);
+        let root = of_look(Path::new("/x.so"), &["/".into()], Network::None);
+        assert!(!root.read.contains(&PathBuf::from("/")));
     }
 }

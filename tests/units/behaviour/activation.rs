@@ -2,7 +2,7 @@
 
 use super::caller::{Answer, pay};
 use super::site::{BROKER_UNIT, CONFIGURATION, serves_again};
-use super::units::{demand, is, journal_end, journal_since, show, state, until};
+use super::units::{demand, is, journal_end, journal_since, number, show, state, until};
 use crate::boxed::SysBox;
 use crate::installed::{KEYSTORE_SOCKET, KEYSTORE_UNIT};
 use crate::suite::Suite;
@@ -61,6 +61,23 @@ fn early_unit(boxed: &SysBox) -> Result<(), String> {
                 [Service]\nType=oneshot\nRemainAfterExit=yes\nStandardOutput=file:/run/early\n\
                 ExecStart=/usr/bin/asker once early\n[Install]\nWantedBy=basic.target\n";
     boxed.write("/etc/systemd/system/early.service", unit)?;
+    let answered = early_answer(boxed);
+    let moment = |unit, property| number(boxed, unit, property).unwrap_or(0);
+    let asked = moment("early.service", "ExecMainExitTimestampMonotonic");
+    let basic = moment("basic.target", "ActiveEnterTimestampMonotonic");
+    boxed
+        .sh("systemctl start basic.target
+             systemctl disable --quiet --now early.service; rm /etc/systemd/system/early.service
+             systemctl daemon-reload")
+        .success()?;
+    answered?.must_be(200)?;
+    demand(0 < asked && asked <= basic, || {
+        format!("answered at {asked} us, basic.target at {basic} us")
+    })
+}
+
+/// What early.service was answered on the way to basic.target.
+fn early_answer(boxed: &SysBox) -> Result<Answer, String> {
     boxed
         .sh("systemctl stop basic.target; systemctl enable --quiet early.service")
         .success()?;
@@ -68,20 +85,7 @@ fn early_unit(boxed: &SysBox) -> Result<(), String> {
     boxed
         .run(&["systemctl", "start", "basic.target"])
         .success()?;
-    let answer = boxed.run(&["cat", "/run/early"]).success()?;
-    let moment = |unit, property| show(boxed, unit, property).parse::<u64>().unwrap_or(0);
-    let asked = moment("early.service", "ExecMainExitTimestampMonotonic");
-    let basic = moment("basic.target", "ActiveEnterTimestampMonotonic");
-    boxed
-        .sh(
-            "systemctl disable --quiet --now early.service; rm /etc/systemd/system/early.service
-             systemctl daemon-reload",
-        )
-        .success()?;
-    Answer::parse(&answer)?.must_be(200)?;
-    demand(0 < asked && asked <= basic, || {
-        format!("answered at {asked} us, basic.target at {basic} us")
-    })
+    Answer::parse(&boxed.run(&["cat", "/run/early"]).success()?)
 }
 
 fn broken_configuration(boxed: &SysBox) -> Result<(), String> {

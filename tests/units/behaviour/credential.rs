@@ -25,7 +25,7 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
 
 fn readable_by_one(boxed: &SysBox) -> Result<(), String> {
     pay(boxed)?.must_be(200)?; // the keystore runs, and has used the PIN
-    let pid = main_pid(boxed, KEYSTORE_UNIT).ok_or("the keystore does not run")?;
+    let pid = main_pid(boxed, KEYSTORE_UNIT)?;
     let places = [
         format!("/run/credentials/{KEYSTORE_UNIT}/hsm.pin"),
         format!("/proc/{pid}/root/run/credentials/{KEYSTORE_UNIT}/hsm.pin"),

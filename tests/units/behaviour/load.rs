@@ -8,6 +8,7 @@ use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::process::Child;
 use std::sync::mpsc;
+use std::time::Duration;
 
 /// How many ask at a time.
 const THREADS: &str = "8";
@@ -43,6 +44,13 @@ pub struct Counts {
     pub lost: usize,
     why: Vec<String>,
     slowest_ms: u64,
+}
+
+impl Counts {
+    /// Of the requests that were served or lost, with all their tries.
+    pub fn slowest(&self) -> Duration {
+        Duration::from_millis(self.slowest_ms)
+    }
 }
 
 impl fmt::Display for Counts {

@@ -36,7 +36,7 @@ fn without_the_file(boxed: &SysBox) -> Result<(), String> {
 
 fn good(boxed: &SysBox) -> Result<(), String> {
     pay(boxed)?.must_be(200)?;
-    let pid = main_pid(boxed, BROKER_UNIT);
+    let pid = main_pid(boxed, BROKER_UNIT)?;
     let ask = || ask_as(boxed, &["--unit=reloaded.service"], "reloaded");
     ask()?.must_be(403)?;
     boxed.write(
@@ -47,13 +47,13 @@ fn good(boxed: &SysBox) -> Result<(), String> {
     boxed.run(&["assertctl", "apply", "--yes"]).success()?;
     ask()?.must_be(200)?;
     is(boxed, BROKER_UNIT, "active")?;
-    let same = main_pid(boxed, BROKER_UNIT) == pid;
+    let same = main_pid(boxed, BROKER_UNIT)? == pid;
     demand(same, || "assertd is another process".to_owned())
 }
 
 fn bad(boxed: &SysBox) -> Result<(), String> {
     pay(boxed)?.must_be(200)?;
-    let (pid, cursor) = (main_pid(boxed, BROKER_UNIT), journal_end(boxed)?);
+    let (pid, cursor) = (main_pid(boxed, BROKER_UNIT)?, journal_end(boxed)?);
     boxed.write(
         FILE,
         "[workload.reloaded]\nmatch = { unit = \"a.service\" }\nownr = \"x\"\n",
@@ -76,7 +76,7 @@ fn bad(boxed: &SysBox) -> Result<(), String> {
     })?;
     pay(boxed)?.must_be(200)?;
     is(boxed, BROKER_UNIT, "active")?;
-    demand(main_pid(boxed, BROKER_UNIT) == pid, || {
+    demand(main_pid(boxed, BROKER_UNIT)? == pid, || {
         "assertd is another process".to_owned()
     })
 }

@@ -22,12 +22,12 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
 fn under_load(boxed: &SysBox) -> Result<(), String> {
     let before = sockets(boxed)?;
     let load = Load::start(boxed, Manner::OnceFresh)?;
-    let mut pids = vec![main_pid(boxed, BROKER_UNIT)];
+    let mut pids = vec![main_pid(boxed, BROKER_UNIT)?];
     for _ in 0..RESTARTS {
         boxed
             .run(&["systemctl", "restart", BROKER_UNIT])
             .success()?;
-        pids.push(main_pid(boxed, BROKER_UNIT));
+        pids.push(main_pid(boxed, BROKER_UNIT)?);
     }
     let counts = load.end()?;
     pids.dedup();
@@ -62,7 +62,7 @@ fn audit(boxed: &SysBox) -> Result<(), String> {
     };
     let before = segments()?;
     for signal in ["TERM", "KILL"] {
-        let pid = main_pid(boxed, BROKER_UNIT);
+        let pid = main_pid(boxed, BROKER_UNIT)?;
         let option = format!("--signal={signal}");
         boxed
             .run(&["systemctl", "kill", "--kill-who=main", &option, BROKER_UNIT])
@@ -72,7 +72,7 @@ fn audit(boxed: &SysBox) -> Result<(), String> {
             || {
                 // SIGTERM ends it for good, until somebody asks.
                 super::caller::pay(boxed).is_ok_and(|answer| answer.status == 200)
-                    && main_pid(boxed, BROKER_UNIT) != pid
+                    && main_pid(boxed, BROKER_UNIT).is_ok_and(|now| now != pid)
             },
         )?;
     }

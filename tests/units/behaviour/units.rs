@@ -40,18 +40,40 @@ pub fn is(boxed: &SysBox, unit: &str, wanted: &str) -> Result<(), String> {
     })
 }
 
-/// The unit's process, as the box counts, if it has one.
-pub fn main_pid(boxed: &SysBox, unit: &str) -> Option<u32> {
-    let pid: u32 = show(boxed, unit, "MainPID").parse().ok()?;
-    (pid != 0).then_some(pid)
+/// The unit's process, as the box counts. systemctl may fail on a machine that is busy, and a unit
+/// may be between two processes: neither is an answer.
+pub fn main_pid(boxed: &SysBox, unit: &str) -> Result<u32, String> {
+    let mut pid = None;
+    until(&format!("{unit} has a process"), || {
+        pid = number(boxed, unit, "MainPID").filter(|pid| *pid != 0);
+        pid.is_some()
+    })?;
+    let pid = pid.and_then(|pid| u32::try_from(pid).ok());
+    pid.ok_or_else(|| format!("{unit} has no process"))
+}
+
+/// A property that is a number; `None` if systemd did not say it.
+pub fn number(boxed: &SysBox, unit: &str, property: &str) -> Option<u64> {
+    show(boxed, unit, property).parse().ok()
 }
 
 /// The unit is active with another process than `before`.
-pub fn until_another(boxed: &SysBox, unit: &str, before: Option<u32>) -> Result<(), String> {
+pub fn until_another(boxed: &SysBox, unit: &str, before: u32) -> Result<(), String> {
     until(&format!("{unit} is active with a new process"), || {
-        let pid = main_pid(boxed, unit);
-        pid.is_some() && pid != before && state(boxed, unit) == "active"
+        let pid = number(boxed, unit, "MainPID");
+        pid.is_some_and(|pid| pid != 0 && pid != u64::from(before))
+            && state(boxed, unit) == "active"
     })
+}
+
+/// How often systemd has started the unit again by itself.
+pub fn restarts(boxed: &SysBox, unit: &str) -> Result<u64, String> {
+    let mut restarts = None;
+    until(&format!("systemd counts the restarts of {unit}"), || {
+        restarts = number(boxed, unit, "NRestarts");
+        restarts.is_some()
+    })?;
+    restarts.ok_or_else(|| format!("{unit} has no NRestarts"))
 }
 
 /// A place in the journal.

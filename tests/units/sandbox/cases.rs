@@ -65,14 +65,14 @@ fn of_both(fixtures: &Fixtures) -> Vec<Case> {
         case("another's shared memory", &["PrivateIPC"], Own, shm),
         case("a device", &["PrivateDevices"], Own, "open-to-write:/dev/assertd-probe"),
         case("a device", &["DevicePolicy"], Own, "open-to-write:/dev/assertd-probe"),
-        case("a device of its own making", CAPABILITIES, Root, "make-device:/tmp/assertd-node"),
+        case("a device of its own making", CAPABILITIES, Root, "make-device:/tmp"),
         case("a kernel setting", &["ProtectKernelTunables"], Root,
             "open-to-write:/proc/sys/net/ipv4/ip_forward"),
         case("kernel modules", &["ProtectKernelModules"], Root,
             "read:/usr/lib/modules/assertd-probe/secret"),
         case("the kernel's log", &["ProtectKernelLogs"], Root, "open-to-write:/dev/kmsg"),
         case("a cgroup", &["ProtectControlGroups"], Root,
-            "make-directory:/sys/fs/cgroup/assertd-probe"),
+            "make-directory:/sys/fs/cgroup"),
         case("the clock", &["ProtectClock"], Root, "clock"),
         case("the host's name", &["ProtectHostname"], Root, "set-host-name"),
         case("executing a shell", EXEC, Own, "exec:/bin/sh"),
@@ -106,10 +106,12 @@ fn of_both(fixtures: &Fixtures) -> Vec<Case> {
         case("setpriority", CALLS, Own, "priority"),
         case("stored credentials", HIDDEN, Root, "read:/etc/credstore.encrypted/assertd.hsm.pin"),
         case("plain credentials", HIDDEN, Root, "read:/etc/credstore/probe"),
+        case("D-Bus", HIDDEN, Own, "unix:/run/dbus/assertd-probe"),
+        case("systemd-resolved", HIDDEN, Own, "unix:/run/systemd/resolve/assertd-probe"),
         case("the shadow file", USER_OF_BOTH, Root, "read:/etc/shadow"),
     ];
     if fixtures.runs_32_bit {
-        let exec = format!("exec:{PROGRAM_32}");
+        let exec = format!("exec-32:{PROGRAM_32}");
         cases.push(case(
             "a 32-bit program",
             &["SystemCallArchitectures"],
@@ -164,7 +166,6 @@ pub fn left_to_broker(fixtures: &Fixtures) -> Vec<(String, String)> {
             "connecting to its admin socket, to reload",
             "unix:/run/assertd/admin.sock",
         ),
-        ("locking memory", "lock-memory"),
         ("closing itself off further", "landlock"),
     ])
 }
@@ -227,6 +228,7 @@ pub fn left_to_keystore() -> Vec<(String, String)> {
             "reading its module's configuration",
             "read:/etc/assertd/softhsm2.conf",
         ),
+        ("connecting to pcscd", "unix:/run/pcscd/assertd-probe"),
         ("locking memory", "lock-memory"),
         ("closing itself off further", "landlock"),
     ])

@@ -28,6 +28,18 @@ User=assertd-pkcs11
 SetCredential=other.pin:24680
 ExecStart=/usr/bin/sleep infinity
 ";
+/// Sockets that are open to everybody, as these services have them; nothing answers.
+const SOCKETS: &str = "[Socket]
+ListenStream=/run/dbus/assertd-probe
+ListenStream=/run/systemd/resolve/assertd-probe
+ListenStream=/run/pcscd/assertd-probe
+SocketMode=0666
+Service=probe-silent.service
+";
+const SILENT: &str = "[Service]
+Type=exec
+ExecStart=/usr/bin/sleep infinity
+";
 
 /// Where they are.
 pub struct Fixtures {
@@ -70,12 +82,14 @@ impl Fixtures {
             ("probe-listener", LISTENER),
             ("probe-caller", CALLER),
             ("probe-credential", OTHER_INSTANCE),
+            ("probe-silent", SILENT),
         ] {
             boxed.write(&format!("/run/systemd/system/{name}.service"), text)?;
         }
+        boxed.write("/run/systemd/system/probe-silent.socket", SOCKETS)?;
         boxed
             .sh("systemctl daemon-reload
-                 systemctl start probe-listener probe-caller probe-credential ||
+                 systemctl start probe-listener probe-caller probe-credential probe-silent.socket ||
                    { journalctl --no-pager --output=cat --unit='probe-*'; exit 1; }")
             .success()
             .map_err(|why| format!("fixtures: {why}"))?;

@@ -21,6 +21,8 @@ const BROKER_UNIT: &str = "assertd.service";
 /// A unit whose sandbox is tried.
 struct Subject {
     name: &'static str,
+    /// What the names of its variants begin with.
+    prefix: &'static str,
     unit: Unit,
     refused: Vec<Case>,
     /// What the sandbox must leave: a name and its probe.
@@ -31,12 +33,10 @@ struct Subject {
 
 /// Runs all of these checks.
 pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
-    if !suite.wants_below(&["broker sandbox: ", "keystore sandbox: "]) {
-        return;
-    }
     let subjects = Fixtures::make(boxed).and_then(|fixtures| {
         let broker = Subject {
             name: "broker sandbox",
+            prefix: "broker",
             unit: Unit::installed(boxed, "assertd.service")?,
             refused: cases::broker(&fixtures),
             left: cases::left_to_broker(&fixtures),
@@ -44,6 +44,7 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
         };
         let keystore = Subject {
             name: "keystore sandbox",
+            prefix: "keystore",
             unit: Unit::installed(boxed, "assertd-keystore-pkcs11@.service")?,
             refused: cases::keystore(&fixtures),
             left: cases::left_to_keystore(),
@@ -96,7 +97,7 @@ fn check(suite: &mut Suite<'_>, boxed: &SysBox, subject: &Subject) {
             ref untried => Err(format!("not tried: {}", untried.join(", "))),
         }
     });
-    let mut variants = Variants::new(boxed, unit);
+    let mut variants = Variants::new(boxed, subject.prefix, unit);
     let refused: Vec<_> = subject
         .refused
         .iter()
@@ -126,14 +127,14 @@ fn check(suite: &mut Suite<'_>, boxed: &SysBox, subject: &Subject) {
         let label = format!("{name}: {directives}: {}", case.name);
         suite.check(&label, || {
             verdicts.allowed(&open, &case.probe).map_err(|why| {
-                format!("the control is refused too, so this would show nothing: {why}")
+                format!("without the directive, so that this would show nothing: {why}")
             })?;
             verdicts
                 .refused(&alone, &case.probe)
-                .map_err(|why| format!("{directives} alone lets it through: {why}"))?;
+                .map_err(|why| format!("by {directives} alone: {why}"))?;
             verdicts
                 .refused(&sealed, &case.probe)
-                .map_err(|why| format!("the unit as installed lets it through: {why}"))
+                .map_err(|why| format!("in the unit as installed: {why}"))
         });
     }
     for (what, probe, sealed) in left {

@@ -119,6 +119,8 @@ pub struct Name(String);
 /// The variants of one unit, and the probes each is to run.
 pub struct Variants<'b> {
     boxed: &'b SysBox,
+    /// What their names begin with, so that another unit's have others.
+    prefix: &'static str,
     unit: &'b Unit,
     /// Lines of [Service] and probes.
     wanted: BTreeMap<String, (Name, Vec<String>)>,
@@ -126,9 +128,10 @@ pub struct Variants<'b> {
 }
 
 impl<'b> Variants<'b> {
-    pub fn new(boxed: &'b SysBox, unit: &'b Unit) -> Variants<'b> {
+    pub fn new(boxed: &'b SysBox, prefix: &'static str, unit: &'b Unit) -> Variants<'b> {
         Variants {
             boxed,
+            prefix,
             unit,
             wanted: BTreeMap::new(),
             missing: Vec::new(),
@@ -169,11 +172,11 @@ impl<'b> Variants<'b> {
 
     fn want(&mut self, lines: String, probe: &str) -> Name {
         // Templates, so that %i means what it means in the unit.
-        let number = self.wanted.len();
+        let (prefix, number) = (self.prefix, self.wanted.len());
         let (name, probes) = self
             .wanted
             .entry(lines)
-            .or_insert_with(|| (Name(format!("probe-{number}@hsm")), Vec::new()));
+            .or_insert_with(|| (Name(format!("probe-{prefix}-{number}@hsm")), Vec::new()));
         if !probes.iter().any(|have| have == probe) {
             probes.push(probe.to_string());
         }
@@ -224,38 +227,52 @@ impl<'b> Variants<'b> {
 
 /// One line of the probe.
 #[derive(Deserialize)]
-struct Verdict {
+struct Line {
     probe: String,
-    allowed: bool,
+    verdict: Verdict,
     detail: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Allowed,
+    Refused,
+    /// It was not tried, and shows nothing.
+    Failed,
 }
 
 /// What all variants said.
 #[derive(Default)]
 pub struct Verdicts {
-    by_variant: HashMap<Name, Vec<Verdict>>,
+    by_variant: HashMap<Name, Vec<Line>>,
     /// If some did not start: what each wrote.
     reasons: HashMap<Name, String>,
 }
 
 impl Verdicts {
-    /// Or how it was refused.
+    /// Or how it was refused, or why it could not be tried.
     pub fn allowed(&self, variant: &Name, probe: &str) -> Result<(), String> {
-        match self.find(variant, probe)? {
-            Verdict { allowed: true, .. } => Ok(()),
-            Verdict { detail, .. } => Err(detail.clone()),
-        }
+        self.is(Verdict::Allowed, variant, probe)
     }
 
-    /// Or what was seen.
+    /// Or what was seen, or why it could not be tried.
     pub fn refused(&self, variant: &Name, probe: &str) -> Result<(), String> {
-        match self.find(variant, probe)? {
-            Verdict { allowed: false, .. } => Ok(()),
-            Verdict { detail, .. } => Err(format!("{probe} is allowed: {detail}")),
+        self.is(Verdict::Refused, variant, probe)
+    }
+
+    fn is(&self, wanted: Verdict, variant: &Name, probe: &str) -> Result<(), String> {
+        let line = self.find(variant, probe)?;
+        let detail = &line.detail;
+        match line.verdict {
+            is if is == wanted => Ok(()),
+            Verdict::Allowed => Err(format!("{probe} is allowed: {detail}")),
+            Verdict::Refused => Err(format!("{probe} is refused: {detail}")),
+            Verdict::Failed => Err(format!("{probe} could not be tried: {detail}")),
         }
     }
 
-    fn find(&self, variant: &Name, probe: &str) -> Result<&Verdict, String> {
+    fn find(&self, variant: &Name, probe: &str) -> Result<&Line, String> {
         let verdicts = self.by_variant.get(variant);
         let found = verdicts.and_then(|all| all.iter().find(|one| one.probe == probe));
         found.ok_or_else(|| {

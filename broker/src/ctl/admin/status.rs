@@ -219,55 +219,11 @@ fn is_starting(keystore: &KeystoreStatus) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ctl::admin::tests::key;
-    use assertd_client::api::{AuditStatus, ConfigStatus, RequestCounts};
-
-    fn healthy() -> Status {
-        Status {
-            format: 1,
-            version: "0.1.0".into(),
-            pid: 1,
-            uptime_s: 0,
-            isolation: "units".into(),
-            peer_proof: "pidfd".into(),
-            config: ConfigStatus {
-                path: "/etc/assertd/assertd.toml".into(),
-                sha256: "ab".repeat(32),
-                workloads: 1,
-                targets: 1,
-            },
-            keystores: vec![KeystoreStatus {
-                name: "hsm".into(),
-                state: "usable".into(),
-                why: None,
-                since_s: 60,
-                token: "a token".into(),
-                algs: vec!["ES256".into()],
-                strange: Vec::new(),
-                socket: "/run/k.sock".into(),
-                pid: Some(2),
-                restarts: 0,
-                signers: 2,
-                queued: 0,
-                in_flight: 0,
-                minted: 0,
-            }],
-            audit: AuditStatus {
-                state: "ok".into(),
-                why: None,
-                directory: "/var/lib/assertd/audit".into(),
-                seq: 1,
-                bytes: 1,
-                denials_counted: 0,
-            },
-            requests: RequestCounts::default(),
-            connections: 0,
-        }
-    }
+    use crate::ctl::fixtures::{key, status};
 
     #[test]
     fn what_fails_stands_before_what_warns() {
-        let mut status = healthy();
+        let mut status = status();
         status.isolation = "none".into();
         status.peer_proof = "pid".into();
         status.keystores[0].strange = vec!["0xab".into()];
@@ -287,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_keystore_that_was_started_a_moment_ago_has_not_failed() {
-        let mut status = healthy();
+        let mut status = status();
         status.keystores[0].state = "starting".into();
         for (since_s, sign) in [(0, "warn"), (STARTING_S, "FAIL")] {
             status.keystores[0].since_s = since_s;
@@ -298,7 +254,7 @@ mod tests {
     #[test]
     fn a_healthy_assertd_has_nothing_above_the_facts() {
         assert_eq!(
-            degraded(&healthy(), &[key("a/x.1", "active")]),
+            degraded(&status(), &[key("a/x.1", "active")]),
             Vec::<Vec<String>>::new()
         );
     }
@@ -307,6 +263,6 @@ mod tests {
     fn a_failed_key_that_nothing_uses_degrades_nothing() {
         let mut unused = key("a/x.1", "failed");
         unused.used = false;
-        assert_eq!(degraded(&healthy(), &[unused]), Vec::<Vec<String>>::new());
+        assert_eq!(degraded(&status(), &[unused]), Vec::<Vec<String>>::new());
     }
 }

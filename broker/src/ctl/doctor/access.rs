@@ -1,7 +1,9 @@
-//! Who can change a file, and who can read it, by owner, group and mode bits alone: an ACL (acl(5))
-//! can only narrow what the group bits show.
+//! Who can change a file, and who can read it, by owner, group and mode bits alone. An ACL's group
+//! bits are the most that it grants (acl(5)), so that nobody writes whom they do not show. Whom it
+//! lets read they do not show: where the bits say no, the kernel has the last word (`host::allows`).
 
-use super::host::{Account, Entry, EntryKind};
+use super::host::{Entry, EntryKind};
+use crate::ctl::account::Account;
 use std::path::Path;
 
 /// Why something must not be believed: others than its trusted owners can change it.
@@ -11,18 +13,32 @@ pub enum Untrusted {
     Owner,
     /// Its mode lets others write.
     Writable,
+    /// Its mode lets others add files, though not replace those that are there.
+    Shared,
 }
 
-/// In a directory with the sticky bit others can add files, but not replace ours (inode(7)).
+/// A file, or a directory that something with a name is taken from. In one with the sticky bit
+/// others can add files, but not replace ours (inode(7)).
 pub fn untrusted(entry: &Entry, owners: &[u32]) -> Option<Untrusted> {
-    let sticky = entry.kind == EntryKind::Directory && entry.mode & 0o1000 != 0;
+    let harmless = match entry.kind {
+        EntryKind::Directory => entry.mode & 0o1000 != 0,
+        EntryKind::Link => true,
+        EntryKind::File | EntryKind::Socket | EntryKind::Other => false,
+    };
     if !owners.contains(&entry.uid) {
         Some(Untrusted::Owner)
-    } else if entry.mode & 0o022 != 0 && !sticky {
+    } else if entry.mode & 0o022 != 0 && !harmless {
         Some(Untrusted::Writable)
     } else {
         None
     }
+}
+
+/// A directory of which everything is taken that lies there: whoever can add a file has his way, so
+/// that the sticky bit is no help.
+pub fn untrusted_list(entry: &Entry, owners: &[u32]) -> Option<Untrusted> {
+    let shared = (entry.mode & 0o022 != 0).then_some(Untrusted::Shared);
+    untrusted(entry, owners).or(shared)
 }
 
 impl Untrusted {
@@ -34,6 +50,9 @@ impl Untrusted {
             Untrusted::Writable => {
                 format!("{path} can be written by others (mode {:04o})", entry.mode)
             }
+            Untrusted::Shared => {
+                format!("others can add files to {path} (mode {:04o})", entry.mode)
+            }
         }
     }
 
@@ -41,11 +60,17 @@ impl Untrusted {
     pub fn remedy(self, entry: &Entry) -> String {
         let path = quoted(&entry.path);
         match self {
+            Untrusted::Owner if entry.kind == EntryKind::Link => {
+                format!("run `chown -h root {path}`")
+            }
             Untrusted::Owner if entry.mode & 0o022 != 0 => {
                 format!("run `chown root {path} && chmod go-w {path}`")
             }
             Untrusted::Owner => format!("run `chown root {path}`"),
             Untrusted::Writable => format!("run `chmod go-w {path}`"),
+            Untrusted::Shared => format!(
+                "run `chmod go-w {path}`; if it is meant for others too, use another directory"
+            ),
         }
     }
 }
@@ -76,6 +101,7 @@ pub fn may(account: &Account, entry: &Entry, want: Want) -> bool {
 pub fn obstacle<'a>(account: &Account, way: &'a [Entry]) -> Option<&'a Entry> {
     way.iter().find(|entry| match entry.kind {
         EntryKind::Directory => !may(account, entry, Want::Enter),
+        EntryKind::Link => false,
         _ => !may(account, entry, Want::Read),
     })
 }
@@ -114,6 +140,20 @@ pub mod tests {
         assert_eq!(untrusted(&file(990, 0o644), &[0]), Some(Untrusted::Owner));
         assert_eq!(untrusted(&file(0, 0o664), &[0]), Some(Untrusted::Writable));
         assert_eq!(untrusted(&dir(0, 0o757), &[0]), Some(Untrusted::Writable));
+        let link = |uid| entry("/l", EntryKind::Link, uid, 0, 0o777);
+        assert_eq!(untrusted(&link(0), &[0]), None);
+        assert_eq!(untrusted(&link(990), &[0]), Some(Untrusted::Owner));
+        let remedy = Untrusted::Owner.remedy(&link(990));
+        assert_eq!(remedy, "run `chown -h root /l`");
+        for (mode, why) in [
+            (0o755, None),
+            (0o1755, None),
+            (0o1777, Some(Untrusted::Shared)),
+            (0o1775, Some(Untrusted::Shared)),
+            (0o777, Some(Untrusted::Writable)),
+        ] {
+            assert_eq!(untrusted_list(&dir(0, mode), &[0]), why, "{mode:o}");
+        }
         // The sticky bit of a file means nothing.
         assert_eq!(untrusted(&file(0, 0o1646), &[0]), Some(Untrusted::Writable));
     }
@@ -140,10 +180,11 @@ pub mod tests {
         }
         let way = [
             entry("/", EntryKind::Directory, 0, 0, 0o755),
+            entry("/l", EntryKind::Link, 0, 0, 0o700),
             entry("/d", EntryKind::Directory, 0, 0, 0o750),
             file(0, 0, 0o644),
         ];
-        assert_eq!(obstacle(&account, &way), Some(&way[1]));
+        assert_eq!(obstacle(&account, &way), Some(&way[2]));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The users that the units run as.
 
 use super::finding::{ACCOUNTS, Finding, MEMBERSHIP};
-use super::host::Account;
 use super::site::{BROKER_USER, KEYSTORE_USER, Runner, Users};
+use crate::ctl::account::Account;
 
 /// Judges. `broker_group` is the id of group `assertd`, if there is one.
 pub fn findings(

@@ -1,16 +1,19 @@
 //! The configuration: that it loads, who could change it, and who can read it. Whoever can write
 //! there decides who gets which assertion.
 
-use super::access::{obstacle, quoted, untrusted};
+use super::access::{Untrusted, Want, may, obstacle, quoted, untrusted, untrusted_list};
 use super::finding::{CONFIG_LOADS, CONFIG_OWNED, CONFIG_READABLE, CONFIG_WISE, Finding};
-use super::host::{self, Account, Entry, EntryKind};
-use super::site::{Runner, Site, Users};
+use super::host::{self, Entry, EntryKind};
+use super::site::{NotLoaded, Runner, Site, Users};
 use crate::config::files;
+use crate::ctl::account::Account;
 use crate::ctl::check::{Severity as Wisdom, findings as unwise};
 use crate::ctl::out::count;
+use crate::ctl::run::within;
 use keystore::Clock;
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What was seen.
 pub struct Facts {
@@ -18,14 +21,24 @@ pub struct Facts {
     files: Vec<(PathBuf, Result<Vec<Entry>, ErrorKind>)>,
     /// conf.d beside the main file, if it is there.
     drop_ins: Option<Entry>,
+    /// The way to it.
+    drop_ins_way: Vec<Entry>,
+    /// Who can read which, though the mode bits do not show it: a user's name, a path.
+    let_in: BTreeSet<(String, PathBuf)>,
+    /// The main file's directory: whoever can add files there can make conf.d.
+    directory: Option<Entry>,
 }
 
-/// Looks.
-pub fn look(site: &Site) -> Facts {
+/// Looks; where the mode bits say that a user cannot read something, asks.
+pub fn look(site: &Site, users: &Result<Users, String>) -> Facts {
     // conf.d that cannot be listed is a mistake that loading has told already.
-    let paths = files(&site.config_path).unwrap_or_else(|_| vec![site.config_path.clone()]);
+    let main = site.config_path.clone();
+    let paths = match within(host::LOOK_DEADLINE, move || files(&main)) {
+        Some(Ok(paths)) => paths,
+        Some(Err(_)) | None => vec![site.config_path.clone()],
+    };
     let drop_ins = site.config_path.with_file_name("conf.d");
-    Facts {
+    let mut facts = Facts {
         files: paths
             .into_iter()
             .map(|path| {
@@ -34,7 +47,26 @@ pub fn look(site: &Site) -> Facts {
             })
             .collect(),
         drop_ins: host::entry(&drop_ins).ok(),
+        drop_ins_way: host::way(&drop_ins).unwrap_or_default(),
+        directory: site.config_path.parent().and_then(|d| host::entry(d).ok()),
+        let_in: BTreeSet::new(),
+    };
+    if let (Runner::Units, Ok(users)) = (&site.runner, users) {
+        facts.let_in = let_in(&facts, users);
     }
+    facts
+}
+
+fn let_in(facts: &Facts, users: &Users) -> BTreeSet<(String, PathBuf)> {
+    let mut let_in = BTreeSet::new();
+    for (reader, path, _) in stopped(facts, users) {
+        match host::allows(reader, path, Want::Read) {
+            Some(true) => _ = let_in.insert((reader.name.clone(), path.to_owned())),
+            Some(false) => {}
+            None => break, // the next one would not be answered either
+        }
+    }
+    let_in
 }
 
 /// Judges.
@@ -77,7 +109,16 @@ fn loads(site: &Site) -> Finding {
                 "run `assertctl init`, which writes one, or name another by -c",
             )
         }
-        Err(diagnostic) => CONFIG_LOADS.fail(
+        Err(NotLoaded::NoAnswer) => CONFIG_LOADS.fail(
+            format!(
+                "{path}: not loaded within {} s: the name service, which is asked for the users that \
+                 it names, or the disk does not answer",
+                host::LOOK_DEADLINE.as_secs()
+            ),
+            "run `getent passwd no-such-user`: if it hangs, mend the service that \
+             /etc/nsswitch.conf names for passwd",
+        ),
+        Err(NotLoaded::Mistake(diagnostic)) => CONFIG_LOADS.fail(
             diagnostic.to_string(),
             format!(
                 "correct it; `assertctl{} config check` says when it is right",
@@ -113,56 +154,68 @@ fn wise(site: &Site) -> Option<Finding> {
     })
 }
 
-/// Each directory on the way once, though every file has it.
+/// Each directory on the way once, though every file has it. Directories of which everything is
+/// read are judged more strictly than those that are only gone through.
 fn owned(facts: &Facts, owners: &[u32]) -> Vec<Finding> {
-    let mut seen: Vec<&Entry> = facts
-        .files
-        .iter()
-        .filter_map(|(_, way)| way.as_ref().ok())
+    let ways = facts.files.iter().filter_map(|(_, way)| way.as_ref().ok());
+    let on_the_way = ways
         .flatten()
-        .chain(&facts.drop_ins)
+        .chain(&facts.drop_ins_way)
+        .filter_map(|entry| Some((entry, untrusted(entry, owners)?)));
+    let listed = facts.drop_ins.iter().chain(&facts.directory);
+    let mut bad: Vec<(&Entry, Untrusted)> = listed
+        .filter_map(|entry| Some((entry, untrusted_list(entry, owners)?)))
+        .chain(on_the_way)
         .collect();
-    seen.sort_by(|a, b| a.path.cmp(&b.path));
-    seen.dedup();
-    let judge = |entry: &&Entry| {
-        let why = untrusted(entry, owners)?;
+    bad.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+    bad.dedup_by(|(a, _), (b, _)| a.path == b.path);
+    let finding = |(entry, why): (&Entry, Untrusted)| {
         let text = format!(
             "{}: whoever can write there decides who gets which assertion",
             why.text(entry)
         );
-        Some(CONFIG_OWNED.fail(text, why.remedy(entry)))
+        CONFIG_OWNED.fail(text, why.remedy(entry))
     };
-    seen.iter().filter_map(judge).collect()
+    bad.into_iter().map(finding).collect()
 }
 
-/// The broker reads all of it, a keystore the main file.
 fn readable(facts: &Facts, users: &Users) -> Vec<Finding> {
-    let Some((main, _)) = facts.files.first() else {
-        return Vec::new();
-    };
     let mut found: Vec<Finding> = Vec::new();
-    for (path, way) in &facts.files {
-        let Ok(way) = way else { continue };
-        let keystore = users.keystore.as_ref().filter(|_| path == main);
-        let readers = users.broker.iter().chain(keystore);
-        let stopped = readers.filter_map(|reader| Some((reader, obstacle(reader, way)?)));
-        for (reader, at) in stopped {
-            let finding = unreadable(reader, path, at);
-            if !found.iter().any(|other| other.remedy == finding.remedy) {
-                found.push(finding);
-            }
-        }
-    }
-    if let Some((broker, dir)) = users.broker.as_ref().zip(facts.drop_ins.as_ref()) {
-        use super::access::{Want, may};
-        if !may(broker, dir, Want::Enter) || !may(broker, dir, Want::Read) {
-            found.push(unreadable(broker, &dir.path, dir));
+    for (reader, path, at) in stopped(facts, users) {
+        let is_let_in = facts
+            .let_in
+            .contains(&(reader.name.clone(), path.to_owned()));
+        let finding = unreadable(reader, path, at);
+        if !is_let_in && !found.iter().any(|other| other.remedy == finding.remedy) {
+            found.push(finding);
         }
     }
     found
 }
 
-fn unreadable(reader: &Account, path: &std::path::Path, at: &Entry) -> Finding {
+/// Who cannot read what by the mode bits, and where they say so. The broker reads all of it, a
+/// keystore the main file.
+fn stopped<'a>(facts: &'a Facts, users: &'a Users) -> Vec<(&'a Account, &'a Path, &'a Entry)> {
+    let main = facts.files.first().map(|(path, _)| path);
+    let mut stopped = Vec::new();
+    for (path, way) in &facts.files {
+        let Ok(way) = way else { continue };
+        let keystore = users.keystore.as_ref().filter(|_| Some(path) == main);
+        let readers = users.broker.iter().chain(keystore);
+        stopped.extend(
+            readers.filter_map(|reader| Some((reader, path.as_path(), obstacle(reader, way)?))),
+        );
+    }
+    if let Some((broker, dir)) = users.broker.as_ref().zip(facts.drop_ins.as_ref()) {
+        let lists = [Want::Enter, Want::Read]
+            .iter()
+            .all(|want| may(broker, dir, *want));
+        stopped.extend((!lists).then_some((broker, dir.path.as_path(), dir)));
+    }
+    stopped
+}
+
+fn unreadable(reader: &Account, path: &Path, at: &Entry) -> Finding {
     let (shown, at_path) = (path.display(), quoted(&at.path));
     let text = format!(
         "user {} cannot read {shown}: {} has mode {:04o}, uid {}, gid {}",
@@ -221,10 +274,13 @@ mod tests {
                 (main.path.clone(), Ok([top.clone(), vec![main]].concat())),
                 (
                     drop_in.path.clone(),
-                    Ok([top, vec![dir.clone(), drop_in]].concat()),
+                    Ok([top.clone(), vec![dir.clone(), drop_in]].concat()),
                 ),
             ],
+            drop_ins_way: [top.clone(), vec![dir.clone()]].concat(),
             drop_ins: Some(dir),
+            let_in: BTreeSet::new(),
+            directory: top.last().cloned(),
         }
     }
 
@@ -267,6 +323,20 @@ mod tests {
     }
 
     #[test]
+    fn no_sticky_bit_makes_up_for_a_directory_that_anybody_can_add_a_drop_in_to() {
+        for path in ["/etc/assertd/conf.d", "/etc/assertd"] {
+            let found = owned(&facts(path, 0, 990, 0o1777), &[0]);
+            assert_eq!(found.len(), 1, "{found:#?}");
+            let (id, remedy) = (found[0].id, found[0].remedy.as_deref().unwrap());
+            assert_eq!(id, "D14");
+            let expected = format!("run `chmod go-w {path}`");
+            assert!(remedy.starts_with(&expected), "{remedy}");
+        }
+        // Gone through, and nothing there is read but by its name.
+        assert_eq!(owned(&facts("/etc", 0, 0, 0o1777), &[0]), []);
+    }
+
+    #[test]
     fn a_file_that_its_reader_cannot_read_is_named_with_its_remedy() {
         for (path, gid, mode, who, remedy) in [
             (
@@ -299,6 +369,13 @@ mod tests {
             assert!(found[0].text.contains(who), "{}", found[0].text);
             assert_eq!(found[0].remedy.as_deref(), Some(remedy));
         }
+        // What an ACL gives the mode bits do not show.
+        let mut let_in = facts("/etc/assertd/assertd.toml", 0, 0, 0o640);
+        let file = PathBuf::from("/etc/assertd/assertd.toml");
+        for user in ["assertd", "assertd-pkcs11"] {
+            let_in.let_in.insert((user.into(), file.clone()));
+        }
+        assert_eq!(readable(&let_in, &users()), []);
         let mut outside = users();
         outside.keystore = Some(Account {
             groups: vec![991],

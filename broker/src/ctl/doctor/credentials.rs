@@ -6,9 +6,10 @@ use super::access::quoted;
 use super::finding::{
     CREDENTIAL_HANDED_OVER, CREDENTIAL_OPENS, CREDENTIAL_THERE, Finding, PIN_FILE,
 };
-use super::host::{self, Account, Entry, EntryKind, Output};
+use super::host::{self, Entry, EntryKind, Output};
 use super::site::{Runner, Site, Users};
 use super::units::{self, Unit, Units};
+use crate::ctl::account::Account;
 use keystore::config::PinSource;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -101,22 +102,15 @@ fn handed_over(unit: Option<&Unit>, id: &str) -> HandedOver {
 
 /// As systemd does at the unit's start; what it says if it cannot.
 fn opens(path: &Path, id: &str) -> Result<(), String> {
-    let systemd_creds =
-        host::program("systemd-creds").ok_or_else(|| "there is no systemd-creds".to_owned())?;
     let (name, path) = (format!("--name={id}"), path.display().to_string());
     let said = host::command(
-        &systemd_creds,
+        "systemd-creds",
         &["decrypt", &name, &path, "-"],
         Output::Discarded,
     )?;
-    match said.succeeded {
+    match said.succeeded() {
         true => Ok(()),
-        false => Err(said
-            .stderr
-            .lines()
-            .last()
-            .unwrap_or("it does not say why")
-            .to_owned()),
+        false => Err(said.reason()),
     }
 }
 

@@ -1,13 +1,18 @@
 //! assertd as it runs: whether it answers, which program and configuration it runs, and what it
 //! says of keystores, keys and its log. It is asked only where it runs already.
+//!
+//! What it says is shown and never believed further: root connects to no socket and runs no command
+//! because of a name in it. Names and sockets are the configuration's.
 
+use super::access::quoted;
 use super::finding::{
-    ANSWERS, AUDIT_WRITES, CONFIG_IN_FORCE, Finding, KEY_MADE, KEY_STATE, PROGRAM, STRANGE,
+    ANSWERS, AUDIT_WRITES, CONFIG_IN_FORCE, Finding, KEY_MADE, KEY_STATE, KEYSTORE, PROGRAM,
+    STRANGE,
 };
-use super::host;
 use super::site::{Runner, Site};
 use super::units::{self, Units};
 use crate::ctl::out::duration;
+use crate::ctl::run::within;
 use assertd_client::Client;
 use assertd_client::api::{KeyStatus, KeystoreStatus, Status};
 use keystore::protocol::{Condition, Reply, Request};
@@ -19,8 +24,8 @@ use std::time::Duration;
 
 mod keystores;
 
-/// How long assertd may take for two answers; its own client gives it 10 s for each.
-const ASK_DEADLINE: Duration = Duration::from_secs(21);
+/// How long assertd may take for two answers, which it keeps ready.
+const ASK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a keystore may take to say how it is; it keeps that ready.
 const KEYSTORE_DEADLINE: Duration = Duration::from_secs(5);
@@ -58,7 +63,7 @@ pub fn look(site: &Site, units: &Units, socket: PathBuf) -> Facts {
         return Facts::Absent;
     }
     let asked = socket.clone();
-    let answers = host::within(ASK_DEADLINE, move || {
+    let answers = within(ASK_DEADLINE, move || {
         let mut client = Client::connect(&asked)?;
         Ok((client.status()?, client.keys()?.keys))
     });
@@ -73,7 +78,7 @@ pub fn look(site: &Site, units: &Units, socket: PathBuf) -> Facts {
         None => return Facts::Silent(format!("{}: no answer", socket.display())),
     };
     Facts::Answers(Box::new(Answers {
-        kinds: kinds(&status),
+        kinds: kinds(site, &status),
         outdated: outdated(&status),
         status,
         keys,
@@ -81,13 +86,14 @@ pub fn look(site: &Site, units: &Units, socket: PathBuf) -> Facts {
 }
 
 /// What the keystores that have failed say can be done about it; all are asked at once.
-fn kinds(status: &Status) -> BTreeMap<String, Kind> {
+fn kinds(site: &Site, status: &Status) -> BTreeMap<String, Kind> {
     let failed = status.keystores.iter().filter(|it| it.state == "failed");
-    let asked: Vec<(String, thread::JoinHandle<Option<Kind>>)> = failed
-        .map(|it| {
-            let socket = PathBuf::from(&it.socket);
-            (it.name.clone(), thread::spawn(move || kind_of(socket)))
-        })
+    let sockets = failed.filter_map(|it| {
+        let section = site.keystores.get(&it.name)?;
+        Some((it.name.clone(), site.keystore_socket(&it.name, section)))
+    });
+    let asked: Vec<(String, thread::JoinHandle<Option<Kind>>)> = sockets
+        .map(|(name, socket)| (name, thread::spawn(move || kind_of(socket))))
         .collect();
     asked
         .into_iter()
@@ -96,7 +102,7 @@ fn kinds(status: &Status) -> BTreeMap<String, Kind> {
 }
 
 fn kind_of(socket: PathBuf) -> Option<Kind> {
-    let health = host::within(KEYSTORE_DEADLINE, move || {
+    let health = within(KEYSTORE_DEADLINE, move || {
         client::Client::connect(&socket, KEYSTORE_DEADLINE)?.call(&Request::Health {})
     });
     match health?.ok()? {
@@ -188,7 +194,10 @@ fn of_answers(site: &Site, answers: &Answers) -> Vec<Finding> {
     found.extend(config_in_force(site, status));
     for keystore in &status.keystores {
         let kind = answers.kinds.get(&keystore.name).copied();
-        found.push(keystores::finding(site, keystore, kind));
+        found.push(match site.keystores.get(&keystore.name) {
+            Some(section) => keystores::finding(site, keystore, section, kind),
+            None => unknown(site, keystore),
+        });
         found.extend(strange(site, keystore));
     }
     found.extend(keys(site, answers));
@@ -201,6 +210,17 @@ fn of_answers(site: &Site, answers: &Answers) -> Vec<Finding> {
         found.push(audit(site, &status.audit.state, why));
     }
     found
+}
+
+/// It may run a configuration that the files do not have any more.
+fn unknown(site: &Site, keystore: &KeystoreStatus) -> Finding {
+    KEYSTORE.warn(
+        format!(
+            "assertd speaks of a keystore \"{}\", which the configuration does not have",
+            keystore.name
+        ),
+        site.restart(),
+    )
 }
 
 fn program(site: &Site, answers: &Answers) -> Option<Finding> {
@@ -216,7 +236,8 @@ fn program(site: &Site, answers: &Answers) -> Option<Finding> {
     let keystores = answers
         .outdated
         .iter()
-        .filter_map(|name| name.strip_prefix("keystore "));
+        .filter_map(|name| name.strip_prefix("keystore "))
+        .filter(|name| site.keystores.contains_key(*name));
     let remedy = match site.runner {
         Runner::Units => {
             let units: String = keystores
@@ -260,7 +281,7 @@ fn strange(site: &Site, keystore: &KeystoreStatus) -> Option<Finding> {
         format!(
             "restore the keystore's newest state; or, if nothing uses them, remove each by the \
              vendor's tool: `pkcs11-tool --module {} --login --delete-object --type privkey --id …`",
-            module.unwrap_or(Path::new("MODULE")).display()
+            quoted(module.unwrap_or(Path::new("MODULE")))
         ),
     ))
 }
@@ -338,7 +359,7 @@ fn audit(site: &Site, state: &str, why: &str) -> Finding {
     let remedy = format!(
         "make room or mend the file system (`df -h {0}; ls -ld {0}; dmesg | tail`); assertd goes on \
          by itself",
-        site.audit_dir.display()
+        quoted(&site.audit_dir)
     );
     let text = format!("{state}: {why}");
     match state {

@@ -1,48 +1,33 @@
-//! The doctor's eyes: runs commands, follows paths, looks up accounts and processes. Only looks.
-//! Whatever could wait for ever (a command, a name service, a socket, a disk) has a deadline.
+//! The doctor's eyes: runs commands, follows paths, reads files. Only looks. Whatever could wait for
+//! ever (a command, a socket, a disk) has a deadline.
 
-use nix::unistd::{Gid, Uid, User, getgrouplist};
-use std::ffi::CString;
+use super::access::Want;
+use crate::ctl::account::Account;
+use crate::ctl::run::{self, Ended, within};
+use keystore::trail;
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 /// How long one command may take; `systemctl show` of ten units takes 20 ms, a TPM a second.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long a name service, a socket or a disk may take.
+/// How long a socket or a disk may take.
 pub const LOOK_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Most that is read of what a command says, in bytes.
-const OUTPUT_LEN_MAX: u64 = 1024 * 1024;
-
-/// Does something that may hang, elsewhere; nothing if it takes longer than `deadline`. What hangs
-/// is left behind: this program ends soon.
-pub fn within<T: Send + 'static>(
-    deadline: Duration,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    let (send, receive) = mpsc::channel();
-    thread::spawn(move || {
-        let _ = send.send(work()); // nobody waits any more: then it was too late
-    });
-    receive.recv_timeout(deadline).ok()
-}
-
-/// What a command has said.
-#[derive(Clone, Debug, Default)]
-pub struct Said {
-    /// Whether it ended with 0.
-    pub succeeded: bool,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
+/// Runs a program of the system by its name. `Err` says why there is no answer.
+pub fn command(name: &str, arguments: &[&str], output: Output) -> Result<Ended, String> {
+    let program = run::program(name).ok_or_else(|| format!("there is no {name}"))?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let ended = match output {
+        Output::Read => run::run(&mut command, b"", COMMAND_DEADLINE),
+        Output::Discarded => run::run_blindly(&mut command, b"", COMMAND_DEADLINE),
+    };
+    ended.map_err(|why| format!("{name} {why}"))
 }
 
 /// What becomes of a command's standard output.
@@ -54,162 +39,36 @@ pub enum Output {
     Discarded,
 }
 
-/// Runs a program by its absolute path, with an empty environment. `Err` says why there is no
-/// answer.
-pub fn command(program: &str, arguments: &[&str], output: Output) -> Result<Said, String> {
-    command_within(COMMAND_DEADLINE, program, arguments, output)
-}
-
-fn command_within(
-    deadline: Duration,
-    program: &str,
-    arguments: &[&str],
-    output: Output,
-) -> Result<Said, String> {
-    let stdout = match output {
-        Output::Read => Stdio::piped(),
-        Output::Discarded => Stdio::null(),
+/// Whether a user can do it, as the kernel says when it is asked under that user's numbers: with an
+/// ACL that may be more than the mode bits show. Nothing if it cannot be asked.
+pub fn allows(account: &Account, path: &Path, want: Want) -> Option<bool> {
+    let flags: &[&str] = match want {
+        Want::Read => &["-r"],
+        Want::Change => &["-w", "-x"],
+        Want::Enter => &["-x"],
     };
-    let mut child = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(stdout)
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("{program}: {error}"))?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let (stdout, stderr) = (read_aside(stdout), read_aside(stderr));
-    let succeeded = end(&mut child, deadline)
-        .ok_or_else(|| format!("{program}: no end after {} s", deadline.as_secs()))?;
-    Ok(Said {
-        succeeded,
-        stdout: stdout.recv_timeout(deadline).unwrap_or_default(),
-        stderr: stderr.recv_timeout(deadline).unwrap_or_default(),
-    })
-}
-
-fn read_aside(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
-    let (send, receive) = mpsc::channel();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(pipe) = pipe {
-            let _ = pipe.take(OUTPUT_LEN_MAX).read_to_end(&mut bytes); // what came is what there is
-        }
-        let _ = send.send(String::from_utf8_lossy(&bytes).into_owned());
-    });
-    receive
-}
-
-/// Whether it ended well; nothing if it had to be killed.
-fn end(child: &mut Child, deadline: Duration) -> Option<bool> {
-    let deadline = Instant::now() + deadline;
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Some(status.success()),
-            Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(2)),
-            Ok(None) | Err(_) => {
-                let _ = child.kill(); // it may have ended just now
-                let _ = child.wait();
-                return None;
-            }
+    let groups = account.groups.iter().chain(&account.added);
+    let groups: Vec<String> = groups.map(u32::to_string).collect();
+    let become_it = [
+        format!("--reuid={}", account.uid),
+        format!("--regid={}", account.gid),
+        format!("--groups={}", groups.join(",")),
+    ];
+    let path = path.to_str()?;
+    for flag in flags {
+        let mut arguments: Vec<&str> = become_it.iter().map(String::as_str).collect();
+        arguments.extend(["/usr/bin/test", flag, path]);
+        if !command("setpriv", &arguments, Output::Discarded)
+            .ok()?
+            .succeeded()
+        {
+            return Some(false);
         }
     }
+    Some(true)
 }
 
-/// A program of the system by its name: fixed directories, because `PATH` is the caller's.
-pub fn program(name: &str) -> Option<String> {
-    ["/usr/bin", "/bin", "/usr/sbin", "/sbin"]
-        .iter()
-        .map(|dir| format!("{dir}/{name}"))
-        .find(|path| Path::new(path).is_file())
-}
-
-/// A user with all its groups.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
-    /// Its name, or the number where it has none.
-    pub name: String,
-    /// User id.
-    pub uid: u32,
-    /// Its own group.
-    pub gid: u32,
-    /// All its groups, as the group file has them.
-    pub groups: Vec<u32>,
-    /// Those that its unit adds.
-    pub added: Vec<u32>,
-}
-
-impl Account {
-    /// Whether its processes have this group.
-    pub fn has_group(&self, gid: u32) -> bool {
-        self.gid == gid || self.groups.contains(&gid) || self.added.contains(&gid)
-    }
-}
-
-/// Looks a user up. `Err` if the name service does not answer.
-pub fn account(name: &str) -> Result<Option<Account>, String> {
-    let asked = name.to_owned();
-    let found = within(LOOK_DEADLINE, move || {
-        User::from_name(&asked).map(|user| user.map(with_groups))
-    });
-    match found {
-        Some(Ok(found)) => Ok(found),
-        Some(Err(errno)) => Err(errno.to_string()),
-        None => Err("no answer".to_owned()),
-    }
-}
-
-/// The user of a number, by whatever name.
-pub fn account_of(uid: u32) -> Account {
-    let found = within(LOOK_DEADLINE, move || {
-        User::from_uid(Uid::from_raw(uid)).map(|user| user.map(with_groups))
-    });
-    match found {
-        Some(Ok(Some(account))) => account,
-        _ => Account {
-            name: uid.to_string(),
-            uid,
-            gid: uid,
-            groups: vec![uid],
-            added: Vec::new(),
-        },
-    }
-}
-
-fn with_groups(user: User) -> Account {
-    let groups = CString::new(user.name.as_str())
-        .ok()
-        .and_then(|name| getgrouplist(&name, user.gid).ok())
-        .unwrap_or_else(|| vec![user.gid]);
-    Account {
-        name: user.name,
-        uid: user.uid.as_raw(),
-        gid: user.gid.as_raw(),
-        groups: groups.into_iter().map(Gid::as_raw).collect(),
-        added: Vec::new(),
-    }
-}
-
-/// The id of a group.
-pub fn group(name: &str) -> Option<u32> {
-    let asked = name.to_owned();
-    let found = within(LOOK_DEADLINE, move || nix::unistd::Group::from_name(&asked));
-    found?.ok()?.map(|group| group.gid.as_raw())
-}
-
-/// The name of a group, or its number.
-pub fn group_name(gid: u32) -> String {
-    let found = within(LOOK_DEADLINE, move || {
-        nix::unistd::Group::from_gid(Gid::from_raw(gid))
-    });
-    match found {
-        Some(Ok(Some(group))) => group.name,
-        _ => gid.to_string(),
-    }
-}
-
-/// What is at a path, links followed where they were.
+/// What is at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The path.
@@ -233,19 +92,23 @@ pub enum EntryKind {
     File,
     /// A Unix socket.
     Socket,
+    /// A symbolic link; it has no mode of its own (symlink(7)).
+    Link,
     /// Anything else.
     Other,
 }
 
-/// What is at a path itself: a link is `Other`.
+/// What is at a path itself: a link is a link.
 pub fn entry_itself(path: &Path) -> Result<Entry, ErrorKind> {
-    let metadata = fs::symlink_metadata(path).map_err(|error| error.kind())?;
+    let asked = path.to_owned();
+    let metadata = on_disk(move || fs::symlink_metadata(asked))?;
     Ok(entry_of(path, &metadata))
 }
 
 /// What is at a path, links followed.
 pub fn entry(path: &Path) -> Result<Entry, ErrorKind> {
-    let metadata = fs::metadata(path).map_err(|error| error.kind())?;
+    let asked = path.to_owned();
+    let metadata = on_disk(move || fs::metadata(asked))?;
     Ok(entry_of(path, &metadata))
 }
 
@@ -255,6 +118,7 @@ fn entry_of(path: &Path, metadata: &fs::Metadata) -> Entry {
         it if it.is_dir() => EntryKind::Directory,
         it if it.is_file() => EntryKind::File,
         it if it.is_socket() => EntryKind::Socket,
+        it if it.is_symlink() => EntryKind::Link,
         _ => EntryKind::Other,
     };
     Entry {
@@ -266,14 +130,23 @@ fn entry_of(path: &Path, metadata: &fs::Metadata) -> Entry {
     }
 }
 
-/// Everything that decides what is found at a path: the directories on the way to it and, if a
-/// link is among them, those on the way to where it leads; then the thing itself.
+/// Everything that decides what is found at a path: each directory and link on the way; then the
+/// thing itself, by its path without links.
 pub fn way(path: &Path) -> Result<Vec<Entry>, ErrorKind> {
-    let real = path.canonicalize().map_err(|error| error.kind())?;
-    let mut paths: Vec<&Path> = path.ancestors().skip(1).chain(real.ancestors()).collect();
-    paths.sort();
-    paths.dedup();
-    paths.into_iter().map(entry).collect()
+    let asked = path.to_owned();
+    let trail = on_disk(move || trail::follow(&asked))?;
+    let steps = trail.steps.iter();
+    Ok(steps
+        .map(|step| entry_of(&step.path, &step.metadata))
+        .collect())
+}
+
+/// A disk may be somebody else's, over a network that is away.
+fn on_disk<T: Send + 'static>(
+    look: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, ErrorKind> {
+    let looked = within(LOOK_DEADLINE, look).unwrap_or_else(|| Err(ErrorKind::TimedOut.into()));
+    looked.map_err(|error| error.kind())
 }
 
 /// A text file, its first 64 KiB; empty if it cannot be read.
@@ -290,59 +163,63 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_hangs_is_left_behind() {
-        let (_keep, never) = mpsc::channel::<()>();
-        let got = within(Duration::from_millis(20), move || never.recv());
-        assert_eq!(got, None);
-        assert_eq!(within(LOOK_DEADLINE, || 7), Some(7));
-    }
-
-    #[test]
     fn a_command_is_heard_and_a_secret_is_not() {
-        let said = command("/bin/echo", &["-n", "1234"], Output::Read).unwrap();
-        assert!(said.succeeded);
+        let said = command("echo", &["-n", "1234"], Output::Read).unwrap();
+        assert!(said.succeeded());
         assert_eq!(said.stdout, "1234");
-        let said = command("/bin/echo", &["1234"], Output::Discarded).unwrap();
-        assert!(said.succeeded && said.stdout.is_empty());
-        assert!(!command("/bin/false", &[], Output::Read).unwrap().succeeded);
-        let missing = command("/nonexistent", &[], Output::Read).unwrap_err();
-        assert!(missing.starts_with("/nonexistent: "), "{missing}");
+        let said = command("echo", &["1234"], Output::Discarded).unwrap();
+        assert!(said.succeeded() && said.stdout.is_empty());
+        assert!(!command("false", &[], Output::Read).unwrap().succeeded());
+        let missing = command("no-such-program", &[], Output::Read).unwrap_err();
+        assert_eq!(missing, "there is no no-such-program");
     }
 
     #[test]
-    fn a_command_that_hangs_is_ended() {
-        let begun = Instant::now();
-        let deadline = Duration::from_millis(20);
-        let hung = command_within(deadline, "/bin/sleep", &["600"], Output::Read);
-        assert!(hung.unwrap_err().contains("no end after"));
-        assert!(begun.elapsed() < Duration::from_secs(300));
+    fn the_kernel_says_what_a_user_can_do() {
+        // Of any number; root's own answer is yes to everything.
+        let nobody = Account {
+            name: "65533".into(),
+            uid: 65_533,
+            gid: 65_533,
+            groups: vec![65_533],
+            added: Vec::new(),
+        };
+        if !nix::unistd::geteuid().is_root() {
+            return; // nobody else may ask
+        }
+        let asked = |path: &str, want| allows(&nobody, Path::new(path), want);
+        assert_eq!(asked("/etc/passwd", Want::Read), Some(true));
+        assert_eq!(asked("/tmp", Want::Change), Some(true));
+        assert_eq!(asked("/etc", Want::Change), Some(false));
+        assert_eq!(asked("/root/none", Want::Read), Some(false));
     }
 
     #[test]
     fn the_way_to_a_link_and_the_way_to_its_target_both_count() {
         let dir = tempfile::tempdir().unwrap();
-        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        let top = dir.path().canonicalize().unwrap();
+        let (from, to) = (top.join("from"), top.join("to"));
         for dir in [&from, &to] {
             fs::create_dir(dir).unwrap();
         }
-        let file = to.join("file");
+        let (file, link) = (to.join("file"), from.join("link"));
         fs::File::options()
             .create_new(true)
             .write(true)
             .open(&file)
             .unwrap();
-        std::os::unix::fs::symlink(&file, from.join("link")).unwrap();
-        let paths: Vec<PathBuf> = way(&from.join("link"))
-            .unwrap()
-            .into_iter()
-            .map(|entry| entry.path)
-            .collect();
-        for path in [&from, &to, &file, &PathBuf::from("/")] {
-            assert!(
-                paths.contains(&path.canonicalize().unwrap()) || paths.contains(path),
-                "{}: {paths:?}",
-                path.display()
-            );
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let seen = way(&link).unwrap();
+        for (path, kind) in [
+            (&PathBuf::from("/"), EntryKind::Directory),
+            (&from, EntryKind::Directory),
+            (&link, EntryKind::Link),
+            (&to, EntryKind::Directory),
+            (&file, EntryKind::File),
+        ] {
+            let of_path = seen.iter().find(|entry| entry.path == *path);
+            assert_eq!(of_path.map(|entry| entry.kind), Some(kind), "{seen:?}");
         }
+        assert_eq!(seen.last().unwrap().kind, EntryKind::File);
     }
 }

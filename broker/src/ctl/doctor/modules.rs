@@ -1,13 +1,16 @@
 //! The PKCS#11 modules and the directories they write to. A module runs in the process that knows
 //! the PIN: whoever can replace it, or a directory on the way to it, runs code there.
 
-use super::access::{Want, may, quoted, untrusted};
-use super::finding::{Finding, MODULE_PATH, MODULE_REACH, MODULE_STATE, MODULE_THERE};
-use super::host::{self, Account, Entry, EntryKind};
-use super::site::{Runner, Site, Users};
+use super::access::untrusted;
+use super::finding::{Finding, MODULE_PATH, MODULE_REACH, MODULE_THERE};
+use super::host::{self, Entry, EntryKind};
+use super::site::{Site, Users};
 use super::units::{self, Unit, Units};
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+mod state;
 
 /// What was seen of one keystore.
 pub struct Facts {
@@ -17,33 +20,38 @@ pub struct Facts {
     way: Result<Vec<Entry>, ErrorKind>,
     /// What it says it writes to.
     state: Vec<(PathBuf, Result<Entry, ErrorKind>)>,
+    /// Where of these the keystore's user can write, though the mode bits do not show it.
+    let_in: BTreeSet<PathBuf>,
     /// Whether it says it uses the network.
     network: bool,
     /// Its unit, where one runs it.
     unit: Option<Unit>,
 }
 
-/// Looks.
-pub fn look(site: &Site, units: &Units) -> Vec<Facts> {
+/// Looks; where the mode bits say that a keystore cannot write, asks.
+pub fn look(site: &Site, units: &Units, users: &Result<Users, String>) -> Vec<Facts> {
+    let user = users.as_ref().ok().and_then(|it| it.keystore.as_ref());
     let with_module = site.keystores.iter().filter_map(|(name, section)| {
         let module = section.module.clone()?;
         Some((name, section, module))
     });
     with_module
-        .map(|(name, section, module)| Facts {
-            keystore: name.clone(),
-            way: host::way(&module),
-            module,
-            state: section
-                .module_state
-                .iter()
-                .map(|path| (path.clone(), host::entry(path)))
-                .collect(),
-            network: section.network,
-            unit: units
-                .unit(&units::of_keystore(name, "service"))
-                .filter(|_| section.socket.is_some())
-                .cloned(),
+        .map(|(name, section, module)| {
+            let paths = section.module_state.iter();
+            let state = paths.map(|path| (path.clone(), host::entry(path)));
+            let state: Vec<(PathBuf, Result<Entry, ErrorKind>)> = state.collect();
+            Facts {
+                keystore: name.clone(),
+                way: host::way(&module),
+                module,
+                let_in: user.map_or_else(BTreeSet::new, |user| state::let_in(user, &state)),
+                state,
+                network: section.network,
+                unit: units
+                    .unit(&units::of_keystore(name, "service"))
+                    .filter(|_| section.socket.is_some())
+                    .cloned(),
+            }
         })
         .collect()
 }
@@ -59,7 +67,7 @@ pub fn findings(site: &Site, facts: &[Facts], users: &Result<Users, String>) -> 
         let before = found.len();
         found.extend(of_module(facts, &owners));
         if let Some(account) = &users.keystore {
-            found.extend(of_state(&site.runner, facts, account));
+            found.extend(state::findings(&site.runner, facts, account));
         }
         if let Some(unit) = &facts.unit {
             found.extend(of_unit(facts, unit));
@@ -101,44 +109,6 @@ fn of_module(facts: &Facts, owners: &[u32]) -> Vec<Finding> {
     way.iter().filter_map(judge).collect()
 }
 
-/// The directories of `module_state` must be there, and the keystore must be able to write there.
-fn of_state(runner: &Runner, facts: &Facts, account: &Account) -> Vec<Finding> {
-    let name = &facts.keystore;
-    let judge = |(path, entry): &(PathBuf, Result<Entry, ErrorKind>)| {
-        let (user, shown) = (&account.name, quoted(path));
-        let text = match entry {
-            Err(kind) => format!("{}: not there ({kind})", path.display()),
-            Ok(entry) if entry.kind != EntryKind::Directory => return None, // a device
-            Ok(entry) if may(account, entry, Want::Change) => return None,
-            Ok(entry) => format!(
-                "{}: user {user} cannot write there (mode {:04o}, uid {}, gid {})",
-                path.display(),
-                entry.mode,
-                entry.uid,
-                entry.gid
-            ),
-        };
-        let again = match runner {
-            Runner::Units => format!(" && systemctl restart assertd-keystore-pkcs11@{name}"),
-            Runner::Somebody(_) => String::new(),
-        };
-        // Files of a group of its own, as SoftHSM's, stay with that group.
-        let shared = entry
-            .as_ref()
-            .ok()
-            .filter(|it| it.gid != 0 && it.mode & 0o070 == 0o070);
-        let remedy = match shared {
-            Some(entry) => {
-                let group = host::group_name(entry.gid);
-                format!("run `usermod -aG {group} {user}{again}`")
-            }
-            None => format!("run `install -d -o {user} -g {user} -m 0700 {shown}{again}`"),
-        };
-        Some(MODULE_STATE.fail(format!("module_state of keystore {name}: {text}"), remedy))
-    };
-    facts.state.iter().filter_map(judge).collect()
-}
-
 /// What the configuration says of the module must be allowed by the unit's sandbox.
 fn of_unit(facts: &Facts, unit: &Unit) -> Vec<Finding> {
     let name = &facts.keystore;
@@ -147,12 +117,8 @@ fn of_unit(facts: &Facts, unit: &Unit) -> Vec<Finding> {
         format!("`systemctl daemon-reload && systemctl restart assertd-keystore-pkcs11@{name}`");
     let within = |list: &str, path: &Path| unit.words(list).any(|dir| path.starts_with(dir));
     let mut found = Vec::new();
-    let real = facts
-        .way
-        .as_ref()
-        .ok()
-        .and_then(|_| facts.module.canonicalize().ok());
-    if let Some(module) = real.as_deref()
+    let real = facts.way.as_ref().ok().and_then(|way| way.last());
+    if let Some(module) = real.map(|entry| entry.path.as_path())
         && unit.words("NoExecPaths").any(|path| path == "/")
         && !within("ExecPaths", module)
     {
@@ -173,16 +139,7 @@ fn of_unit(facts: &Facts, unit: &Unit) -> Vec<Finding> {
             .as_ref()
             .is_ok_and(|entry| entry.kind == EntryKind::Directory)
     });
-    for (path, _) in state.filter(|(path, _)| !within("ReadWritePaths", path)) {
-        let shown = path.display();
-        found.push(MODULE_REACH.fail(
-            format!("module_state of keystore {name}: its unit lets nothing be written to {shown}"),
-            format!(
-                "write `ReadWritePaths={shown}` and `NoExecPaths={shown}` below [Service] by \
-                 `systemctl edit {service}`, then run {again}"
-            ),
-        ));
-    }
+    found.extend(state.filter_map(|(path, _)| of_unit_and_state(name, path, unit)));
     if facts.network && unit.property("PrivateNetwork") == Some("yes") {
         found.push(MODULE_REACH.fail(
             format!("[keystore.{name}] has network = true, and its unit has no network"),
@@ -196,18 +153,58 @@ fn of_unit(facts: &Facts, unit: &Unit) -> Vec<Finding> {
     found
 }
 
+/// A directory of `module_state` must be writable in the unit, and nothing in it executable: what
+/// `ReadWritePaths=` makes a mount of its own is not below the unit's `NoExecPaths=/`, so it has to
+/// be named there too.
+fn of_unit_and_state(name: &str, path: &Path, unit: &Unit) -> Option<Finding> {
+    let service = units::of_keystore(name, "service");
+    let again =
+        format!("`systemctl daemon-reload && systemctl restart assertd-keystore-pkcs11@{name}`");
+    let nearest = |list: &str| {
+        let above = unit
+            .words(list)
+            .map(Path::new)
+            .filter(|dir| path.starts_with(dir));
+        above.map(|dir| dir.components().count()).max()
+    };
+    let shown = path.display();
+    let Some(writable) = nearest("ReadWritePaths") else {
+        return Some(MODULE_REACH.fail(
+            format!("module_state of keystore {name}: its unit lets nothing be written to {shown}"),
+            format!(
+                "write `ReadWritePaths={shown}` and `NoExecPaths={shown}` below [Service] by \
+                 `systemctl edit {service}`, then run {again}"
+            ),
+        ));
+    };
+    let sealed = nearest("NoExecPaths")?; // a unit that forbids nothing forbids nothing here
+    (sealed < writable).then(|| {
+        MODULE_REACH.warn(
+            format!(
+                "module_state of keystore {name}: what its module writes to {shown} could be \
+                 executed"
+            ),
+            format!(
+                "write `NoExecPaths={shown}` below [Service] by `systemctl edit {service}`, then \
+                 run {again}"
+            ),
+        )
+    })
+}
+
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::super::access::tests::entry;
     use super::super::finding::Severity;
     use super::*;
 
-    fn facts(way: Result<Vec<Entry>, ErrorKind>) -> Facts {
+    pub fn facts(way: Result<Vec<Entry>, ErrorKind>) -> Facts {
         Facts {
             keystore: "hsm".into(),
             module: "/opt/m.so".into(),
             way,
             state: Vec::new(),
+            let_in: BTreeSet::new(),
             network: false,
             unit: None,
         }
@@ -247,8 +244,8 @@ mod tests {
     #[test]
     fn what_the_unit_forbids_is_found_with_the_line_that_allows_it() {
         let unit = units::tests::unit(
-            "Id=u.service\nPrivateNetwork=yes\nNoExecPaths=/ /tmp\nExecPaths=-/usr/lib\n\
-             ReadWritePaths=+/srv/tokens\n",
+            "Id=u.service\nPrivateNetwork=yes\nNoExecPaths=/ /tmp /srv/tokens\n\
+             ExecPaths=-/usr/lib\nReadWritePaths=+/srv/tokens\n",
         );
         let of = |module: &str, state: &str, network| {
             let seen = entry(state, EntryKind::Directory, 0, 0, 0o755);
@@ -256,19 +253,22 @@ mod tests {
                 module: module.into(),
                 state: vec![(state.into(), Ok(seen))],
                 network,
-                ..facts(Ok(Vec::new()))
+                ..facts(Ok(vec![entry(module, EntryKind::File, 0, 0, 0o644)]))
             };
             of_unit(&facts, &unit)
         };
-        assert_eq!(of("/usr/lib", "/srv/tokens/x", false), []);
+        assert_eq!(of("/usr/lib/m.so", "/srv/tokens/x", false), []);
         for (found, phrase) in [
-            (of("/etc", "/srv/tokens", false), "write `ExecPaths=/`"),
             (
-                of("/usr/lib", "/srv/other", false),
+                of("/etc/m.so", "/srv/tokens", false),
+                "write `ExecPaths=/etc`",
+            ),
+            (
+                of("/usr/lib/m.so", "/srv/other", false),
                 "write `ReadWritePaths=/srv/other`",
             ),
             (
-                of("/usr/lib", "/srv/tokens", true),
+                of("/usr/lib/m.so", "/srv/tokens", true),
                 "drop-ins/network-hsm.conf",
             ),
         ] {
@@ -280,48 +280,27 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_the_module_cannot_write_to_fails() {
-        let account = Account {
-            name: "assertd-pkcs11".into(),
-            uid: 991,
-            gid: 991,
-            groups: vec![991, 995],
-            added: Vec::new(),
+    fn what_a_module_could_write_and_execute_is_a_warning() {
+        let of = |paths: &str| {
+            let unit = units::tests::unit(&format!("Id=u.service\n{paths}\n"));
+            of_unit_and_state("hsm", Path::new("/srv/a/tokens"), &unit)
         };
-        let of = |seen| {
-            let facts = Facts {
-                state: vec![("/var/lib/tokens".into(), seen)],
-                ..facts(Ok(Vec::new()))
-            };
-            of_state(&Runner::Units, &facts, &account)
-        };
-        let dir = |uid, gid, mode| entry("/var/lib/tokens", EntryKind::Directory, uid, gid, mode);
-        assert_eq!(of(Ok(dir(991, 991, 0o700))), []);
-        assert_eq!(of(Ok(dir(0, 995, 0o770))), []);
-        // A group that root has, so that the name is known wherever the test runs.
-        let mut shared = dir(0, 1, 0o770);
-        shared.gid = nix::unistd::Group::from_name("daemon")
-            .unwrap()
-            .unwrap()
-            .gid
-            .as_raw();
-        let remedy = of(Ok(shared))[0].remedy.clone().unwrap();
-        assert!(
-            remedy.contains("usermod -aG daemon assertd-pkcs11"),
-            "{remedy}"
-        );
-        for seen in [
-            Err(ErrorKind::NotFound),
-            Ok(dir(0, 0, 0o755)),
-            Ok(dir(0, 995, 0o750)),
+        for paths in [
+            "NoExecPaths=/ /srv/a/tokens\nReadWritePaths=/srv/a/tokens",
+            "NoExecPaths=/ -/srv/a/tokens\nReadWritePaths=/srv",
+            "ReadWritePaths=/srv",
         ] {
-            let found = of(seen);
-            assert_eq!(found[0].id, "D18");
-            let remedy = found[0].remedy.as_deref().unwrap();
-            assert!(
-                remedy.contains("install -d -o assertd-pkcs11 -g assertd-pkcs11 -m 0700"),
-                "{remedy}"
-            );
+            assert_eq!(of(paths), None, "{paths}");
+        }
+        for paths in [
+            "NoExecPaths=/\nReadWritePaths=/srv/a/tokens",
+            "NoExecPaths=/ /srv\nReadWritePaths=/srv/a",
+            "NoExecPaths=/ /srv/a/tokens/x\nReadWritePaths=/srv/a",
+        ] {
+            let found = of(paths).unwrap();
+            assert_eq!((found.id, found.severity), ("D19", Severity::Warn));
+            let remedy = found.remedy.as_deref().unwrap();
+            assert!(remedy.contains("`NoExecPaths=/srv/a/tokens`"), "{remedy}");
         }
     }
 }

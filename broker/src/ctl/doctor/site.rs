@@ -1,11 +1,14 @@
 //! What the doctor has to look at here: which configuration, and who runs assertd. A file with a
 //! mistake does not end the examination: what can be read of it says where sockets and state are.
 
-use super::host::{self, Account};
+use super::access::quoted;
+use super::host::{self, LOOK_DEADLINE};
 use super::units::{self, Unit, Units};
 use crate::audit;
 use crate::config::Config;
 use crate::ctl::CONFIG;
+use crate::ctl::account::{self, Account};
+use crate::ctl::run::within;
 use keystore::config::{Diagnostic, Section, read_text};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,12 +37,21 @@ pub enum NoUnits {
     OtherConfig,
 }
 
+/// Why there is no configuration to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotLoaded {
+    /// Its first mistake, or that it cannot be read.
+    Mistake(Diagnostic),
+    /// A disk did not answer, or the name service, which is asked for the users that it names.
+    NoAnswer,
+}
+
 /// Everything the checks are about.
 pub struct Site {
     /// The main file.
     pub config_path: PathBuf,
-    /// The configuration, or its first mistake.
-    pub config: Result<Config, Diagnostic>,
+    /// The configuration, or why it is not loaded.
+    pub config: Result<Config, NotLoaded>,
     /// Where sockets are.
     pub runtime_dir: PathBuf,
     /// The broker's state.
@@ -68,10 +80,23 @@ impl Site {
     /// Reads the configuration at `path`.
     pub fn look(path: Option<&Path>) -> Site {
         let path = path.unwrap_or(Path::new(CONFIG));
-        let config = Config::load(path);
+        let file = path.to_owned();
+        Site::of(path, within(LOOK_DEADLINE, move || Config::load(&file)))
+    }
+
+    /// Of what loading came to; nothing if that hung.
+    fn of(path: &Path, loaded: Option<Result<Config, Diagnostic>>) -> Site {
+        let config = match loaded {
+            Some(loaded) => loaded.map_err(NotLoaded::Mistake),
+            None => Err(NotLoaded::NoAnswer),
+        };
+        let file = path.to_owned();
         let places = match &config {
             Ok(config) => Places::of(config),
-            Err(_) => read_text(path).map_or_else(|_| Places::default(), |text| salvage(&text)),
+            Err(_) => match within(LOOK_DEADLINE, move || read_text(&file)) {
+                Some(Ok(text)) => salvage(&text),
+                Some(Err(_)) | None => Places::default(),
+            },
         };
         let state_dir = places
             .state_dir
@@ -122,7 +147,7 @@ impl Site {
     pub fn options(&self) -> String {
         match self.config_path == Path::new(CONFIG) {
             true => String::new(),
-            false => format!(" -c {}", self.config_path.display()),
+            false => format!(" -c {}", quoted(&self.config_path)),
         }
     }
 
@@ -208,7 +233,7 @@ impl Users {
             });
         }
         let uid = host::entry(&site.state_dir).map_or(0, |entry| entry.uid);
-        let account = Some(host::account_of(uid));
+        let account = Some(account::of_uid(uid));
         Ok(Users {
             broker: account.clone(),
             keystore: account,
@@ -228,11 +253,13 @@ impl Users {
 /// A service's user, with the groups that the unit adds.
 fn of_unit(unit: Option<&Unit>, usual: &str) -> Result<Option<Account>, String> {
     let name = unit.and_then(|unit| unit.property("User"));
-    let account = host::account(name.unwrap_or(usual))?;
+    let account = account::of(name.unwrap_or(usual))?;
     let added = unit
         .into_iter()
         .flat_map(|unit| unit.words("SupplementaryGroups"));
-    let added: Vec<u32> = added.filter_map(host::group).collect();
+    let added: Vec<u32> = added
+        .filter_map(|name| account::group(name).ok().flatten())
+        .collect();
     Ok(account.map(|account| Account { added, ..account }))
 }
 
@@ -253,5 +280,18 @@ mod tests {
         assert_eq!(places.segment_bytes, Some(65_536));
         assert_eq!(places.keystores.keys().collect::<Vec<_>>(), ["hsm"]);
         assert!(salvage("[[[").keystores.is_empty());
+    }
+
+    #[test]
+    fn a_configuration_that_could_not_be_loaded_in_time_says_still_where_things_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("assertd.toml");
+        let mut options = std::fs::File::options();
+        let mut file = options.create_new(true).write(true).open(&path).unwrap();
+        let text = "[server]\nruntime_dir = \"/r\"\n[workload.a]\nmatch = { user = \"a\" }\n";
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        let site = Site::of(&path, None);
+        assert!(matches!(site.config, Err(NotLoaded::NoAnswer)));
+        assert_eq!(site.socket(), Path::new("/r/assertd.sock"));
     }
 }

@@ -6,6 +6,7 @@ use super::finding::{Finding, SOCKET_MODE, SOCKET_TAKEN, SOCKET_THERE};
 use super::host::{self, Entry, EntryKind};
 use super::site::{Runner, Site, Users};
 use super::units;
+use crate::ctl::account;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -47,7 +48,10 @@ pub enum Listener {
 pub fn look(site: &Site, users: &Result<Users, String>) -> Vec<Facts> {
     let broker = users.as_ref().ok().and_then(|users| users.broker.as_ref());
     let broker = broker.map(|account| (account.uid, account.gid));
-    let shared = host::group(super::site::BROKER_USER).map(|group| (0, group));
+    let shared = account::group(super::site::BROKER_USER)
+        .ok()
+        .flatten()
+        .map(|group| (0, group));
     let units = site.runner == Runner::Units;
     // Without units everything belongs to whoever runs it.
     let owner = |as_unit| if units { as_unit } else { broker };
@@ -136,6 +140,7 @@ fn of_socket(facts: &Facts, expected: Listener) -> Option<Finding> {
         let what = match entry.kind {
             EntryKind::Directory => "a directory",
             EntryKind::File => "a file",
+            EntryKind::Link => "a link",
             EntryKind::Socket | EntryKind::Other => "something else",
         };
         let from = quoted(&facts.path);

@@ -2,11 +2,14 @@
 
 use super::access::quoted;
 use super::finding::{AUDIT_CHAIN, DIRECTORY, DISK, Finding};
-use super::host::{self, Account, Entry, EntryKind};
+use super::host::{self, Entry, EntryKind};
 use super::site::{Site, Users};
 use crate::audit::{self, Verdict};
+use crate::ctl::account::Account;
 use crate::ctl::out::{bytes, count};
+use crate::ctl::run::within;
 use nix::sys::statvfs::statvfs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The log goes on while one segment is prepared ahead; without room for the next it ends with the
@@ -63,7 +66,7 @@ pub fn look(site: &Site, users: &Result<Users, String>) -> Facts {
     let there =
         |(what, path, owner): (_, PathBuf, _)| Some((what, host::entry_itself(&path).ok()?, owner));
     let dir = site.audit_dir.clone();
-    let on_disk = host::within(host::LOOK_DEADLINE, move || disk(&dir)).flatten();
+    let on_disk = within(host::LOOK_DEADLINE, move || disk(&dir)).flatten();
     Facts {
         directories: places.into_iter().filter_map(there).collect(),
         disk: on_disk,
@@ -86,21 +89,24 @@ fn disk(dir: &Path) -> Option<Disk> {
 
 /// The newest segments, twice if the last line is cut short: it may be written at this moment.
 fn chain(dir: &Path) -> Option<Result<Verdict, String>> {
-    if !dir.is_dir() {
-        return None;
+    let silent = || Some(Err(format!("{}: the disk does not answer", dir.display())));
+    match host::entry(dir) {
+        Ok(entry) if entry.kind == EntryKind::Directory => {}
+        Err(ErrorKind::TimedOut) => return silent(),
+        Ok(_) | Err(_) => return None,
     }
     let verify = || {
         let dir = dir.to_owned();
-        host::within(host::LOOK_DEADLINE, move || audit::verify_newest(&dir))
+        within(host::LOOK_DEADLINE, move || audit::verify_newest(&dir))
     };
     let mut verdict = verify();
     if matches!(verdict, Some(Ok(Verdict::Torn { .. }))) {
         verdict = verify();
     }
-    Some(match verdict {
-        Some(verdict) => verdict.map_err(|error| error.to_string()),
-        None => Err(format!("{}: the disk does not answer", dir.display())),
-    })
+    match verdict {
+        Some(verdict) => Some(verdict.map_err(|error| error.to_string())),
+        None => silent(),
+    }
 }
 
 /// Judges.
@@ -262,7 +268,7 @@ mod tests {
 
     #[test]
     fn state_that_others_could_touch_fails_with_the_command_that_mends_it() {
-        let owner = host::account_of(0);
+        let owner = crate::ctl::account::of_uid(0);
         let dir = |uid, mode| entry("/s", EntryKind::Directory, uid, 0, mode);
         assert_eq!(directory("state", &dir(0, 0o700), Some(&owner)), None);
         for seen in [dir(0, 0o750), dir(0, 0o770), dir(990, 0o700)] {
@@ -271,7 +277,7 @@ mod tests {
             let expected = format!("run `chown -R {}: /s && chmod 0700 /s`", owner.name);
             assert_eq!(finding.remedy, Some(expected));
         }
-        let link = entry("/s", EntryKind::Other, 0, 0, 0o777);
+        let link = entry("/s", EntryKind::Link, 0, 0, 0o777);
         let finding = directory("state", &link, Some(&owner)).unwrap();
         assert!(finding.remedy.unwrap().contains("mv /s /s.aside"));
     }

@@ -58,17 +58,13 @@ impl Units {
         let properties = format!("{PROPERTIES},{}", sandbox::properties());
         let mut arguments = vec!["show", "--no-pager", "-p", &properties, "--"];
         arguments.extend(names.iter().map(String::as_str));
-        let said = match host::program("systemctl") {
-            Some(systemctl) => host::command(&systemctl, &arguments, Output::Read),
-            None => Err("there is no systemctl".to_owned()),
-        };
-        match said {
-            Ok(said) if said.succeeded => {
+        match host::command("systemctl", &arguments, Output::Read) {
+            Ok(said) if said.succeeded() => {
                 let mut units = parse(&said.stdout);
                 units.by_name.values_mut().for_each(Unit::read_files);
                 units
             }
-            Ok(said) => Units::silent(said.stderr.trim()),
+            Ok(said) => Units::silent(&said.reason()),
             Err(why) => Units::silent(&why),
         }
     }
@@ -258,10 +254,17 @@ fn of_units(site: &Site, units: &Units) -> Vec<Finding> {
     let sandboxes: Vec<Finding> = present
         .iter()
         .filter(|unit| unit.is_service() && unit.is("LoadState", "loaded"))
-        .flat_map(|unit| sandbox::findings(unit))
+        .flat_map(|unit| {
+            let section = unit.instance().and_then(|name| site.keystores.get(name));
+            sandbox::findings(unit, section)
+        })
         .collect();
     if sandboxes.is_empty() && present.iter().any(|unit| unit.is("LoadState", "loaded")) {
-        found.push(super::finding::PROTECTION.ok("no drop-in takes protection or identity away"));
+        found.push(super::finding::PROTECTION.ok(format!(
+            "{} directives of the sandboxes are as they should be (`systemd-analyze security \
+             assertd` rates all there are)",
+            sandbox::number()
+        )));
     }
     found.extend(sandboxes);
     found

@@ -2,11 +2,11 @@
 //! what comes back is bound to this host, and to its TPM if it has one, and can lie on disk.
 //!
 //! Never bound to PCRs: a firmware update changes them, and the keystore would not start again
-//! (systemd/README.md). systemd 252 seals to a TPM without PCRs and then cannot open it, so whatever
-//! is encrypted is decrypted once before it is kept.
+//! (systemd/README.md). systemd 252 seals to a TPM without PCRs and then cannot open it, so
+//! whatever is encrypted is decrypted once before it is kept.
 
-use super::child;
 use crate::ctl::failure::{Exit, Failure};
+use crate::ctl::run;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -50,12 +50,12 @@ impl Creds {
     /// If this host has it (systemd 250 and newer).
     pub fn find() -> Option<Creds> {
         let host = Creds {
-            program: child::program("systemd-creds")?,
+            program: run::program("systemd-creds")?,
             key: Key::Host,
             without_tpm: None,
         };
         // 0 says that firmware, driver and library are all there.
-        let asked = child::run(Command::new(&host.program).arg("has-tpm2"), b"", DEADLINE);
+        let asked = run::run(Command::new(&host.program).arg("has-tpm2"), b"", DEADLINE);
         if !asked.is_ok_and(|answer| answer.succeeded()) {
             return Some(host);
         }
@@ -89,13 +89,13 @@ impl Creds {
             Key::Host => encrypt.arg("--with-key=host"),
             Key::HostAndTpm => encrypt.args(["--with-key=host+tpm2", "--tpm2-pcrs="]),
         };
-        let sealed = child::run(encrypt.args(["-", "-"]), secret, DEADLINE)?;
+        let sealed = run::run(encrypt.args(["-", "-"]), secret, DEADLINE)?;
         if !sealed.succeeded() || sealed.stdout.trim().is_empty() {
             return Err(format!("encrypting: {}", sealed.reason()));
         }
         let mut decrypt = Command::new(&self.program);
         decrypt.args(["decrypt", &name, "-", "-"]);
-        let opened = child::run_blindly(&mut decrypt, sealed.stdout.as_bytes(), DEADLINE)?;
+        let opened = run::run_blindly(&mut decrypt, sealed.stdout.as_bytes(), DEADLINE)?;
         match opened.succeeded() {
             true => Ok(sealed.stdout),
             false => Err(format!(

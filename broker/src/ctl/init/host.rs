@@ -2,9 +2,9 @@
 //! read, and the sockets. Users and directories are made by systemd's own tools from the files that
 //! the package installs, so that there is one place that says what they are.
 
-use super::child;
+use crate::ctl::account::{self, Account};
 use crate::ctl::failure::{Exit, Failure};
-use nix::unistd::{Gid, Group, Uid, User};
+use crate::ctl::run;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -45,8 +45,8 @@ pub enum Missing {
 /// What is missing.
 pub fn missing() -> Result<Vec<Missing>, Failure> {
     let mut missing = Vec::new();
-    let accounts = [Account::of(BROKER_USER)?, Account::of(KEYSTORE_USER)?];
-    if accounts.iter().any(|account| account.ids.is_none()) {
+    let accounts = [account(BROKER_USER)?, account(KEYSTORE_USER)?];
+    if accounts.iter().any(Option::is_none) {
         missing.push(Missing::Users);
     }
     if !DIRECTORIES.iter().all(|dir| Path::new(dir).is_dir()) {
@@ -78,7 +78,7 @@ impl Missing {
         }
         let name = tool.display();
         let failed = |why: String| Failure::new(Exit::Internal, format!("{name}: {why}"));
-        let ended = child::run(command.arg(file), b"", DEADLINE).map_err(failed)?;
+        let ended = run::run(command.arg(file), b"", DEADLINE).map_err(failed)?;
         match ended.succeeded() {
             true => Ok(()),
             false => Err(failed(ended.reason())),
@@ -98,64 +98,73 @@ impl Missing {
             );
             Failure::new(Exit::Unavailable, text)
         };
-        let tool = child::program(tool).ok_or_else(|| absent(tool))?;
+        let tool = run::program(tool).ok_or_else(|| absent(tool))?;
         let file = files.into_iter().find(|file| Path::new(file).is_file());
         Ok((tool, file.ok_or_else(|| absent(files[0]))?))
     }
 }
 
 /// A user that may not exist yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
-    /// Its numbers.
-    pub ids: Option<(Uid, Gid)>,
-    /// Groups whose members it has by its unit.
-    own_groups: Vec<Gid>,
+pub fn account(name: &str) -> Result<Option<Account>, Failure> {
+    account::of(name).map_err(|why| Failure::new(Exit::Internal, format!("user {name}: {why}")))
 }
 
-impl Account {
-    /// Looks it up.
-    pub fn of(name: &str) -> Result<Account, Failure> {
-        let failed = |errno| Failure::new(Exit::Internal, format!("user {name}: {errno}"));
-        let ids = User::from_name(name).map_err(failed)?;
-        let ids = ids.map(|user| (user.uid, user.gid));
-        let broker = Group::from_name(BROKER_USER).map_err(failed)?;
-        let broker = broker.map(|group| group.gid);
-        Ok(Account {
-            own_groups: ids.map(|(_, gid)| gid).into_iter().chain(broker).collect(),
-            ids,
-        })
-    }
+/// Groups that the keystore's user must be in to read this file, or to use this directory; besides
+/// its own and the one that its unit adds.
+pub fn groups_needed(user: Option<&Account>, path: &Path) -> BTreeSet<String> {
+    let own_group = user.map(|user| user.gid);
+    let gids = path.ancestors().filter_map(|step| {
+        let metadata = step.metadata().ok()?;
+        let wanted = match (step == path, metadata.is_dir()) {
+            (true, false) => 0o4,
+            (true, true) => 0o7,
+            (false, _) => 0o1,
+        };
+        let uid = user.map(|user| user.uid);
+        needed(wanted, metadata.mode(), metadata.uid(), uid).then(|| metadata.gid())
+    });
+    // root's group opens more than what is meant.
+    gids.filter(|gid| Some(*gid) != own_group && *gid != 0)
+        .map(account::group_name)
+        .filter(|name| name != BROKER_USER)
+        .collect()
+}
 
-    /// Groups it must be in to read this file, or to use this directory.
-    pub fn groups_needed(&self, path: &Path) -> BTreeSet<String> {
-        let gids = path.ancestors().filter_map(|step| {
-            let metadata = step.metadata().ok()?;
-            let wanted = match (step == path, metadata.is_dir()) {
-                (true, false) => 0o4,
-                (true, true) => 0o7,
-                (false, _) => 0o1,
-            };
-            let gid = needed(wanted, metadata.mode(), metadata.uid(), self.ids);
-            gid.then(|| Gid::from_raw(metadata.gid()))
-        });
-        gids.filter(|gid| !self.own_groups.contains(gid))
-            .filter_map(|gid| Some(Group::from_gid(gid).ok()??.name))
-            .collect()
-    }
+/// Whether the keystore's user cannot read a file, or a directory, when it is in these groups too.
+/// What is not there is closed to nobody.
+pub fn is_closed_to(user: &Account, groups: &BTreeSet<String>, path: &Path) -> bool {
+    let has = |gid| {
+        let name = account::group_name(gid);
+        gid == user.gid || name == BROKER_USER || groups.contains(&name)
+    };
+    path.ancestors().any(|step| {
+        let Ok(metadata) = step.metadata() else {
+            return false;
+        };
+        let wanted = match (step == path, metadata.is_dir()) {
+            (true, false) => 0o4,
+            (true, true) => 0o5,
+            (false, _) => 0o1,
+        };
+        let shift = match () {
+            () if metadata.uid() == user.uid => 6,
+            () if has(metadata.gid()) => 3,
+            () => 0,
+        };
+        metadata.mode() >> shift & wanted != wanted
+    })
 }
 
 /// Whether only its group opens something to this user.
-fn needed(wanted: u32, mode: u32, owner: u32, ids: Option<(Uid, Gid)>) -> bool {
-    let own = ids.is_some_and(|(uid, _)| uid.as_raw() == owner);
-    !own && mode & wanted != wanted && (mode >> 3) & wanted == wanted
+fn needed(wanted: u32, mode: u32, owner: u32, uid: Option<u32>) -> bool {
+    uid != Some(owner) && mode & wanted != wanted && (mode >> 3) & wanted == wanted
 }
 
 /// Becomes the keystore's user with the groups of its unit, then runs `program`; nothing if the
 /// user or the tool is not there.
 pub fn as_keystore(groups: &BTreeSet<String>, program: &Path) -> Option<Command> {
-    let (uid, gid) = Account::of(KEYSTORE_USER).ok()?.ids?;
-    let setpriv = child::program("setpriv")?;
+    let Account { uid, gid, .. } = account(KEYSTORE_USER).ok()??;
+    let setpriv = run::program("setpriv")?;
     let mut names: Vec<&str> = groups.iter().map(String::as_str).collect();
     names.push(BROKER_USER);
     let mut command = Command::new(setpriv);
@@ -164,6 +173,19 @@ pub fn as_keystore(groups: &BTreeSet<String>, program: &Path) -> Option<Command>
         .args(["--groups", &names.join(","), "--inh-caps=-all"])
         .arg(program);
     Some(command)
+}
+
+/// Stays root, who owns files and devices, and keeps one capability: to read what is another's.
+/// Then runs `program`.
+pub fn as_reader(program: &Path) -> Command {
+    let Some(setpriv) = run::program("setpriv") else {
+        return Command::new(program);
+    };
+    let mut command = Command::new(setpriv);
+    command
+        .args(["--inh-caps=-all", "--bounding-set=-all,+dac_read_search"])
+        .arg(program);
+    command
 }
 
 /// The sockets that start everything else.
@@ -207,10 +229,10 @@ pub fn start_sockets(sockets: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn systemctl(words: &[&str]) -> Result<child::Ended, Failure> {
+fn systemctl(words: &[&str]) -> Result<run::Ended, Failure> {
     let failed = |why| Failure::new(Exit::Unavailable, format!("systemctl {why}"));
-    let program = child::program("systemctl").ok_or_else(|| failed("is missing".to_owned()))?;
-    child::run(Command::new(program).args(words), b"", DEADLINE).map_err(failed)
+    let program = run::program("systemctl").ok_or_else(|| failed("is missing".to_owned()))?;
+    run::run(Command::new(program).args(words), b"", DEADLINE).map_err(failed)
 }
 
 #[cfg(test)]
@@ -219,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_group_is_needed_only_where_it_opens_what_is_closed() {
-        let me = Some((Uid::from_raw(990), Gid::from_raw(990)));
+        let me = Some(990);
         assert!(needed(0o4, 0o100_640, 0, me)); // Debian's softhsm2.conf
         assert!(needed(0o7, 0o042_770, 0, me)); // and its tokens
         assert!(needed(0o1, 0o040_750, 0, None));
@@ -231,5 +253,46 @@ mod tests {
         ] {
             assert!(!needed(wanted, mode, owner, me), "{mode:o} {owner}");
         }
+    }
+
+    #[test]
+    fn a_file_is_closed_to_who_cannot_read_it_or_come_to_it() {
+        use nix::fcntl::AT_FDCWD;
+        use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+        let tmp = tempfile::tempdir().unwrap();
+        let (dir, file) = (tmp.path().join("d"), tmp.path().join("d/f"));
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::File::create_new(&file).unwrap();
+        let mode = |path: &Path, mode| {
+            let mode = Mode::from_bits_truncate(mode);
+            fchmodat(AT_FDCWD, path, mode, FchmodatFlags::FollowSymlink).unwrap();
+        };
+        mode(tmp.path(), 0o755);
+        let owner = file.metadata().unwrap();
+        let (uid, gid) = (owner.uid(), owner.gid());
+        let user = |uid, gid| Account {
+            name: "u".into(),
+            uid,
+            gid,
+            groups: Vec::new(),
+            added: Vec::new(),
+        };
+        let group = BTreeSet::from([account::group_name(gid)]);
+        let none = BTreeSet::new();
+        let (other, owner) = (user(uid + 1, gid + 1), user(uid, gid + 1));
+        for (dir_mode, file_mode, by_other, by_member, by_owner) in [
+            (0o755, 0o644, false, false, false),
+            (0o755, 0o640, true, false, false),
+            (0o700, 0o644, true, true, false),
+            (0o750, 0o640, true, false, false),
+            (0o755, 0o044, false, false, true),
+        ] {
+            mode(&dir, dir_mode);
+            mode(&file, file_mode);
+            assert_eq!(is_closed_to(&other, &none, &file), by_other);
+            assert_eq!(is_closed_to(&other, &group, &file), by_member);
+            assert_eq!(is_closed_to(&owner, &none, &file), by_owner);
+        }
+        assert!(!is_closed_to(&other, &none, &dir.join("not there")));
     }
 }

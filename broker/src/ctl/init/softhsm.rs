@@ -2,19 +2,21 @@
 //! Other modules bring their own servers or devices, and need nothing of this.
 
 use super::files::printable_path;
-use super::host::{Account, KEYSTORE_USER};
+use super::host::KEYSTORE_USER;
 use super::modules::{self, Reach};
-use super::tokens::Candidate;
+use super::tokens::{Candidate, Environment};
 use crate::ctl::failure::{Exit, Failure};
 use nix::dir::Dir;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::unistd::{Gid, Uid, fchown};
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// The variable that names its configuration (softhsm2.conf(5)).
+const VARIABLE: &str = "SOFTHSM2_CONF";
 
 /// Where its configuration is if SOFTHSM2_CONF does not say: Debian's place, and others'.
 const CONFIGURATIONS: [&str; 2] = ["/etc/softhsm/softhsm2.conf", "/etc/softhsm2.conf"];
@@ -25,46 +27,56 @@ const TOKEN_DIR: &str = "/var/lib/softhsm/tokens";
 /// Where a token in software is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Home {
-    /// The module's configuration file.
-    pub configuration: PathBuf,
     /// The directory of all its tokens.
     pub tokens: PathBuf,
     /// This token's own, if it is there.
     pub token: Option<PathBuf>,
-    /// Groups whose members alone may read configuration or tokens.
-    pub groups: BTreeSet<String>,
 }
 
 /// Where this token is; nothing if another module holds it.
 pub fn home(candidate: &Candidate) -> Result<Option<Home>, Failure> {
-    let is_softhsm = candidate.environment.contains_key("SOFTHSM2_CONF")
-        || candidate.module.to_string_lossy().contains("softhsm");
-    if modules::reach(&candidate.module) != Reach::Files || !is_softhsm {
+    let (module, environment) = (&candidate.module, &candidate.environment);
+    if modules::reach(module) != Reach::Files || !is_softhsm(module, environment) {
         return Ok(None);
     }
-    let named = candidate.environment.get("SOFTHSM2_CONF").map(Path::new);
-    let usual = || CONFIGURATIONS.iter().map(Path::new).find(|p| p.exists());
-    let Some(configuration) = named.or_else(usual) else {
+    let Some(configuration) = configuration(environment) else {
         let text = "SoftHSM's configuration file is not where it usually is; name it by \
                     --environment SOFTHSM2_CONF=FILE";
         return Err(Failure::new(Exit::Unavailable, text));
     };
-    let text = fs::read_to_string(configuration).map_err(|error| {
+    let text = fs::read_to_string(&configuration).map_err(|error| {
         let text = format!("{}: {error}", configuration.display());
         Failure::new(Exit::Unavailable, text)
     })?;
     let tokens = token_dir(&text);
     printable_path(&tokens)?;
     let token = own_dir(&tokens, &candidate.token.serial);
-    let account = Account::of(KEYSTORE_USER)?;
-    let mut groups = account.groups_needed(configuration);
-    groups.append(&mut account.groups_needed(&tokens));
-    Ok(Some(Home {
-        configuration: configuration.to_owned(),
-        tokens,
-        token,
-        groups,
-    }))
+    Ok(Some(Home { tokens, token }))
+}
+
+/// What it reads: its configuration, and the directory of its tokens. Nothing of another module.
+pub fn reads(module: &Path, environment: &Environment) -> Vec<PathBuf> {
+    if !is_softhsm(module, environment) {
+        return Vec::new();
+    }
+    let configuration = configuration(environment);
+    let text = configuration.as_ref().map(fs::read_to_string);
+    let tokens = text.and_then(Result::ok).map(|text| token_dir(&text));
+    configuration.into_iter().chain(tokens).collect()
+}
+
+fn is_softhsm(module: &Path, environment: &Environment) -> bool {
+    environment.contains_key(VARIABLE) || module.to_string_lossy().contains("softhsm")
+}
+
+fn configuration(environment: &Environment) -> Option<PathBuf> {
+    let usual = || {
+        CONFIGURATIONS
+            .map(PathBuf::from)
+            .into_iter()
+            .find(|path| path.exists())
+    };
+    environment.get(VARIABLE).map(PathBuf::from).or_else(usual)
 }
 
 /// `directories.tokendir`, without the slash at its end.

@@ -163,7 +163,10 @@ pub fn drop_in(keystore: &str, dirs: &[PathBuf], groups: &BTreeSet<String>) -> S
          [Service]\n"
     );
     for dir in dirs {
-        text += &format!("ReadWritePaths={}\n", dir.display());
+        // A mount of its own, which the first line makes it, is not below the NoExecPaths=/ of the
+        // unit: without the second what the module writes there could be executed.
+        let dir = dir.display();
+        text += &format!("ReadWritePaths={dir}\nNoExecPaths={dir}\n");
     }
     if !groups.is_empty() {
         let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
@@ -315,7 +318,8 @@ mod tests {
         let dirs = ["/var/lib/softhsm/tokens".into()];
         let text = drop_in("hsm", &dirs, &BTreeSet::from(["softhsm".to_owned()]));
         assert!(text.ends_with(
-            "[Service]\nReadWritePaths=/var/lib/softhsm/tokens\nSupplementaryGroups=softhsm\n"
+            "[Service]\nReadWritePaths=/var/lib/softhsm/tokens\n\
+             NoExecPaths=/var/lib/softhsm/tokens\nSupplementaryGroups=softhsm\n"
         ));
         assert!(!drop_in("hsm", &dirs, &BTreeSet::new()).contains("SupplementaryGroups"));
     }

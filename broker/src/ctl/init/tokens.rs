@@ -1,27 +1,17 @@
-//! The tokens of this host: each module is asked in a process of its own, with a deadline, so that
-//! one that crashes or hangs costs one line. Then one token is chosen. No PIN is tried here.
+//! The tokens of this host: what each module shows of its own, which of them can be used, and the
+//! one that is chosen.
 
-use super::ask;
-use super::child;
 use super::modules::{self, Reach};
+use super::{Setup, ask, look};
 use crate::ctl::args::Consent;
 use crate::ctl::failure::{Exit, Failure};
 use crate::ctl::out::{Out, clean};
 use keystore::inventory::{Inventory, PinState, Token};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 
 #[cfg(test)]
 mod tests;
-
-/// The program that loads modules.
-const PROGRAM: &str = "assertd-keystore-pkcs11";
-
-/// How long a module may take to start and show its tokens: smart cards take seconds, a network
-/// HSM that does not answer takes as long as its library waits.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The variables a module is started with.
 pub type Environment = BTreeMap<String, String>;
@@ -59,8 +49,11 @@ pub enum Label {
 }
 
 /// Looks through one module, or all that are installed.
-pub fn look(module: Option<&Path>, environment: &Environment) -> Result<Vec<Looked>, Failure> {
-    let program = beside_us()?;
+pub fn look(
+    setup: Setup,
+    module: Option<&Path>,
+    environment: &Environment,
+) -> Result<Vec<Looked>, Failure> {
     let found = match module {
         Some(module) => vec![module.to_owned()],
         None => modules::installed(),
@@ -68,11 +61,11 @@ pub fn look(module: Option<&Path>, environment: &Environment) -> Result<Vec<Look
     let mut looked = Vec::new();
     for module in found {
         for environment in environments(&module, environment) {
-            let inventory = inventory(Command::new(&program), &module, &environment);
+            let asker = look::asker(setup, &module, &environment)?;
             looked.push(Looked {
+                inventory: look::ask(&asker, &module, &environment),
                 module: module.clone(),
                 environment,
-                inventory,
             });
         }
     }
@@ -90,53 +83,6 @@ fn environments(module: &Path, given: &Environment) -> Vec<Environment> {
         .into_iter()
         .chain(also.map(one))
         .collect()
-}
-
-/// Asks the module. `command` is the keystore program, or another that becomes it.
-pub fn inventory(
-    mut command: Command,
-    module: &Path,
-    environment: &Environment,
-) -> Result<Inventory, String> {
-    command
-        .env_clear()
-        .envs(environment)
-        .current_dir("/")
-        .args(["--list-tokens", "--module"])
-        .arg(module);
-    let ended = child::run(&mut command, b"", DEADLINE)?;
-    if !ended.succeeded() {
-        return Err(without_its_name(&ended.reason(), module));
-    }
-    Inventory::from_output(&ended.stdout)
-}
-
-/// The program names the module in its messages, by the file it is in the end; so do we, once.
-fn without_its_name(reason: &str, module: &Path) -> String {
-    let real = module.canonicalize().unwrap_or_default();
-    let stripped = [module, &real].into_iter().find_map(|path| {
-        let place = format!("module {}: ", path.display());
-        reason.strip_prefix(&place).map(str::to_owned)
-    });
-    let mut why = stripped.unwrap_or_else(|| reason.to_owned());
-    if modules::reach(module) == Reach::Pcscd {
-        why += "; is pcscd running?";
-    }
-    why
-}
-
-/// The keystore program is installed beside assertctl.
-pub fn beside_us() -> Result<PathBuf, Failure> {
-    let missing = |why: String| Failure::new(Exit::Internal, why);
-    let here = std::env::current_exe().map_err(|error| missing(format!("own program: {error}")))?;
-    let path = here.with_file_name(PROGRAM);
-    if path.is_file() {
-        return Ok(path);
-    }
-    let path = path.display();
-    Err(missing(format!(
-        "{path} is missing; install it beside assertctl"
-    )))
 }
 
 /// The tokens that can be used, in the order they were found.
@@ -337,6 +283,12 @@ pub fn none(looked: &[Looked]) -> Failure {
         .filter(|l| l.starts_with("token"))
     {
         line(unusable);
+    }
+    let unknown = |one: &Looked| modules::reach(&one.module) == Reach::Unknown;
+    if looked.iter().any(unknown) {
+        text += "a module that is not known here was kept from the network while it was asked; for \
+                 one that\nneeds it write the section by hand, with network = true: \
+                 assertd.toml(5)\n";
     }
     text += "a module elsewhere: assertctl init --module FILE (and --environment NAME=VALUE)\n\
              a token in software, for a try-out (it asks for two PINs; the user PIN is the one \

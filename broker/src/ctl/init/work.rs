@@ -3,13 +3,15 @@
 
 use super::credential::{self, Creds};
 use super::files::{self, Planned, There};
-use super::host::{self, Account, KEYSTORE_USER, Missing};
+use super::host::{self, KEYSTORE_USER, Missing};
+use super::look::{self, Asker};
 use super::modules::Reach;
 use super::softhsm;
 use super::text::{self, Keystore};
-use super::tokens;
 use crate::ctl::failure::{Exit, Failure};
+use crate::ctl::run;
 use keystore::inventory::Token;
+use nix::unistd::Uid;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -165,9 +167,9 @@ impl Work {
             missing.make()?;
         }
         if let Some(token) = &self.give {
-            let account = Account::of(KEYSTORE_USER)?;
+            let account = host::account(KEYSTORE_USER)?;
             let unknown = || Failure::new(Exit::Internal, format!("no user {KEYSTORE_USER}"));
-            softhsm::give_away(token, account.ids.ok_or_else(unknown)?.0)?;
+            softhsm::give_away(token, Uid::from_raw(account.ok_or_else(unknown)?.uid))?;
         }
         if let Some(visible) = &self.visible {
             visible.check()?;
@@ -201,12 +203,12 @@ impl Visible {
     /// Root sees everything; the keystore's user may not. Found here, it is one sentence instead of
     /// a keystore that fails later.
     fn check(&self) -> Result<(), Failure> {
-        let program = tokens::beside_us()?;
-        let Some(command) = host::as_keystore(&self.groups, &program) else {
+        if host::account(KEYSTORE_USER)?.is_none() || run::program("setpriv").is_none() {
             return Ok(());
-        };
+        }
+        let asker = Asker::Keystore(self.groups.clone());
         let (module, environment) = (&self.keystore.module, &self.keystore.environment);
-        let why = match tokens::inventory(command, module, environment) {
+        let why = match look::ask(&asker, module, environment) {
             Ok(inventory) => {
                 let same = |token: &Token| {
                     token.serial == self.token.serial && token.label == self.token.label

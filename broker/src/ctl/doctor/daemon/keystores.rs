@@ -1,6 +1,7 @@
 //! What keeps a keystore from serving, and what to do. The kind is the keystore's own word; where
 //! one kind has several remedies its sentence tells them apart.
 
+use super::super::access::quoted;
 use super::super::credentials::{make, place};
 use super::super::finding::{
     Check, Finding, KEYSTORE, PIN_LOCKED, PIN_MISSING, PIN_WRONG, TOKEN_AMBIGUOUS, TOKEN_MISSING,
@@ -10,9 +11,15 @@ use crate::ctl::out::duration;
 use assertd_client::api::KeystoreStatus;
 use keystore::Kind;
 use keystore::config::{PinSource, Section, TokenSelector};
+use std::path::Path;
 
 /// One keystore's finding.
-pub fn finding(site: &Site, keystore: &KeystoreStatus, kind: Option<Kind>) -> Finding {
+pub fn finding(
+    site: &Site,
+    keystore: &KeystoreStatus,
+    section: &Section,
+    kind: Option<Kind>,
+) -> Finding {
     let name = &keystore.name;
     if keystore.state == "usable" {
         let algs = keystore.algs.join(" ");
@@ -28,19 +35,19 @@ pub fn finding(site: &Site, keystore: &KeystoreStatus, kind: Option<Kind>) -> Fi
         let remedy = "wait for it: a token may take a minute to open; then look again";
         return KEYSTORE.warn(text, remedy);
     }
-    let (check, remedy) = remedy(site, keystore, kind, why);
+    let (check, remedy) = remedy(site, keystore, section, kind, why);
     check.fail(text, remedy)
 }
 
 fn remedy(
     site: &Site,
     keystore: &KeystoreStatus,
+    section: &Section,
     kind: Option<Kind>,
     why: &str,
 ) -> (Check, String) {
     let name = &keystore.name;
     let again = site.restart_keystore(name, keystore.pid);
-    let section = site.keystores.get(name);
     if why.contains("no PIN:") || why.contains("PIN file") {
         return (
             PIN_MISSING,
@@ -85,8 +92,8 @@ fn remedy(
 }
 
 /// How the PIN gets to where the configuration says.
-fn give_pin(name: &str, section: Option<&Section>) -> String {
-    match section.and_then(|section| section.pin.as_ref()) {
+fn give_pin(name: &str, section: &Section) -> String {
+    match &section.pin {
         Some(PinSource::File(path)) => {
             format!(
                 "write the PIN to {} (owner: the keystore's user, mode 0400)",
@@ -102,11 +109,10 @@ fn give_pin(name: &str, section: Option<&Section>) -> String {
 }
 
 /// A PIN that is locked, was never set, or has one try left, which a right one gives back.
-fn unlock(section: Option<&Section>, why: &str) -> String {
-    let label = section
-        .and_then(|section| section.token.as_ref()?.label.clone())
-        .unwrap_or_else(|| "LABEL".to_owned());
-    let of_token = |what: &str| tool(section, &format!("--token-label '{label}' {what}"));
+fn unlock(section: &Section, why: &str) -> String {
+    let label = section.token.as_ref().and_then(|it| it.label.as_deref());
+    let label = quoted(Path::new(label.unwrap_or("LABEL")));
+    let of_token = |what: &str| tool(section, &format!("--token-label {label} {what}"));
     if why.contains("one try left") {
         let log_in = of_token("--login --list-objects");
         return format!("log in once with the right PIN, which clears the counter: `{log_in}`");
@@ -116,29 +122,30 @@ fn unlock(section: Option<&Section>, why: &str) -> String {
 }
 
 /// A command that asks the module as the keystore does.
-fn tool(section: Option<&Section>, what: &str) -> String {
-    let module = section.and_then(|section| section.module.as_deref());
-    let module = module.map_or_else(|| "MODULE".to_owned(), |it| it.display().to_string());
-    let variables: String = section
-        .map(|section| &section.environment)
-        .into_iter()
-        .flatten()
-        .map(|(name, value)| format!("{name}='{value}' "))
+fn tool(section: &Section, what: &str) -> String {
+    let module = section.module.as_deref().unwrap_or(Path::new("MODULE"));
+    let module = quoted(module);
+    let variables = section.environment.iter();
+    let variables: String = variables
+        .map(|(name, value)| format!("{name}={} ", quoted(Path::new(value))))
         .collect();
     format!("{variables}pkcs11-tool --module {module} {what}")
 }
 
 /// The line to write, with the serials that the keystore has seen.
-fn say_serial(site: &Site, name: &str, section: Option<&Section>, why: &str) -> String {
+fn say_serial(site: &Site, name: &str, section: &Section, why: &str) -> String {
+    // A token's maker chose it, and it comes by way of assertd.
+    let plain = |c: char| c.is_ascii_alphanumeric() || " ._:-".contains(c);
     let serials: Vec<&str> = why
         .split("(serial ")
         .skip(1)
         .filter_map(|rest| rest.split(')').next())
+        .filter(|serial| serial.chars().all(plain))
         .collect();
-    let label = match section.and_then(|section| section.token.as_ref()) {
+    let label = match &section.token {
         Some(TokenSelector {
             label: Some(label), ..
-        }) => format!("label = \"{label}\", "),
+        }) => format!("label = {label:?}, "),
         _ => String::new(),
     };
     let first = serials.first().copied().unwrap_or("…");

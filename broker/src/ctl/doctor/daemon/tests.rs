@@ -2,7 +2,7 @@ use super::super::finding::Severity;
 use super::super::site::NoUnits;
 use super::*;
 use crate::config::Config;
-use assertd_client::api::{AuditStatus, ConfigStatus, RequestCounts};
+use crate::ctl::fixtures::{self, key, keystore};
 
 const CONFIG: &str = "[keystore.hsm]\nbackend = \"pkcs11\"\nmodule = \"/m.so\"\n\
 token = { label = \"edge\" }\npin = { credential = \"hsm.pin\" }\n\
@@ -29,69 +29,12 @@ fn site(runner: Runner) -> Site {
     }
 }
 
-fn keystore_status(state: &str, why: Option<&str>) -> KeystoreStatus {
-    KeystoreStatus {
-        name: "hsm".into(),
-        state: state.into(),
-        why: why.map(str::to_owned),
-        since_s: 60,
-        token: "token \"edge\"".into(),
-        algs: vec!["ES256".into()],
-        strange: Vec::new(),
-        socket: "/run/assertd/keystore-hsm.sock".into(),
-        pid: Some(2),
-        restarts: 0,
-        signers: 2,
-        queued: 0,
-        in_flight: 0,
-        minted: 0,
-    }
-}
-
-fn key(id: &str, state: &str) -> KeyStatus {
-    KeyStatus {
-        key: id.into(),
-        kid: "kid".into(),
-        alg: "ES256".into(),
-        keystore: "hsm".into(),
-        state: state.into(),
-        why: (state != "active").then(|| "unplugged".to_owned()),
-        evidence: "asserted".into(),
-        imported: false,
-        made_at: 0,
-        used: true,
-        jwk: serde_json::Value::Null,
-    }
-}
-
 /// An assertd without a fault.
 fn healthy(site: &Site) -> Answers {
+    let mut status = fixtures::status();
+    status.config.sha256 = site.config.as_ref().unwrap().sha256.clone();
     Answers {
-        status: Status {
-            format: 1,
-            version: env!("CARGO_PKG_VERSION").into(),
-            pid: 7,
-            uptime_s: 60,
-            isolation: "units".into(),
-            peer_proof: "pidfd".into(),
-            config: ConfigStatus {
-                path: crate::ctl::CONFIG.into(),
-                sha256: site.config.as_ref().unwrap().sha256.clone(),
-                workloads: 1,
-                targets: 1,
-            },
-            keystores: vec![keystore_status("usable", None)],
-            audit: AuditStatus {
-                state: "ok".into(),
-                why: None,
-                directory: "/var/lib/assertd/audit".into(),
-                seq: 1,
-                bytes: 1,
-                denials_counted: 0,
-            },
-            requests: RequestCounts::default(),
-            connections: 0,
-        },
+        status,
         keys: vec![key("a/x.1", "active")],
         kinds: BTreeMap::new(),
         outdated: Vec::new(),
@@ -151,7 +94,7 @@ fn each_fault_of_a_keystore_has_its_own_remedy() {
             "D73",
             [
                 "--login-type so --init-pin",
-                "VENDOR_CONF='/etc/v.conf' pkcs11-tool",
+                "VENDOR_CONF=/etc/v.conf pkcs11-tool",
             ],
         ),
         (
@@ -180,7 +123,7 @@ fn each_fault_of_a_keystore_has_its_own_remedy() {
         ),
     ] {
         let (got, severity, remedy) = bad(|answers| {
-            answers.status.keystores = vec![keystore_status("failed", Some(why))];
+            answers.status.keystores = vec![keystore("failed", Some(why))];
             answers.kinds.insert("hsm".into(), kind);
         });
         assert_eq!((got, severity), (id, Severity::Fail), "{why}");
@@ -191,9 +134,53 @@ fn each_fault_of_a_keystore_has_its_own_remedy() {
 }
 
 #[test]
+fn what_assertd_says_becomes_no_command() {
+    let hostile = "hsm; reboot";
+    let (id, severity, remedy) = bad(|answers| {
+        let why = "no PIN: credential was not handed over";
+        let mut keystore = keystore("failed", Some(why));
+        keystore.name = hostile.into();
+        keystore.socket = "/run/somebody.sock".into();
+        answers.status.keystores = vec![keystore];
+    });
+    assert_eq!((id, severity), ("D70", Severity::Warn));
+    assert_eq!(remedy, "run `systemctl restart assertd`");
+    let (id, _, remedy) = bad(|it| it.outdated = vec![format!("keystore {hostile}")]);
+    assert_eq!(id, "D62");
+    assert!(!remedy.contains("reboot"), "{remedy}");
+    let (id, _, remedy) = bad(|answers| {
+        let why =
+            "2 tokens have label \"edge\": \"edge\" (serial 1\" }`; `reboot), \"e\" (serial 2)";
+        answers.status.keystores = vec![keystore("failed", Some(why))];
+    });
+    assert_eq!(id, "D74");
+    assert!(remedy.contains("serial = \"2\" }`"), "{remedy}");
+    assert!(!remedy.contains("reboot"), "{remedy}");
+}
+
+#[test]
+fn a_socket_that_assertd_alone_names_is_not_connected_to() {
+    let site = site(Runner::Units);
+    let mut status = healthy(&site).status;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    for name in ["hsm", "other"] {
+        let mut keystore = keystore("failed", None);
+        keystore.name = name.into();
+        keystore.socket = path.display().to_string();
+        status.keystores.push(keystore);
+    }
+    assert!(kinds(&site, &status).is_empty());
+    let nobody = listener.accept().unwrap_err();
+    assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
 fn a_keystore_that_opens_its_token_is_no_failure() {
     let (id, severity, _) = bad(|answers| {
-        answers.status.keystores = vec![keystore_status("starting", None)];
+        answers.status.keystores = vec![keystore("starting", None)];
     });
     assert_eq!((id, severity), ("D70", Severity::Warn));
 }

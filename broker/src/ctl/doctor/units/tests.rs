@@ -7,7 +7,9 @@ const SERVICE_SHOWN: &str = "Id=assertd.service\nLoadState=loaded\nActiveState=a
 SubState=running\nResult=success\nUnitFileState=indirect\nDropInPaths=\nNeedDaemonReload=no\n\
 ExecMainStatus=0\nUser=assertd\nNoNewPrivileges=yes\nProtectSystem=strict\n\
 PrivateUsers=no\nProtectProc=default\nProtectControlGroups=yes\nLimitCORE=0\nPrivateNetwork=yes\n\
-CapabilityBoundingSet=\n";
+CapabilityBoundingSet=\nInaccessiblePaths=-/etc/credstore -/etc/credstore.encrypted \
+-/var/lib/assertd-keystore\nNoExecPaths=/ /tmp\nIPAddressDeny=::/0 0.0.0.0/0\n\
+RestrictAddressFamilies=AF_UNIX\nSystemCallFilter=accept accept4 landlock_create_ruleset\n";
 
 const SOCKETS_SHOWN: &str = "\nId=assertd.socket\nLoadState=loaded\nActiveState=active\n\
 Result=success\nUnitFileState=enabled\nNeedDaemonReload=no\nListen=/run/assertd/assertd.sock \
@@ -18,7 +20,8 @@ const KEYSTORE_SHOWN: &str = "\nId=assertd-keystore-pkcs11@hsm.socket\nLoadState
 ActiveState=active\nResult=success\nUnitFileState=enabled\n\
 Listen=/run/assertd/keystore-hsm.sock (Stream)\n\nId=assertd-keystore-pkcs11@hsm.service\n\
 LoadState=loaded\nActiveState=active\nSubState=running\nResult=success\nUser=assertd-pkcs11\n\
-NoNewPrivileges=yes\nLimitCORE=0\n";
+NoNewPrivileges=yes\nLimitCORE=0\nProtectProc=invisible\nPrivateDevices=no\n\
+RestrictAddressFamilies=AF_UNIX\n";
 
 fn site(socket: &str) -> Site {
     let dir = tempfile::tempdir().unwrap();
@@ -73,113 +76,233 @@ fn units_as_shipped_have_nothing_but_ok() {
     assert_eq!(found.len(), 2);
 }
 
+/// What stands in what systemctl shows, what stands there instead, and what is found: the id, how
+/// bad it is, a phrase of the remedy.
+type Fault = (
+    &'static str,
+    &'static str,
+    &'static str,
+    Severity,
+    &'static str,
+);
+
+const FAULTS: &[Fault] = &[
+    (
+        "Id=assertd.socket\nLoadState=loaded",
+        "Id=assertd.socket\nLoadState=not-found",
+        "D31",
+        Severity::Fail,
+        "systemctl daemon-reload",
+    ),
+    (
+        "Id=assertd.socket\nLoadState=loaded",
+        "Id=assertd.socket\nLoadState=masked",
+        "D32",
+        Severity::Fail,
+        "systemctl unmask assertd.socket && systemctl enable --now assertd.socket",
+    ),
+    (
+        "UnitFileState=enabled",
+        "UnitFileState=disabled",
+        "D33",
+        Severity::Fail,
+        "systemctl enable --now assertd.socket",
+    ),
+    (
+        "Id=assertd-admin.socket\nLoadState=loaded\nActiveState=active",
+        "Id=assertd-admin.socket\nLoadState=loaded\nActiveState=failed",
+        "D34",
+        Severity::Fail,
+        "systemctl restart assertd-admin.socket",
+    ),
+    (
+        "ActiveState=active\nSubState=running\nResult=success\nUnitFileState=indirect\n\
+         DropInPaths=\nNeedDaemonReload=no\nExecMainStatus=0",
+        "ActiveState=failed\nSubState=failed\nResult=exit-code\nExecMainStatus=78",
+        "D34",
+        Severity::Fail,
+        "assertctl config check",
+    ),
+    (
+        "NeedDaemonReload=no",
+        "NeedDaemonReload=yes",
+        "D37",
+        Severity::Warn,
+        "systemctl daemon-reload",
+    ),
+    (
+        "Listen=/run/assertd/keystore-hsm.sock",
+        "Listen=/run/other.sock",
+        "D39",
+        Severity::Fail,
+        "write `socket = \"/run/other.sock\"`",
+    ),
+];
+
+const FAULTS_OF_SANDBOX: &[Fault] = &[
+    (
+        "PrivateUsers=no",
+        "PrivateUsers=yes",
+        "D35",
+        Severity::Fail,
+        "PrivateUsers=no",
+    ),
+    (
+        "ProtectProc=default",
+        "ProtectProc=invisible",
+        "D35",
+        Severity::Fail,
+        "ProtectProc=default",
+    ),
+    (
+        "ProtectControlGroups=yes",
+        "ProtectControlGroups=strict",
+        "D35",
+        Severity::Fail,
+        "ProtectControlGroups=yes",
+    ),
+    (
+        "NoNewPrivileges=yes",
+        "NoNewPrivileges=no",
+        "D36",
+        Severity::Fail,
+        "NoNewPrivileges=yes",
+    ),
+    (
+        "PrivateNetwork=yes",
+        "PrivateNetwork=no",
+        "D36",
+        Severity::Warn,
+        "PrivateNetwork=yes",
+    ),
+    (
+        "User=assertd\n",
+        "User=root\n",
+        "D36",
+        Severity::Fail,
+        "install the unit",
+    ),
+    (
+        "CapabilityBoundingSet=\n",
+        "CapabilityBoundingSet=cap_dac_read_search cap_sys_ptrace\n",
+        "D36",
+        Severity::Fail,
+        "daemon-reload",
+    ),
+    (
+        " -/var/lib/assertd-keystore",
+        "",
+        "D36",
+        Severity::Warn,
+        "install the unit",
+    ),
+    (
+        "NoExecPaths=/ /tmp",
+        "NoExecPaths=/tmp",
+        "D36",
+        Severity::Warn,
+        "install the unit",
+    ),
+    (
+        "IPAddressDeny=::/0 0.0.0.0/0",
+        "IPAddressDeny=0.0.0.0/0",
+        "D36",
+        Severity::Warn,
+        "install the unit",
+    ),
+    (
+        "RestrictAddressFamilies=AF_UNIX",
+        "RestrictAddressFamilies=~",
+        "D36",
+        Severity::Warn,
+        "install the unit",
+    ),
+    (
+        "CapabilityBoundingSet=\n",
+        "CapabilityBoundingSet=cap_sys_admin\n",
+        "D36",
+        Severity::Warn,
+        "install the unit",
+    ),
+    (
+        "SystemCallFilter=accept",
+        "SystemCallFilter=ptrace accept",
+        "D36",
+        Severity::Warn,
+        "install the unit",
+    ),
+    (
+        "SystemCallFilter=accept accept4 landlock_create_ruleset",
+        "SystemCallFilter=~reboot",
+        "D36",
+        Severity::Warn,
+        "install the unit",
+    ),
+    // The keystore's.
+    (
+        "ProtectProc=invisible",
+        "PrivateUsers=yes",
+        "D35",
+        Severity::Fail,
+        "PrivateUsers=no",
+    ),
+    (
+        "ProtectProc=invisible",
+        "PrivateNetwork=no",
+        "D36",
+        Severity::Warn,
+        "write `network = true` in [keystore.hsm]",
+    ),
+];
+
 #[test]
 fn each_fault_of_a_unit_has_its_finding_and_its_remedy() {
-    for (from, to, id, severity, phrase) in [
-        (
-            "Id=assertd.socket\nLoadState=loaded",
-            "Id=assertd.socket\nLoadState=not-found",
-            "D31",
-            Severity::Fail,
-            "systemctl daemon-reload",
-        ),
-        (
-            "Id=assertd.socket\nLoadState=loaded",
-            "Id=assertd.socket\nLoadState=masked",
-            "D32",
-            Severity::Fail,
-            "systemctl unmask assertd.socket && systemctl enable --now assertd.socket",
-        ),
-        (
-            "UnitFileState=enabled",
-            "UnitFileState=disabled",
-            "D33",
-            Severity::Fail,
-            "systemctl enable --now assertd.socket",
-        ),
-        (
-            "Id=assertd-admin.socket\nLoadState=loaded\nActiveState=active",
-            "Id=assertd-admin.socket\nLoadState=loaded\nActiveState=failed",
-            "D34",
-            Severity::Fail,
-            "systemctl restart assertd-admin.socket",
-        ),
-        (
-            "ActiveState=active\nSubState=running\nResult=success\nUnitFileState=indirect\n\
-             DropInPaths=\nNeedDaemonReload=no\nExecMainStatus=0",
-            "ActiveState=failed\nSubState=failed\nResult=exit-code\nExecMainStatus=78",
-            "D34",
-            Severity::Fail,
-            "assertctl config check",
-        ),
-        (
-            "PrivateUsers=no",
-            "PrivateUsers=yes",
-            "D35",
-            Severity::Fail,
-            "PrivateUsers=no",
-        ),
-        (
-            "ProtectProc=default",
-            "ProtectProc=invisible",
-            "D35",
-            Severity::Fail,
-            "ProtectProc=default",
-        ),
-        (
-            "ProtectControlGroups=yes",
-            "ProtectControlGroups=strict",
-            "D35",
-            Severity::Fail,
-            "ProtectControlGroups=yes",
-        ),
-        (
-            "NoNewPrivileges=yes",
-            "NoNewPrivileges=no",
-            "D36",
-            Severity::Fail,
-            "NoNewPrivileges=yes",
-        ),
-        (
-            "PrivateNetwork=yes",
-            "PrivateNetwork=no",
-            "D36",
-            Severity::Warn,
-            "PrivateNetwork=yes",
-        ),
-        (
-            "User=assertd\n",
-            "User=root\n",
-            "D36",
-            Severity::Fail,
-            "install the unit",
-        ),
-        (
-            "CapabilityBoundingSet=\n",
-            "CapabilityBoundingSet=cap_dac_read_search cap_sys_ptrace\n",
-            "D36",
-            Severity::Fail,
-            "daemon-reload",
-        ),
-        (
-            "NeedDaemonReload=no",
-            "NeedDaemonReload=yes",
-            "D37",
-            Severity::Warn,
-            "systemctl daemon-reload",
-        ),
-        (
-            "Listen=/run/assertd/keystore-hsm.sock",
-            "Listen=/run/other.sock",
-            "D39",
-            Severity::Fail,
-            "write `socket = \"/run/other.sock\"`",
-        ),
-    ] {
+    for (from, to, id, severity, phrase) in [FAULTS, FAULTS_OF_SANDBOX].concat() {
         let found = found(from, to);
         let (got, how, remedy) = bad(&found);
         assert_eq!((got, how), (id, severity), "{to}: {found:#?}");
         assert!(remedy.contains(phrase), "{to}: {remedy}");
+    }
+}
+
+#[test]
+fn a_keystore_of_a_network_hsm_may_have_a_network() {
+    let section = site(&format!("{SOCKET}\nnetwork = true"))
+        .keystores
+        .remove("hsm");
+    let shown = KEYSTORE_SHOWN.replace(
+        "RestrictAddressFamilies=AF_UNIX",
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\nPrivateNetwork=no",
+    );
+    let units = parse(&shown);
+    let keystore = units.any_keystore().unwrap();
+    assert_eq!(sandbox::findings(keystore, section.as_ref()), []);
+    let (_, _, remedy) = bad(&sandbox::findings(keystore, None)[..1]);
+    assert!(remedy.contains("network = true"), "{remedy}");
+}
+
+#[test]
+fn the_lists_are_those_of_the_units_as_shipped() {
+    let broker = include_str!("../../../../../systemd/units/assertd.service");
+    let keystore = include_str!("../../../../../systemd/units/assertd-keystore-pkcs11@.service");
+    for (name, text) in [
+        (SERVICE, broker),
+        ("assertd-keystore-pkcs11@x.service", keystore),
+    ] {
+        let mut shown = format!("Id={name}\nUser=assertd\n");
+        for directive in [
+            "InaccessiblePaths",
+            "NoExecPaths",
+            "RestrictAddressFamilies",
+        ] {
+            let values: Vec<&str> = text
+                .lines()
+                .filter_map(|line| assigned(line, directive))
+                .collect();
+            assert!(!values.is_empty(), "{name}: {directive}");
+            shown += &format!("{directive}={}\n", values.join(" "));
+        }
+        assert_eq!(sandbox::findings(&unit(&shown), None), [], "{shown}");
     }
 }
 
@@ -199,7 +322,7 @@ fn the_drop_in_that_takes_protection_away_is_named_with_its_line() {
     let first = "[Service]\nNoNewPrivileges=yes\n".to_owned();
     let last = "[Service]\n  NoNewPrivileges = no\n".to_owned();
     unit.files = vec![("/etc/a.conf".into(), first), ("/etc/b.conf".into(), last)];
-    let (_, _, remedy) = bad(&sandbox::findings(unit));
+    let (_, _, remedy) = bad(&sandbox::findings(unit, None));
     assert!(
         remedy.starts_with("remove `NoNewPrivileges = no` from /etc/b.conf"),
         "{remedy}"

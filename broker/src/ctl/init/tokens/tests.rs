@@ -130,19 +130,22 @@ fn nothing_found_says_where_it_looked_and_how_to_make_one() {
         inventory: Err("crashed (SIGSEGV)".into()),
         ..looked("/broken.so", Vec::new())
     };
-    let looked = [
+    let all = [
         looked("/m.so", Vec::new()),
         failed,
         looked("/n.so", vec![locked]),
     ];
-    let said = none(&looked).message;
+    let said = none(&all).message;
     for part in [
         "/m.so: no initialised token",
         "/broken.so: crashed (SIGSEGV)",
         "token \"edge\" (serial 7) the user PIN is locked; unlock",
         "softhsm2-util --init-token",
+        "with network = true",
     ] {
         assert!(said.contains(part), "{part}:\n{said}");
     }
-    assert_eq!(none(&looked).exit, Exit::Unavailable);
+    let known = none(&[looked("/usr/lib/softhsm/libsofthsm2.so", Vec::new())]).message;
+    assert!(!known.contains("network"), "{known}");
+    assert_eq!(none(&all).exit, Exit::Unavailable);
 }

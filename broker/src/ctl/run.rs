@@ -1,9 +1,11 @@
-//! Runs another program and waits for it, never longer than a deadline. What it prints is read up
-//! to a limit; what it is given stands on its standard input and nowhere else, because a PIN goes
-//! this way (an argument or a variable can be read by others in /proc).
+//! Waits for what may hang: other programs, and work that the kernel or a name service may never
+//! end. Never longer than a deadline. What a program prints is read up to a limit; what it is given
+//! stands on its standard input and nowhere else, because a PIN goes this way (an argument or a
+//! variable can be read by others in /proc). Our own environment is the caller's, and reaches none.
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -20,11 +22,28 @@ const OUTPUT_LEN_MAX: u64 = 1024 * 1024;
 /// How often we look whether it has ended.
 const POLL: Duration = Duration::from_millis(5);
 
-/// How long its pipes may stay open after its end: a grandchild may hold them.
+/// How long its pipes may stay open after its end: a grandchild may hold them. Also how long it may
+/// take to be gone after SIGKILL: one that waits for a dead disk is not.
 const PIPES: Duration = Duration::from_secs(2);
 
 /// Where programs are, whatever PATH says: root runs them.
 const DIRECTORIES: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
+
+/// What they find other programs by.
+const PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
+
+/// Does something that may hang, elsewhere; nothing if it takes longer than `deadline`. What hangs
+/// is left behind: this program ends soon.
+pub fn within<T: Send + 'static>(
+    deadline: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || {
+        let _ = send.send(work()); // nobody waits any more: then it was too late
+    });
+    receive.recv_timeout(deadline).ok()
+}
 
 /// What came of it.
 #[derive(Debug)]
@@ -67,8 +86,14 @@ fn run_to(
     deadline: Duration,
 ) -> Result<Ended, String> {
     let end = Instant::now() + deadline;
+    let asked: Vec<(OsString, OsString)> = command
+        .get_envs()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+        .collect();
     command
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env_clear()
+        .env("PATH", PATH)
+        .envs(asked)
         .stdin(Stdio::piped())
         .stdout(stdout)
         .stderr(Stdio::piped())
@@ -97,15 +122,20 @@ fn run_to(
 
 /// Its status; nothing if it had to be killed, with whatever it started.
 fn wait(child: &mut Child, end: Instant) -> io::Result<Option<ExitStatus>> {
+    if let Some(status) = wait_until(child, end)? {
+        return Ok(Some(status));
+    }
+    let group = Pid::from_raw(child.id().cast_signed());
+    let _ = killpg(group, Signal::SIGKILL); // it may have ended just now
+    wait_until(child, Instant::now() + PIPES)?;
+    Ok(None)
+}
+
+fn wait_until(child: &mut Child, end: Instant) -> io::Result<Option<ExitStatus>> {
     loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if Instant::now() >= end {
-            let group = Pid::from_raw(child.id().cast_signed());
-            let _ = killpg(group, Signal::SIGKILL); // it may have ended just now
-            let _ = child.wait();
-            return Ok(None);
+        let status = child.try_wait()?;
+        if status.is_some() || Instant::now() >= end {
+            return Ok(status);
         }
         thread::sleep(POLL);
     }
@@ -163,6 +193,24 @@ mod tests {
         assert_eq!(ended.stdout, "PIN");
         let ended = run_blindly(&mut shell("tr a-z A-Z"), b"pin", SOON).unwrap();
         assert_eq!((ended.succeeded(), ended.stdout.as_str()), (true, ""));
+    }
+
+    #[test]
+    fn a_program_sees_no_variable_but_path_and_what_it_is_given() {
+        // Cargo's variables are in this process's environment.
+        let bare = run(&mut Command::new("/usr/bin/env"), b"", SOON).unwrap();
+        assert_eq!(bare.stdout, format!("PATH={PATH}\n"));
+        let mut given = Command::new("/usr/bin/env");
+        let ended = run(given.env("SOFTHSM2_CONF", "/c"), b"", SOON).unwrap();
+        assert_eq!(ended.stdout, format!("PATH={PATH}\nSOFTHSM2_CONF=/c\n"));
+    }
+
+    #[test]
+    fn work_that_hangs_is_left_behind() {
+        let (_keep, never) = mpsc::channel::<()>();
+        let got = within(Duration::from_millis(20), move || never.recv());
+        assert_eq!(got, None);
+        assert_eq!(within(SOON, || 7), Some(7));
     }
 
     #[test]

@@ -1,0 +1,71 @@
+//! What an assertd without a fault says of itself, for tests that change one thing.
+
+use assertd_client::api::{
+    AuditStatus, ConfigStatus, KeyStatus, KeystoreStatus, RequestCounts, Status,
+};
+
+/// assertd, with one keystore.
+pub fn status() -> Status {
+    Status {
+        format: 1,
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: 7,
+        uptime_s: 60,
+        isolation: "units".into(),
+        peer_proof: "pidfd".into(),
+        config: ConfigStatus {
+            path: super::CONFIG.into(),
+            sha256: "ab".repeat(32),
+            workloads: 1,
+            targets: 1,
+        },
+        keystores: vec![keystore("usable", None)],
+        audit: AuditStatus {
+            state: "ok".into(),
+            why: None,
+            directory: "/var/lib/assertd/audit".into(),
+            seq: 1,
+            bytes: 1,
+            denials_counted: 0,
+        },
+        requests: RequestCounts::default(),
+        connections: 0,
+    }
+}
+
+/// Its keystore.
+pub fn keystore(state: &str, why: Option<&str>) -> KeystoreStatus {
+    KeystoreStatus {
+        name: "hsm".into(),
+        state: state.into(),
+        why: why.map(str::to_owned),
+        since_s: 60,
+        token: "token \"edge\"".into(),
+        algs: vec!["ES256".into()],
+        strange: Vec::new(),
+        socket: "/run/assertd/keystore-hsm.sock".into(),
+        pid: Some(2),
+        restarts: 0,
+        signers: 2,
+        queued: 0,
+        in_flight: 0,
+        minted: 0,
+    }
+}
+
+/// A key that is used.
+pub fn key(id: &str, state: &str) -> KeyStatus {
+    KeyStatus {
+        key: id.into(),
+        kid: format!("kid-{id}"),
+        alg: "ES256".into(),
+        keystore: "hsm".into(),
+        state: state.into(),
+        why: (state != "active").then(|| "unplugged".to_owned()),
+        evidence: "asserted".into(),
+        imported: false,
+        made_at: 0,
+        used: true,
+        jwk: serde_json::json!({"kid": id}),
+    }
+}
