@@ -67,7 +67,7 @@ pub struct Section {
 pub const TCTI: &str = "device:/dev/tpmrm0";
 
 /// Backends are an enum: a name from the configuration never becomes a program path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendKind {
     /// A PKCS#11 module.
@@ -106,13 +106,33 @@ pub enum PinSource {
     File(PathBuf),
 }
 
-impl Section {
-    /// Which program serves this backend.
-    pub fn program(&self) -> &'static str {
-        match self.backend {
+impl BackendKind {
+    /// The program that serves it; its units are called after it.
+    pub fn program(self) -> &'static str {
+        match self {
             BackendKind::Pkcs11 => "assertd-keystore-pkcs11",
             BackendKind::Tpm => "assertd-keystore-tpm",
         }
+    }
+
+    /// The user of its units.
+    pub fn user(self) -> &'static str {
+        match self {
+            BackendKind::Pkcs11 => "assertd-pkcs11",
+            BackendKind::Tpm => "assertd-tpm",
+        }
+    }
+
+    /// The unit of one keystore; `suffix` is `service` or `socket`.
+    pub fn unit(self, keystore: &str, suffix: &str) -> String {
+        format!("{}@{keystore}.{suffix}", self.program())
+    }
+}
+
+impl Section {
+    /// Which program serves this backend.
+    pub fn program(&self) -> &'static str {
+        self.backend.program()
     }
 
     /// What serde cannot check. Names the missing or wrong key.
