@@ -3,6 +3,8 @@
 //!
 //! Strict: an unknown key is an error with file, line, column, a caret and a suggestion.
 
+pub use crate::tcti::Tcti;
+
 use crate::keyid::check_part;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -52,14 +54,36 @@ pub struct Section {
     pub signers: Option<usize>,
     /// Seconds after which a call into the module counts as hung and the process ends itself.
     pub hang_limit_s: Option<u32>,
+    /// TPM: how it is reached; default: [`TCTI`].
+    pub tcti: Option<String>,
+    /// TPM: where the 32 bytes come from of which every key's auth value is made; default: the
+    /// credential `NAME.auth`.
+    pub auth: Option<PinSource>,
+    /// TPM: how auth values are shown to it; default: by the kind of TPM.
+    pub sessions: Option<Sessions>,
 }
 
+/// The kernel's resource manager: others may use the TPM beside us.
+pub const TCTI: &str = "device:/dev/tpmrm0";
+
 /// Backends are an enum: a name from the configuration never becomes a program path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendKind {
     /// A PKCS#11 module.
     Pkcs11,
+    /// A TPM 2.0.
+    Tpm,
+}
+
+/// How the TPM is shown that we may use a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sessions {
+    /// By a salted HMAC session: the auth value never passes between processor and TPM.
+    Encrypted,
+    /// By the auth value itself: faster, and readable for who can listen to the TPM's bus.
+    Password,
 }
 
 /// Which token; at least one of the two, and it must fit exactly one token.
@@ -82,17 +106,64 @@ pub enum PinSource {
     File(PathBuf),
 }
 
-impl Section {
-    /// Which programs serve this backend.
-    pub fn program(&self) -> &'static str {
-        match self.backend {
+impl BackendKind {
+    /// The program that serves it; its units are called after it.
+    pub fn program(self) -> &'static str {
+        match self {
             BackendKind::Pkcs11 => "assertd-keystore-pkcs11",
+            BackendKind::Tpm => "assertd-keystore-tpm",
         }
+    }
+
+    /// The user of its units.
+    pub fn user(self) -> &'static str {
+        match self {
+            BackendKind::Pkcs11 => "assertd-pkcs11",
+            BackendKind::Tpm => "assertd-tpm",
+        }
+    }
+
+    /// The unit of one keystore; `suffix` is `service` or `socket`.
+    pub fn unit(self, keystore: &str, suffix: &str) -> String {
+        format!("{}@{keystore}.{suffix}", self.program())
+    }
+}
+
+impl Section {
+    /// Which program serves this backend.
+    pub fn program(&self) -> &'static str {
+        self.backend.program()
     }
 
     /// What serde cannot check. Names the missing or wrong key.
     pub fn check(&self) -> Result<(), String> {
-        let BackendKind::Pkcs11 = self.backend;
+        match self.backend {
+            BackendKind::Pkcs11 => self.check_pkcs11()?,
+            BackendKind::Tpm => self.check_tpm()?,
+        }
+        if self
+            .socket
+            .as_ref()
+            .is_some_and(|socket| !socket.is_absolute())
+        {
+            return Err("`socket` must be an absolute path".into());
+        }
+        if self.hang_limit_s == Some(0) {
+            return Err("`hang_limit_s` must be at least 1".into());
+        }
+        Ok(())
+    }
+
+    fn check_pkcs11(&self) -> Result<(), String> {
+        for (key, there) in [
+            ("tcti", self.tcti.is_some()),
+            ("auth", self.auth.is_some()),
+            ("sessions", self.sessions.is_some()),
+        ] {
+            if there {
+                return Err(format!("`{key}` is for backend = \"tpm\" alone"));
+            }
+        }
         match &self.module {
             None => {
                 return Err("`module` is missing: the absolute path of the PKCS#11 module".into());
@@ -114,36 +185,60 @@ impl Section {
             }
             Some(_) => {}
         }
-        if self.pin.is_none() {
+        let Some(pin) = &self.pin else {
             return Err(
                 "`pin` is missing: write pin = { credential = \"…\" } or { file = \"…\" }".into(),
             );
-        }
-        if self
-            .socket
-            .as_ref()
-            .is_some_and(|socket| !socket.is_absolute())
-        {
-            return Err("`socket` must be an absolute path".into());
-        }
+        };
         if let Some(path) = self.module_state.iter().find(|path| !is_place(path)) {
             return Err(format!(
                 "`module_state`: {}: must be the absolute path of a directory below /",
                 path.display()
             ));
         }
-        if let Some(PinSource::Credential(name)) = &self.pin
-            && (name.is_empty() || name.contains('/'))
-        {
-            return Err("`pin.credential` is a credential's name, not a path".into());
-        }
+        check_credential("pin", pin)?;
         if self.signers == Some(0) {
             return Err("`signers` must be at least 1".into());
         }
-        if self.hang_limit_s == Some(0) {
-            return Err("`hang_limit_s` must be at least 1".into());
-        }
         Ok(())
+    }
+
+    fn check_tpm(&self) -> Result<(), String> {
+        for (key, there) in [
+            ("module", self.module.is_some()),
+            ("token", self.token.is_some()),
+            ("environment", !self.environment.is_empty()),
+            ("init_args", self.init_args.is_some()),
+            ("module_state", !self.module_state.is_empty()),
+            ("network", self.network),
+            ("signers", self.signers.is_some()),
+        ] {
+            if there {
+                return Err(format!("`{key}` is for backend = \"pkcs11\" alone"));
+            }
+        }
+        if self.pin.is_some() {
+            return Err("`pin` is for backend = \"pkcs11\" alone; a TPM has `auth`".into());
+        }
+        if let Some(auth) = &self.auth {
+            check_credential("auth", auth)?;
+            if matches!(auth, PinSource::File(path) if !path.is_absolute()) {
+                return Err("`auth.file` must be an absolute path".into());
+            }
+        }
+        match Tcti::parse(self.tcti.as_deref().unwrap_or(TCTI)) {
+            Ok(_) => Ok(()),
+            Err(text) => Err(format!("`tcti`: {text}")),
+        }
+    }
+}
+
+fn check_credential(key: &str, source: &PinSource) -> Result<(), String> {
+    match source {
+        PinSource::Credential(name) if name.is_empty() || name.contains('/') => Err(format!(
+            "`{key}.credential` is a credential's name, not a path"
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -208,70 +303,4 @@ pub fn read_text(path: &Path) -> Result<String, Diagnostic> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(text: &str) -> String {
-        let tmp = tempfile::tempdir().unwrap();
-        let path = tmp.path().join("assertd.toml");
-        std::fs::OpenOptions::new()
-            .create_new(true)
-            .write(true)
-            .open(&path)
-            .and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))
-            .unwrap();
-        let shown = load(&path, "hsm").unwrap_err().to_string();
-        shown.replace(&format!("{}/", tmp.path().display()), "")
-    }
-
-    #[test]
-    fn an_unknown_key_is_shown_with_its_place_and_a_suggestion() {
-        assert_eq!(
-            error("[keystore.hsm]\nbackend = \"pkcs11\"\nmodul = \"/x\"\n"),
-            "assertd.toml:3:1: unknown key `modul`\n    3 | modul = \"/x\"\n      | ^~~~~ did you mean `module`?"
-        );
-    }
-
-    #[test]
-    fn an_unknown_backend_is_an_error() {
-        let shown = error("[keystore.hsm]\nbackend = \"memory\"\n");
-        assert!(
-            shown.starts_with("assertd.toml:2:11: unknown value `memory`"),
-            "{shown}"
-        );
-    }
-
-    #[test]
-    fn a_pin_in_the_file_is_refused() {
-        let shown = error("[keystore.hsm]\nbackend = \"pkcs11\"\npin = { value = \"1234\" }\n");
-        assert!(shown.contains("unknown value `value`"), "{shown}");
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let head = "[keystore.hsm]\nbackend = \"pkcs11\"\n";
-        assert!(error(head).contains("`module` is missing"));
-        let head = format!("{head}module = \"/usr/lib/x.so\"\n");
-        assert!(error(&head).contains("`token` is missing"));
-        let head = format!("{head}token = {{ label = \"a\" }}\n");
-        assert!(error(&head).contains("`pin` is missing"));
-        assert!(error("").contains("no section [keystore.hsm]"));
-    }
-
-    #[test]
-    fn module_state_is_never_the_whole_machine() {
-        let base = "[keystore.hsm]\nbackend = \"pkcs11\"\nmodule = \"/usr/lib/x.so\"\n\
-                    token = { label = \"a\" }\npin = { file = \"/p\" }\n";
-        for path in ["", "/", "tokens", "/tmp/..", "//", "/."] {
-            let shown = error(&format!(
-                "{base}module_state = [\"/srv/tokens\", \"{path}\"]\n"
-            ));
-            assert!(shown.contains("`module_state`"), "{path}: {shown}");
-        }
-        let section = toml::from_str::<Section>(
-            "backend = \"pkcs11\"\nmodule = \"/usr/lib/x.so\"\ntoken = { label = \"a\" }\n\
-             pin = { file = \"/p\" }\nmodule_state = [\"/srv/tokens\"]\nnetwork = true\n",
-        );
-        assert_eq!(section.unwrap().check(), Ok(()));
-    }
-}
+mod tests;

@@ -14,6 +14,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::marker::PhantomData;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Largest state file we read, in bytes: 10,000 keys at 1 KiB with room to spare.
 pub const STATE_LEN_MAX: u64 = 32 * 1024 * 1024;
@@ -21,10 +22,11 @@ pub const STATE_LEN_MAX: u64 = 32 * 1024 * 1024;
 const MAGIC: &str = "assertd-state";
 const FORMAT: u32 = 1;
 
-/// A state directory that belongs to one process: the lock is held for life.
+/// A state directory that belongs to one process: the lock is held for life, by all clones.
+#[derive(Clone)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: Flock<File>,
+    _lock: Arc<Flock<File>>,
 }
 
 impl StateDir {
@@ -65,7 +67,7 @@ impl StateDir {
         })?;
         Ok(StateDir {
             path: path.to_owned(),
-            _lock: lock,
+            _lock: Arc::new(lock),
         })
     }
 
@@ -267,26 +269,8 @@ fn read_whole(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 }
 
 fn replace_bytes(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let with_suffix = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let (new, previous) = (with_suffix(".new"), with_suffix(".prev"));
-    let written = (|| {
-        let mut file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    })();
-    if let Err(error) = written {
-        let _ = fs::remove_file(&new); // a half-written file is of no use to anyone
-        return Err(error);
-    }
+    let (new, previous) = (with_suffix(path, NEW), with_suffix(path, ".prev"));
+    write_new(&new, bytes)?;
     if path.exists() {
         match fs::remove_file(&previous) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -294,6 +278,62 @@ fn replace_bytes(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         }
     }
     fs::rename(&new, path)?;
+    sync_parent(path)
+}
+
+/// What a file is called while it is written; one that a crash left is of no use to anyone.
+pub const NEW: &str = ".new";
+
+/// Puts a file where none is, as a whole or not at all; mode 0600. When this returns `Ok` it
+/// survives a power cut.
+///
+/// # Errors
+/// `AlreadyExists` if there is one, which is left as it is; what the file system says.
+pub fn place(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let new = with_suffix(path, NEW);
+    write_new(&new, bytes)?;
+    let placed = fs::hard_link(&new, path);
+    let removed = fs::remove_file(&new);
+    placed.and(removed)?;
+    sync_parent(path)
+}
+
+/// Takes a file away. When this returns `Ok` it does not come back after a power cut. A file that
+/// is not there is success.
+///
+/// # Errors
+/// What the file system says.
+pub fn remove(path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => sync_parent(path),
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn write_new(new: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let written = (|| {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(new)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(new); // a half-written file is of no use to anyone
+    }
+    written
+}
+
+fn sync_parent(path: &Path) -> std::io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
     File::open(parent)?.sync_all()
 }
@@ -396,5 +436,19 @@ mod tests {
         );
         assert_eq!(file.generation(), 1);
         assert_eq!(StateFile::<Value>::open(&dir, "keys").unwrap().1, value());
+    }
+
+    #[test]
+    fn a_file_is_placed_once_and_taken_away_once() {
+        let (_tmp, dir) = place();
+        let path = dir.path().join("a.pem");
+        super::place(&path, b"one").unwrap();
+        let again = super::place(&path, b"two").unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert!(!dir.path().join("a.pem.new").exists());
+        remove(&path).unwrap();
+        assert!(!path.exists());
+        remove(&path).unwrap();
     }
 }

@@ -57,6 +57,10 @@ have_softhsm() {
   return 1
 }
 
+have_tpm2_openssl() {
+  compgen -G '/usr/lib/*/ossl-modules/tpm2.so' || compgen -G '/usr/lib*/ossl-modules/tpm2.so'
+}
+
 check_toolchain() {
   if ! have cargo >/dev/null; then
     say failed rust "no cargo in PATH; install a Rust toolchain (1.88 or newer) from https://rustup.rs"
@@ -92,6 +96,12 @@ check_packages() {
   need git             "tests of what is committed"                       have git
   need iproute2        "ip: networks of our own for the tests"            have ip
   need strace          "counts and fails system calls in the tests"       have strace
+  need pkg-config      "finds libtss2 for the TPM keystore"               have pkg-config
+  need libtss2-dev     "the TPM 2.0 library: builds and runs that one"    pkg-config --exists tss2-esys tss2-tctildr
+  need swtpm           "the TPM 2.0 of the tests"                         have swtpm
+  need tpm2-tools      "a second view of that TPM, and wrong uses of it"  have tpm2_getcap
+  need openssl         "opens paddings, reads keys of the TPM"            have openssl
+  need tpm2-openssl    "reads our key files, as others would"             have_tpm2_openssl
   need systemd         "what the units are for; process 1 of a box"       have_systemd
   need systemd-container "boots that box: systemd-nspawn"                 have systemd-nspawn
   need dbus            "systemd-run and user managers in the box"         have dbus-daemon

@@ -10,7 +10,7 @@ set -euo pipefail
 
 # What the checks use inside. libbpf1: systemd does without some directives where it is missing.
 packages="systemd systemd-sysv dbus libpam-systemd procps iproute2 util-linux softhsm2 opensc libbpf1
-  strace"
+  strace libtss2-esys-3.0.2-0t64 libtss2-tctildr0t64 libtss2-tcti-device0t64"
 
 [ $# -eq 2 ] || { echo "usage: tree.sh SUITE DIR" >&2; exit 64; }
 suite="$1" tree="$2"

@@ -6,10 +6,11 @@ use crate::suite::Suite;
 use harness::{DEADLINE, wait_until};
 
 /// Mode and owner of everything that matters, once sockets listen and services run.
-const MODES: [(&str, &str); 15] = [
+const MODES: [(&str, &str); 16] = [
     ("/usr/bin/assertd", "755 root:root"),
     ("/usr/bin/assertctl", "755 root:root"),
     ("/usr/bin/assertd-keystore-pkcs11", "755 root:root"),
+    ("/usr/bin/assertd-keystore-tpm", "755 root:root"),
     ("/usr/lib/systemd/system/assertd.service", "644 root:root"),
     ("/etc/assertd", "750 root:assertd"),
     ("/etc/assertd/conf.d", "750 root:assertd"),
@@ -82,11 +83,12 @@ fn users(boxed: &SysBox) -> Result<(), String> {
     let mut wrong = Vec::new();
     for (user, groups) in [
         ("assertd", "assertd"),
-        ("assertd-pkcs11", "assertd-pkcs11 assertd"),
+        ("assertd-pkcs11", "assertd assertd-pkcs11"),
+        ("assertd-tpm", "assertd assertd-tpm tss"),
     ] {
         let script = format!(
             "getent passwd {user} | cut -d: -f7; passwd --status {user} | cut -d' ' -f2; \
-             id -nG {user}"
+             id -nG {user} | xargs -n 1 | LC_ALL=C sort | xargs"
         );
         let shown = boxed.sh(&script).success()?;
         let is: Vec<&str> = shown.lines().collect();

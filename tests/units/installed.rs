@@ -9,6 +9,10 @@ pub const KEYSTORE: &str = "hsm";
 pub const KEYSTORE_UNIT: &str = "assertd-keystore-pkcs11@hsm.service";
 pub const KEYSTORE_SOCKET: &str = "assertd-keystore-pkcs11@hsm.socket";
 
+/// A keystore of the other kind. It has no configuration here: its unit alone is looked at.
+pub const TPM_UNIT: &str = "assertd-keystore-tpm@hsm.service";
+pub const TPM_SOCKET: &str = "assertd-keystore-tpm@hsm.socket";
+
 /// User PIN of the token, and what nobody may find in any file, environment or argument.
 pub const PIN: &str = "864213579";
 const SO_PIN: &str = "975312468";

@@ -4,7 +4,7 @@
 //! check shows the effect, the row still pins the value that is shipped.
 
 use crate::boxed::SysBox;
-use crate::installed::{KEYSTORE_SOCKET, KEYSTORE_UNIT};
+use crate::installed::{KEYSTORE_SOCKET, KEYSTORE_UNIT, TPM_SOCKET, TPM_UNIT};
 use crate::suite::Suite;
 
 /// A property as `systemctl show` names it, its value, and what it is for.
@@ -35,9 +35,9 @@ const BROKER: [Row; 9] = [
 ];
 
 const KEYSTORE: [Row; 9] = [
+    ("WatchdogUSec", "30s", "one whose module hangs is replaced"),
     ("Type", "notify", "started means: it listens"),
     ("NotifyAccess", "main", "nobody else feeds its watchdog"),
-    ("WatchdogUSec", "30s", "one whose module hangs is replaced"),
     ("Restart", "on-failure", "one that dies is replaced"),
     (
         "RestartUSec",
@@ -80,10 +80,56 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
         ("assertd.socket", &SOCKET),
         ("assertd-admin.socket", &SOCKET),
         (KEYSTORE_SOCKET, &SOCKET),
+        (TPM_UNIT, &KEYSTORE[1..]), // it does not run here, and then systemd shows no watchdog
+        (TPM_SOCKET, &SOCKET),
     ] {
         let name = format!("settings: {unit} has what keeps it going, as shipped");
         suite.check(&name, || settings(boxed, unit, rows));
     }
+    let same = "settings: what is tried in one keystore's sandbox is in the other's as well";
+    suite.check(same, || same_sandbox(boxed));
+}
+
+/// What a module's unit has and a TPM's does not, beside its names: its PIN, its group alone, and
+/// more that it sees and may map.
+const OF_A_MODULE: [&str; 4] = [
+    "LoadCredentialEncrypted=%i.pin:assertd.%i.pin",
+    "SupplementaryGroups=assertd",
+    "InaccessiblePaths=-/run/dbus -/run/systemd/resolve",
+    "ExecPaths=/usr/bin/assertd-keystore-tpm -/usr/lib -/usr/lib64 -/lib -/lib64 -/usr/local/lib \
+     -/opt",
+];
+
+/// What a TPM's has instead.
+const OF_A_TPM: [&str; 6] = [
+    "LoadCredentialEncrypted=%i.auth:assertd.%i.auth",
+    "SupplementaryGroups=assertd tss",
+    "BindPaths=-/dev/tpmrm0",
+    "DeviceAllow=/dev/tpmrm0 rw",
+    "InaccessiblePaths=-/run/dbus -/run/systemd/resolve -/run/pcscd",
+    "ExecPaths=/usr/bin/assertd-keystore-tpm -/usr/lib -/usr/lib64 -/lib -/lib64",
+];
+
+/// [`crate::sandbox`] tries one of the two; the other is that one but for the lines above.
+fn same_sandbox(boxed: &SysBox) -> Result<(), String> {
+    let lines = |unit: &str| -> Result<Vec<String>, String> {
+        let path = format!("/usr/lib/systemd/system/{}", unit.replace("@hsm", "@"));
+        let text = boxed.run(&["cat", &path]).success()?;
+        let text = text.replace("pkcs11", "tpm").replace("PKCS#11", "TPM 2.0");
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        Ok(lines.map(str::to_owned).collect())
+    };
+    let (module, tpm) = (lines(KEYSTORE_UNIT)?, lines(TPM_UNIT)?);
+    for (of, lines, others, expected) in [
+        (KEYSTORE_UNIT, &module, &tpm, &OF_A_MODULE[..]),
+        (TPM_UNIT, &tpm, &module, &OF_A_TPM[..]),
+    ] {
+        let only: Vec<&String> = lines.iter().filter(|line| !others.contains(line)).collect();
+        if only != expected {
+            return Err(format!("in {of} alone: {only:#?}, and not {expected:#?}"));
+        }
+    }
+    Ok(())
 }
 
 fn settings(boxed: &SysBox, unit: &str, rows: &[Row]) -> Result<(), String> {

@@ -1,23 +1,13 @@
-//! Reads the PIN from where the configuration says: a systemd credential, or a file that our user
-//! alone can read. Never from an argument or the environment. One line ending is cut off.
+//! The PIN: read as every secret is ([`keystore::credential`]), one line ending cut off.
 
 use keystore::config::PinSource;
+use keystore::credential::{self, Secret, Wanted};
 use keystore::{Error, Kind};
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use zeroize::Zeroizing;
 
 /// Longest PIN in bytes; the largest tokens we know of allow 255.
 const PIN_LEN_MAX: usize = 1024;
-
-/// Mode bits that a PIN file may not have: nobody but its owner touches it.
-const FILE_FORBIDDEN: u32 = 0o077;
-
-/// The same for a credential. systemd makes them root's with mode 0440 where it gives the unit's
-/// user an ACL, and the group bits then show the ACL's mask, not a group (acl(5)).
-const CREDENTIAL_FORBIDDEN: u32 = 0o027;
 
 /// The PIN of a keystore. `credentials` is `$CREDENTIALS_DIRECTORY`.
 ///
@@ -29,93 +19,36 @@ pub fn read(
     credentials: Option<&Path>,
     keystore: &str,
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let (path, forbidden) = match (source, credentials) {
-        (PinSource::File(path), _) => (path.clone(), FILE_FORBIDDEN),
-        (PinSource::Credential(name), Some(directory)) => match directory.join(name) {
-            path if path.exists() => (path, CREDENTIAL_FORBIDDEN),
-            _ => return Err(no_credential(name, keystore)),
+    let wanted = Wanted {
+        noun: "PIN",
+        key: "pin",
+        unit: "assertd-keystore-pkcs11",
+        keystore,
+        len_max: PIN_LEN_MAX + 2, // the line ending
+        remedy: &|name| {
+            format!(
+                "as root run `assertctl init --name {keystore}`, which asks for it (or \
+                 `systemd-creds encrypt --with-key=host --name={name} - \
+                 /etc/credstore.encrypted/assertd.{name}`)"
+            )
         },
-        (PinSource::Credential(name), None) => {
-            let text = format!(
-                "no PIN: credential `{name}`: CREDENTIALS_DIRECTORY is not set; let systemd run \
-                 the keystore (assertd-keystore-pkcs11@{keystore}.socket), or write \
-                 pin = {{ file = \"…\" }}"
-            );
-            return Err(Error::new(Kind::Refused, text));
-        }
+        lock: |bytes| {
+            let _ = keystore_pkcs11::lock_pages(bytes);
+        },
     };
-    let pin = read_file(&path, forbidden)?;
-    match pin.len() {
-        0 => Err(error(Kind::BadPin, &path, "is empty")),
-        1..=PIN_LEN_MAX => Ok(pin),
-        _ => Err(error(Kind::BadPin, &path, "is longer than any PIN")),
-    }
-}
-
-/// Waiting is no use: credentials are handed over at the start of a unit alone.
-fn no_credential(name: &str, keystore: &str) -> Error {
-    let unit = format!("assertd-keystore-pkcs11@{keystore}");
-    let text = format!(
-        "no PIN: credential `{name}` was not handed over; as root run `assertctl init \
-         --name {keystore}`, which asks for it (or `systemd-creds encrypt --with-key=host \
-         --name={name} - /etc/credstore.encrypted/assertd.{name}`), then `systemctl restart {unit}`"
-    );
-    Error::new(Kind::Refused, text)
-}
-
-fn read_file(path: &Path, forbidden: u32) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let unreadable =
-        |e: std::io::Error| error(Kind::Unavailable, path, "cannot be read").because(e);
-    let mut file = File::open(path).map_err(unreadable)?;
-    check_file(&file, path, forbidden)?;
-    // Full size at once, and cut where it lies: a buffer that grows would leave copies behind.
-    let mut buffer = Zeroizing::new(vec![0; PIN_LEN_MAX + 2]);
-    let _ = keystore_pkcs11::lock_pages(&buffer); // whether that can be was said at the start
-    let mut len = 0;
-    while len < buffer.len() {
-        match file.read(&mut buffer[len..]).map_err(unreadable)? {
-            0 => break,
-            n => len += n,
-        }
-    }
-    let text = &buffer[..len];
+    let Secret { mut bytes, place } = credential::read(source, credentials, &wanted)?;
+    let text = &bytes[..];
     let text = text.strip_suffix(b"\n").unwrap_or(text);
-    let text = text.strip_suffix(b"\r").unwrap_or(text);
-    let len = text.len();
-    buffer.truncate(len);
-    Ok(buffer)
-}
-
-/// Root's files are ours too, as are systemd's credentials.
-fn check_file(file: &File, path: &Path, forbidden: u32) -> Result<(), Error> {
-    let metadata = file
-        .metadata()
-        .map_err(|e| error(Kind::Unavailable, path, "cannot be read").because(e))?;
-    let own = nix::unistd::geteuid().as_raw();
-    if !metadata.is_file() {
-        Err(error(Kind::Refused, path, "is no regular file"))
-    } else if metadata.uid() != 0 && metadata.uid() != own {
-        Err(error(
-            Kind::Refused,
-            path,
-            "belongs to another user; chown it to root",
-        ))
-    } else if metadata.mode() & forbidden != 0 {
-        Err(error(
-            Kind::Refused,
-            path,
-            "can be read or changed by others; chmod it to 0400",
-        ))
-    } else {
-        Ok(())
+    let len = text.strip_suffix(b"\r").unwrap_or(text).len();
+    bytes.truncate(len);
+    match len {
+        0 => Err(Error::new(Kind::BadPin, format!("{place}: is empty"))),
+        1..=PIN_LEN_MAX => Ok(bytes),
+        _ => Err(Error::new(
+            Kind::BadPin,
+            format!("{place}: is longer than any PIN"),
+        )),
     }
-}
-
-fn error(kind: Kind, path: &Path, text: &str) -> Error {
-    Error::new(
-        kind,
-        format!("PIN file {}: {text}", PathBuf::from(path).display()),
-    )
 }
 
 #[cfg(test)]
@@ -124,6 +57,7 @@ mod tests {
     use std::fs::OpenOptions;
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
+    use std::path::PathBuf;
 
     fn pin_file(dir: &Path, text: &[u8], mode: u32) -> PathBuf {
         let path = dir.join("pin");

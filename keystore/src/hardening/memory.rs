@@ -41,6 +41,14 @@ pub fn lock() -> Locked {
     }
 }
 
+/// The same for a program that locks no pages by itself: all, or nothing.
+pub fn lock_all() -> Locked {
+    match lock() {
+        Locked::Secrets { .. } => Locked::Nothing,
+        other => other,
+    }
+}
+
 impl Locked {
     /// What is left to try when locking all has failed, limit or not (a seccomp filter).
     fn without_all(self) -> Locked {
@@ -104,7 +112,7 @@ impl fmt::Display for Locked {
                  module keeps may go to swap; to lock all, set LimitMEMLOCK=infinity"
             ),
             Locked::Nothing => f.write_str(
-                "warning: nothing is locked, because RLIMIT_MEMLOCK allows none; the PIN may go \
+                "warning: nothing is locked, because RLIMIT_MEMLOCK is too low; secrets may go \
                  to swap; set LimitMEMLOCK=infinity",
             ),
         }

@@ -4,7 +4,7 @@
 //! audit log. It writes to its state directory, to `module_state` and to devices, and nowhere else.
 
 use super::sandbox::{AbstractSockets, Network, Sandbox};
-use crate::config::{PinSource, STATE_DIR, Section};
+use crate::config::{BackendKind, PinSource, STATE_DIR, Section, TCTI, Tcti};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -56,9 +56,11 @@ pub struct Places {
 pub fn of_keystore(section: &Section, places: &Places) -> Sandbox {
     let (nodes, state): (Vec<_>, Vec<_>) =
         (section.module_state.iter().cloned()).partition(|path| is_node(path));
-    let network = match section.network {
-        true => Network::Open,
-        false => Network::None,
+    let tcti = tcti(section);
+    let node = tcti.as_ref().and_then(Tcti::device).map(Path::to_owned);
+    let network = match (section.network, tcti) {
+        (true, _) | (_, Some(Tcti::Swtpm { .. })) => Network::Open,
+        (false, _) => Network::None,
     };
     let mut read = readable(network);
     read.extend(places.credentials.clone());
@@ -68,12 +70,20 @@ pub fn of_keystore(section: &Section, places: &Places) -> Sandbox {
     Sandbox {
         read,
         write: [vec![places.state_dir.clone()], state].concat(),
-        devices: [devices(), nodes].concat(),
+        devices: devices().into_iter().chain(nodes).chain(node).collect(),
         network,
         abstract_sockets: match crate::notify::has_abstract_socket() {
             true => AbstractSockets::Open,
             false => AbstractSockets::None,
         },
+    }
+}
+
+/// How the section reaches its TPM, if it has one.
+fn tcti(section: &Section) -> Option<Tcti> {
+    match section.backend {
+        BackendKind::Tpm => Tcti::parse(section.tcti.as_deref().unwrap_or(TCTI)).ok(),
+        BackendKind::Pkcs11 => None,
     }
 }
 
@@ -121,8 +131,10 @@ fn named_files(section: &Section) -> Vec<PathBuf> {
             .iter()
             .filter_map(|path| path.canonicalize().ok()),
     );
-    if let Some(PinSource::File(path)) = &section.pin {
-        files.push(path.clone());
+    for source in [&section.pin, &section.auth] {
+        if let Some(PinSource::File(path)) = source {
+            files.push(path.clone());
+        }
     }
     let texts = section.environment.values().chain(&section.init_args);
     files.extend(texts.flat_map(|text| paths_in(text)));
@@ -248,6 +260,25 @@ mod tests {
             [Path::new("/etc/pki/nssdb")]
         );
         assert!(paths("relative/path 12345").is_empty());
+    }
+
+    #[test]
+    fn a_tpm_is_reached_by_its_device_or_by_tcp_alone() {
+        let tmp = tempfile::tempdir().unwrap();
+        let places = places(tmp.path());
+        let sandbox = |more: &str| {
+            let section = toml::from_str(&format!("backend = \"tpm\"\n{more}")).unwrap();
+            of_keystore(&section, &places)
+        };
+        let standard = sandbox("");
+        assert_eq!(standard.network, Network::None);
+        assert_eq!(standard.devices.last(), Some(&"/dev/tpmrm0".into()));
+        let other = sandbox("tcti = \"device:/dev/tpm1\"\n");
+        assert_eq!(other.network, Network::None);
+        assert_eq!(other.devices.last(), Some(&"/dev/tpm1".into()));
+        let swtpm = sandbox("tcti = \"swtpm:host=127.0.0.1,port=2321\"\n");
+        assert_eq!(swtpm.network, Network::Open);
+        assert_eq!(swtpm.write, [places.state_dir]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod load;
 mod reload;
 mod restart;
 mod site;
+mod tpm;
 mod units;
 mod watchdog;
 
@@ -27,6 +28,7 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
     activation::run(suite, boxed);
     identity::run(suite, boxed);
     credential::run(suite, boxed);
+    tpm::run(suite, boxed);
     reload::run(suite, boxed);
     restart::run(suite, boxed);
     kills::run(suite, boxed);

@@ -1,7 +1,7 @@
 //! The users that the units run as.
 
 use super::finding::{ACCOUNTS, Finding, MEMBERSHIP};
-use super::site::{BROKER_USER, KEYSTORE_USER, Runner, Users};
+use super::site::{BROKER_USER, Runner, Users};
 use crate::ctl::account::Account;
 
 /// Judges. `broker_group` is the id of group `assertd`, if there is one.
@@ -22,29 +22,30 @@ pub fn findings(
             return vec![ACCOUNTS.fail(text, remedy)];
         }
     };
-    let both = [
-        (&users.broker, BROKER_USER),
-        (&users.keystore, KEYSTORE_USER),
-    ];
-    let mut found: Vec<Finding> = both
+    let keystores = users.keystores.iter();
+    let all: Vec<(&Option<Account>, &str)> = [(&users.broker, BROKER_USER)]
+        .into_iter()
+        .chain(keystores.map(|(kind, account)| (account, kind.user())))
+        .collect();
+    let mut found: Vec<Finding> = all
         .iter()
         .filter(|(account, _)| account.is_none())
         .map(|(_, name)| missing("user", name))
         .collect();
-    match (broker_group, &users.keystore) {
-        (None, _) => found.push(missing("group", BROKER_USER)),
-        (Some(group), Some(keystore)) if !keystore.groups.contains(&group) => {
-            found.push(not_member(keystore));
+    match broker_group {
+        None => found.push(missing("group", BROKER_USER)),
+        Some(group) => {
+            let keystores = users.keystores.values().flatten();
+            let outside = keystores.filter(|it| !it.groups.contains(&group));
+            found.extend(outside.map(not_member));
         }
-        (Some(_), _) => {}
     }
-    if let (true, Some(broker), Some(keystore)) = (found.is_empty(), &users.broker, &users.keystore)
-    {
-        let text = format!(
-            "{} ({}), {} ({})",
-            broker.name, broker.uid, keystore.name, keystore.uid
-        );
-        found.push(ACCOUNTS.ok(text));
+    if found.is_empty() {
+        let accounts = all.iter().filter_map(|(account, _)| account.as_ref());
+        let named: Vec<String> = accounts
+            .map(|account| format!("{} ({})", account.name, account.uid))
+            .collect();
+        found.push(ACCOUNTS.ok(named.join(", ")));
     }
     found
 }
@@ -72,6 +73,7 @@ fn not_member(keystore: &Account) -> Finding {
 mod tests {
     use super::super::finding::Severity;
     use super::*;
+    use keystore::config::BackendKind;
 
     fn account(name: &str, uid: u32, groups: &[u32]) -> Option<Account> {
         Some(Account {
@@ -84,7 +86,8 @@ mod tests {
     }
 
     fn bad(broker: Option<Account>, keystore: Option<Account>, group: Option<u32>) -> Vec<Finding> {
-        let users = Ok(Users { broker, keystore });
+        let keystores = [(BackendKind::Pkcs11, keystore)].into();
+        let users = Ok(Users { broker, keystores });
         let found = findings(&Runner::Units, &users, group);
         found
             .into_iter()
@@ -112,6 +115,18 @@ mod tests {
             let remedy = found[0].remedy.as_deref().unwrap();
             assert!(remedy.contains(phrase), "{remedy}");
         }
+        let keystores = [(BackendKind::Pkcs11, keystore()), (BackendKind::Tpm, None)];
+        let tpm = Users {
+            broker: broker(),
+            keystores: keystores.into(),
+        };
+        let found = findings(&Runner::Units, &Ok(tpm), Some(990));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(
+            found[0].text.contains("user assertd-tpm"),
+            "{}",
+            found[0].text
+        );
         let silent = findings(&Runner::Units, &Err("no answer".into()), None);
         assert_eq!((silent[0].id, silent.len()), ("D10", 1));
     }

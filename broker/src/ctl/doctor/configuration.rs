@@ -200,8 +200,9 @@ fn stopped<'a>(facts: &'a Facts, users: &'a Users) -> Vec<(&'a Account, &'a Path
     let mut stopped = Vec::new();
     for (path, way) in &facts.files {
         let Ok(way) = way else { continue };
-        let keystore = users.keystore.as_ref().filter(|_| Some(path) == main);
-        let readers = users.broker.iter().chain(keystore);
+        let keystores = users.keystores.values().flatten();
+        let keystores = keystores.filter(|_| Some(path) == main);
+        let readers = users.broker.iter().chain(keystores);
         stopped.extend(
             readers.filter_map(|reader| Some((reader, path.as_path(), obstacle(reader, way)?))),
         );
@@ -238,6 +239,7 @@ mod tests {
     use super::super::access::tests::entry;
     use super::super::finding::Severity;
     use super::*;
+    use keystore::config::BackendKind;
 
     fn account(name: &str, uid: u32) -> Option<Account> {
         Some(Account {
@@ -252,7 +254,7 @@ mod tests {
     fn users() -> Users {
         Users {
             broker: account("assertd", 990),
-            keystore: account("assertd-pkcs11", 991),
+            keystores: [(BackendKind::Pkcs11, account("assertd-pkcs11", 991))].into(),
         }
     }
 
@@ -377,11 +379,8 @@ mod tests {
         }
         assert_eq!(readable(&let_in, &users()), []);
         let mut outside = users();
-        outside.keystore = Some(Account {
-            groups: vec![991],
-            added: Vec::new(),
-            ..outside.keystore.unwrap()
-        });
+        let keystore = outside.keystores.get_mut(&BackendKind::Pkcs11).unwrap();
+        keystore.as_mut().unwrap().groups = vec![991];
         let found = readable(&facts("", 0, 0, 0), &outside);
         assert!(found[0].text.contains("user assertd-pkcs11 cannot"));
     }

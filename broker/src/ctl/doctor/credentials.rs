@@ -8,9 +8,9 @@ use super::finding::{
 };
 use super::host::{self, Entry, EntryKind, Output};
 use super::site::{Runner, Site, Users};
-use super::units::{self, Unit, Units};
+use super::units::{Unit, Units};
 use crate::ctl::account::Account;
-use keystore::config::PinSource;
+use keystore::config::{BackendKind, PinSource};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -64,7 +64,7 @@ pub fn look(site: &Site, units: &Units) -> Vec<Facts> {
                 path,
             },
             PinSource::Credential(id) => {
-                let unit = units.unit(&units::of_keystore(name, "service"));
+                let unit = units.unit(&section.backend.unit(name, "service"));
                 let unit = unit.filter(|_| section.socket.is_some());
                 Pin::Credential {
                     file: handed_over(unit, &id),
@@ -132,7 +132,7 @@ pub fn findings(site: &Site, facts: &[Facts], users: &Result<Users, String>) -> 
     let keystore_user = users
         .as_ref()
         .ok()
-        .and_then(|users| users.keystore.as_ref());
+        .and_then(|users| users.keystore(BackendKind::Pkcs11));
     let judge = |facts: &Facts| match &facts.pin {
         Pin::Credential { id, file } => of_credential(&facts.keystore, id, file),
         Pin::File { path, entry } => of_file(site, &facts.keystore, path, entry, keystore_user),

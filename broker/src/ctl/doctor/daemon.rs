@@ -15,6 +15,7 @@ use crate::ctl::out::duration;
 use crate::ctl::run::within;
 use assertd_client::Client;
 use assertd_client::api::{KeyStatus, KeystoreStatus, Status};
+use keystore::config::BackendKind;
 use keystore::protocol::{Condition, Reply, Request};
 use keystore::{Kind, client};
 use std::collections::{BTreeMap, BTreeSet};
@@ -237,11 +238,11 @@ fn program(site: &Site, answers: &Answers) -> Option<Finding> {
         .outdated
         .iter()
         .filter_map(|name| name.strip_prefix("keystore "))
-        .filter(|name| site.keystores.contains_key(*name));
+        .filter_map(|name| Some((name, site.keystores.get(name)?)));
     let remedy = match site.runner {
         Runner::Units => {
             let units: String = keystores
-                .map(|name| format!(" {}", units::of_keystore(name, "service")))
+                .map(|(name, section)| format!(" {}", section.backend.unit(name, "service")))
                 .collect();
             format!("run `systemctl restart assertd{units}`, which loses no connection")
         }
@@ -271,6 +272,17 @@ fn strange(site: &Site, keystore: &KeystoreStatus) -> Option<Finding> {
     }
     let section = site.keystores.get(&keystore.name);
     let module = section.and_then(|section| section.module.as_deref());
+    let remove = match section {
+        Some(section) if section.backend == BackendKind::Tpm => {
+            let keys = site.keystore_state(&keystore.name, section).join("keys");
+            format!("remove the file of each from {}", keys.display())
+        }
+        _ => format!(
+            "remove each by the vendor's tool: `pkcs11-tool --module {} --login --delete-object \
+             --type privkey --id …`",
+            quoted(module.unwrap_or(Path::new("MODULE")))
+        ),
+    };
     Some(STRANGE.warn(
         format!(
             "keystore {}: objects that look like ours and have no record: {}; was an older state \
@@ -278,11 +290,7 @@ fn strange(site: &Site, keystore: &KeystoreStatus) -> Option<Finding> {
             keystore.name,
             keystore.strange.join(", ")
         ),
-        format!(
-            "restore the keystore's newest state; or, if nothing uses them, remove each by the \
-             vendor's tool: `pkcs11-tool --module {} --login --delete-object --type privkey --id …`",
-            quoted(module.unwrap_or(Path::new("MODULE")))
-        ),
+        format!("restore the keystore's newest state; or, if nothing uses them, {remove}"),
     ))
 }
 

@@ -5,7 +5,8 @@ use super::access::untrusted;
 use super::finding::{Finding, MODULE_PATH, MODULE_REACH, MODULE_THERE};
 use super::host::{self, Entry, EntryKind};
 use super::site::{Site, Users};
-use super::units::{self, Unit, Units};
+use super::units::{Unit, Units};
+use keystore::config::BackendKind;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,8 @@ pub struct Facts {
 
 /// Looks; where the mode bits say that a keystore cannot write, asks.
 pub fn look(site: &Site, units: &Units, users: &Result<Users, String>) -> Vec<Facts> {
-    let user = users.as_ref().ok().and_then(|it| it.keystore.as_ref());
+    let users = users.as_ref().ok();
+    let user = users.and_then(|it| it.keystore(BackendKind::Pkcs11));
     let with_module = site.keystores.iter().filter_map(|(name, section)| {
         let module = section.module.clone()?;
         Some((name, section, module))
@@ -48,7 +50,7 @@ pub fn look(site: &Site, units: &Units, users: &Result<Users, String>) -> Vec<Fa
                 state,
                 network: section.network,
                 unit: units
-                    .unit(&units::of_keystore(name, "service"))
+                    .unit(&section.backend.unit(name, "service"))
                     .filter(|_| section.socket.is_some())
                     .cloned(),
             }
@@ -66,7 +68,7 @@ pub fn findings(site: &Site, facts: &[Facts], users: &Result<Users, String>) -> 
     for facts in facts {
         let before = found.len();
         found.extend(of_module(facts, &owners));
-        if let Some(account) = &users.keystore {
+        if let Some(account) = users.keystore(BackendKind::Pkcs11) {
             found.extend(state::findings(&site.runner, facts, account));
         }
         if let Some(unit) = &facts.unit {
@@ -112,7 +114,7 @@ fn of_module(facts: &Facts, owners: &[u32]) -> Vec<Finding> {
 /// What the configuration says of the module must be allowed by the unit's sandbox.
 fn of_unit(facts: &Facts, unit: &Unit) -> Vec<Finding> {
     let name = &facts.keystore;
-    let service = units::of_keystore(name, "service");
+    let service = BackendKind::Pkcs11.unit(name, "service");
     let again =
         format!("`systemctl daemon-reload && systemctl restart assertd-keystore-pkcs11@{name}`");
     let within = |list: &str, path: &Path| unit.words(list).any(|dir| path.starts_with(dir));
@@ -157,7 +159,7 @@ fn of_unit(facts: &Facts, unit: &Unit) -> Vec<Finding> {
 /// `ReadWritePaths=` makes a mount of its own is not below the unit's `NoExecPaths=/`, so it has to
 /// be named there too.
 fn of_unit_and_state(name: &str, path: &Path, unit: &Unit) -> Option<Finding> {
-    let service = units::of_keystore(name, "service");
+    let service = BackendKind::Pkcs11.unit(name, "service");
     let again =
         format!("`systemctl daemon-reload && systemctl restart assertd-keystore-pkcs11@{name}`");
     let nearest = |list: &str| {
@@ -196,6 +198,7 @@ fn of_unit_and_state(name: &str, path: &Path, unit: &Unit) -> Option<Finding> {
 pub mod tests {
     use super::super::access::tests::entry;
     use super::super::finding::Severity;
+    use super::super::units::tests::unit;
     use super::*;
 
     pub fn facts(way: Result<Vec<Entry>, ErrorKind>) -> Facts {
@@ -243,7 +246,7 @@ pub mod tests {
 
     #[test]
     fn what_the_unit_forbids_is_found_with_the_line_that_allows_it() {
-        let unit = units::tests::unit(
+        let unit = unit(
             "Id=u.service\nPrivateNetwork=yes\nNoExecPaths=/ /tmp /srv/tokens\n\
              ExecPaths=-/usr/lib\nReadWritePaths=+/srv/tokens\n",
         );
@@ -282,7 +285,7 @@ pub mod tests {
     #[test]
     fn what_a_module_could_write_and_execute_is_a_warning() {
         let of = |paths: &str| {
-            let unit = units::tests::unit(&format!("Id=u.service\n{paths}\n"));
+            let unit = unit(&format!("Id=u.service\n{paths}\n"));
             of_unit_and_state("hsm", Path::new("/srv/a/tokens"), &unit)
         };
         for paths in [

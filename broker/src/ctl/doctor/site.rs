@@ -9,15 +9,12 @@ use crate::config::Config;
 use crate::ctl::CONFIG;
 use crate::ctl::account::{self, Account};
 use crate::ctl::run::within;
-use keystore::config::{Diagnostic, Section, read_text};
-use std::collections::BTreeMap;
+use keystore::config::{BackendKind, Diagnostic, Section, read_text};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The user of the broker's unit.
 pub const BROKER_USER: &str = "assertd";
-
-/// The user of the PKCS#11 keystores' units.
-pub const KEYSTORE_USER: &str = "assertd-pkcs11";
 
 /// Who runs assertd and its keystores.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,11 +161,18 @@ impl Site {
         }
     }
 
+    /// The unit of a keystore, as commands are given it: without `.service`.
+    pub fn keystore_unit(&self, name: &str) -> String {
+        let section = self.keystores.get(name);
+        let backend = section.map_or(BackendKind::Pkcs11, |section| section.backend);
+        format!("{}@{name}", backend.program())
+    }
+
     /// How a keystore is started anew, as a phrase.
     pub fn restart_keystore(&self, name: &str, pid: Option<u32>) -> String {
         match (&self.runner, pid) {
             (Runner::Units, _) => {
-                format!("run `systemctl restart assertd-keystore-pkcs11@{name}`")
+                format!("run `systemctl restart {}`", self.keystore_unit(name))
             }
             (Runner::Somebody(_), Some(pid)) => {
                 format!("run `kill {pid}` (assertd starts the keystore again)")
@@ -219,25 +223,38 @@ fn salvage(text: &str) -> Places {
 pub struct Users {
     /// The broker's; `None` if there is no such user.
     pub broker: Option<Account>,
-    /// The keystores'; `None` if there is no such user.
-    pub keystore: Option<Account>,
+    /// The keystores', by their kind; `None` if there is no such user. Those of PKCS#11 are always
+    /// among them.
+    pub keystores: BTreeMap<BackendKind, Option<Account>>,
 }
 
 impl Users {
     /// Those of the units, or whoever owns the state; `Err` if the name service does not answer.
     pub fn look(site: &Site, units: &Units) -> Result<Users, String> {
         if site.runner == Runner::Units {
+            let mut keystores = BTreeMap::new();
+            for kind in kinds(site) {
+                keystores.insert(kind, of_unit(units.any_keystore(kind), kind.user())?);
+            }
             return Ok(Users {
                 broker: of_unit(units.unit(units::SERVICE), BROKER_USER)?,
-                keystore: of_unit(units.any_keystore(), KEYSTORE_USER)?,
+                keystores,
             });
         }
         let uid = host::entry(&site.state_dir).map_or(0, |entry| entry.uid);
         let account = Some(account::of_uid(uid));
         Ok(Users {
-            broker: account.clone(),
-            keystore: account,
+            keystores: kinds(site)
+                .into_iter()
+                .map(|kind| (kind, account.clone()))
+                .collect(),
+            broker: account,
         })
+    }
+
+    /// Who runs the keystores of this kind.
+    pub fn keystore(&self, kind: BackendKind) -> Option<&Account> {
+        self.keystores.get(&kind)?.as_ref()
     }
 
     /// Who may own what assertd believes: root and, where nobody separates them, whoever runs it.
@@ -248,6 +265,12 @@ impl Users {
         };
         [0].into_iter().chain(own).collect()
     }
+}
+
+/// The kinds of keystore that there are.
+fn kinds(site: &Site) -> BTreeSet<BackendKind> {
+    let named = site.keystores.values().map(|section| section.backend);
+    named.chain([BackendKind::Pkcs11]).collect()
 }
 
 /// A service's user, with the groups that the unit adds.

@@ -5,7 +5,6 @@ use super::access::quoted;
 use super::finding::{Finding, SOCKET_MODE, SOCKET_TAKEN, SOCKET_THERE};
 use super::host::{self, Entry, EntryKind};
 use super::site::{Runner, Site, Users};
-use super::units;
 use crate::ctl::account;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -76,7 +75,7 @@ pub fn look(site: &Site, users: &Result<Users, String>) -> Vec<Facts> {
         let path = site.keystore_socket(name, section);
         wanted.push((
             path,
-            units::of_keystore(name, "socket"),
+            section.backend.unit(name, "socket"),
             mode,
             owner(shared),
         ));

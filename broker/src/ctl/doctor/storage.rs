@@ -46,22 +46,17 @@ pub struct Disk {
 pub fn look(site: &Site, users: &Result<Users, String>) -> Facts {
     let users = users.as_ref().ok();
     let broker = users.and_then(|users| users.broker.clone());
-    let keystore = users.and_then(|users| users.keystore.clone());
     let mut places = vec![
         ("state", site.state_dir.clone(), broker.clone()),
         ("audit log", site.audit_dir.clone(), broker.clone()),
     ];
     for (name, section) in &site.keystores {
-        let owner = if section.socket.is_some() {
-            &keystore
-        } else {
-            &broker
+        let keystore = || users.and_then(|users| users.keystore(section.backend).cloned());
+        let owner = match section.socket {
+            Some(_) => keystore(),
+            None => broker.clone(),
         };
-        places.push((
-            "keystore state",
-            site.keystore_state(name, section),
-            owner.clone(),
-        ));
+        places.push(("keystore state", site.keystore_state(name, section), owner));
     }
     let there =
         |(what, path, owner): (_, PathBuf, _)| Some((what, host::entry_itself(&path).ok()?, owner));

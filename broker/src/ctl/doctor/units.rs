@@ -5,6 +5,7 @@ use super::finding::{
 };
 use super::host::{self, Output};
 use super::site::{NoUnits, Runner, Site};
+use keystore::config::BackendKind;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -39,11 +40,6 @@ pub struct Unit {
     files: Vec<(PathBuf, String)>,
 }
 
-/// The name of a keystore's unit, by its suffix: `service` or `socket`.
-pub fn of_keystore(name: &str, suffix: &str) -> String {
-    format!("assertd-keystore-pkcs11@{name}.{suffix}")
-}
-
 impl Units {
     /// Asks systemd, if units run assertd.
     pub fn look(site: &Site) -> Units {
@@ -52,8 +48,8 @@ impl Units {
         }
         let mut names = vec![SERVICE.to_owned()];
         names.extend(SOCKETS.map(str::to_owned));
-        for name in site.keystores.keys() {
-            names.extend(["service", "socket"].map(|suffix| of_keystore(name, suffix)));
+        for (name, section) in &site.keystores {
+            names.extend(["service", "socket"].map(|suffix| section.backend.unit(name, suffix)));
         }
         let properties = format!("{PROPERTIES},{}", sandbox::properties());
         let mut arguments = vec!["show", "--no-pager", "-p", &properties, "--"];
@@ -81,9 +77,13 @@ impl Units {
         self.by_name.get(name)
     }
 
-    /// The service of some keystore; all come from one template.
-    pub fn any_keystore(&self) -> Option<&Unit> {
-        self.by_name.values().find(|unit| unit.is_keystore())
+    /// The service of some keystore of this kind; all come from one template.
+    pub fn any_keystore(&self, backend: BackendKind) -> Option<&Unit> {
+        let of = |unit: &&Unit| {
+            let template = unit.name.split('@').next();
+            unit.is_service() && template == Some(backend.program())
+        };
+        self.by_name.values().find(of)
     }
 }
 
@@ -228,16 +228,16 @@ fn of_units(site: &Site, units: &Units) -> Vec<Finding> {
     names.extend(SOCKETS.map(str::to_owned));
     for (name, section) in &site.keystores {
         let Some(socket) = &section.socket else {
-            found.push(not_isolated(name));
+            found.push(not_isolated(name, section.backend));
             continue;
         };
-        let unit = of_keystore(name, "socket");
+        let unit = section.backend.unit(name, "socket");
         if let Some(unit) = units.unit(&unit)
             && unit.listens().next().is_some_and(|path| path != socket)
         {
             found.push(other_socket(name, socket, unit));
         }
-        names.extend([unit, of_keystore(name, "service")]);
+        names.extend([unit, section.backend.unit(name, "service")]);
     }
     let (missing, present): (Vec<&Unit>, Vec<&Unit>) = names
         .iter()
@@ -270,7 +270,7 @@ fn of_units(site: &Site, units: &Units) -> Vec<Finding> {
     found
 }
 
-fn not_isolated(name: &str) -> Finding {
+fn not_isolated(name: &str, backend: BackendKind) -> Finding {
     ISOLATION.warn(
         format!(
             "[keystore.{name}] has no `socket`: assertd runs that keystore itself, under its own \
@@ -279,7 +279,7 @@ fn not_isolated(name: &str) -> Finding {
         format!(
             "write `socket = \"/run/assertd/keystore-{name}.sock\"` in [keystore.{name}], then run \
              `systemctl enable --now {}` and `systemctl restart assertd`",
-            of_keystore(name, "socket")
+            backend.unit(name, "socket")
         ),
     )
 }

@@ -10,7 +10,7 @@ use super::super::site::{Runner, Site};
 use crate::ctl::out::duration;
 use assertd_client::api::KeystoreStatus;
 use keystore::Kind;
-use keystore::config::{PinSource, Section, TokenSelector};
+use keystore::config::{BackendKind, PinSource, Section, TokenSelector};
 use std::path::Path;
 
 /// One keystore's finding.
@@ -48,6 +48,9 @@ fn remedy(
 ) -> (Check, String) {
     let name = &keystore.name;
     let again = site.restart_keystore(name, keystore.pid);
+    if section.backend == BackendKind::Tpm {
+        return (KEYSTORE, as_it_says(site, name, &again));
+    }
     if why.contains("no PIN:") || why.contains("PIN file") {
         return (
             PIN_MISSING,
@@ -81,14 +84,19 @@ fn remedy(
         );
         return (TOKEN_MISSING, remedy);
     }
-    // The sentence ends with its own remedy.
+    (KEYSTORE, as_it_says(site, name, &again))
+}
+
+/// For a sentence that ends with its own remedy, as all of a TPM's do.
+fn as_it_says(site: &Site, name: &str, again: &str) -> String {
     let log = match site.runner {
         Runner::Units => {
-            format!("`journalctl -u assertd-keystore-pkcs11@{name} -n 20 --no-pager` says more")
+            let unit = site.keystore_unit(name);
+            format!("`journalctl -u {unit} -n 20 --no-pager` says more")
         }
         Runner::Somebody(_) => "what assertd said on its standard error says more".to_owned(),
     };
-    (KEYSTORE, format!("do what it says; {log}; then {again}"))
+    format!("do what it says; {log}; then {again}")
 }
 
 /// How the PIN gets to where the configuration says.
@@ -164,7 +172,10 @@ fn say_serial(site: &Site, name: &str, section: &Section, why: &str) -> String {
 fn restart_both(site: &Site, name: &str) -> String {
     match site.runner {
         Runner::Units => {
-            format!("run `systemctl restart assertd-keystore-pkcs11@{name} assertd`")
+            format!(
+                "run `systemctl restart {} assertd`",
+                site.keystore_unit(name)
+            )
         }
         Runner::Somebody(_) => site.restart(),
     }

@@ -55,6 +55,47 @@ fn bad(change: impl FnOnce(&mut Answers)) -> (&'static str, Severity, String) {
 }
 
 #[test]
+fn a_tpm_has_no_remedy_that_is_a_modules() {
+    let mut site = site(Runner::Units);
+    let section = "backend = \"tpm\"\nsocket = \"/run/assertd/keystore-hsm.sock\"\n";
+    site.keystores
+        .insert("hsm".into(), toml::from_str(section).unwrap());
+    for (kind, why) in [
+        (
+            Kind::Refused,
+            "no auth secret: credential `hsm.auth` was not handed over",
+        ),
+        (Kind::BadPin, "device /dev/tpmrm0: the auth value is wrong"),
+        (Kind::Locked, "device /dev/tpmrm0: is locked out"),
+        (Kind::Mismatch, "device /dev/tpmrm0: is another TPM"),
+    ] {
+        let mut answers = healthy(&site);
+        answers.status.keystores = vec![keystore("failed", Some(why))];
+        answers.kinds.insert("hsm".into(), kind);
+        let found = of_answers(&site, &answers);
+        let one = found.iter().find(|it| it.text.contains(why)).unwrap();
+        let remedy = one.remedy.as_deref().unwrap();
+        assert_eq!((one.id, one.severity), ("D70", Severity::Fail));
+        assert!(
+            !remedy.contains("pkcs11") && !remedy.contains("PIN"),
+            "{remedy}"
+        );
+        let unit = "journalctl -u assertd-keystore-tpm@hsm -n";
+        assert!(remedy.contains(unit), "{remedy}");
+        let again = "systemctl restart assertd-keystore-tpm@hsm`";
+        assert!(remedy.ends_with(again), "{remedy}");
+    }
+    let mut answers = healthy(&site);
+    answers.status.keystores[0].strange = vec!["key a/x.7".into()];
+    let found = strange(&site, &answers.status.keystores[0]).unwrap();
+    let remedy = found.remedy.unwrap();
+    assert!(
+        remedy.ends_with("from /var/lib/assertd-keystore/hsm/keys"),
+        "{remedy}"
+    );
+}
+
+#[test]
 fn a_healthy_assertd_has_nothing_but_ok() {
     let site = site(Runner::Units);
     let found = of_answers(&site, &healthy(&site));

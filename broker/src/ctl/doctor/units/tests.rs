@@ -275,7 +275,7 @@ fn a_keystore_of_a_network_hsm_may_have_a_network() {
         "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\nPrivateNetwork=no",
     );
     let units = parse(&shown);
-    let keystore = units.any_keystore().unwrap();
+    let keystore = units.any_keystore(BackendKind::Pkcs11).unwrap();
     assert_eq!(sandbox::findings(keystore, section.as_ref()), []);
     let (_, _, remedy) = bad(&sandbox::findings(keystore, None)[..1]);
     assert!(remedy.contains("network = true"), "{remedy}");
@@ -285,9 +285,11 @@ fn a_keystore_of_a_network_hsm_may_have_a_network() {
 fn the_lists_are_those_of_the_units_as_shipped() {
     let broker = include_str!("../../../../../systemd/units/assertd.service");
     let keystore = include_str!("../../../../../systemd/units/assertd-keystore-pkcs11@.service");
+    let tpm = include_str!("../../../../../systemd/units/assertd-keystore-tpm@.service");
     for (name, text) in [
         (SERVICE, broker),
         ("assertd-keystore-pkcs11@x.service", keystore),
+        ("assertd-keystore-tpm@x.service", tpm),
     ] {
         let mut shown = format!("Id={name}\nUser=assertd\n");
         for directive in [
@@ -330,6 +332,26 @@ fn the_drop_in_that_takes_protection_away_is_named_with_its_line() {
 }
 
 #[test]
+fn a_keystore_with_a_tpm_has_units_of_its_own_kind() {
+    let mut site = site(SOCKET);
+    let section = format!("backend = \"tpm\"\n{SOCKET}\n");
+    site.keystores
+        .insert("hsm".into(), toml::from_str(&section).unwrap());
+    let shown = KEYSTORE_SHOWN.replace("pkcs11", "tpm");
+    let units = parse(&format!("{SERVICE_SHOWN}{SOCKETS_SHOWN}{shown}"));
+    let found = findings(&site, &units);
+    assert!(
+        found.iter().all(|it| it.severity == Severity::Ok),
+        "{found:#?}"
+    );
+    assert!(found[0].text.contains("assertd-keystore-tpm@hsm.service"));
+    assert!(!found[0].text.contains("pkcs11"), "{}", found[0].text);
+    let user = |kind| units.any_keystore(kind)?.property("User");
+    assert_eq!(user(BackendKind::Tpm), Some("assertd-tpm"));
+    assert_eq!(user(BackendKind::Pkcs11), None);
+}
+
+#[test]
 fn a_keystore_without_a_unit_of_its_own_is_warned_about_and_its_unit_is_not_asked_for() {
     let shown = format!("{SERVICE_SHOWN}{SOCKETS_SHOWN}");
     let (id, severity, remedy) = bad(&findings(&site(""), &parse(&shown)));
@@ -353,7 +375,7 @@ fn without_systemd_there_is_one_line_and_no_flood() {
 #[test]
 fn credentials_are_found_in_the_files_that_systemd_reads() {
     let mut units = parse(KEYSTORE_SHOWN);
-    let keystore = units.any_keystore().unwrap();
+    let keystore = units.any_keystore(BackendKind::Pkcs11).unwrap();
     assert_eq!(keystore.property("User"), Some("assertd-pkcs11"));
     let unit = units
         .by_name

@@ -1,0 +1,301 @@
+//! The keystore's backend over one TPM: carries out the verbs of [`keystore::backend::Backend`], one
+//! after the other, since a TPM does one thing at a time. Owns what is tried again and when: a
+//! connection that broke, or a TPM that was reset, is opened anew once for each verb; a wrong auth
+//! value is never tried again.
+
+use crate::auth::Secrets;
+use crate::codes::Cure;
+use crate::connection::{Connection, Lasting, Order};
+use crate::failure::Failure;
+use crate::keydir::KeyDir;
+use crate::primary::Memory;
+use keystore::backend::{Backend, Inspection, ObjectId};
+use keystore::config::Sessions;
+use keystore::protocol::{Evidence, EvidenceLevel};
+use keystore::statefile::StateDir;
+use keystore::tcti::Tcti;
+use keystore::{Alg, Error, Kind, PublicKey};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+
+/// What is signed to find out what PSS means to this TPM.
+const PSS_PROBE: &[u8] = b"assertd: does this TPM make PS256 signatures?";
+
+/// What it takes to open a TPM.
+pub struct Settings {
+    /// How it is reached.
+    pub tcti: Tcti,
+    /// What auth values are made of.
+    pub secrets: Secrets,
+    /// Which sessions; default: by the kind of TPM.
+    pub sessions: Option<Sessions>,
+    /// Where key files are kept.
+    pub state: StateDir,
+}
+
+/// One TPM, opened.
+pub struct TpmBackend {
+    desk: Arc<Mutex<Desk>>,
+    description: String,
+    /// As the connection has them; health asks without waiting for the TPM.
+    algs: Mutex<Vec<Alg>>,
+}
+
+/// What one caller at a time works with.
+struct Desk {
+    /// `None` until it is needed, after it broke.
+    connection: Option<Connection>,
+    lasting: Lasting,
+}
+
+impl TpmBackend {
+    /// Opens the TPM, finds its primary, reads what it can.
+    ///
+    /// # Errors
+    /// `Unavailable` may be tried again later; all others (`Mismatch`, `Refused`, `Corrupt` …) need
+    /// a person first.
+    pub fn open(settings: Settings) -> Result<TpmBackend, Error> {
+        let Settings {
+            tcti,
+            secrets,
+            sessions,
+            state,
+        } = settings;
+        let mut lasting = Lasting {
+            place: format!("TPM {tcti}"),
+            keys: KeyDir::open(&state)?,
+            memory: Memory::open(&state)?,
+            tcti,
+            secrets,
+            sessions,
+        };
+        let connection = Connection::open(&mut lasting).map_err(|failure| failure.error)?;
+        let description = format!(
+            "TPM {} at {}: {}, key slots: {}",
+            connection.chip,
+            lasting.tcti,
+            connection.mode,
+            connection.capacity()
+        );
+        let algs = Mutex::new(connection.algs.clone());
+        let desk = Arc::new(Mutex::new(Desk {
+            connection: Some(connection),
+            lasting,
+        }));
+        let weak = Arc::downgrade(&desk);
+        thread::Builder::new()
+            .name("idle-session".to_owned())
+            .spawn(move || give_back_idle_sessions(&weak))
+            .map_err(|e| Error::new(Kind::Unavailable, "thread idle-session").because(e))?;
+        Ok(TpmBackend {
+            desk,
+            description,
+            algs,
+        })
+    }
+
+    /// Does `work` with the connection; if that turns out to be broken, once more with a new one.
+    fn at_desk<T>(
+        &self,
+        mut work: impl FnMut(&mut Connection, &Lasting) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
+        let mut desk = lock(&self.desk);
+        let Desk {
+            connection: place,
+            lasting,
+        } = &mut *desk;
+        let mut tries = 0..2;
+        loop {
+            let is_last = tries.next() == Some(1);
+            let mut connection = match place.take() {
+                Some(connection) => connection,
+                None => Connection::open(lasting).map_err(|failure| failure.error)?,
+            };
+            let failure = match work(&mut connection, lasting) {
+                Ok(done) => {
+                    *place = Some(connection);
+                    return Ok(done);
+                }
+                Err(failure) => failure,
+            };
+            match failure.cure {
+                // A session may be out of step after a refusal; the next command starts another.
+                Cure::None => {
+                    if connection.give_back_session().is_ok() {
+                        *place = Some(connection);
+                    }
+                    return Err(failure.error);
+                }
+                Cure::Reconnect | Cure::Startup | Cure::Room | Cure::Session if is_last => {
+                    return Err(failure.error);
+                }
+                // Dropped here: what it can still flush it flushes, and where the TPM is ours alone
+                // the next one flushes the rest.
+                Cure::Reconnect | Cure::Startup | Cure::Room | Cure::Session => drop(connection),
+            }
+        }
+    }
+
+    fn check_alg(&self, alg: Alg) -> Result<(), Error> {
+        let algs = self.algs();
+        if algs.contains(&alg) {
+            return Ok(());
+        }
+        let can: Vec<&str> = algs.into_iter().map(Alg::name).collect();
+        let text = format!(
+            "{}: has no {alg}; it has: {}",
+            self.description,
+            can.join(" ")
+        );
+        Err(Error::new(Kind::Unsupported, text))
+    }
+
+    /// PSS has a salt as long as the digest in PS256 (RFC 7518 §3.5), and in many a TPM one as long
+    /// as fits (TPM 2.0 Part 1 §B.7): whoever verifies strictly, as we do, tells by the signature.
+    fn check_pss(&self, object: ObjectId, public_key: &PublicKey) -> Result<(), Error> {
+        let signature = self.sign(object, public_key, Alg::PS256, PSS_PROBE)?;
+        let verifier = public_key.verifier(Alg::PS256)?;
+        if verifier.verify(PSS_PROBE, &signature).is_ok() {
+            return Ok(());
+        }
+        lock(&self.desk).lasting.memory.note_pss_is_not_ps256()?;
+        let mut algs = self.algs.lock().unwrap_or_else(PoisonError::into_inner);
+        algs.retain(|alg| *alg != Alg::PS256);
+        let text = format!(
+            "{}: makes PSS signatures with another salt than PS256 has (32 bytes), which most \
+             verifiers refuse; use RS256",
+            self.description
+        );
+        Err(Error::new(Kind::Unsupported, text))
+    }
+}
+
+impl Backend for TpmBackend {
+    fn describe(&self) -> String {
+        self.description.clone()
+    }
+
+    fn algs(&self) -> Vec<Alg> {
+        let algs = self.algs.lock().unwrap_or_else(PoisonError::into_inner);
+        algs.clone()
+    }
+
+    fn parallelism(&self) -> usize {
+        1
+    }
+
+    fn generate(&self, object: ObjectId, label: &str, alg: Alg) -> Result<Inspection, Error> {
+        self.check_alg(alg)?;
+        let public_key = self.at_desk(|connection, lasting| {
+            match lasting.keys.read(object) {
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => {
+                    let text = format!("{}: object {object} is there already", lasting.place);
+                    return Err(Error::new(Kind::Exists, text).into());
+                }
+            }
+            connection.make(lasting, object, label, alg)
+        })?;
+        let made = match alg {
+            Alg::PS256 => self.check_pss(object, &public_key),
+            _ => Ok(()),
+        };
+        match made.and_then(|()| self.inspect(object)) {
+            Ok(inspection) => Ok(inspection),
+            Err(error) => {
+                self.destroy(object, &public_key)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn inspect(&self, object: ObjectId) -> Result<Inspection, Error> {
+        let public_key = self.at_desk(|connection, lasting| connection.look(lasting, object))?;
+        Ok(Inspection {
+            public_key,
+            evidence: Evidence {
+                level: EvidenceLevel::Asserted,
+                imported: false,
+            },
+        })
+    }
+
+    fn sign(
+        &self,
+        object: ObjectId,
+        public_key: &PublicKey,
+        alg: Alg,
+        message: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        if !public_key.fits(alg) {
+            let kid = public_key.kid();
+            let text = format!("{}: key {kid} is not for {alg}", self.description);
+            return Err(Error::new(Kind::Mismatch, text));
+        }
+        let order = Order {
+            object,
+            public_key,
+            alg,
+            message,
+        };
+        self.at_desk(|connection, lasting| connection.sign(lasting, &order))
+    }
+
+    fn destroy(&self, object: ObjectId, public_key: &PublicKey) -> Result<(), Error> {
+        let mut desk = lock(&self.desk);
+        let Desk {
+            connection: place,
+            lasting,
+        } = &mut *desk;
+        match lasting.keys.read(object) {
+            Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+            Ok(stored) if stored.public_key != *public_key => {
+                let text = format!(
+                    "{}: object {object} has another public key (kid {}) than the one to be \
+                     destroyed (kid {}); it was left alone",
+                    lasting.place,
+                    stored.public_key.kid(),
+                    public_key.kid()
+                );
+                return Err(Error::new(Kind::Mismatch, text));
+            }
+            Ok(_) => {}
+        }
+        // The file is the key: without it the TPM has nothing of it but what is in a slot.
+        if let Some(mut connection) = place.take()
+            && connection.forget(lasting, object).is_ok()
+        {
+            *place = Some(connection);
+        }
+        lasting.keys.remove(object)
+    }
+
+    fn strange(&self, known: &[ObjectId]) -> Result<Vec<String>, Error> {
+        lock(&self.desk).lasting.keys.strange(known)
+    }
+}
+
+fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
+    desk.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Until the backend is gone.
+fn give_back_idle_sessions(desk: &Weak<Mutex<Desk>>) {
+    loop {
+        thread::sleep(crate::session::IDLE_MAX / 4);
+        let Some(desk) = desk.upgrade() else {
+            return;
+        };
+        let Ok(mut desk) = desk.try_lock() else {
+            continue; // in use, so not idle
+        };
+        let idle = desk.connection.take_if(|c| c.has_idle_session());
+        if let Some(mut connection) = idle
+            && connection.give_back_session().is_ok()
+        {
+            desk.connection = Some(connection);
+        }
+    }
+}

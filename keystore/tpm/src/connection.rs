@@ -1,0 +1,253 @@
+//! One context on the TPM with what belongs to it: the primary, the session, the keys in its slots.
+//! Handles mean nothing outside it, so that all of it is thrown away together and built anew. The
+//! steps of the backend's verbs stand here; whether one is tried again is decided in
+//! [`crate::backend`].
+
+use crate::auth::Secrets;
+use crate::chip::{self, Chip};
+use crate::failure::Failure;
+use crate::keydir::{KeyDir, StoredKey};
+use crate::keyfile::KeyFile;
+use crate::primary::{self, Memory, OWNER, Primary};
+use crate::session::{Mode, OwnSession};
+use crate::{sign, tcti, template};
+use keystore::backend::ObjectId;
+use keystore::config::Sessions;
+use keystore::tcti::{Company, Tcti};
+use keystore::{Alg, Error, Kind, PublicKey};
+use tss_esapi::Context;
+use tss_esapi::constants::PropertyTag;
+use tss_esapi::handles::KeyHandle;
+use tss_esapi::interface_types::session_handles::AuthSession;
+use tss_esapi::structures::{CreateKeyResult, SignatureScheme};
+
+/// Objects that the kernel's resource manager keeps for one opened device (tpm2-space.c).
+const MANAGED_SLOTS: usize = 3;
+
+/// What stays when a connection goes.
+pub struct Lasting {
+    /// How the TPM is reached.
+    pub tcti: Tcti,
+    /// How it is named in errors.
+    pub place: String,
+    /// Where key files are.
+    pub keys: KeyDir,
+    /// What auth values are made of.
+    pub secrets: Secrets,
+    /// Which sessions, if that is configured.
+    pub sessions: Option<Sessions>,
+    /// Which primary.
+    pub memory: Memory,
+}
+
+/// One context and what belongs to it.
+pub struct Connection {
+    /// Before `context`, which flushes what is left when it is dropped.
+    slots: crate::slots::Slots,
+    session: OwnSession,
+    primary: Primary,
+    /// What the TPM said of itself.
+    pub chip: Chip,
+    /// Which sessions are used.
+    pub mode: Mode,
+    /// What the TPM can sign with.
+    pub algs: Vec<Alg>,
+    context: Context,
+}
+
+/// What signing asks for.
+pub struct Order<'a> {
+    /// Our id of the key.
+    pub object: ObjectId,
+    /// The public key it must have.
+    pub public_key: &'a PublicKey,
+    /// How.
+    pub alg: Alg,
+    /// The whole message.
+    pub message: &'a [u8],
+}
+
+impl Connection {
+    /// Opens the TPM and finds its primary.
+    pub fn open(lasting: &mut Lasting) -> Result<Connection, Failure> {
+        let place = &lasting.place;
+        let mut context = tcti::connect(&lasting.tcti)?;
+        let chip = Chip::read(&mut context, place)?;
+        let mode = Mode::choose(lasting.sessions, &chip);
+        let primary = primary::find(&mut context, &mut lasting.memory, place)?;
+        let mut algs = chip::algs(&mut context, place)?;
+        if lasting.memory.pss_is_not_ps256() {
+            algs.retain(|alg| *alg != Alg::PS256);
+        }
+        let slots = slots(&mut context, lasting.tcti.company(), primary, place)?;
+        Ok(Connection {
+            slots: crate::slots::Slots::new(slots),
+            session: OwnSession::new(mode.sessions),
+            primary,
+            chip,
+            mode,
+            algs,
+            context,
+        })
+    }
+
+    /// How many keys may be in the TPM at a time.
+    pub fn capacity(&self) -> usize {
+        self.slots.capacity()
+    }
+
+    /// Makes a key and writes its file. It is not loaded yet.
+    pub fn make(
+        &mut self,
+        lasting: &Lasting,
+        object: ObjectId,
+        label: &str,
+        alg: Alg,
+    ) -> Result<PublicKey, Failure> {
+        let place = &lasting.place;
+        let doing = format!("making an {alg} key");
+        let failed = |error: tss_esapi::Error| Failure::of(place, &doing, &error);
+        let template = template::signing_key(alg)
+            .ok_or_else(|| Error::new(Kind::Unsupported, format!("{place}: no TPM has {alg}")))?;
+        let limit = self.slots.capacity();
+        self.slots.make_room(&mut self.context, limit, place)?;
+        let session = (self.session.next(&mut self.context, self.primary)).map_err(failed)?;
+        let (parent, auth) = (self.primary.handle, lasting.secrets.of(object));
+        let made = self.context.execute_with_session(Some(session), |c| {
+            c.create(parent, template, Some(auth), None, None, None)
+        });
+        let CreateKeyResult {
+            out_private,
+            out_public,
+            ..
+        } = made.map_err(|error| self.primary.refused(failed(error), place))?;
+        let wrong = |what: String| {
+            let text = format!("{place}: was asked for an {alg} key, and what it made {what}");
+            Error::new(Kind::Mismatch, text)
+        };
+        match template::read_signing_key(&out_public).map_err(wrong)? {
+            (made, public_key) if made == alg => {
+                let file = KeyFile {
+                    label: label.to_owned(),
+                    parent: self.primary.parent,
+                    public: template::marshalled(&out_public).map_err(failed)?,
+                    private: out_private.to_vec(),
+                };
+                lasting.keys.write(object, &file)?;
+                Ok(public_key)
+            }
+            (other, _) => Err(wrong(format!("is one for {other}")).into()),
+        }
+    }
+
+    /// Loads a key anew from its file: whether it is one of this TPM's is the TPM's to say.
+    pub fn look(&mut self, lasting: &Lasting, object: ObjectId) -> Result<PublicKey, Failure> {
+        self.forget(lasting, object)?;
+        self.bring(lasting, object).map(|(_, key)| key)
+    }
+
+    /// Signs.
+    pub fn sign(&mut self, lasting: &Lasting, order: &Order<'_>) -> Result<Vec<u8>, Failure> {
+        let Order {
+            object,
+            public_key,
+            alg,
+            message,
+        } = *order;
+        let place = &lasting.place;
+        let (handle, loaded) = self.bring(lasting, object)?;
+        if loaded != *public_key {
+            let text = format!(
+                "{place}: object {object} has another public key (kid {}) than was recorded (kid \
+                 {}); it is not used; find out who put it there",
+                loaded.kid(),
+                public_key.kid()
+            );
+            return Err(Error::new(Kind::Mismatch, text).into());
+        }
+        let doing = format!("signing with object {object}");
+        let failed = |error: tss_esapi::Error| Failure::of(place, &doing, &error);
+        let session = (self.session.next(&mut self.context, self.primary)).map_err(failed)?;
+        let digest = sign::digest_of(alg, message);
+        let signature = self
+            .context
+            .execute_with_session(Some(session), |c| {
+                c.sign(handle, digest, SignatureScheme::Null, sign::no_ticket())
+            })
+            .map_err(failed)?;
+        sign::jws_signature(alg, &signature).ok_or_else(|| {
+            let text = format!("{place}: {doing}: what it gave is no {alg} signature");
+            Error::new(Kind::Mismatch, text).into()
+        })
+    }
+
+    /// Flushes a key, if it is in the TPM.
+    pub fn forget(&mut self, lasting: &Lasting, object: ObjectId) -> Result<(), Failure> {
+        self.slots.forget(&mut self.context, object, &lasting.place)
+    }
+
+    /// Whether there is a session to give back.
+    pub fn has_idle_session(&self) -> bool {
+        self.session.is_idle()
+    }
+
+    /// Flushes the session. Nothing of it is used again, whether or not that worked.
+    ///
+    /// # Errors
+    /// The connection is of no use any more.
+    pub fn give_back_session(&mut self) -> tss_esapi::Result<()> {
+        self.session.give_back(&mut self.context)
+    }
+
+    /// Brings a key into a slot, with its auth value set.
+    fn bring(
+        &mut self,
+        lasting: &Lasting,
+        object: ObjectId,
+    ) -> Result<(KeyHandle, PublicKey), Failure> {
+        let (place, primary) = (&lasting.place, self.primary);
+        let mut load = |context: &mut Context| {
+            let StoredKey {
+                public,
+                private,
+                public_key,
+                ..
+            } = lasting.keys.read(object)?;
+            // No secret passes in this command: the private part is encrypted, the parent's auth
+            // value is empty.
+            let loaded = context.execute_with_session(Some(AuthSession::Password), |c| {
+                c.load(primary.handle, private, public)
+            });
+            let doing = format!("loading object {object}");
+            let failed = |error| primary.refused(Failure::of(place, &doing, &error), place);
+            let handle = loaded.map_err(failed)?;
+            Ok((handle, public_key))
+        };
+        let ready = |context: &mut Context, handle: KeyHandle| {
+            let set = context.tr_set_auth(handle.into(), lasting.secrets.of(object));
+            set.map_err(|error| Failure::of(place, "setting an auth value", &error))
+        };
+        self.slots
+            .bring(&mut self.context, object, &mut load, &ready, place)
+    }
+}
+
+/// How many keys may be in the TPM beside what commands need: a persistent primary is brought into
+/// a slot for each command that uses it, and a key that is being made has one too.
+fn slots(
+    context: &mut Context,
+    company: Company,
+    primary: Primary,
+    place: &str,
+) -> Result<usize, Failure> {
+    let free = context
+        .get_tpm_property(PropertyTag::HrTransientAvail)
+        .map_err(|error| Failure::of(place, "asking how many slots it has", &error))?;
+    let free = free.map_or(MANAGED_SLOTS - 1, |free| free as usize);
+    let is_transient = usize::from(primary.parent == OWNER);
+    let free = match company {
+        Company::Alone => free,
+        Company::Shared => free.min(MANAGED_SLOTS - is_transient),
+    };
+    Ok(free - usize::from(is_transient == 0).min(free))
+}

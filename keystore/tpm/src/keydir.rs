@@ -1,0 +1,177 @@
+//! The directory of key files, `keys/` in the keystore's state directory: `OBJECTID.pem` each.
+//! Owns how they are written, read and taken away; a file is there as a whole or not at all. What
+//! is in it is [`crate::keyfile`]'s.
+
+use crate::keyfile::{FILE_LEN_MAX, KeyFile};
+use crate::template;
+use keystore::backend::ObjectId;
+use keystore::statefile::{self, StateDir};
+use keystore::{Error, Kind, PublicKey};
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, File};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use tss_esapi::structures::{Private, Public};
+
+/// Most names shown of files that are nobody's.
+const STRANGE_MAX: usize = 100;
+
+const SUFFIX: &str = ".pem";
+
+/// The directory; the state directory is locked by us.
+pub struct KeyDir {
+    path: PathBuf,
+}
+
+/// A key as it lies there, checked.
+pub struct StoredKey {
+    /// Its public half.
+    pub public_key: PublicKey,
+    /// Both halves as the TPM loads them.
+    pub public: Public,
+    pub private: Private,
+}
+
+impl KeyDir {
+    /// Makes it if it is missing, and takes away what a crash left half written.
+    ///
+    /// # Errors
+    /// `Unavailable` with what the file system says.
+    pub fn open(state: &StateDir) -> Result<KeyDir, Error> {
+        let path = state.path().join("keys");
+        let failed = |error| unavailable(&path, "cannot be made or read", error);
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(error)),
+            _ => {}
+        }
+        for entry in fs::read_dir(&path).map_err(failed)? {
+            let entry = entry.map_err(failed)?.path();
+            if entry.to_string_lossy().ends_with(statefile::NEW) {
+                statefile::remove(&entry).map_err(failed)?;
+            }
+        }
+        Ok(KeyDir { path })
+    }
+
+    /// Writes a key that is not there yet.
+    ///
+    /// # Errors
+    /// `Exists`; `Unavailable` if it cannot be written for certain.
+    pub fn write(&self, object: ObjectId, file: &KeyFile) -> Result<(), Error> {
+        let path = self.file(object);
+        statefile::place(&path, file.encode().as_bytes()).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => {
+                let text = format!("key file {}: is there already", path.display());
+                Error::new(Kind::Exists, text)
+            }
+            _ => {
+                let remedy = "cannot be written for certain; free space or mend the disk, then try \
+                              again";
+                unavailable(&path, remedy, error)
+            }
+        })
+    }
+
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// `NotFound`; `Corrupt` if it is not as we wrote it; `Mismatch` if it is no key that can only
+    /// sign.
+    pub fn read(&self, object: ObjectId) -> Result<StoredKey, Error> {
+        let path = self.file(object);
+        let text = read_bounded(&path)?;
+        let corrupt = |what: &str| {
+            let text = format!(
+                "key file {}: {what}; nothing was changed; restore it from a backup",
+                path.display()
+            );
+            Error::new(Kind::Corrupt, text)
+        };
+        let file = KeyFile::parse(&text).map_err(corrupt)?;
+        let public = template::unmarshalled(&file.public).map_err(corrupt)?;
+        let private = Private::try_from(file.private)
+            .map_err(|_| corrupt("has a private part that is too long"))?;
+        let (_, public_key) = template::read_signing_key(&public).map_err(|what| {
+            let text = format!(
+                "key file {}: the key {what}; it is not one of ours and not used",
+                path.display()
+            );
+            Error::new(Kind::Mismatch, text)
+        })?;
+        Ok(StoredKey {
+            public_key,
+            public,
+            private,
+        })
+    }
+
+    /// Takes a key away. One that is not there is success.
+    ///
+    /// # Errors
+    /// `Unavailable` with what the file system says.
+    pub fn remove(&self, object: ObjectId) -> Result<(), Error> {
+        let path = self.file(object);
+        let failed = |error| unavailable(&path, "cannot be removed for certain; try again", error);
+        statefile::remove(&path).map_err(failed)
+    }
+
+    /// The labels of keys that are not among `known`, and the names of other files.
+    ///
+    /// # Errors
+    /// `Unavailable` with what the file system says.
+    pub fn strange(&self, known: &[ObjectId]) -> Result<Vec<String>, Error> {
+        let failed = |error| unavailable(&self.path, "cannot be read", error);
+        let known: HashSet<PathBuf> = known.iter().map(|object| self.file(*object)).collect();
+        let mut strange = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if known.contains(&path) || path.to_string_lossy().ends_with(statefile::NEW) {
+                continue;
+            }
+            let label = read_bounded(&path).ok().and_then(|text| {
+                let file = KeyFile::parse(&text).ok()?;
+                Some(file.label)
+            });
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            strange.push(match label {
+                Some(label) => format!("{label} ({name})"),
+                None => format!("keys/{}", name.escape_debug()),
+            });
+            if strange.len() == STRANGE_MAX {
+                strange.push("and more".to_owned());
+                break;
+            }
+        }
+        strange.sort();
+        Ok(strange)
+    }
+
+    fn file(&self, object: ObjectId) -> PathBuf {
+        self.path.join(format!("{object}{SUFFIX}"))
+    }
+}
+
+fn read_bounded(path: &Path) -> Result<String, Error> {
+    let failed = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound => {
+            let text = format!("key file {}: is not there", path.display());
+            Error::new(Kind::NotFound, text)
+        }
+        ErrorKind::InvalidData => {
+            let text = format!("key file {}: is not text", path.display());
+            Error::new(Kind::Corrupt, text)
+        }
+        _ => unavailable(path, "cannot be read", error),
+    };
+    let mut text = String::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(FILE_LEN_MAX as u64 + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    Ok(text) // one that is too long is refused when it is parsed
+}
+
+fn unavailable(path: &Path, text: &str, error: std::io::Error) -> Error {
+    Error::new(Kind::Unavailable, format!("{}: {text}", path.display())).because(error)
+}

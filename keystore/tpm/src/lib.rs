@@ -1,0 +1,28 @@
+//! The TPM 2.0 backend: keys that are made in a TPM and can be used in that one alone.
+//!
+//! From the outside there is [`TpmBackend::open`] and [`keystore::backend::Backend`]; no type of
+//! the binding appears in either. Inside, from the TPM outwards: [`tcti`] (open, start, flush) →
+//! [`primary`] (the parent of our keys) → [`connection`] with [`slots`] (which keys are in it now),
+//! [`session`] (how it is shown that we may use them) and [`sign`]. [`template`] says what our keys
+//! are, [`keydir`], [`keyfile`] and [`der`] how they lie in files, [`auth`] what their auth values
+//! are made of. [`codes`] turns every response code into a [`keystore::Kind`] and a remedy.
+#![forbid(unsafe_code)]
+
+mod auth;
+mod backend;
+mod chip;
+mod codes;
+mod connection;
+mod der;
+mod failure;
+mod keydir;
+mod keyfile;
+mod primary;
+mod session;
+mod sign;
+mod slots;
+mod tcti;
+mod template;
+
+pub use auth::Secrets;
+pub use backend::{Settings, TpmBackend};

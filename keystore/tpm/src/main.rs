@@ -1,0 +1,74 @@
+//! assertd-keystore-tpm: the process that holds the keys of one TPM 2.0. It reads its section of the
+//! configuration, opens the TPM and serves the keystore protocol ([`keystore::program`]).
+#![forbid(unsafe_code)]
+
+use keystore::config::{TCTI, Tcti};
+use keystore::program::options::{Asked, COMMON_USAGE, Own, read};
+use keystore::program::{Opening, Program, close_off};
+use keystore::{Error, Kind};
+use keystore_tpm::{Secrets, Settings, TpmBackend};
+use std::process::ExitCode;
+
+const NAME: &str = "assertd-keystore-tpm";
+
+fn main() -> ExitCode {
+    if let Err(code) = close_off(NAME) {
+        return code;
+    }
+    let program = Program {
+        name: NAME,
+        // tpm2-tss writes every failure to standard error by itself; ours say the same with a
+        // remedy. Whoever wants to see them sets the variable.
+        defaults: &[("TSS2_LOG", "all+NONE")],
+        lock_memory: keystore::hardening::memory::lock_all,
+        open,
+    };
+    let asked = read(std::env::args_os().skip(1), |_, _| Ok(Own::Unknown));
+    let options = asked.and_then(|asked| match asked {
+        Asked::Rest(given) => given.check().map(Some),
+        Asked::Help => {
+            print!("{}", usage());
+            Ok(None)
+        }
+        Asked::Version => {
+            println!("{NAME} {}", env!("CARGO_PKG_VERSION"));
+            Ok(None)
+        }
+    });
+    match options {
+        Ok(Some(options)) => program.run(options),
+        Ok(None) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("{NAME}: {text}\n\n{}", usage());
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn usage() -> String {
+    format!(
+        "\
+usage: assertd-keystore-tpm --config FILE --name NAME (--socket PATH | --listen-stdin)
+                            [--parent PID] [--broker-uid UID | --broker-user USER]
+                            [--state-dir DIR]
+       assertd-keystore-tpm -h | -V
+
+Holds the private keys of one TPM 2.0 and mints assertions for assertd.
+
+{COMMON_USAGE}  -h, --help        this text
+  -V, --version     the version
+"
+    )
+}
+
+fn open(opening: &Opening) -> Result<TpmBackend, Error> {
+    let section = &opening.section;
+    let tcti = Tcti::parse(section.tcti.as_deref().unwrap_or(TCTI));
+    let credentials = opening.credentials.as_deref();
+    TpmBackend::open(Settings {
+        tcti: tcti.map_err(|text| Error::new(Kind::Internal, format!("`tcti`: {text}")))?,
+        secrets: Secrets::read(section.auth.as_ref(), credentials, &opening.name)?,
+        sessions: section.sessions,
+        state: opening.state.clone(),
+    })
+}

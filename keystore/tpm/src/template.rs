@@ -1,0 +1,298 @@
+//! What our objects look like to the TPM: the templates keys are made from, and whether an object
+//! that is there is one of them. Pure. No key is taken for ours that could leave the TPM, sign what
+//! the TPM itself made, or be locked by somebody else's wrong guesses (`noDA`).
+
+use aws_lc_rs::digest;
+use keystore::{Alg, Error, Kind, PublicKey};
+use tss_esapi::attributes::{ObjectAttributes, ObjectAttributesBuilder};
+use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
+use tss_esapi::interface_types::ecc::EccCurve;
+use tss_esapi::interface_types::key_bits::RsaKeyBits;
+use tss_esapi::structures::{
+    EccParameter, EccPoint, EccScheme, HashScheme, Public, PublicBuilder, PublicEccParameters,
+    PublicEccParametersBuilder, PublicKeyRsa, PublicParameters, PublicRsaParameters,
+    PublicRsaParametersBuilder, RsaExponent, RsaScheme, SymmetricDefinitionObject,
+};
+use tss_esapi::traits::{Marshall, UnMarshall};
+
+/// TPM_ALG_SHA256, which begins every name we compute (TPM 2.0 Part 1 §16).
+const NAME_ALG: [u8; 2] = [0x00, 0x0b];
+
+/// The exponent a TPM uses where the template says 0.
+const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
+
+/// What both kinds of our objects are: made in this TPM, never to leave it, used with an auth value
+/// alone, and not subject to its dictionary-attack lockout.
+fn ours() -> ObjectAttributesBuilder {
+    ObjectAttributesBuilder::new()
+        .with_fixed_tpm(true)
+        .with_fixed_parent(true)
+        .with_sensitive_data_origin(true)
+        .with_user_with_auth(true)
+        .with_no_da(true)
+}
+
+fn built(attributes: ObjectAttributesBuilder) -> ObjectAttributes {
+    attributes
+        .build()
+        .expect("no two of these exclude each other")
+}
+
+fn storage_attributes() -> ObjectAttributes {
+    built(ours().with_decrypt(true).with_restricted(true))
+}
+
+fn signing_attributes() -> ObjectAttributes {
+    built(ours().with_sign_encrypt(true))
+}
+
+fn storage_parameters() -> PublicEccParameters {
+    let (symmetric, curve) = (SymmetricDefinitionObject::AES_128_CFB, EccCurve::NistP256);
+    PublicEccParametersBuilder::new_restricted_decryption_key(symmetric, curve)
+        .build()
+        .expect("a restricted decryption key has these")
+}
+
+/// The storage primary of the owner hierarchy that key files of this format mean by parent
+/// 0x40000001 (draft-bottomley-tpm2-keys §3.1.8): P-256, AES-128-CFB, no auth value.
+pub fn storage_primary() -> Public {
+    PublicBuilder::new()
+        .with_public_algorithm(PublicAlgorithm::Ecc)
+        .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
+        .with_object_attributes(storage_attributes())
+        .with_ecc_parameters(storage_parameters())
+        .with_ecc_unique_identifier(EccPoint::default())
+        .build()
+        .expect("an ECC key has these")
+}
+
+/// Whether an object can be the parent of our keys: all of the template but the point.
+pub fn is_storage_primary(public: &Public) -> bool {
+    let Public::Ecc {
+        object_attributes,
+        name_hashing_algorithm,
+        auth_policy: _, // its auth value is enough: userWithAuth
+        parameters,
+        unique: _,
+    } = public
+    else {
+        return false;
+    };
+    *object_attributes == storage_attributes()
+        && *name_hashing_algorithm == HashingAlgorithm::Sha256
+        && *parameters == storage_parameters()
+}
+
+/// Curve and hash of an ECDSA algorithm.
+fn curve(alg: Alg) -> Option<(EccCurve, HashingAlgorithm)> {
+    match alg {
+        Alg::ES256 => Some((EccCurve::NistP256, HashingAlgorithm::Sha256)),
+        Alg::ES384 => Some((EccCurve::NistP384, HashingAlgorithm::Sha384)),
+        Alg::RS256 | Alg::PS256 | Alg::EdDSA => None,
+    }
+}
+
+fn ecc_parameters(alg: Alg) -> Option<PublicEccParameters> {
+    let (curve, hash) = curve(alg)?;
+    let scheme = EccScheme::EcDsa(HashScheme::new(hash));
+    let parameters = PublicEccParametersBuilder::new_unrestricted_signing_key(scheme, curve);
+    Some(parameters.build().expect("a signing key has these"))
+}
+
+fn rsa_parameters(alg: Alg) -> Option<PublicRsaParameters> {
+    let hash = HashScheme::new(HashingAlgorithm::Sha256);
+    let scheme = match alg {
+        Alg::RS256 => RsaScheme::RsaSsa(hash),
+        Alg::PS256 => RsaScheme::RsaPss(hash),
+        Alg::ES256 | Alg::ES384 | Alg::EdDSA => return None,
+    };
+    let (bits, exponent) = (RsaKeyBits::Rsa2048, RsaExponent::default());
+    let parameters =
+        PublicRsaParametersBuilder::new_unrestricted_signing_key(scheme, bits, exponent);
+    Some(parameters.build().expect("a signing key has these"))
+}
+
+/// The parameters to ask a TPM about; `None` for an algorithm that no TPM has.
+pub fn parameters(alg: Alg) -> Option<PublicParameters> {
+    let ecc = ecc_parameters(alg).map(PublicParameters::Ecc);
+    ecc.or_else(|| rsa_parameters(alg).map(PublicParameters::Rsa))
+}
+
+/// The template of a signing key; `None` for an algorithm that no TPM has. The key has one
+/// algorithm for good: its scheme is fixed (B-SIG-3).
+pub fn signing_key(alg: Alg) -> Option<Public> {
+    let key = PublicBuilder::new()
+        .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
+        .with_object_attributes(signing_attributes());
+    let key = match (ecc_parameters(alg), rsa_parameters(alg)) {
+        (Some(parameters), _) => key
+            .with_public_algorithm(PublicAlgorithm::Ecc)
+            .with_ecc_parameters(parameters)
+            .with_ecc_unique_identifier(EccPoint::default()),
+        (_, Some(parameters)) => key
+            .with_public_algorithm(PublicAlgorithm::Rsa)
+            .with_rsa_parameters(parameters)
+            .with_rsa_unique_identifier(PublicKeyRsa::default()),
+        (None, None) => return None,
+    };
+    Some(key.build().expect("a signing key has these"))
+}
+
+/// The algorithm and the public key of one of our signing keys.
+///
+/// # Errors
+/// What is wrong with it, as the end of a sentence.
+pub fn read_signing_key(public: &Public) -> Result<(Alg, PublicKey), String> {
+    let wrong = |what: &str| Err(what.to_owned());
+    if public.object_attributes() != signing_attributes() {
+        return wrong(
+            "has other attributes than fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, \
+             noDA and sign",
+        );
+    }
+    if public.name_hashing_algorithm() != HashingAlgorithm::Sha256 {
+        return wrong("is not named by SHA-256");
+    }
+    if !public.auth_policy().is_empty() {
+        return wrong("has a policy");
+    }
+    let key = match public {
+        Public::Ecc {
+            parameters, unique, ..
+        } => [Alg::ES256, Alg::ES384]
+            .into_iter()
+            .find(|alg| ecc_parameters(*alg).as_ref() == Some(parameters))
+            .map(|alg| {
+                (
+                    alg,
+                    sec1(alg, unique).and_then(|p| PublicKey::from_sec1(&p)),
+                )
+            }),
+        Public::Rsa {
+            parameters, unique, ..
+        } => [Alg::RS256, Alg::PS256]
+            .into_iter()
+            .find(|alg| rsa_parameters(*alg).as_ref() == Some(parameters))
+            .map(|alg| (alg, PublicKey::from_rsa(unique, &RSA_EXPONENT))),
+        _ => None,
+    };
+    match key {
+        Some((alg, Ok(key))) => Ok((alg, key)),
+        Some((_, Err(error))) => Err(format!("has a public key that cannot be used ({error})")),
+        None => wrong("has parameters that none of our keys has"),
+    }
+}
+
+/// An uncompressed point. TPMs may leave out leading zero octets.
+fn sec1(alg: Alg, point: &EccPoint) -> Result<Vec<u8>, Error> {
+    let width = if alg == Alg::ES384 { 48 } else { 32 };
+    let mut bytes = vec![4];
+    for coordinate in [point.x(), point.y()] {
+        let padded = left_padded(coordinate, width);
+        let too_long = || Error::new(Kind::Corrupt, "public key: a coordinate is too long");
+        bytes.extend(padded.ok_or_else(too_long)?);
+    }
+    Ok(bytes)
+}
+
+/// An unsigned number in exactly so many bytes; `None` if it does not fit.
+pub fn left_padded(number: &EccParameter, width: usize) -> Option<Vec<u8>> {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    let digits = &number[zeros..];
+    let padding = width.checked_sub(digits.len())?;
+    Some([&vec![0; padding], digits].concat())
+}
+
+/// TPMT_PUBLIC as bytes.
+///
+/// # Errors
+/// A value that the library cannot write.
+pub fn marshalled(public: &Public) -> tss_esapi::Result<Vec<u8>> {
+    public.marshall()
+}
+
+/// TPMT_PUBLIC from bytes, none of them left over.
+///
+/// # Errors
+/// What is wrong with them, as the end of a sentence.
+pub fn unmarshalled(bytes: &[u8]) -> Result<Public, &'static str> {
+    let wrong = |_| "has a public area that cannot be read";
+    let public = Public::unmarshall(bytes).map_err(wrong)?;
+    match public.marshall().map_err(wrong)? == bytes {
+        true => Ok(public),
+        false => Err("has a public area that is not laid out as a TPM does"),
+    }
+}
+
+/// The name of an object (TPM 2.0 Part 1 §16): it changes with every bit of the public area.
+///
+/// # Errors
+/// A value that the library cannot write.
+pub fn name(public: &Public) -> tss_esapi::Result<Vec<u8>> {
+    let digest = digest::digest(&digest::SHA256, &public.marshall()?);
+    Ok([&NAME_ALG, digest.as_ref()].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_have_the_bits_of_the_standard() {
+        let bits = |public: &Public| u32::from(public.object_attributes());
+        assert_eq!(bits(&storage_primary()), 0x0003_0472);
+        for alg in [Alg::ES256, Alg::ES384, Alg::RS256, Alg::PS256] {
+            assert_eq!(bits(&signing_key(alg).unwrap()), 0x0004_0472, "{alg}");
+        }
+        assert!(signing_key(Alg::EdDSA).is_none());
+        assert!(parameters(Alg::EdDSA).is_none());
+    }
+
+    #[test]
+    fn a_public_area_has_one_form() {
+        for alg in [Alg::ES256, Alg::RS256] {
+            let public = signing_key(alg).unwrap();
+            let bytes = marshalled(&public).unwrap();
+            assert_eq!(unmarshalled(&bytes), Ok(public));
+            for length in 0..bytes.len() {
+                assert!(unmarshalled(&bytes[..length]).is_err(), "{alg} {length}");
+            }
+            assert!(unmarshalled(&[&bytes[..], &[0]].concat()).is_err(), "{alg}");
+        }
+    }
+
+    #[test]
+    fn only_the_storage_template_is_a_parent() {
+        assert!(is_storage_primary(&storage_primary()));
+        for alg in [Alg::ES256, Alg::RS256] {
+            assert!(!is_storage_primary(&signing_key(alg).unwrap()), "{alg}");
+        }
+        let guessable = ours()
+            .with_no_da(false)
+            .with_decrypt(true)
+            .with_restricted(true);
+        let public = PublicBuilder::new()
+            .with_public_algorithm(PublicAlgorithm::Ecc)
+            .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
+            .with_object_attributes(built(guessable))
+            .with_ecc_parameters(storage_parameters())
+            .with_ecc_unique_identifier(EccPoint::default())
+            .build()
+            .unwrap();
+        assert!(!is_storage_primary(&public));
+    }
+
+    #[test]
+    fn numbers_are_padded_on_the_left_and_never_cut() {
+        let number = |bytes: &[u8]| EccParameter::try_from(bytes).unwrap();
+        for (bytes, padded) in [
+            (&[1, 2, 3, 4][..], Some(vec![1, 2, 3, 4])),
+            (&[2, 3, 4], Some(vec![0, 2, 3, 4])),
+            (&[0, 0, 1, 2, 3, 4], Some(vec![1, 2, 3, 4])),
+            (&[], Some(vec![0; 4])),
+            (&[1, 2, 3, 4, 5], None),
+        ] {
+            assert_eq!(left_padded(&number(bytes), 4), padded, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! swtpm: started, killed and started again on the same state, reached by TCP.
+
+use keystore::tcti::Tcti;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+/// Generous: the machine may be busy.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// First port; each swtpm of a process has two of its own.
+const PORT: u16 = 2321;
+
+/// One TPM. It is ended when the value is dropped; its state stays in its directory.
+pub struct Swtpm {
+    state: PathBuf,
+    host: IpAddr,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Swtpm {
+    /// A new TPM with its state in `dir`.
+    pub fn start(dir: &Path) -> Swtpm {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let state = dir.join("swtpm");
+        std::fs::create_dir_all(&state).unwrap();
+        let mut swtpm = Swtpm {
+            state,
+            host: own_address(),
+            port: PORT + 2 * NEXT.fetch_add(1, Ordering::Relaxed),
+            child: None,
+        };
+        swtpm.power_on();
+        swtpm
+    }
+
+    /// How the keystore reaches it.
+    pub fn tcti(&self) -> Tcti {
+        Tcti::Swtpm {
+            host: self.host,
+            port: self.port,
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> (IpAddr, u16) {
+        (self.host, self.port)
+    }
+
+    /// Ends it as a power cut would.
+    pub fn power_off(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it on the same state and waits until it listens.
+    pub fn power_on(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let socket = |port: u16| format!("type=tcp,bindaddr={},port={port}", self.host);
+        let child = kept_until_we_end("swtpm")
+            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
+            .args(["--server", &socket(self.port)])
+            .args(["--ctrl", &socket(self.port + 1)])
+            .arg("--tpmstate")
+            .arg(format!("dir={},mode=0600", self.state.display()))
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("setpriv and swtpm are installed by `make setup`");
+        self.child = Some(child);
+        let deadline = Instant::now() + DEADLINE;
+        while TcpStream::connect((self.host, self.port + 1)).is_err() {
+            assert!(Instant::now() < deadline, "swtpm does not listen");
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert_eq!(ended, None, "swtpm has ended");
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    /// Off and on: the state is kept, what was loaded is gone.
+    pub fn restart(&mut self) {
+        self.power_off();
+        self.power_on();
+    }
+}
+
+impl Drop for Swtpm {
+    fn drop(&mut self) {
+        self.power_off();
+    }
+}
+
+/// A program that is killed with us, however we end.
+pub fn kept_until_we_end(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", program]);
+    command
+}
+
+/// A loopback address that no other process of this machine has: made of our process id, so that
+/// ports need not be looked for.
+fn own_address() -> IpAddr {
+    let [high, a, b, c] = std::process::id().to_be_bytes();
+    assert_eq!(high, 0, "process ids have 22 bits");
+    // 127.0.0.x is where others listen.
+    IpAddr::V4(Ipv4Addr::new(127, 64 | a, b, c))
+}
