@@ -2,7 +2,7 @@
 
 use crate::world::{code, decode, now_s, us, with_bank};
 use harness::peers::{self, AuthorizationServer, Expected};
-use harness::{Config, Daemon, SoftHsm};
+use harness::{Config, Daemon, Token};
 use serde_json::json;
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -11,7 +11,7 @@ const CLIENT_ALGS: [&str; 5] = ["ES256", "ES384", "RS256", "PS256", "EdDSA"];
 const AWS_ALGS: [&str; 3] = ["RS256", "ES256", "ES384"];
 
 /// Every profile with every algorithm that it takes.
-fn every_target(token: &SoftHsm) -> Config {
+fn every_target(token: &Token) -> Config {
     let mut config = Config::new(token).workload("ours", us(), "");
     for alg in CLIENT_ALGS {
         config = config.target("ours", &format!("bank-{alg}"), &format!("alg = \"{alg}\""));
@@ -29,7 +29,7 @@ fn every_target(token: &SoftHsm) -> Config {
 
 #[test]
 fn every_profile_and_algorithm_is_accepted_by_verifiers_nobody_here_wrote() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let daemon = Daemon::with_keys(every_target(&token));
     let (jwks, mut client) = (daemon.jwks(), daemon.client());
     let mut minted = Vec::new();
@@ -127,7 +127,7 @@ fn a_client_assertion_says_exactly_this() {
 
 #[test]
 fn a_federation_token_says_exactly_this() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let config = Config::new(&token).workload("ours", us(), "").with(
         "[issuer.prod]\nurl = \"https://id.example.com/prod\"\nsubjects = [\"payments\"]\n\
          keystore = \"hsm\"\nalg = \"ES256\"\n[workload.ours.target.aws]\nprofile = \"aws-oidc\"\n\
@@ -154,7 +154,7 @@ fn a_federation_token_says_exactly_this() {
 
 #[test]
 fn a_request_may_shorten_the_lifetime_and_never_lengthen_it() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let config = Config::new(&token).workload("ours", us(), "");
     let config = config
         .target("ours", "plain", "")
@@ -191,7 +191,7 @@ fn a_request_may_shorten_the_lifetime_and_never_lengthen_it() {
 
 #[test]
 fn no_two_assertions_of_a_thousand_have_the_same_jti() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let limits = "[limits]\nworkload_rate = 100000\nworkload_burst = 100000\n";
     let daemon = Daemon::with_keys(crate::world::bank(&token).with(limits));
     let seen = Mutex::new(HashSet::new());
@@ -219,7 +219,7 @@ fn no_two_assertions_of_a_thousand_have_the_same_jti() {
 #[test]
 fn a_real_authorization_server_takes_it_once_and_not_with_a_byte_changed() {
     let server = AuthorizationServer::start();
-    let token = SoftHsm::new();
+    let token = Token::new();
     let config = Config::new(&token).workload("ours", us(), "");
     let daemon = Daemon::with_keys(config.target_at("ours", "bank", server.issuer(), ""));
     server.register("ours-bank", "ES256", &daemon.jwks());

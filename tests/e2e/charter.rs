@@ -166,7 +166,7 @@ fn a_broker_cannot_make_amend_or_destroy() {
     }
     mints(&mut broker);
     assert_eq!(
-        keystore.token().private_keys(),
+        keystore.token().private_keys(&keystore.state()),
         1,
         "nothing was made or destroyed"
     );
@@ -186,12 +186,12 @@ fn root_makes_keys_and_cannot_use_them() {
         reply["refused"].is_object(),
         "the same id under another charter: {reply}"
     );
-    assert_eq!(keystore.token().private_keys(), 1);
+    assert_eq!(keystore.token().private_keys(&keystore.state()), 1);
     let done = root
         .ask(&json!({ "destroy": { "key": KEY } }).to_string())
         .unwrap();
     assert!(done["done"].is_object(), "{done}");
-    assert_eq!(keystore.token().private_keys(), 0);
+    assert_eq!(keystore.token().private_keys(&keystore.state()), 0);
     let gone = keystore.greeted_as(BROKER).ask(&mint(|_| ())).unwrap();
     assert_eq!(gone["refused"]["kind"], "not_found", "{gone}");
 }

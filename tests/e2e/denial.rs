@@ -2,9 +2,9 @@
 
 use harness::http::{Answer, post_target};
 use harness::user::{ALICE, BOB, STRANGER, exchange_as};
-use harness::{Config, Daemon, SoftHsm};
+use harness::{Config, Daemon, Token};
 
-fn daemon(token: &SoftHsm) -> Daemon {
+fn daemon(token: &Token) -> Daemon {
     let config = Config::new(token)
         .workload("alice", ALICE, "")
         .target("alice", "bank", "")
@@ -40,7 +40,7 @@ fn without_id(answer: &Answer) -> String {
 
 #[test]
 fn denials_are_the_same_byte_for_byte_whatever_the_reason() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let daemon = daemon(&token);
     let granted = exchange_as(ALICE, &daemon.socket(), &post_target("bank"));
     assert_eq!(granted.status, 200, "the control: {}", granted.body());
@@ -56,7 +56,7 @@ fn denials_are_the_same_byte_for_byte_whatever_the_reason() {
 
 #[test]
 fn the_log_has_the_reason_under_the_id_of_the_answer() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let daemon = daemon(&token);
     let ids = DENIED
         .map(|(uid, target, _)| exchange_as(uid, &daemon.socket(), &post_target(target)))
@@ -77,7 +77,7 @@ fn the_log_has_the_reason_under_the_id_of_the_answer() {
 
 #[test]
 fn what_a_caller_may_list_is_its_own() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let daemon = daemon(&token);
     let get = b"GET /v1/targets HTTP/1.1\r\nhost: assertd\r\n\r\n";
     let names = |uid| {
@@ -97,7 +97,7 @@ fn what_a_caller_may_list_is_its_own() {
 #[test]
 fn the_administrators_socket_is_closed_to_everybody_else() {
     use std::os::unix::fs::PermissionsExt;
-    let token = SoftHsm::new();
+    let token = Token::new();
     let daemon = daemon(&token);
     let script = "
 import socket, sys

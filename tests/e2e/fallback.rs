@@ -7,7 +7,7 @@ use harness::daemon::Site;
 use harness::http::{Answer, post};
 use harness::process::{self, Process};
 use harness::user::{ALICE, exchange_as, need_root, python_as};
-use harness::{Config, DEADLINE, Daemon, SoftHsm, wait_until};
+use harness::{Config, DEADLINE, Daemon, Token, wait_until};
 use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
@@ -55,7 +55,7 @@ fn start(config: &Config, filter: &str) -> Daemon {
 }
 
 /// Root owns `bank` and says nothing; Alice owns `hers` and allows the fallback.
-fn config(token: &SoftHsm) -> Config {
+fn config(token: &Token) -> Config {
     need_root();
     let config = bank(token).workload("alice", ALICE, "allow_pid_fallback = true");
     config.target("alice", "hers", "")
@@ -69,7 +69,7 @@ fn alice_asks(daemon: &Daemon) -> Answer {
 
 #[test]
 fn without_the_filter_the_same_start_has_pidfds() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let mut daemon = start(&config(&token), "no filter");
     assert_eq!(daemon.status().peer_proof, "pidfd");
     serves(&mut daemon);
@@ -79,7 +79,7 @@ fn without_the_filter_the_same_start_has_pidfds() {
 
 #[test]
 fn no_peerpidfd_means_no_service_unless_the_workload_allows_it() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let daemon = start(&config(&token), "filter");
     assert_eq!(daemon.status().peer_proof, "pid");
     let status = daemon.assertctl(&["status"]);
@@ -128,7 +128,7 @@ os._exit(0)
 
 #[test]
 fn a_peer_that_died_before_it_was_accepted_gets_nothing() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let daemon = start(&config(&token), "filter");
     for reaped in [true, false] {
         daemon.signal(Signal::SIGSTOP);
@@ -160,7 +160,7 @@ fn a_peer_that_died_before_it_was_accepted_gets_nothing() {
 
 #[test]
 fn a_connection_outlives_no_connector_without_pidfds_of_the_kernel_either() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let daemon = start(&config(&token), "filter");
     // The child asks only once its parent, who connected and was served, is over.
     let script = "
@@ -273,7 +273,7 @@ const OWN_PROC: &str = r#"mount --make-private /proc && mount -t proc proc /proc
 
 #[test]
 fn a_process_that_took_the_number_of_a_dead_peer_is_not_the_peer() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     // From outside of the namespace nobody is served, administrators neither: keys are made before.
     let mut daemon = start(&config(&token), "filter");
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.stderr());

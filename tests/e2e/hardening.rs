@@ -12,7 +12,7 @@ use harness::daemon::Site;
 use harness::keystore::Keystore;
 use harness::process::Process;
 use harness::user::{self, BROKER, as_uid, give_to, python_as};
-use harness::{Config, DEADLINE, Daemon, SoftHsm, public_dir, wait_until};
+use harness::{Config, DEADLINE, Daemon, Token, public_dir, wait_until};
 use nix::sys::signal::Signal;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A daemon whose user is [`BROKER`], as is its keystore.
-fn daemon_of_a_user() -> (Daemon, SoftHsm) {
-    let token = SoftHsm::of_user(BROKER);
+fn daemon_of_a_user() -> (Daemon, Token) {
+    let token = Token::of_user(BROKER);
     let config = Config::new(&token)
         .workload("ours", us(), "")
         .target("ours", "bank", "");
@@ -143,7 +143,7 @@ fn a_process_that_is_killed_leaves_no_core() {
     assert!(none(&limits(keystore.process().pid())));
     assert!(!quit(keystore.process()));
 
-    let (token, here) = (SoftHsm::new(), public_dir());
+    let (token, here) = (Token::new(), public_dir());
     let site = Site::new(Config::new(&token).text());
     let assertd = site.command();
     let mut limited = Command::new("prlimit");
@@ -177,7 +177,7 @@ fn a_process_that_is_killed_leaves_no_core() {
 #[test]
 fn files_are_private_whatever_umask_was_inherited() {
     user::need_root();
-    let (token, here) = (SoftHsm::new(), public_dir());
+    let (token, here) = (Token::new(), public_dir());
     let config = Config::new(&token)
         .workload("ours", us(), "")
         .target("ours", "bank", "");

@@ -3,7 +3,8 @@
 use crate::world::{BANK, bank, code, serves, with_bank};
 use harness::daemon::Site;
 use harness::process::Process;
-use harness::{DEADLINE, Daemon, SoftHsm, wait_until};
+use harness::token::KEYSTORE;
+use harness::{DEADLINE, Daemon, Token, wait_until};
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -11,8 +12,9 @@ use std::process::{Command, Stdio};
 
 #[test]
 fn nothing_is_granted_before_keys_are_made_and_the_answer_says_how() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let mut daemon = Daemon::start(bank(&token));
+    let state = daemon.site().keystore_state(KEYSTORE);
     let answer = daemon.ask(BANK);
     assert_eq!(
         (answer.status, code(&answer).as_str()),
@@ -24,7 +26,7 @@ fn nothing_is_granted_before_keys_are_made_and_the_answer_says_how() {
         answer.body()
     );
     assert_eq!(answer.header("retry-after"), Some("1"));
-    assert_eq!(token.private_keys(), 0, "a request made a key");
+    assert_eq!(token.private_keys(&state), 0, "a request made a key");
     daemon.apply();
     serves(&mut daemon);
 }
@@ -32,10 +34,11 @@ fn nothing_is_granted_before_keys_are_made_and_the_answer_says_how() {
 #[test]
 fn apply_makes_each_key_once() {
     let (mut daemon, token) = with_bank();
+    let state = daemon.site().keystore_state(KEYSTORE);
     let (keys, status) = (daemon.keys(), daemon.status().audit.seq);
     let said = daemon.apply();
     assert_eq!(daemon.keys(), keys, "{said}");
-    assert_eq!(token.private_keys(), 1);
+    assert_eq!(token.private_keys(&state), 1);
     assert_eq!(
         daemon.status().audit.seq,
         status,
@@ -44,47 +47,20 @@ fn apply_makes_each_key_once() {
     let mut again = daemon.restart();
     again.apply();
     assert_eq!(again.keys(), keys);
-    assert_eq!(token.private_keys(), 1);
+    assert_eq!(token.private_keys(&state), 1);
     serves(&mut again);
     daemon = again.restart();
     serves(&mut daemon);
 }
 
-/// Deletes every object of a type, as somebody with the PIN and a tool might.
-fn delete_all(token: &SoftHsm, kind: &str) {
-    let listed = token
-        .pkcs11_tool()
-        .args(["--list-objects", "--type", kind])
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let ids: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("ID:"))
-        .map(str::trim)
-        .collect();
-    assert!(!ids.is_empty(), "{text}");
-    for id in ids {
-        let mut tool = token.pkcs11_tool();
-        let deleted = tool
-            .args(["--delete-object", "--type", kind, "--id", id])
-            .output()
-            .unwrap();
-        assert!(
-            deleted.status.success(),
-            "{}",
-            String::from_utf8_lossy(&deleted.stderr)
-        );
-    }
-}
-
 #[test]
 fn a_key_the_token_has_lost_is_named_and_never_made_again() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let config = bank(&token).target("ours", "other", "");
     let daemon = Daemon::with_keys(&config);
     let before = daemon.keys();
-    delete_all(&token, "privkey");
+    let state = daemon.site().keystore_state(KEYSTORE);
+    token.lose_private_keys(&state);
     let daemon = daemon.restart();
     daemon.wait_usable();
     let answer = daemon.ask(BANK);
@@ -114,7 +90,7 @@ fn a_key_the_token_has_lost_is_named_and_never_made_again() {
     );
     let said = String::from_utf8_lossy(&applied.stderr).into_owned();
     assert!(said.contains("ours/bank"), "{said}");
-    assert_eq!(token.private_keys(), 0);
+    assert_eq!(token.private_keys(&state), 0);
     assert_eq!(daemon.ask(BANK).status, 503);
 }
 
@@ -143,7 +119,7 @@ fn everything(dir: &Path) -> BTreeMap<PathBuf, (u32, u32, u64, u64, i64, i64)> {
 #[test]
 fn state_is_private_and_sockets_have_their_modes_whatever_the_umask() {
     for umask in ["000", "777", "022"] {
-        let token = SoftHsm::new();
+        let token = Token::new();
         let site = Site::new(bank(&token).text());
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("umask {umask}; exec \"$0\" --config \"$1\"")]);
@@ -220,7 +196,7 @@ fn a_second_daemon_with_its_own_state_does_not_take_the_sockets() {
 
 #[test]
 fn a_socket_path_that_is_taken_by_something_else_is_left_alone() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     for what in ["file", "directory", "symlink"] {
         let site = Site::new(bank(&token).text());
         std::fs::create_dir(site.runtime_dir()).unwrap();
@@ -251,6 +227,7 @@ fn a_socket_path_that_is_taken_by_something_else_is_left_alone() {
 fn a_bad_state_file_ends_the_start_and_is_named() {
     let (daemon, token) = with_bank();
     let site = daemon.into_site();
+    let state = site.keystore_state(KEYSTORE);
     let path = site.state_dir().join("keyring.v1");
     let good = std::fs::read(&path).unwrap();
     let mut flipped = good.clone();
@@ -287,13 +264,13 @@ fn a_bad_state_file_ends_the_start_and_is_named() {
     std::fs::write(&path, &good).unwrap();
     let mut daemon = Daemon::start_at(site);
     serves(&mut daemon);
-    assert_eq!(token.private_keys(), 1);
+    assert_eq!(token.private_keys(&state), 1);
 }
 
 #[test]
 fn a_bad_state_file_of_a_keystore_fails_that_keystore_alone() {
-    let token = SoftHsm::new();
-    let other = SoftHsm::labelled("other");
+    let token = Token::new();
+    let other = Token::new();
     let config = harness::Config::new(&token)
         .keystore("second", &other, "")
         .workload("ours", crate::world::us(), "")
@@ -301,7 +278,7 @@ fn a_bad_state_file_of_a_keystore_fails_that_keystore_alone() {
         .target("ours", "two", "keystore = \"second\"");
     let daemon = Daemon::with_keys(config);
     let site = daemon.into_site();
-    let dir = site.state_dir().join("keystore/second");
+    let dir = site.keystore_state("second");
     let mut changed = Vec::new();
     for (path, _) in everything(&dir) {
         let bytes = std::fs::read(&path).unwrap_or_default();
@@ -334,5 +311,5 @@ fn a_bad_state_file_of_a_keystore_fails_that_keystore_alone() {
         (state("hsm").as_str(), state("second").as_str()),
         ("usable", "failed")
     );
-    assert_eq!(other.private_keys(), 1, "nothing was made or destroyed");
+    assert_eq!(other.private_keys(&dir), 1, "nothing was made or destroyed");
 }

@@ -4,7 +4,7 @@ use crate::world::{BANK, bank, code, serves, us, with_bank};
 use assertd_client::api::Status;
 use harness::http::{Raw, post};
 use harness::process::{self, Process, send};
-use harness::{Config, DEADLINE, Daemon, SoftHsm, wait_for, wait_until};
+use harness::{Config, DEADLINE, Daemon, SoftHsm, Token, wait_for, wait_until};
 use nix::sys::signal::Signal;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 #[test]
 fn a_killed_broker_takes_its_keystore_with_it() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let mut daemon = Daemon::start(bank(&token));
     let keystore = daemon.keystore_pid();
     daemon.signal(Signal::SIGKILL);
@@ -220,7 +220,7 @@ fn the_audit_chain_goes_on_over_restarts_and_shows_a_changed_byte() {
 
 #[test]
 fn who_asks_too_often_is_told_when_to_come_back() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let config = Config::new(&token).workload("ours", us(), "rate = 1\nburst = 3");
     let daemon = Daemon::with_keys(config.target("ours", "bank", ""));
     let answers: Vec<_> = (0..6).map(|_| daemon.ask(BANK)).collect();
@@ -296,7 +296,7 @@ fn a_keystore_that_ends_comes_back_and_assertd_does_not_notice_for_long() {
 }
 
 #[test]
-fn a_wrong_pin_is_tried_once_and_said() {
+fn pkcs11_a_wrong_pin_is_tried_once_and_said() {
     let token = SoftHsm::new();
     std::fs::write(token.pin_file(), "00000001").unwrap();
     let daemon = Daemon::start(bank(&token));
@@ -314,7 +314,7 @@ fn a_wrong_pin_is_tried_once_and_said() {
 
 #[test]
 fn a_bad_configuration_ends_the_start_and_is_shown_with_its_place() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let config = bank(&token).with("[workload.x]\nmatch = { uid = 1 }\naudience = \"y\"\n");
     let site = harness::daemon::Site::new(config.text());
     let mut process = Process::start(&mut site.command());
@@ -377,7 +377,7 @@ os.kill(os.getpid(), signal.SIGSTOP)
 #[test]
 fn a_daemon_without_descriptors_waits_and_recovers() {
     use nix::sys::resource::{Resource, getrlimit};
-    let token = SoftHsm::new();
+    let token = Token::new();
     let site = harness::daemon::Site::new(bank(&token).text());
     // Soft and hard: assertd raises the soft one as far as it may.
     let mut shell = std::process::Command::new("sh");

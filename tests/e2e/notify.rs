@@ -6,7 +6,7 @@ use crate::world::{BANK, bank, serves};
 use harness::daemon::Site;
 use harness::http::{Raw, post};
 use harness::process::Process;
-use harness::{DEADLINE, Daemon, SoftHsm, public_dir, wait_for, wait_until};
+use harness::{DEADLINE, Daemon, Token, public_dir, wait_for, wait_until};
 use nix::sys::signal::Signal;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -90,7 +90,7 @@ fn watched(site: &Site, ear: &Ear) -> Command {
 }
 
 /// A site that was running once, so that its keys are made.
-fn with_keys(token: &SoftHsm) -> Site {
+fn with_keys(token: &Token) -> Site {
     let mut daemon = Daemon::with_keys(bank(token));
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.stderr());
     daemon.into_site()
@@ -98,7 +98,7 @@ fn with_keys(token: &SoftHsm) -> Site {
 
 #[test]
 fn ready_is_said_only_when_the_keystore_is_usable() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let dir = public_dir();
     let socket = dir.path().join("keystore.sock");
     // As a socket unit has it: connections wait until the keystore's process takes them.
@@ -140,8 +140,8 @@ fn ready_is_said_only_when_the_keystore_is_usable() {
 
 #[test]
 fn a_keystore_that_failed_delays_no_readiness_and_the_status_counts_it() {
-    let token = SoftHsm::new();
-    std::fs::write(token.pin_file(), "00000001").unwrap();
+    let token = Token::new();
+    std::fs::write(token.secret_file(), "00000001").unwrap();
     let (site, ear) = (Site::new(bank(&token).text()), Ear::new());
     let daemon = Daemon::ready(Process::start(&mut told(&site, &ear)), site);
     assert_eq!(
@@ -153,7 +153,7 @@ fn a_keystore_that_failed_delays_no_readiness_and_the_status_counts_it() {
 
 #[test]
 fn a_keystore_that_never_answers_delays_readiness_by_seconds_and_no_more() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let dir = public_dir();
     let socket = dir.path().join("keystore.sock");
     let _mute = UnixListener::bind(&socket).unwrap();
@@ -175,7 +175,7 @@ fn a_keystore_that_never_answers_delays_readiness_by_seconds_and_no_more() {
 
 #[test]
 fn stopping_is_said_before_the_drain_and_nothing_after_it() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let (site, ear) = (with_keys(&token), Ear::new());
     let mut daemon = Daemon::ready(Process::start(&mut told(&site, &ear)), site);
     assert!(ear.hear_state().starts_with("READY=1\n"));
@@ -195,7 +195,7 @@ fn stopping_is_said_before_the_drain_and_nothing_after_it() {
 
 #[test]
 fn the_watchdog_is_fed_while_idle_and_not_by_a_process_that_stands_still() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let (site, ear) = (with_keys(&token), Ear::new());
     let mut daemon = Daemon::ready(Process::start(&mut watched(&site, &ear)), site);
     assert!(ear.hear_state().starts_with("READY=1\n"));
@@ -210,7 +210,7 @@ fn the_watchdog_is_fed_while_idle_and_not_by_a_process_that_stands_still() {
 
 #[test]
 fn the_watchdog_is_not_fed_while_the_audit_log_hangs() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let (site, ear) = (with_keys(&token), Ear::new());
     let mut daemon = Daemon::ready(Process::start(&mut watched(&site, &ear)), site);
     assert!(ear.hear_state().starts_with("READY=1\n"));
@@ -245,7 +245,7 @@ pub fn writer_thread(pid: u32) -> String {
 
 #[test]
 fn a_service_manager_that_is_gone_stops_no_service() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let (site, ear) = (with_keys(&token), Ear::new());
     let mut command = watched(&site, &ear);
     std::fs::remove_file(ear.path()).unwrap();
@@ -257,7 +257,7 @@ fn a_service_manager_that_is_gone_stops_no_service() {
 
 #[test]
 fn a_service_manager_that_does_not_listen_stops_no_service() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let (site, ear) = (with_keys(&token), Ear::new());
     let mut daemon = Daemon::ready(Process::start(&mut watched(&site, &ear)), site);
     let probe = UnixDatagram::unbound().unwrap();
@@ -321,7 +321,7 @@ fn pass(first: OwnedFd, second: OwnedFd, names: &str, site: &Site) -> Process {
 
 #[test]
 fn passed_sockets_are_served_and_no_connection_is_refused_over_a_restart() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let site = Site::new(bank(&token).text());
     let sockets = Sockets::bind(&site);
     let early = Raw::connect(&site.runtime_dir().join("assertd.sock"));
@@ -355,7 +355,7 @@ fn passed_sockets_are_served_and_no_connection_is_refused_over_a_restart() {
 
 #[test]
 fn a_passed_socket_of_an_unknown_name_ends_the_start_with_78() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let site = Site::new(bank(&token).text());
     let sockets = Sockets::bind(&site);
     let mut process = sockets.pass("workload:metrics", &site);
@@ -370,7 +370,7 @@ fn a_passed_socket_of_an_unknown_name_ends_the_start_with_78() {
 
 #[test]
 fn a_passed_socket_on_which_nobody_can_connect_ends_the_start_with_78() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let site = Site::new(bank(&token).text());
     let sockets = Sockets::bind(&site);
     // Accept=yes: one connection instead of the listener. And one of another family.
@@ -391,7 +391,7 @@ fn a_passed_socket_on_which_nobody_can_connect_ends_the_start_with_78() {
 
 #[test]
 fn sockets_that_were_passed_to_another_process_are_not_taken() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let site = with_keys(&token);
     let mut command = site.command();
     command.envs([

@@ -4,7 +4,7 @@ use crate::world::{BANK, bank, serves, us};
 use harness::http::{post, post_target};
 use harness::process::send;
 use harness::user::{ALICE, python_as};
-use harness::{Config, DEADLINE, Daemon, SoftHsm, wait_until};
+use harness::{Config, DEADLINE, Daemon, Token, wait_until};
 use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -56,7 +56,7 @@ fn printed(uid: u32, daemon: &Daemon, body: &str) -> String {
 }
 
 /// Root owns `bank`, as in [`bank`]; Alice owns `hers`.
-fn daemon(token: &SoftHsm) -> Daemon {
+fn daemon(token: &Token) -> Daemon {
     harness::user::need_root();
     let config: Config = bank(token).workload("alice", ALICE, "");
     Daemon::with_keys(config.target("alice", "hers", ""))
@@ -64,7 +64,7 @@ fn daemon(token: &SoftHsm) -> Daemon {
 
 #[test]
 fn the_control_is_granted() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let daemon = daemon(&token);
     let body = "s = connect()\nask(s, 'hers')\nprint(status(s))\nask(s, 'bank')\nprint(status(s))";
     assert_eq!(printed(ALICE, &daemon, body), "200\n403");
@@ -72,7 +72,7 @@ fn the_control_is_granted() {
 
 #[test]
 fn a_caller_that_is_killed_before_its_answer_gets_nothing_and_the_log_says_so() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let mut daemon = daemon(&token);
     let keystore = daemon.keystore_pid();
     // A child of the caller holds the connection open: only the caller's death can stop it.
@@ -138,7 +138,7 @@ fn a_caller_that_is_killed_before_its_answer_gets_nothing_and_the_log_says_so() 
 
 #[test]
 fn a_connection_outlives_no_connector() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let mut daemon = daemon(&token);
     // A pidfd says when it is over; the end of a pipe comes while the process is still ending.
     let body = "
@@ -160,7 +160,7 @@ if os.fork() == 0:
 
 #[test]
 fn a_connection_of_another_user_is_of_no_use_after_setuid() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let mut daemon = daemon(&token);
     let script = format!(
         "s = connect()\nask(s, 'bank')\nprint(status(s))\nos.setresgid({ALICE}, {ALICE}, {ALICE})\n\
@@ -182,7 +182,7 @@ fn a_connection_of_another_user_is_of_no_use_after_setuid() {
 
 #[test]
 fn a_caller_that_execs_is_the_same_caller() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let daemon = daemon(&token);
     let body = "
 s = connect()
@@ -200,7 +200,7 @@ print(status(s))
 
 #[test]
 fn a_connection_that_was_passed_on_speaks_for_the_one_who_made_it() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let daemon = daemon(&token);
     // Root connects and lets a child of Alice's use it: the kernel still says root, who lives.
     let body = format!(
@@ -225,7 +225,7 @@ os.waitpid(child, 0)
 
 #[test]
 fn the_name_of_the_callers_own_socket_means_nothing() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let daemon = daemon(&token);
     let body = "
 import tempfile
@@ -248,7 +248,7 @@ shutil.rmtree(tmp)
 
 #[test]
 fn a_hostile_process_name_means_nothing() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let daemon = daemon(&token);
     let body = "
 s = connect()
@@ -265,7 +265,7 @@ for name in ['(x) S 1', 'a\\nUid:\\t0\\t0\\t0\\t0', ') Z 0 0 0', '\\n0::/init.sc
 #[test]
 fn half_a_connection_is_enough_for_an_answer() {
     // socat and others say that they are done as soon as they have asked.
-    let token = SoftHsm::new();
+    let token = Token::new();
     let daemon = daemon(&token);
     let mut raw = daemon.raw();
     raw.send(&post(BANK)).unwrap();

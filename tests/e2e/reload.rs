@@ -4,7 +4,7 @@
 use crate::notify::writer_thread;
 use crate::world::{BANK, bank, serves, us, with_bank};
 use harness::process::{Process, send};
-use harness::{DEADLINE, Daemon, SoftHsm, wait_until};
+use harness::{DEADLINE, Daemon, Token, wait_until};
 use nix::sys::signal::Signal;
 use std::process::{Command, Output};
 
@@ -88,7 +88,7 @@ fn a_typo_on_reload_keeps_serving() {
 
 #[test]
 fn a_keystores_section_takes_a_restart() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let daemon = Daemon::with_keys(bank(&token));
     let config = daemon.site().config();
     let text = std::fs::read_to_string(&config).unwrap();

@@ -1,7 +1,8 @@
 //! What most tests begin with.
 
 use harness::http::Answer;
-use harness::{Config, Daemon, SoftHsm};
+use harness::token::Keystore;
+use harness::{Config, Daemon, Token};
 
 /// The user who runs the tests.
 pub fn us() -> u32 {
@@ -12,15 +13,15 @@ pub fn us() -> u32 {
 pub const BANK: &str = r#"{"target":"bank"}"#;
 
 /// A configuration in which our own user owns the target `bank`.
-pub fn bank(token: &SoftHsm) -> Config {
+pub fn bank(token: &impl Keystore) -> Config {
     Config::new(token)
         .workload("ours", us(), "")
         .target("ours", "bank", "")
 }
 
 /// A daemon that grants [`BANK`] to our own user, and its token, which must outlive it.
-pub fn with_bank() -> (Daemon, SoftHsm) {
-    let token = SoftHsm::new();
+pub fn with_bank() -> (Daemon, Token) {
+    let token = Token::new();
     (Daemon::with_keys(bank(&token)), token)
 }
 

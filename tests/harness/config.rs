@@ -1,6 +1,6 @@
 //! The text of an assertd.toml, put together. [`crate::Daemon`] adds where sockets and state are.
 
-use crate::SoftHsm;
+use crate::token::{self, Keystore};
 use std::fmt::{self, Write};
 
 /// Text of a configuration, without its `[server]` section.
@@ -10,26 +10,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// With one keystore, `hsm`, on this token.
-    pub fn new(token: &SoftHsm) -> Config {
-        Config::default().keystore("hsm", token, "")
+    /// With one keystore, [`token::KEYSTORE`], on this token or TPM.
+    pub fn new(token: &impl Keystore) -> Config {
+        Config::default().keystore(token::KEYSTORE, token, "")
     }
 
     /// Adds a keystore; `extra` is more lines of its section.
-    pub fn keystore(mut self, name: &str, token: &SoftHsm, extra: &str) -> Config {
-        let (module, label) = (token.module().display(), token.label());
-        let (pin, conf) = (token.pin_file(), token.conf());
-        write!(
-            self.text,
-            "[keystore.{name}]\nbackend = \"pkcs11\"\nmodule = \"{module}\"\n\
-             token = {{ label = \"{label}\" }}\npin = {{ file = \"{}\" }}\n\
-             environment = {{ SOFTHSM2_CONF = \"{}\" }}\n\
-             module_state = [\"{}\"]\n{extra}\n",
-            pin.display(),
-            conf.display(),
-            token.state().display(),
-        )
-        .unwrap();
+    pub fn keystore(mut self, name: &str, token: &impl Keystore, extra: &str) -> Config {
+        let section = token.section();
+        write!(self.text, "[keystore.{name}]\n{section}{extra}\n").unwrap();
         self
     }
 

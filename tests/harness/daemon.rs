@@ -56,6 +56,11 @@ impl Site {
         self.dir.path().join("state")
     }
 
+    /// A keystore's state, where the broker starts it itself.
+    pub fn keystore_state(&self, name: &str) -> PathBuf {
+        self.state_dir().join("keystore").join(name)
+    }
+
     /// The programs.
     pub fn programs(&self) -> &Programs {
         &self.programs

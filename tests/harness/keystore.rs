@@ -3,8 +3,9 @@
 
 use crate::process::Process;
 use crate::programs::Programs;
+use crate::token::KEYSTORE;
 use crate::user::{self, give_to, python_as};
-use crate::{Config, SoftHsm, public_dir};
+use crate::{Config, Token, public_dir};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
@@ -18,7 +19,7 @@ use tempfile::TempDir;
 pub struct Keystore {
     process: Process,
     _programs: Programs,
-    token: SoftHsm,
+    token: Token,
     dir: TempDir,
 }
 
@@ -34,7 +35,7 @@ impl Keystore {
         user::need_root();
         let (programs, token, dir) = (
             Programs::installed(),
-            SoftHsm::of_user(user::KEYSTORE),
+            Token::of_user(user::KEYSTORE),
             public_dir(),
         );
         let (config, state) = (dir.path().join("assertd.toml"), dir.path().join("state"));
@@ -57,7 +58,7 @@ impl Keystore {
         command
             .arg("--config")
             .arg(config)
-            .args(["--name", "hsm", "--listen-stdin"]);
+            .args(["--name", KEYSTORE, "--listen-stdin"]);
         command
             .arg("--broker-uid")
             .arg(user::BROKER.to_string())
@@ -80,8 +81,13 @@ impl Keystore {
     }
 
     /// Its token.
-    pub fn token(&self) -> &SoftHsm {
+    pub fn token(&self) -> &Token {
         &self.token
+    }
+
+    /// Its state directory.
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
     }
 
     /// Its socket.

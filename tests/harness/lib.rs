@@ -18,11 +18,16 @@ pub mod peers;
 pub mod process;
 pub mod programs;
 pub mod softhsm;
+pub mod swtpm;
+pub mod token;
+pub mod tpm;
 pub mod user;
 
 pub use config::Config;
 pub use daemon::Daemon;
 pub use softhsm::SoftHsm;
+pub use token::Token;
+pub use tpm::Tpm;
 
 use std::time::{Duration, Instant};
 

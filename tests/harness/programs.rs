@@ -2,12 +2,18 @@
 //! directory that every user may enter: a clone may lie in somebody's private home.
 
 use crate::public_dir;
+use crate::token::Kind;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-const NAMES: [&str; 3] = ["assertd", "assertctl", "assertd-keystore-pkcs11"];
+const NAMES: [&str; 4] = [
+    "assertd",
+    "assertctl",
+    "assertd-keystore-pkcs11",
+    "assertd-keystore-tpm",
+];
 
-/// assertd, assertctl and the keystore program, where everybody can run them.
+/// assertd, assertctl and the keystore programs, where everybody can run them.
 pub struct Programs {
     dir: TempDir,
 }
@@ -46,9 +52,9 @@ impl Programs {
         self.path("assertctl")
     }
 
-    /// The keystore process.
+    /// The keystore process that KEYSTORE asks for.
     pub fn keystore(&self) -> PathBuf {
-        self.path("assertd-keystore-pkcs11")
+        self.path(Kind::asked().program())
     }
 }
 

@@ -115,6 +115,32 @@ impl SoftHsm {
         tool
     }
 
+    /// Deletes every object of a type, as somebody with the PIN and a tool might.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn delete_all(&self, kind: &str) {
+        let mut list = self.pkcs11_tool();
+        let listed = list
+            .args(["--list-objects", "--type", kind])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let ids: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("ID:"))
+            .map(str::trim)
+            .collect();
+        assert!(!ids.is_empty(), "{text}");
+        for id in ids {
+            let mut tool = self.pkcs11_tool();
+            let delete = tool.args(["--delete-object", "--type", kind, "--id", id]);
+            let deleted = delete.output().unwrap();
+            let said = String::from_utf8_lossy(&deleted.stderr);
+            assert!(deleted.status.success(), "{said}");
+        }
+    }
+
     /// How many private keys the token holds, as another program sees it.
     pub fn private_keys(&self) -> usize {
         let listed = self

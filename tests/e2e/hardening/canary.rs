@@ -2,7 +2,7 @@
 //! processes show, write or keep.
 
 use crate::world::{BANK, bank};
-use harness::{Daemon, SoftHsm};
+use harness::{Daemon, SoftHsm, Token};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -87,11 +87,11 @@ fn the_search_finds_what_crosses_a_page() {
 }
 
 #[test]
-fn the_pin_is_nowhere_but_in_the_keystore() {
-    let token = SoftHsm::new();
+fn the_secret_is_nowhere_but_in_the_keystore() {
+    let token = Token::new();
     let daemon = Daemon::with_keys(bank(&token));
     assert_eq!(daemon.ask(BANK).status, 200);
-    let pin = token.pin().as_bytes();
+    let secret = token.secret();
     let mut seen = files(&daemon, &[daemon.pid(), daemon.keystore_pid()]);
     seen.push(("standard error".into(), daemon.stderr().into_bytes()));
     for command in [
@@ -107,10 +107,10 @@ fn the_pin_is_nowhere_but_in_the_keystore() {
         seen.push((command.join(" "), [output.stdout, output.stderr].concat()));
     }
     for (place, bytes) in &seen {
-        assert_eq!(count(bytes, pin), 0, "{place}");
+        assert_eq!(count(bytes, secret), 0, "{place}");
     }
     assert_eq!(
-        copies_in_memory(daemon.pid(), pin),
+        copies_in_memory(daemon.pid(), secret),
         0,
         "the broker's memory"
     );
@@ -119,12 +119,12 @@ fn the_pin_is_nowhere_but_in_the_keystore() {
     assert!(copies_in_memory(daemon.pid(), b"ours-bank") > 0);
     assert!(seen.iter().any(|(_, bytes)| count(bytes, b"ours/bank") > 0));
     // The module keeps what it likes; our own copies are wiped (docs/decisions/0007).
-    let left = copies_in_memory(daemon.keystore_pid(), pin);
-    println!("copies of the PIN in the keystore's memory after login: {left}");
+    let left = copies_in_memory(daemon.keystore_pid(), secret);
+    println!("copies of it in the keystore's memory after login: {left}");
 }
 
 #[test]
-fn a_pin_that_is_refused_is_in_no_error() {
+fn pkcs11_a_pin_that_is_refused_is_in_no_error() {
     let token = SoftHsm::new();
     let wrong: String = token
         .pin()

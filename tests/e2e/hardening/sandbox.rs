@@ -4,7 +4,7 @@
 
 use crate::world::{BANK, us};
 use harness::softhsm::MODULE;
-use harness::{Config, DEADLINE, Daemon, SoftHsm, public_dir, wait_until};
+use harness::{Config, DEADLINE, Daemon, SoftHsm, Token, public_dir, wait_until};
 use nix::errno::Errno;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -141,7 +141,7 @@ fn a_file_in(dir: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_module_that_was_taken_over_can_do_nothing_but_its_work() {
+fn pkcs11_a_module_that_was_taken_over_can_do_nothing_but_its_work() {
     let (token, bait) = (SoftHsm::new(), Bait::new());
     let daemon = bait.daemon(&token, "");
     let said = daemon.stderr();
@@ -193,7 +193,7 @@ fn a_module_that_was_taken_over_can_do_nothing_but_its_work() {
 }
 
 #[test]
-fn a_network_hsm_gets_tcp_and_nothing_else() {
+fn pkcs11_a_network_hsm_gets_tcp_and_nothing_else() {
     let (token, bait) = (SoftHsm::new(), Bait::new());
     let daemon = bait.daemon(&token, "network = true");
     let tcp = [format!("tcp {}", bait.tcp.local_addr().unwrap())];
@@ -207,7 +207,7 @@ fn a_network_hsm_gets_tcp_and_nothing_else() {
 }
 
 #[test]
-fn a_directory_of_the_module_that_is_not_there_is_said_and_the_keystore_serves() {
+fn pkcs11_a_directory_of_the_module_that_is_not_there_is_said_and_the_keystore_serves() {
     let (token, bait) = (SoftHsm::new(), Bait::new());
     let missing = bait.others("missing");
     let config = Config::new(&token).text().replace(
@@ -228,7 +228,7 @@ fn a_directory_of_the_module_that_is_not_there_is_said_and_the_keystore_serves()
 /// as its configuration.
 #[test]
 fn the_broker_reads_nothing_outside_of_its_places_even_as_root() {
-    let token = SoftHsm::new();
+    let token = Token::new();
     let (elsewhere, known) = (public_dir(), public_dir());
     let config = crate::world::bank(&token);
     let drop_in = |workload: &str| format!("[workload.{workload}]\nmatch = {{ uid = 61001 }}\n");

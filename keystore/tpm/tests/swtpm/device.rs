@@ -1,19 +1,14 @@
-//! The device TCTI, without a kernel that has a TPM: swtpm on one end of a pseudo terminal, and the
-//! other end opened as if it were `/dev/tpm0`.
+//! The device TCTI, by a pseudo terminal in place of the kernel's TPM.
 
-use crate::emulator::kept_until_we_end;
 use crate::world::{How, SECRET, make, object, sign};
+use harness::swtpm::Device;
 use keystore::backend::Backend;
 use keystore::config::Sessions;
 use keystore::statefile::StateDir;
 use keystore::tcti::Tcti;
 use keystore::{Alg, PublicKey};
 use keystore_tpm::{Secrets, Settings, TpmBackend};
-use nix::pty::{OpenptyResult, openpty};
-use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::path::Path;
 use std::str::FromStr;
 use tss_esapi::Context;
 use tss_esapi::constants::CapabilityType;
@@ -25,52 +20,6 @@ use tss_esapi::structures::{CapabilityData, HandleList, RsaExponent, SymmetricDe
 use tss_esapi::tcti_ldr::TctiNameConf;
 use tss_esapi::utils::create_restricted_decryption_rsa_public;
 
-/// swtpm behind a device node; ended when dropped.
-struct Device {
-    child: Child,
-    node: PathBuf,
-    /// The terminal goes away with its last holder.
-    _slave: OwnedFd,
-}
-
-impl Device {
-    fn start(dir: &Path) -> Device {
-        let OpenptyResult { master, slave } = openpty(None, None).unwrap();
-        for end in [&master, &slave] {
-            let mut settings = tcgetattr(end).unwrap();
-            cfmakeraw(&mut settings);
-            tcsetattr(end, SetArg::TCSANOW, &settings).unwrap();
-        }
-        let node = nix::unistd::ttyname(&slave).unwrap();
-        let state = dir.join("swtpm");
-        std::fs::create_dir_all(&state).unwrap();
-        let child = kept_until_we_end("swtpm")
-            .args([
-                "chardev",
-                "--tpm2",
-                "--fd",
-                &master.as_raw_fd().to_string(),
-                "--flags",
-                "not-need-init,startup-clear",
-            ])
-            .arg("--tpmstate")
-            .arg(format!("dir={},mode=0600", state.display()))
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("setpriv and swtpm are installed by `make setup`");
-        drop(master); // swtpm has its own, since openpty(3) does not set close-on-exec
-        Device {
-            child,
-            node,
-            _slave: slave,
-        }
-    }
-
-    fn open(&self, dir: &Path, sessions: Sessions) -> TpmBackend {
-        open(&self.node, dir, sessions)
-    }
-}
-
 fn open(node: &Path, dir: &Path, sessions: Sessions) -> TpmBackend {
     let settings = Settings {
         tcti: Tcti::Device(node.to_owned()),
@@ -81,20 +30,13 @@ fn open(node: &Path, dir: &Path, sessions: Sessions) -> TpmBackend {
     TpmBackend::open(settings).unwrap()
 }
 
-impl Drop for Device {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn keys_work_through_a_device_node() {
     for sessions in [Sessions::Password, Sessions::Encrypted] {
         let tmp = tempfile::tempdir().unwrap();
         let algs = [Alg::ES256, Alg::ES384, Alg::RS256, Alg::PS256];
         let device = Device::start(tmp.path());
-        let backend = device.open(tmp.path(), sessions);
+        let backend = open(device.node(), tmp.path(), sessions);
         assert!(backend.describe().contains("device:/dev/pts/"));
         let keys: Vec<PublicKey> = (1..)
             .zip(algs)
@@ -108,7 +50,7 @@ fn keys_work_through_a_device_node() {
         drop(backend);
         drop(device);
         let device = Device::start(tmp.path());
-        let backend = device.open(tmp.path(), sessions);
+        let backend = open(device.node(), tmp.path(), sessions);
         for ((n, alg), key) in (1..).zip(algs).zip(&keys) {
             assert_eq!(backend.inspect(object(n)).unwrap().public_key, *key);
             sign(&backend, n, key, alg);
@@ -136,8 +78,8 @@ fn behind_a_resource_manager_nothing_of_others_is_flushed_and_one_slot_is_enough
         let tmp = tempfile::tempdir().unwrap();
         let device = Device::start(tmp.path());
         let managed = tmp.path().join("tpmrm0");
-        std::os::unix::fs::symlink(&device.node, &managed).unwrap();
-        let name = format!("device:{}", device.node.display());
+        std::os::unix::fs::symlink(device.node(), &managed).unwrap();
+        let name = format!("device:{}", device.node().display());
         let mut other = Context::new(TctiNameConf::from_str(&name).unwrap()).unwrap();
         let public = create_restricted_decryption_rsa_public(
             SymmetricDefinitionObject::AES_128_CFB,

@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod device;
-mod emulator;
 mod foreign;
 mod keys;
 mod program;

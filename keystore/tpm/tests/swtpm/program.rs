@@ -1,6 +1,7 @@
 //! assertd-keystore-tpm as whoever starts it sees it.
 
-use crate::emulator::{DEADLINE, kept_until_we_end};
+use harness::DEADLINE;
+use harness::swtpm::kept_until_we_end;
 use crate::world::{SECRET, World};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use keystore::charter::PurposeKind;

@@ -1,7 +1,7 @@
 //! Stands between the keystore and swtpm and spoils what a test asks for. A TPM command is
 //! `tag(2) size(4) code(4) …`; the TCTI makes a connection for each.
 
-use crate::emulator::Swtpm;
+use harness::swtpm::Swtpm;
 use keystore::tcti::Tcti;
 use std::collections::HashMap;
 use std::io::{Read, Write};

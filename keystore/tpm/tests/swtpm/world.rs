@@ -1,6 +1,6 @@
 //! A keystore on a TPM: its state directory, its secret, and the backend opened with both.
 
-use crate::emulator::Swtpm;
+use harness::swtpm::Swtpm;
 use keystore::backend::{Backend, ObjectId};
 use keystore::config::Sessions;
 use keystore::statefile::StateDir;

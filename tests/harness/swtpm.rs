@@ -1,14 +1,17 @@
-//! swtpm: started, killed and started again on the same state, reached by TCP.
+//! swtpm, a TPM 2.0 in software (libtpms): started, killed and started again on the same state,
+//! reached by TCP, or behind a device node ([`Device`]). Three slots for objects, three for sessions
+//! and no resource manager, so that a leak of ours is felt at once.
 
+mod device;
+
+pub use device::Device;
+
+use crate::DEADLINE;
 use keystore::tcti::Tcti;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
-
-/// Generous: the machine may be busy.
-pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// First port; each swtpm of a process has two of its own.
 const PORT: u16 = 2321;
@@ -72,13 +75,12 @@ impl Swtpm {
             .spawn()
             .expect("setpriv and swtpm are installed by `make setup`");
         self.child = Some(child);
-        let deadline = Instant::now() + DEADLINE;
-        while TcpStream::connect((self.host, self.port + 1)).is_err() {
-            assert!(Instant::now() < deadline, "swtpm does not listen");
+        let listens = crate::wait_until(DEADLINE, || {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
             assert_eq!(ended, None, "swtpm has ended");
-            std::thread::park_timeout(Duration::from_millis(2));
-        }
+            TcpStream::connect((self.host, self.port + 1)).is_ok()
+        });
+        assert!(listens, "swtpm does not listen");
     }
 
     /// Off and on: the state is kept, what was loaded is gone.

@@ -1,0 +1,83 @@
+//! A TPM with the secret that a keystore's auth values are made of, in a file that its owner alone
+//! may read.
+
+use crate::public_dir;
+use crate::swtpm::Swtpm;
+use crate::user::give_to;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A TPM for one test.
+pub struct Tpm {
+    /// Before the directory, so that it ends first.
+    swtpm: Swtpm,
+    dir: TempDir,
+    auth: [u8; 32],
+}
+
+impl Tpm {
+    /// A new one; its secret belongs to the user who runs the test.
+    pub fn new() -> Tpm {
+        let dir = public_dir();
+        let mut auth = [0; 32];
+        let mut random = File::open("/dev/urandom").unwrap();
+        random.read_exact(&mut auth).unwrap();
+        let tpm = Tpm {
+            swtpm: Swtpm::start(dir.path()),
+            dir,
+            auth,
+        };
+        let mut options = File::options();
+        options.write(true).create_new(true).mode(0o600);
+        let mut file = options.open(tpm.auth_file()).unwrap();
+        file.write_all(&auth).unwrap();
+        tpm
+    }
+
+    /// A new one whose secret belongs to `uid`.
+    pub fn of_user(uid: u32) -> Tpm {
+        let tpm = Tpm::new();
+        give_to(&tpm.auth_file(), uid);
+        tpm
+    }
+
+    /// The emulator.
+    pub fn swtpm(&mut self) -> &mut Swtpm {
+        &mut self.swtpm
+    }
+
+    /// What the configuration's `tcti` is to be.
+    pub fn tcti(&self) -> String {
+        self.swtpm.tcti().to_string()
+    }
+
+    /// The file that holds the secret, mode 0600.
+    pub fn auth_file(&self) -> PathBuf {
+        self.dir.path().join("auth")
+    }
+
+    /// What auth values are made of.
+    pub fn auth(&self) -> &[u8; 32] {
+        &self.auth
+    }
+
+    /// The key files that a keystore keeps below its state directory.
+    pub fn key_files(state: &Path) -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(state.join("keys")) else {
+            return Vec::new();
+        };
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths
+            .filter(|path| path.extension().is_some_and(|end| end == "pem"))
+            .collect()
+    }
+}
+
+impl Default for Tpm {
+    fn default() -> Tpm {
+        Tpm::new()
+    }
+}
