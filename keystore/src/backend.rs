@@ -2,7 +2,8 @@
 //! here. All calls may block; a call that blocks too long ends the process (`crate::hang`).
 
 use crate::protocol::Evidence;
-use crate::{Alg, Error, PublicKey};
+use crate::survey::Line;
+use crate::{Alg, Error, Kind, PublicKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
@@ -62,10 +63,50 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Labels of objects that look like ours (`assertd/…`) but are not among `known`.
     fn strange(&self, known: &[ObjectId]) -> Result<Vec<String>, Error>;
+
+    /// What it alone can tell of its token or TPM, asked now, for people. What cannot be read is a
+    /// line as well. Changes nothing.
+    fn survey(&self) -> Vec<Line>;
+
+    /// Makes a key for trying the token out: it is in no record and no file, its object carries no
+    /// label of ours, and it is destroyed when the trial ends.
+    ///
+    /// # Errors
+    /// As [`Self::generate`]; `Unavailable` if the token has no room for one more key now.
+    fn trial(&self, alg: Alg) -> Result<Box<dyn Trial + '_>, Error>;
+}
+
+/// A key that lives for one trial. Dropping it destroys the key, too, and cannot say that it failed.
+pub trait Trial {
+    /// Its public half.
+    fn public_key(&self) -> &PublicKey;
+
+    /// Signs as [`Backend::sign`] does. Nothing is held between two signatures that would keep
+    /// other callers from signing.
+    fn sign(&mut self, message: &[u8]) -> Result<Vec<u8>, Error>;
+
+    /// Destroys it.
+    ///
+    /// # Errors
+    /// `Unavailable` if the token did not say that it is gone.
+    fn end(self: Box<Self>) -> Result<(), Error>;
 }
 
 /// Every label we give starts with this.
 pub const LABEL_PREFIX: &str = "assertd/";
+
+impl ObjectId {
+    /// A new one.
+    ///
+    /// # Errors
+    /// The operating system has no random bytes.
+    pub fn random() -> Result<ObjectId, Error> {
+        let mut bytes = [0; 16];
+        aws_lc_rs::rand::fill(&mut bytes)
+            .map_err(|_| Error::new(Kind::Internal, "no random bytes from the operating system"))?;
+        Ok(ObjectId(bytes))
+    }
+}
 
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,8 +2,9 @@
 //! thread inside a vendor's module, and a new process is better than a stuck one. Under systemd the
 //! watchdog does it: it is fed here, only while no call is overdue.
 
-use crate::backend::{Backend, Inspection, ObjectId};
+use crate::backend::{Backend, Inspection, ObjectId, Trial};
 use crate::notify::notify;
+use crate::survey::Line;
 use crate::{Alg, Error, PublicKey};
 use sd_notify::NotifyState;
 use std::collections::HashMap;
@@ -144,5 +145,39 @@ impl<B: Backend> Backend for Watched<B> {
     fn strange(&self, known: &[ObjectId]) -> Result<Vec<String>, Error> {
         let _call = self.watch.enter("looking at the token's objects");
         self.backend.strange(known)
+    }
+
+    fn survey(&self) -> Vec<Line> {
+        let _call = self.watch.enter("asking the token about itself");
+        self.backend.survey()
+    }
+
+    fn trial(&self, alg: Alg) -> Result<Box<dyn Trial + '_>, Error> {
+        let _call = self.watch.enter("making a key for a trial");
+        let trial = self.backend.trial(alg)?;
+        let watch = &self.watch;
+        Ok(Box::new(WatchedTrial { trial, watch }))
+    }
+}
+
+/// A trial every call of which is watched by itself.
+struct WatchedTrial<'a> {
+    trial: Box<dyn Trial + 'a>,
+    watch: &'a HangWatch,
+}
+
+impl Trial for WatchedTrial<'_> {
+    fn public_key(&self) -> &PublicKey {
+        self.trial.public_key()
+    }
+
+    fn sign(&mut self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        let _call = self.watch.enter("a signature for a trial");
+        self.trial.sign(message)
+    }
+
+    fn end(self: Box<Self>) -> Result<(), Error> {
+        let _call = self.watch.enter("destroying a trial's key");
+        self.trial.end()
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::charter::PurposeKind;
 use crate::claims::Claims;
+use crate::survey::Line;
 use crate::{Alg, Charter, Error, KeyId, KeyName, Kid, Kind, PublicKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{Read, Write};
@@ -46,6 +47,9 @@ pub enum Request {
     },
     /// Broker, root: how the keystore is.
     Health {},
+    /// Broker, root: a look at token and keys, with a trial of how fast it signs. Takes seconds,
+    /// and is done for one caller at a time.
+    Check {},
     /// Root: a new key under a new charter. The same charter again answers with the same key.
     Make {
         /// Its id; version 1, for later versions come by rotation.
@@ -87,6 +91,11 @@ pub enum Reply {
     },
     /// To Health.
     Health(Health),
+    /// To Check.
+    Checked {
+        /// A line for each thing that was looked at.
+        lines: Vec<Line>,
+    },
     /// To Make.
     Made {
         /// The key.

@@ -145,7 +145,7 @@ impl<B: Backend> Keys<B> {
                     ),
                 ));
             }
-            None => random_object_id()?,
+            None => ObjectId::random()?,
         };
         let intent = Record {
             object,
@@ -344,11 +344,4 @@ fn replace(
     guard.0.replace(&next)?;
     guard.1 = next;
     Ok(())
-}
-
-fn random_object_id() -> Result<ObjectId, Error> {
-    let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes)
-        .map_err(|_| Error::new(Kind::Internal, "no random bytes from the operating system"))?;
-    Ok(ObjectId(bytes))
 }

@@ -8,9 +8,9 @@ use std::os::unix::net::UnixStream;
 /// What a peer may ask, by its uid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The broker: mint, list, health.
+    /// The broker: mint, list, health, check.
     Broker,
-    /// Root: keys and charters, list, health; not mint.
+    /// Root: keys and charters, list, health, check; not mint.
     Root,
     /// Our own uid could read our memory: everything. This is the unisolated case.
     Own,
@@ -40,7 +40,10 @@ pub fn allowed(role: Role, request: &Request) -> Result<(), Error> {
         ))
     };
     match (request, role) {
-        (Request::Hello { .. } | Request::Health {} | Request::List { .. }, _) => Ok(()),
+        (
+            Request::Hello { .. } | Request::Health {} | Request::List { .. } | Request::Check {},
+            _,
+        ) => Ok(()),
         (Request::Mint { .. }, Role::Root) => refuse("the broker"),
         (Request::Mint { .. }, Role::Broker | Role::Own) => Ok(()),
         (Request::Make { .. } | Request::Amend { .. } | Request::Destroy { .. }, Role::Broker) => {
@@ -72,6 +75,10 @@ mod tests {
             Kind::Refused
         );
         assert!(allowed(Role::Root, &destroy).is_ok());
-        assert!(allowed(Role::Broker, &Request::Health {}).is_ok());
+        for looking in [Request::Health {}, Request::Check {}] {
+            for role in [Role::Broker, Role::Root, Role::Own] {
+                assert!(allowed(role, &looking).is_ok(), "{looking:?}");
+            }
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::protocol::{self, Condition, Health, Reply, Request, VERSION, Welcome,
 use crate::records::Keys;
 use crate::role::{Role, allowed, role};
 use crate::statefile::StateDir;
+use crate::survey::fit;
 use crate::{Error, Kind};
 use sd_notify::NotifyState;
 use std::io::{self, BufRead, BufReader, Read};
@@ -287,6 +288,9 @@ impl<B: Backend> Server<B> {
         match request {
             Request::Hello { .. } => Err(Error::new(Kind::Protocol, "hello was said already")),
             Request::Health {} => Ok(Reply::Health(self.health())),
+            Request::Check {} => Ok(Reply::Checked {
+                lines: fit(self.open_keys()?.backend().survey()),
+            }),
             Request::Mint {
                 key,
                 purpose,

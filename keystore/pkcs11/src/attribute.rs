@@ -81,68 +81,81 @@ pub fn parameters(alg: Alg) -> Vec<Vec<Attribute>> {
     }
 }
 
-/// Template of the public half; `parameters` say what kind of key.
-pub fn public_template(
-    object: ObjectId,
-    label: &str,
-    parameters: &[Attribute],
-    leaving: Leaving,
-) -> Vec<Attribute> {
-    let mut template = vec![
-        Attribute::Token(true),
-        Attribute::Private(false),
-        Attribute::Verify(true),
-        Attribute::Label(label.as_bytes().to_vec()),
-        Attribute::Id(object.0.to_vec()),
-    ];
-    template.extend_from_slice(parameters);
-    if leaving < Leaving::Freeze {
-        template.push(Attribute::Modifiable(false));
-    }
-    if leaving < Leaving::OtherUses {
-        template.extend([
-            Attribute::Encrypt(false),
-            Attribute::Wrap(false),
-            Attribute::VerifyRecover(false),
-        ]);
-    }
-    template
+/// How long the token keeps a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// For good: CKA_TOKEN is true.
+    Token,
+    /// As long as the session it was made in.
+    Session,
 }
 
-/// Template of the private half.
-pub fn private_template(
-    object: ObjectId,
-    label: &str,
-    scheme: Scheme,
-    leaving: Leaving,
-) -> Vec<Attribute> {
-    let mut template = vec![
-        Attribute::Token(true),
-        Attribute::Private(true),
-        Attribute::Sensitive(true),
-        Attribute::Extractable(false),
-        Attribute::Sign(true),
-        Attribute::Label(label.as_bytes().to_vec()),
-        Attribute::Id(object.0.to_vec()),
-    ];
-    if leaving < Leaving::AllowedMechanisms {
-        // B-SIG-3: one key, one algorithm, also below us.
-        template.push(Attribute::AllowedMechanisms(vec![scheme.mechanism_type()]));
+/// What a new key pair is called and how long it stays.
+#[derive(Clone, Copy)]
+pub struct Template<'a> {
+    /// CKA_ID of both halves.
+    pub object: ObjectId,
+    /// CKA_LABEL of both.
+    pub label: &'a str,
+    /// CKA_TOKEN of both.
+    pub lifetime: Lifetime,
+}
+
+impl Template<'_> {
+    fn common(&self) -> [Attribute; 3] {
+        [
+            Attribute::Token(self.lifetime == Lifetime::Token),
+            Attribute::Label(self.label.as_bytes().to_vec()),
+            Attribute::Id(self.object.0.to_vec()),
+        ]
     }
-    if leaving < Leaving::Freeze {
-        // Without these a copy could relax what the original forbids.
-        template.extend([Attribute::Modifiable(false), Attribute::Copyable(false)]);
+
+    /// Of the public half; `parameters` say what kind of key.
+    pub fn public(&self, parameters: &[Attribute], leaving: Leaving) -> Vec<Attribute> {
+        let mut template = self.common().to_vec();
+        template.extend([Attribute::Private(false), Attribute::Verify(true)]);
+        template.extend_from_slice(parameters);
+        if leaving < Leaving::Freeze {
+            template.push(Attribute::Modifiable(false));
+        }
+        if leaving < Leaving::OtherUses {
+            template.extend([
+                Attribute::Encrypt(false),
+                Attribute::Wrap(false),
+                Attribute::VerifyRecover(false),
+            ]);
+        }
+        template
     }
-    if leaving < Leaving::OtherUses {
-        // RSA decryption is raw signing; unwrapping lets foreign keys in; deriving is an oracle.
+
+    /// Of the private half.
+    pub fn private(&self, scheme: Scheme, leaving: Leaving) -> Vec<Attribute> {
+        let mut template = self.common().to_vec();
         template.extend([
-            Attribute::Decrypt(false),
-            Attribute::Unwrap(false),
-            Attribute::Derive(false),
-            Attribute::SignRecover(false),
+            Attribute::Private(true),
+            Attribute::Sensitive(true),
+            Attribute::Extractable(false),
+            Attribute::Sign(true),
         ]);
+        if leaving < Leaving::AllowedMechanisms {
+            // B-SIG-3: one key, one algorithm, also below us.
+            template.push(Attribute::AllowedMechanisms(vec![scheme.mechanism_type()]));
+        }
+        if leaving < Leaving::Freeze {
+            // Without these a copy could relax what the original forbids.
+            template.extend([Attribute::Modifiable(false), Attribute::Copyable(false)]);
+        }
+        if leaving < Leaving::OtherUses {
+            // RSA decryption is raw signing; unwrapping lets foreign keys in; deriving is an oracle.
+            template.extend([
+                Attribute::Decrypt(false),
+                Attribute::Unwrap(false),
+                Attribute::Derive(false),
+                Attribute::SignRecover(false),
+            ]);
+        }
+        template
     }
-    template
 }
 
 /// The attributes of a private key that are judged.
@@ -271,8 +284,13 @@ mod tests {
     #[test]
     fn what_is_mandatory_is_on_every_rung() {
         let object = ObjectId([1; 16]);
+        let template = Template {
+            object,
+            label: "assertd/x",
+            lifetime: Lifetime::Token,
+        };
         for leaving in Leaving::LADDER {
-            let template = private_template(object, "assertd/x", Scheme::Eddsa, leaving);
+            let template = template.private(Scheme::Eddsa, leaving);
             for attribute in [
                 Attribute::Token(true),
                 Attribute::Private(true),

@@ -2,9 +2,7 @@
 //! [`keystore::backend::Backend`]. Looking, making and destroying happens in one session, the desk;
 //! signing in [`Signers`].
 
-use crate::attribute::{
-    Leaving, Wrong, parameters, private_template, public_template, template_refused,
-};
+use crate::attribute::{Leaving, Lifetime, Template, Wrong, parameters, template_refused};
 use crate::errors::{Blame, explain};
 use crate::finder::{Class, Finder};
 use crate::mechanism::{Scheme, algs, key_pair_mechanism};
@@ -12,10 +10,13 @@ use crate::module::Module;
 use crate::object::{Failure, View};
 use crate::signer::{Order, Signers};
 use crate::strange::Strange;
+use crate::survey;
 use crate::token::{Access, Token};
+use crate::trial::SessionKey;
 use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::session::Session;
-use keystore::backend::{Backend, Inspection, LABEL_PREFIX, ObjectId};
+use keystore::backend::{Backend, Inspection, LABEL_PREFIX, ObjectId, Trial};
+use keystore::survey::Line;
 use keystore::{Alg, Error, Kind, PublicKey};
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -154,7 +155,12 @@ impl Backend for Pkcs11Backend {
                 let text = format!("an object with CKA_ID {object} is there already");
                 return Err(view.error(Kind::Exists, text));
             }
-            let (public, private) = generate_pair(view, object, label, alg, scheme)?;
+            let template = Template {
+                object,
+                label,
+                lifetime: Lifetime::Token,
+            };
+            let (public, private) = generate_pair(view, &template, alg, scheme)?;
             let made = look(finder, &self.token, object, private).and_then(|inspection| {
                 if inspection.public_key.fits(alg) {
                     return Ok(inspection);
@@ -259,13 +265,24 @@ impl Backend for Pkcs11Backend {
             Ok(strange.into_list())
         })
     }
+
+    fn survey(&self) -> Vec<Line> {
+        survey::of(&self.token, self.signers.count())
+    }
+
+    fn trial(&self, alg: Alg) -> Result<Box<dyn Trial + '_>, Error> {
+        if !self.algs().contains(&alg) {
+            return Err(self.cannot(alg));
+        }
+        let key = SessionKey::make(&self.token, alg, self.scheme(alg)?)?;
+        Ok(Box::new(key))
+    }
 }
 
 /// Makes a key pair with the fullest template the token takes.
-fn generate_pair(
+pub fn generate_pair(
     view: View<'_>,
-    object: ObjectId,
-    label: &str,
+    template: &Template<'_>,
     alg: Alg,
     scheme: Scheme,
 ) -> Result<(ObjectHandle, ObjectHandle), Error> {
@@ -273,8 +290,8 @@ fn generate_pair(
     let mut refusal = None;
     for parameters in parameters(alg) {
         for leaving in Leaving::LADDER {
-            let public = public_template(object, label, &parameters, leaving);
-            let private = private_template(object, label, scheme, leaving);
+            let public = template.public(&parameters, leaving);
+            let private = template.private(scheme, leaving);
             match view
                 .session
                 .generate_key_pair(&mechanism, &public, &private)
@@ -282,7 +299,8 @@ fn generate_pair(
                 Ok(pair) => return Ok(pair),
                 Err(error) if template_refused(&error) => {
                     // Nothing had this id before: what has it now is half of a pair.
-                    for half in view.search(&[Attribute::Id(object.0.to_vec())], 2)? {
+                    let id = Attribute::Id(template.object.0.to_vec());
+                    for half in view.search(&[id], 2)? {
                         let failed = view.failed("destroying half of a key pair");
                         view.session.destroy_object(half).map_err(failed)?;
                     }

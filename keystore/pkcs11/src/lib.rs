@@ -5,7 +5,8 @@
 //! [`module`] (load, initialise) → [`token`] (choose, log in once) → [`mechanism`] (what it can
 //! sign) → [`object`], [`finder`] and [`attribute`] (find, read, make) → [`signer`] (sessions that
 //! sign). [`strange`] is what status shows of objects that are nobody's.
-//! [`inventory`] looks at a module's tokens without a login.
+//! [`inventory`] looks at a module's tokens without a login, [`survey`] at ours with one; [`trial`]
+//! makes a key that lives as long as its session.
 //! [`errors`] turns every return value of a module into a [`keystore::Kind`] and a remedy.
 //!
 //! Unsafe code is two expressions in [`sys`]: a pointer of PKCS#11 that no safe call can pass, and
@@ -22,8 +23,10 @@ mod module;
 mod object;
 mod signer;
 mod strange;
+mod survey;
 mod sys;
 mod token;
+mod trial;
 
 pub use backend::{Pkcs11Backend, Settings};
 pub use sys::lock_pages;

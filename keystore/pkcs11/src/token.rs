@@ -12,12 +12,15 @@ use cryptoki::slot::{Limit, Slot, TokenInfo};
 use cryptoki::types::RawAuthPin;
 use keystore::inventory::PinState;
 use keystore::{Error, Kind};
+use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 /// A chosen token.
 pub struct Token {
     /// The module it is reached through.
     pub context: Pkcs11,
+    /// Where that was loaded from.
+    pub module: PathBuf,
     /// Its slot, for as long as the module stays initialised.
     pub slot: Slot,
     /// How messages name it: `token "edge" (slot 3)`.
@@ -100,6 +103,7 @@ impl Token {
             pin_state: pin_state(info),
             slot: *slot,
             place,
+            module: module.path.clone(),
             context,
         })
     }

@@ -8,11 +8,14 @@ use crate::codes::Cure;
 use crate::connection::{Connection, Lasting, Order};
 use crate::failure::Failure;
 use crate::keydir::KeyDir;
-use crate::primary::Memory;
-use keystore::backend::{Backend, Inspection, ObjectId};
+use crate::primary::{Memory, Pss};
+use crate::survey;
+use crate::trial::MemoryKey;
+use keystore::backend::{Backend, Inspection, ObjectId, Trial};
 use keystore::config::Sessions;
 use keystore::protocol::{Evidence, EvidenceLevel};
 use keystore::statefile::StateDir;
+use keystore::survey::Line;
 use keystore::tcti::Tcti;
 use keystore::{Alg, Error, Kind, PublicKey};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -95,7 +98,7 @@ impl TpmBackend {
     }
 
     /// Does `work` with the connection; if that turns out to be broken, once more with a new one.
-    fn at_desk<T>(
+    pub(crate) fn at_desk<T>(
         &self,
         mut work: impl FnMut(&mut Connection, &Lasting) -> Result<T, Failure>,
     ) -> Result<T, Error> {
@@ -156,9 +159,9 @@ impl TpmBackend {
         let signature = self.sign(object, public_key, Alg::PS256, PSS_PROBE)?;
         let verifier = public_key.verifier(Alg::PS256)?;
         if verifier.verify(PSS_PROBE, &signature).is_ok() {
-            return Ok(());
+            return lock(&self.desk).lasting.memory.note_pss(Pss::IsPs256);
         }
-        lock(&self.desk).lasting.memory.note_pss_is_not_ps256()?;
+        lock(&self.desk).lasting.memory.note_pss(Pss::IsNotPs256)?;
         let mut algs = self.algs.lock().unwrap_or_else(PoisonError::into_inner);
         algs.retain(|alg| *alg != Alg::PS256);
         let text = format!(
@@ -274,6 +277,15 @@ impl Backend for TpmBackend {
 
     fn strange(&self, known: &[ObjectId]) -> Result<Vec<String>, Error> {
         lock(&self.desk).lasting.keys.strange(known)
+    }
+
+    fn survey(&self) -> Vec<Line> {
+        survey::of(self)
+    }
+
+    fn trial(&self, alg: Alg) -> Result<Box<dyn Trial + '_>, Error> {
+        self.check_alg(alg)?;
+        Ok(Box::new(MemoryKey::make(self, alg)?))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::chip::{self, Chip};
 use crate::failure::Failure;
 use crate::keydir::{KeyDir, StoredKey};
 use crate::keyfile::KeyFile;
-use crate::primary::{self, Memory, OWNER, Primary};
+use crate::primary::{self, Memory, OWNER, Primary, Pss};
 use crate::session::{Mode, OwnSession};
 use crate::{sign, tcti, template};
 use keystore::backend::ObjectId;
@@ -43,16 +43,19 @@ pub struct Lasting {
 /// One context and what belongs to it.
 pub struct Connection {
     /// Before `context`, which flushes what is left when it is dropped.
-    slots: crate::slots::Slots,
-    session: OwnSession,
-    primary: Primary,
+    pub slots: crate::slots::Slots,
+    /// What is open of sessions.
+    pub session: OwnSession,
+    /// The parent of our keys.
+    pub primary: Primary,
     /// What the TPM said of itself.
     pub chip: Chip,
     /// Which sessions are used.
     pub mode: Mode,
     /// What the TPM can sign with.
     pub algs: Vec<Alg>,
-    context: Context,
+    /// The way to the TPM.
+    pub context: Context,
 }
 
 /// What signing asks for.
@@ -76,7 +79,7 @@ impl Connection {
         let mode = Mode::choose(lasting.sessions, &chip);
         let primary = primary::find(&mut context, &mut lasting.memory, place)?;
         let mut algs = chip::algs(&mut context, place)?;
-        if lasting.memory.pss_is_not_ps256() {
+        if lasting.memory.pss() == Pss::IsNotPs256 {
             algs.retain(|alg| *alg != Alg::PS256);
         }
         let slots = slots(&mut context, lasting.tcti.company(), primary, place)?;
@@ -104,6 +107,25 @@ impl Connection {
         label: &str,
         alg: Alg,
     ) -> Result<PublicKey, Failure> {
+        let made = self.create(lasting, object, alg)?;
+        let failed = |error| Failure::of(&lasting.place, "writing a key file", &error);
+        let file = KeyFile {
+            label: label.to_owned(),
+            parent: self.primary.parent,
+            public: template::marshalled(&made.public).map_err(failed)?,
+            private: made.private.to_vec(),
+        };
+        lasting.keys.write(object, &file)?;
+        Ok(made.public_key)
+    }
+
+    /// Makes a key that is nowhere but in what this returns.
+    pub fn create(
+        &mut self,
+        lasting: &Lasting,
+        object: ObjectId,
+        alg: Alg,
+    ) -> Result<StoredKey, Failure> {
         let place = &lasting.place;
         let doing = format!("making an {alg} key");
         let failed = |error: tss_esapi::Error| Failure::of(place, &doing, &error);
@@ -117,25 +139,20 @@ impl Connection {
             c.create(parent, template, Some(auth), None, None, None)
         });
         let CreateKeyResult {
-            out_private,
-            out_public,
+            out_private: private,
+            out_public: public,
             ..
         } = made.map_err(|error| self.primary.refused(failed(error), place))?;
         let wrong = |what: String| {
             let text = format!("{place}: was asked for an {alg} key, and what it made {what}");
             Error::new(Kind::Mismatch, text)
         };
-        match template::read_signing_key(&out_public).map_err(wrong)? {
-            (made, public_key) if made == alg => {
-                let file = KeyFile {
-                    label: label.to_owned(),
-                    parent: self.primary.parent,
-                    public: template::marshalled(&out_public).map_err(failed)?,
-                    private: out_private.to_vec(),
-                };
-                lasting.keys.write(object, &file)?;
-                Ok(public_key)
-            }
+        match template::read_signing_key(&public).map_err(wrong)? {
+            (made, public_key) if made == alg => Ok(StoredKey {
+                public_key,
+                public,
+                private,
+            }),
             (other, _) => Err(wrong(format!("is one for {other}")).into()),
         }
     }
@@ -143,11 +160,22 @@ impl Connection {
     /// Loads a key anew from its file: whether it is one of this TPM's is the TPM's to say.
     pub fn look(&mut self, lasting: &Lasting, object: ObjectId) -> Result<PublicKey, Failure> {
         self.forget(lasting, object)?;
-        self.bring(lasting, object).map(|(_, key)| key)
+        let read = || lasting.keys.read(object);
+        self.bring(lasting, object, &read).map(|(_, key)| key)
     }
 
-    /// Signs.
+    /// Signs with a key of ours.
     pub fn sign(&mut self, lasting: &Lasting, order: &Order<'_>) -> Result<Vec<u8>, Failure> {
+        self.sign_with(lasting, order, &|| lasting.keys.read(order.object))
+    }
+
+    /// Signs with a key that `read` has, where it is not in the TPM.
+    pub fn sign_with(
+        &mut self,
+        lasting: &Lasting,
+        order: &Order<'_>,
+        read: &dyn Fn() -> Result<StoredKey, Error>,
+    ) -> Result<Vec<u8>, Failure> {
         let Order {
             object,
             public_key,
@@ -155,7 +183,7 @@ impl Connection {
             message,
         } = *order;
         let place = &lasting.place;
-        let (handle, loaded) = self.bring(lasting, object)?;
+        let (handle, loaded) = self.bring(lasting, object, read)?;
         if loaded != *public_key {
             let text = format!(
                 "{place}: object {object} has another public key (kid {}) than was recorded (kid \
@@ -204,6 +232,7 @@ impl Connection {
         &mut self,
         lasting: &Lasting,
         object: ObjectId,
+        read: &dyn Fn() -> Result<StoredKey, Error>,
     ) -> Result<(KeyHandle, PublicKey), Failure> {
         let (place, primary) = (&lasting.place, self.primary);
         let mut load = |context: &mut Context| {
@@ -212,7 +241,7 @@ impl Connection {
                 private,
                 public_key,
                 ..
-            } = lasting.keys.read(object)?;
+            } = read()?;
             // No secret passes in this command: the private part is encrypted, the parent's auth
             // value is empty.
             let loaded = context.execute_with_session(Some(AuthSession::Password), |c| {

@@ -25,6 +25,7 @@ pub struct KeyDir {
 }
 
 /// A key as it lies there, checked.
+#[derive(Clone)]
 pub struct StoredKey {
     /// Its public half.
     pub public_key: PublicKey,

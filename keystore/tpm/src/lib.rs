@@ -5,7 +5,8 @@
 //! [`primary`] (the parent of our keys) → [`connection`] with [`slots`] (which keys are in it now),
 //! [`session`] (how it is shown that we may use them) and [`sign`]. [`template`] says what our keys
 //! are, [`keydir`], [`keyfile`] and [`der`] how they lie in files, [`auth`] what their auth values
-//! are made of. [`codes`] turns every response code into a [`keystore::Kind`] and a remedy.
+//! are made of. [`survey`] is what the TPM tells of itself, [`trial`] a key that is never stored.
+//! [`codes`] turns every response code into a [`keystore::Kind`] and a remedy.
 #![forbid(unsafe_code)]
 
 mod auth;
@@ -21,8 +22,10 @@ mod primary;
 mod session;
 mod sign;
 mod slots;
+mod survey;
 mod tcti;
 mod template;
+mod trial;
 
 pub use auth::Secrets;
 pub use backend::{Settings, TpmBackend};

@@ -59,6 +59,20 @@ struct Stored {
     /// Its PSS signatures were found to be no PS256 ones.
     #[serde(default)]
     pss_is_not_ps256: bool,
+    /// They were found to be PS256 ones.
+    #[serde(default)]
+    pss_is_ps256: bool,
+}
+
+/// What is known of a TPM's PSS signatures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pss {
+    /// Nobody has tried.
+    NotTried,
+    /// They have the salt of PS256.
+    IsPs256,
+    /// They have another one.
+    IsNotPs256,
 }
 
 /// The file in which we do.
@@ -77,20 +91,33 @@ impl Memory {
         Ok(Memory { file, stored })
     }
 
-    /// Whether PS256 was tried and is not what this TPM makes.
-    pub fn pss_is_not_ps256(&self) -> bool {
-        self.stored.pss_is_not_ps256
+    /// What a trial of its PSS signatures showed.
+    pub fn pss(&self) -> Pss {
+        match (self.stored.pss_is_not_ps256, self.stored.pss_is_ps256) {
+            (true, _) => Pss::IsNotPs256,
+            (false, true) => Pss::IsPs256,
+            (false, false) => Pss::NotTried,
+        }
     }
 
-    /// Remembers that for good.
+    /// Remembers what it showed, for good.
     ///
     /// # Errors
     /// `Unavailable` if it cannot be written.
-    pub fn note_pss_is_not_ps256(&mut self) -> Result<(), Error> {
+    pub fn note_pss(&mut self, pss: Pss) -> Result<(), Error> {
+        if self.pss() == pss {
+            return Ok(());
+        }
         self.replace(Stored {
-            pss_is_not_ps256: true,
+            pss_is_not_ps256: pss == Pss::IsNotPs256,
+            pss_is_ps256: pss == Pss::IsPs256,
             ..self.stored.clone()
         })
+    }
+
+    /// The name of the primary that our keys were made under, in hexadecimal.
+    pub fn primary(&self) -> Option<&str> {
+        self.stored.primary.as_deref()
     }
 
     fn replace(&mut self, stored: Stored) -> Result<(), Error> {
@@ -207,6 +234,15 @@ fn flush(context: &mut Context, primary: Primary, place: &str) -> Result<(), Fai
         OWNER => context.flush_context(primary.handle.into()).map_err(failed),
         _ => Ok(()),
     }
+}
+
+/// Its name now, in hexadecimal.
+pub fn name_now(context: &mut Context, primary: Primary, place: &str) -> Result<String, Failure> {
+    let failed = |e: tss_esapi::Error| Failure::of(place, "reading the storage primary", &e);
+    let (public, _, _) = context
+        .execute_without_session(|c| c.read_public(primary.handle))
+        .map_err(failed)?;
+    Ok(hex(&template::name(&public).map_err(failed)?))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -129,6 +129,11 @@ impl OwnSession {
         }
     }
 
+    /// Whether a session is open.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// Whether a session is open that nobody has used for [`IDLE_MAX`].
     pub fn is_idle(&self) -> bool {
         let open = self.open.as_ref();

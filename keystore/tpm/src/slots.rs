@@ -207,7 +207,8 @@ impl Slots {
         self.capacity
     }
 
-    fn loaded(&self) -> usize {
+    /// How many are in it now.
+    pub fn loaded(&self) -> usize {
         let is_loaded = |key: &&Key| matches!(key.place, Place::Loaded { .. });
         self.keys.values().filter(is_loaded).count()
     }
