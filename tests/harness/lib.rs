@@ -18,6 +18,7 @@ pub mod peers;
 pub mod process;
 pub mod programs;
 pub mod softhsm;
+pub mod suite;
 pub mod swtpm;
 pub mod token;
 pub mod tpm;

@@ -4,6 +4,8 @@
 //! Commands run by [`SysBox::run`] are root's and belong to no unit of the box. A caller that should
 //! be a unit is started with `systemd-run` or a unit file.
 
+pub use harness::suite::Outcome;
+use harness::suite::Site;
 use harness::{DEADLINE, wait_for, wait_until};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -39,29 +41,6 @@ pub struct SysBox {
     nspawn: Child,
     /// Process 1 of the box, as we count.
     leader: u32,
-}
-
-/// How a command in the box ended.
-#[derive(Debug)]
-pub struct Outcome {
-    /// Its exit code; `None` if a signal ended it or it was still running at the deadline.
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl Outcome {
-    /// Its output if it succeeded; otherwise everything it said.
-    pub fn success(self) -> Result<String, String> {
-        match self.code {
-            Some(0) => Ok(self.stdout),
-            code => {
-                let code = code.map_or("no exit code".to_string(), |code| format!("exit {code}"));
-                let (out, err) = (self.stdout.trim(), self.stderr.trim());
-                Err(format!("{code}: {err} {out}").trim().to_string())
-            }
-        }
-    }
 }
 
 impl SysBox {
@@ -217,6 +196,12 @@ impl SysBox {
     /// Writes a file (0644 root:root) and the directories above it.
     pub fn write(&self, path: &str, text: impl AsRef<[u8]>) -> Result<(), String> {
         write_at(&self.root(), path, text)
+    }
+}
+
+impl Site for SysBox {
+    fn run(&self, command: &[&str]) -> Outcome {
+        SysBox::run(self, command)
     }
 }
 

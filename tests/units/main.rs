@@ -15,13 +15,12 @@ mod installed;
 mod namespace;
 mod sandbox;
 mod settings;
-mod suite;
 
 use boxed::SysBox;
+use harness::suite::{self, Suite};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
-use suite::Suite;
 
 const USAGE: &str = "usage: units [--tree DIR] [--group NAME] [--only SUBSTRING]
 

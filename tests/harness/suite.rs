@@ -1,17 +1,53 @@
-//! Named checks, one line each, and how many held. A check that fails or panics is counted, shows
-//! what assertd's units wrote, and does not end the suite. What belongs to a check and is not its
-//! line begins with [`INDENT`].
+//! Named checks on a system that runs the units, one line each, and how many held. A check that
+//! fails or panics is counted, shows what assertd's units wrote, and does not end the suite. What
+//! belongs to a check and is not its line begins with [`INDENT`].
 
-use crate::boxed::SysBox;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-/// Lines of the box's journal shown under a failure.
-const JOURNAL_LINES: &str = "60";
+/// What assertd's units wrote last, as much as is shown under a failure.
+const JOURNAL: [&str; 7] = [
+    "journalctl",
+    "--unit=assertd*",
+    "--no-pager",
+    "--output=short-precise",
+    "--no-hostname",
+    "--lines",
+    "60",
+];
 
 /// Before every line that says more about the check above it.
 pub const INDENT: &str = "     ";
+
+/// A system that the checks are made on: a box, a virtual machine.
+pub trait Site {
+    /// Runs a command on it as root and waits for it, within a deadline of the site's.
+    fn run(&self, command: &[&str]) -> Outcome;
+}
+
+/// How a command on such a system ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its exit code; `None` if a signal ended it or it was still running at the deadline.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Its output if it succeeded; otherwise everything it said.
+    pub fn success(self) -> Result<String, String> {
+        match self.code {
+            Some(0) => Ok(self.stdout),
+            code => {
+                let code = code.map_or("no exit code".to_string(), |code| format!("exit {code}"));
+                let (out, err) = (self.stdout.trim(), self.stderr.trim());
+                Err(format!("{code}: {err} {out}").trim().to_string())
+            }
+        }
+    }
+}
 
 /// How many checks held; printed as the last line.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -38,19 +74,19 @@ impl fmt::Display for Counts {
 }
 
 /// Checks done so far.
-pub struct Suite<'b> {
-    boxed: &'b SysBox,
+pub struct Suite<'s> {
+    site: &'s dyn Site,
     only: Option<String>,
     counts: Counts,
     /// The check that took longest.
     slowest: (Duration, String),
 }
 
-impl<'b> Suite<'b> {
-    /// Of checks in this box; `only` runs those alone whose name holds it.
-    pub fn new(boxed: &'b SysBox, only: Option<String>) -> Suite<'b> {
+impl<'s> Suite<'s> {
+    /// Of checks on this system; `only` runs those alone whose name holds it.
+    pub fn new(site: &'s dyn Site, only: Option<String>) -> Suite<'s> {
         Suite {
-            boxed,
+            site,
             only,
             counts: Counts::default(),
             slowest: (Duration::ZERO, String::new()),
@@ -80,7 +116,7 @@ impl<'b> Suite<'b> {
         self.counts.failed += 1;
         let why = why.replace('\n', &format!("\n{INDENT}"));
         println!("FAIL {name}: {why}");
-        println!("{}", indented(&journal(self.boxed)));
+        println!("{}", indented(&journal(self.site)));
     }
 
     /// Counts what all checks need and is not there as one that failed, whichever were asked for.
@@ -118,17 +154,9 @@ impl<'b> Suite<'b> {
 }
 
 /// What assertd's units wrote last.
-fn journal(boxed: &SysBox) -> String {
-    let _ = boxed.run(&["journalctl", "--sync"]);
-    let shown = boxed.run(&[
-        "journalctl",
-        "--unit=assertd*",
-        "--no-pager",
-        "--output=short-precise",
-        "--no-hostname",
-        "--lines",
-        JOURNAL_LINES,
-    ]);
+fn journal(site: &dyn Site) -> String {
+    let _ = site.run(&["journalctl", "--sync"]);
+    let shown = site.run(&JOURNAL);
     shown.stdout + &shown.stderr
 }
 
