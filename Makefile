@@ -12,6 +12,9 @@ DESTDIR ?=
 PREFIX ?= /usr
 BUILD ?= target/release
 
+# The end-to-end tests that are the same whatever holds the keys. Names say what is of one kind.
+ANY_KEYSTORE := not test(/pkcs11_/) and not test(/^several::/)
+
 .PHONY: help build install uninstall demo test test-systemd test-long bench lint clean setup peers
 
 help:                ## list the targets
@@ -42,6 +45,7 @@ test: lint           ## format, lint, build, self-check of the peers, units, eve
 	$(CARGO) test --doc --workspace --locked --quiet
 	$(CARGO) run --quiet --locked -p tests --bin units
 	$(CARGO) nextest run --workspace --locked
+	KEYSTORE=tpm $(CARGO) nextest run --locked -p tests --test e2e -E '$(ANY_KEYSTORE)'
 
 # UNITS_BUDGET_S=180 in the environment makes it fail if the checks take longer than that.
 test-systemd: setup  ## boot a real systemd (as root) and check the units in it

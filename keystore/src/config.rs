@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 mod broker;
 mod diagnostic;
 
-pub use broker::{STATE_DIR, broker_directories};
+pub use broker::STATE_DIR;
 pub use diagnostic::{Diagnostic, suggest};
 
 /// Largest configuration file in bytes; 10,000 workloads at 1 KiB fit.
@@ -255,13 +255,26 @@ fn is_place(path: &Path) -> bool {
 struct KeystoreView {
     #[serde(default)]
     keystore: BTreeMap<String, toml::Spanned<Section>>,
+    #[serde(default)]
+    server: broker::Server,
+    #[serde(default)]
+    audit: broker::Audit,
 }
 
-/// Reads section `[keystore.name]` of the file.
+/// What a keystore process takes from the file.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its own section.
+    pub section: Section,
+    /// Where the broker keeps its state and its audit log: nothing of that is a keystore's to read.
+    pub broker_directories: Vec<PathBuf>,
+}
+
+/// Reads section `[keystore.name]` of the file, and what it says of the broker's directories.
 ///
 /// # Errors
 /// A [`Diagnostic`] that cites the line.
-pub fn load(path: &Path, name: &str) -> Result<Section, Diagnostic> {
+pub fn load(path: &Path, name: &str) -> Result<Loaded, Diagnostic> {
     let text = read_text(path)?;
     let view: KeystoreView =
         toml::from_str(&text).map_err(|error| Diagnostic::from_toml(path, &text, &error))?;
@@ -281,7 +294,10 @@ pub fn load(path: &Path, name: &str) -> Result<Section, Diagnostic> {
         .as_ref()
         .check()
         .map_err(|error| at(format!("keystore `{name}`: {error}")))?;
-    Ok(section.as_ref().clone())
+    Ok(Loaded {
+        section: section.as_ref().clone(),
+        broker_directories: broker::directories(view.server, view.audit),
+    })
 }
 
 /// Reads a configuration file as text, within [`CONFIG_LEN_MAX`].

@@ -8,7 +8,7 @@
 pub mod options;
 
 use crate::backend::Backend;
-use crate::config::{Diagnostic, HANG_LIMIT_S, Section};
+use crate::config::{Diagnostic, HANG_LIMIT_S, Loaded, Section};
 use crate::hardening::{self, memory::Locked, reach::Places};
 use crate::server;
 use crate::statefile::StateDir;
@@ -81,8 +81,11 @@ impl<B: Backend> Program<B> {
         if options.listen == Listen::Stdin {
             die_with_parent(options.parent)?;
         }
-        let section = match load(&options.config, &options.name, self.name) {
-            Ok(section) => section,
+        let Loaded {
+            section,
+            broker_directories,
+        } = match load(&options.config, &options.name, self.name) {
+            Ok(loaded) => loaded,
             Err(diagnostic) => return self.serve_unconfigured(options, diagnostic),
         };
         self.restart_with_environment(&section)?;
@@ -91,7 +94,7 @@ impl<B: Backend> Program<B> {
         let places = Places {
             state_dir: options.state_dir.clone(),
             credentials: credentials.clone(),
-            broker: crate::config::broker_directories(&options.config),
+            broker: broker_directories,
         };
         let server = server_options(options, section.hang_limit_s)?;
         self.close_in(&name, &section, &places); // the library's code runs below this line
@@ -166,10 +169,10 @@ impl<B: Backend> Program<B> {
 
 /// The section, if it is one for this program: a unit of the wrong kind may have been enabled, or
 /// `backend` changed.
-fn load(config: &Path, name: &str, program: &str) -> Result<Section, Diagnostic> {
-    let section = crate::config::load(config, name)?;
-    match section.program() {
-        right if right == program => Ok(section),
+fn load(config: &Path, name: &str, program: &str) -> Result<Loaded, Diagnostic> {
+    let loaded = crate::config::load(config, name)?;
+    match loaded.section.program() {
+        right if right == program => Ok(loaded),
         other => {
             let text = format!(
                 "keystore `{name}` is for {other}, and this is {program}; disable \

@@ -289,7 +289,7 @@ fn a_configuration_and_a_program_that_are_newer_than_what_runs_are_found() {
 fn an_assertd_that_stands_still_holds_nobody_up() {
     let token = SoftHsm::new();
     let daemon = started(&token);
-    daemon.signal(Signal::SIGSTOP);
+    daemon.freeze();
     let report = examine(daemon.site());
     daemon.signal(Signal::SIGCONT);
     let remedy = report.remedy("D60", "fail");

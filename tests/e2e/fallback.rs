@@ -131,7 +131,7 @@ fn a_peer_that_died_before_it_was_accepted_gets_nothing() {
     let token = Token::new();
     let daemon = start(&config(&token), "filter");
     for reaped in [true, false] {
-        daemon.signal(Signal::SIGSTOP);
+        daemon.freeze();
         let mut leaves = python_as(ALICE, LEAVES);
         leaves.arg(daemon.socket()).stdout(Stdio::piped());
         let mut peer = leaves.spawn().unwrap();

@@ -3,7 +3,7 @@
 use crate::world::{BANK, bank, code, serves, us, with_bank};
 use assertd_client::api::Status;
 use harness::http::{Raw, post};
-use harness::process::{self, Process, send};
+use harness::process::{self, Process, freeze, send};
 use harness::{Config, DEADLINE, Daemon, SoftHsm, Token, wait_for, wait_until};
 use nix::sys::signal::Signal;
 use std::io::ErrorKind;
@@ -48,7 +48,7 @@ fn sigterm_finishes_what_was_asked_takes_nothing_new_and_exits_0() {
     let (mut daemon, _token) = with_bank();
     let (keystore, socket) = (daemon.keystore_pid(), daemon.socket());
     let mut idle = daemon.raw();
-    send(keystore, Signal::SIGSTOP);
+    freeze(keystore);
     let asked = in_flight(&daemon, 8);
     daemon.signal(Signal::SIGTERM);
     until_nobody_listens(&socket);
@@ -122,7 +122,7 @@ fn who_was_accepted_may_still_ask_when_assertd_is_told_to_stop() {
 fn a_drain_ends_although_the_keystore_hangs() {
     let (mut daemon, _token) = with_bank();
     let keystore = daemon.keystore_pid();
-    send(keystore, Signal::SIGSTOP);
+    freeze(keystore);
     let mut asked = in_flight(&daemon, 2);
     let start = Instant::now();
     daemon.signal(Signal::SIGTERM);
@@ -143,7 +143,7 @@ fn a_drain_ends_although_the_keystore_hangs() {
 fn a_second_sigterm_does_not_wait() {
     let (mut daemon, _token) = with_bank();
     let keystore = daemon.keystore_pid();
-    send(keystore, Signal::SIGSTOP);
+    freeze(keystore);
     let _asked = in_flight(&daemon, 1);
     daemon.signal(Signal::SIGTERM);
     let socket = daemon.socket();

@@ -180,7 +180,7 @@ fn stopping_is_said_before_the_drain_and_nothing_after_it() {
     let mut daemon = Daemon::ready(Process::start(&mut told(&site, &ear)), site);
     assert!(ear.hear_state().starts_with("READY=1\n"));
     let keystore = daemon.keystore_pid();
-    harness::process::send(keystore, Signal::SIGSTOP);
+    harness::process::freeze(keystore);
     let mut raw = daemon.raw();
     raw.send(&post(BANK)).unwrap();
     daemon.audit_record(|record| record["kind"] == "decision");
@@ -201,7 +201,7 @@ fn the_watchdog_is_fed_while_idle_and_not_by_a_process_that_stands_still() {
     assert!(ear.hear_state().starts_with("READY=1\n"));
     // Ten a second are due; the audit writer of an idle broker shows itself once a second.
     ear.hear_watchdog(30, Duration::from_secs(6));
-    daemon.signal(Signal::SIGSTOP);
+    daemon.freeze();
     assert!(ear.hears_nothing(), "a stopped process feeds its watchdog");
     daemon.signal(Signal::SIGCONT);
     ear.hear_watchdog(5, DEADLINE);

@@ -2,7 +2,7 @@
 
 use crate::world::{BANK, bank, serves, us};
 use harness::http::{post, post_target};
-use harness::process::send;
+use harness::process::{freeze, send};
 use harness::user::{ALICE, python_as};
 use harness::{Config, DEADLINE, Daemon, Token, wait_until};
 use nix::sys::signal::Signal;
@@ -88,7 +88,7 @@ fn a_caller_that_is_killed_before_its_answer_gets_nothing_and_the_log_says_so() 
              os._exit(0)\nprint('asked', flush=True)\ntime.sleep(60)",
         ),
     ] {
-        send(keystore, Signal::SIGSTOP);
+        freeze(keystore);
         let before = daemon.audit_records().len();
         let mut caller = script(ALICE, &daemon, body)
             .stdout(Stdio::piped())

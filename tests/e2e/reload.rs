@@ -94,7 +94,7 @@ fn a_keystores_section_takes_a_restart() {
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(
         &config,
-        text.replacen("module =", "signers = 1\nmodule =", 1),
+        text.replacen("backend =", "hang_limit_s = 59\nbackend =", 1),
     )
     .unwrap();
     let refused = daemon.assertctl(&["reload"]);

@@ -278,6 +278,11 @@ impl Daemon {
         found.unwrap_or_else(|| panic!("no such record in {:#?}", self.audit_records()))
     }
 
+    /// Stops assertd as SIGSTOP does, for SIGCONT to go on.
+    pub fn freeze(&self) {
+        process::freeze(self.pid());
+    }
+
     /// Sends a signal to assertd.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);

@@ -116,6 +116,20 @@ pub fn send(pid: u32, signal: Signal) {
     kill(pid, signal).unwrap_or_else(|error| panic!("{signal} to {pid}: {error}"));
 }
 
+/// Stops a process, and waits until it has: the signal goes to one of its threads, and on a busy
+/// machine the others go on until that one has run.
+pub fn freeze(pid: u32) {
+    send(pid, Signal::SIGSTOP);
+    let stopped = wait_until(DEADLINE, || {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let mut stats =
+            tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")));
+        // A thread that has ended meanwhile does nothing either.
+        stats.all(|stat| stat.map_or(true, |text| parse(&text).is_none_or(|(s, _)| s == 'T')))
+    });
+    assert!(stopped, "{pid} goes on after SIGSTOP");
+}
+
 /// Whether a process of this number runs; a zombie does not.
 pub fn runs(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| !matches!(state, 'Z' | 'X'))
@@ -138,7 +152,10 @@ pub fn children(pid: u32) -> Vec<u32> {
 
 /// State and parent (proc_pid_stat(5)); the last `)` ends the name.
 fn stat(pid: u32) -> Option<(char, u32)> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse(text: &str) -> Option<(char, u32)> {
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }

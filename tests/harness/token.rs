@@ -41,6 +41,14 @@ impl Kind {
         }
     }
 
+    /// The algorithms that it makes keys for: libtpms has no EdDSA.
+    pub fn algs(self) -> &'static [&'static str] {
+        match self {
+            Kind::Pkcs11 => &["ES256", "ES384", "RS256", "PS256", "EdDSA"],
+            Kind::Tpm => &["ES256", "ES384", "RS256", "PS256"],
+        }
+    }
+
     /// The keystore program.
     pub fn program(self) -> &'static str {
         match self {
@@ -64,6 +72,14 @@ impl Token {
         match Kind::asked() {
             Kind::Pkcs11 => Token::Pkcs11(SoftHsm::of_user(uid)),
             Kind::Tpm => Token::Tpm(Tpm::of_user(uid)),
+        }
+    }
+
+    /// Which of the two it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Token::Pkcs11(_) => Kind::Pkcs11,
+            Token::Tpm(_) => Kind::Tpm,
         }
     }
 

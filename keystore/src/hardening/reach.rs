@@ -48,7 +48,7 @@ pub struct Places {
     pub state_dir: PathBuf,
     /// `$CREDENTIALS_DIRECTORY`.
     pub credentials: Option<PathBuf>,
-    /// What the broker keeps for itself ([`crate::config::broker_directories`]).
+    /// What the broker keeps for itself ([`crate::config::Loaded`]).
     pub broker: Vec<PathBuf>,
 }
 

@@ -38,7 +38,7 @@ fn without_a_limit_all_memory_is_locked() {
 }
 
 #[test]
-fn a_soft_limit_is_raised_first() {
+fn pkcs11_a_soft_limit_is_raised_first() {
     let mut keystore = Keystore::start_with(&["--memlock=0:65536"], &[]);
     let said = said_of_memory(&mut keystore);
     assert!(said.starts_with("only the PIN is locked"), "{said}");
@@ -46,7 +46,7 @@ fn a_soft_limit_is_raised_first() {
 }
 
 #[test]
-fn with_a_limit_the_pin_is_locked_and_what_goes_on_never_fails_for_it() {
+fn pkcs11_with_a_limit_the_pin_is_locked_and_what_goes_on_never_fails_for_it() {
     let mut keystore = Keystore::start_with(&["--memlock=65536:65536"], &[]);
     let said = said_of_memory(&mut keystore);
     assert!(said.starts_with("only the PIN is locked"), "{said}");
