@@ -14,6 +14,7 @@
 pub mod alg;
 pub mod backend;
 pub mod charter;
+pub mod check;
 pub mod claims;
 pub mod client;
 pub mod clock;
@@ -23,6 +24,7 @@ pub mod credential;
 pub mod error;
 pub mod hang;
 pub mod hardening;
+pub mod incoming;
 pub mod inventory;
 pub mod jws;
 pub mod keyid;

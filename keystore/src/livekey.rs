@@ -62,6 +62,16 @@ pub fn look<B: Backend>(
 }
 
 fn examine<B: Backend>(backend: &B, key: &KeyId, live: &LiveKey) -> Result<Evidence, Error> {
+    let evidence = compare(backend, key, live)?;
+    probe(backend, key, live)?;
+    Ok(evidence)
+}
+
+/// Whether the token still shows a key as it was recorded, without using it.
+///
+/// # Errors
+/// `NotFound`; `Mismatch` for another public key, or one that could do more than sign.
+pub fn compare<B: Backend>(backend: &B, key: &KeyId, live: &LiveKey) -> Result<Evidence, Error> {
     let token = backend.describe();
     let inspection = backend
         .inspect(live.object)
@@ -86,7 +96,6 @@ fn examine<B: Backend>(backend: &B, key: &KeyId, live: &LiveKey) -> Result<Evide
             ),
         ));
     }
-    probe(backend, key, live)?;
     Ok(inspection.evidence)
 }
 

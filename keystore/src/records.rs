@@ -289,6 +289,17 @@ impl<B: Backend> Keys<B> {
         (page, false)
     }
 
+    /// Every recorded key in the order of their ids; one whose making was not finished is not live.
+    pub fn recorded(&self) -> Vec<(KeyId, Option<Arc<LiveKey>>)> {
+        let recorded: Vec<KeyId> = self.lock().1.keys.keys().cloned().collect();
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let with_live = |key: KeyId| {
+            let live = live.get(&key).cloned();
+            (key, live)
+        };
+        recorded.into_iter().map(with_live).collect()
+    }
+
     /// Labels of objects that look like ours and have no record.
     pub fn strange(&self) -> Result<Vec<String>, Error> {
         let known: Vec<ObjectId> = self

@@ -6,16 +6,18 @@
 //! A call into the token that outlives `hang_limit` ends the process ([`crate::hang`]).
 
 use crate::backend::Backend;
+use crate::check;
 use crate::hang::{HangWatch, Watched};
+use crate::incoming::{FRAME_DEADLINE, next_request};
 use crate::notify::notify;
-use crate::protocol::{self, Condition, Health, Reply, Request, VERSION, Welcome, frame_len};
+use crate::protocol::{self, Condition, Health, Reply, Request, VERSION, Welcome};
 use crate::records::Keys;
 use crate::role::{Role, allowed, role};
 use crate::statefile::StateDir;
-use crate::survey::fit;
+use crate::survey::{Line, Subject, fit};
 use crate::{Error, Kind};
 use sd_notify::NotifyState;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::BufReader;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -25,9 +27,6 @@ use std::time::{Duration, Instant};
 /// Most connections at a time: the broker's lanes (twice the signers of any token we know) and a
 /// few of an administrator.
 pub const CONNECTIONS_MAX: usize = 64;
-
-/// How long the rest of a frame may take once its first byte is there, and an answer to be taken.
-pub const FRAME_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long an administrator's connection may be silent.
 pub const ROOT_IDLE: Duration = Duration::from_secs(60);
@@ -76,6 +75,8 @@ struct Server<B> {
     failed: AtomicU64,
     /// When the first of an unbroken row of failed signatures was, if the last one failed.
     barren_since: Mutex<Option<Instant>>,
+    /// Held over a check: two at a time would measure each other.
+    checking: Mutex<()>,
 }
 
 /// Serves until the process is ended. `open` opens the token; what can be cured by waiting is
@@ -109,6 +110,7 @@ pub fn run<B: Backend>(
         minted: AtomicU64::new(0),
         failed: AtomicU64::new(0),
         barren_since: Mutex::new(None),
+        checking: Mutex::default(),
     });
     server
         .clone()
@@ -288,9 +290,7 @@ impl<B: Backend> Server<B> {
         match request {
             Request::Hello { .. } => Err(Error::new(Kind::Protocol, "hello was said already")),
             Request::Health {} => Ok(Reply::Health(self.health())),
-            Request::Check {} => Ok(Reply::Checked {
-                lines: fit(self.open_keys()?.backend().survey()),
-            }),
+            Request::Check {} => self.check().map(|lines| Reply::Checked { lines }),
             Request::Mint {
                 key,
                 purpose,
@@ -381,6 +381,27 @@ impl<B: Backend> Server<B> {
         }
     }
 
+    /// A look at everything, for people.
+    fn check(&self) -> Result<Vec<Line>, Error> {
+        let keys = self.open_keys()?;
+        let Ok(_alone) = self.checking.try_lock() else {
+            let text = format!(
+                "keystore {}: is being looked at already; look again when that is done",
+                self.name
+            );
+            return Err(Error::new(Kind::Unavailable, text));
+        };
+        let text = format!(
+            "{}: usable; {} assertions minted since its start, {} failed",
+            self.name,
+            self.minted.load(Ordering::Relaxed),
+            self.failed.load(Ordering::Relaxed)
+        );
+        let mut lines = vec![Line::ok(Subject::Keystore, text)];
+        lines.extend(check::look(&keys));
+        Ok(fit(lines))
+    }
+
     /// Looks through the token now and then for objects that look like ours and have no record
     /// (P6). Linear in all its objects, so it is nobody's request.
     fn count_strange(&self) {
@@ -398,50 +419,5 @@ impl<B: Backend> Server<B> {
 
     fn lock_strange(&self) -> MutexGuard<'_, Vec<String>> {
         self.strange.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Waits for the next request. Between requests a peer may be silent; inside one it has
-/// [`FRAME_DEADLINE`]. A frame that is whole in the buffer costs no system call.
-fn next_request(
-    reader: &mut BufReader<UnixStream>,
-    idle: Option<Duration>,
-) -> Result<Option<Request>, Error> {
-    let lost = |e| Error::new(Kind::Unavailable, "connection lost").because(e);
-    let buffered = reader.fill_buf().map_err(lost)?;
-    if buffered.is_empty() {
-        return Ok(None);
-    }
-    if let Some((header, rest)) = buffered.split_first_chunk::<4>()
-        && rest.len() >= frame_len(*header)?
-    {
-        let length = frame_len(*header)?;
-        let request = protocol::decode(&rest[..length]);
-        reader.consume(4 + length);
-        return request.map(Some);
-    }
-    let mut rest = Until {
-        reader,
-        deadline: Instant::now() + FRAME_DEADLINE,
-    };
-    let request = protocol::read(&mut rest);
-    reader.get_ref().set_read_timeout(idle).map_err(lost)?;
-    request
-}
-
-/// A reader with one deadline over all its reads.
-struct Until<'a> {
-    reader: &'a mut BufReader<UnixStream>,
-    deadline: Instant,
-}
-
-impl Read for Until<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        self.reader.get_ref().set_read_timeout(Some(left))?;
-        self.reader.read(buffer)
     }
 }

@@ -40,7 +40,7 @@ pub fn of(backend: &TpmBackend) -> Vec<Line> {
         (Subject::Salt, salt),
     ];
     let ask = |(subject, step): (Subject, Step)| {
-        let line = backend.at_desk(|connection, lasting| step(connection, lasting));
+        let line = backend.at_desk(step);
         line.unwrap_or_else(|error| unanswered(subject, &error))
     };
     steps.into_iter().map(ask).collect()
