@@ -10,5 +10,6 @@ mod program;
 mod proxy;
 mod rates;
 mod recovery;
+mod survey;
 mod tools;
 mod world;
