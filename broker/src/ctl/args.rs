@@ -6,6 +6,7 @@
 
 use super::help;
 use keystore::KeyName;
+use keystore::config::Tcti;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -55,11 +56,16 @@ pub enum Command {
     Targets,
     Status,
     Check,
+    KeystoreCheck {
+        name: Option<String>,
+    },
     Reload,
     Init {
         consent: Consent,
+        backends: Option<Backends>,
         module: Option<PathBuf>,
         token: Option<String>,
+        tcti: Option<Tcti>,
         name: Option<String>,
         environment: BTreeMap<String, String>,
     },
@@ -100,6 +106,17 @@ pub enum Changes {
     AreOne,
 }
 
+/// Which kinds of keystore `init --backend` sets up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backends {
+    /// A PKCS#11 token.
+    Pkcs11,
+    /// A TPM 2.0.
+    Tpm,
+    /// One of each.
+    Both,
+}
+
 /// Whether somebody has agreed to what a command asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consent {
@@ -127,7 +144,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 16] = [
+pub static SPECS: [Spec; 17] = [
     spec(
         "assertion",
         &[Opt::Target, Opt::Lifetime],
@@ -139,13 +156,16 @@ pub static SPECS: [Spec; 16] = [
     spec("status", &[], 0, help::STATUS),
     spec("keys", &[], 0, help::KEYS),
     spec("check", &[], 0, help::CHECK),
+    spec("keystore check", &[], 1, help::KEYSTORE_CHECK),
     spec("reload", &[], 0, help::RELOAD),
     spec(
         "init",
         &[
             Opt::Yes,
+            Opt::Backend,
             Opt::Module,
             Opt::Token,
+            Opt::Tcti,
             Opt::Name,
             Opt::Environment,
         ],
@@ -187,8 +207,10 @@ enum Opt {
     Max,
     ExitCode,
     Number,
+    Backend,
     Module,
     Token,
+    Tcti,
     Name,
     Environment,
 }
@@ -197,7 +219,7 @@ enum Opt {
 const GLOBAL: [&str; 5] = ["--socket", "--config", "--json", "--help", "--version"];
 
 impl Opt {
-    const ALL: [Opt; 12] = [
+    const ALL: [Opt; 14] = [
         Opt::Target,
         Opt::Lifetime,
         Opt::Key,
@@ -206,8 +228,10 @@ impl Opt {
         Opt::Max,
         Opt::ExitCode,
         Opt::Number,
+        Opt::Backend,
         Opt::Module,
         Opt::Token,
+        Opt::Tcti,
         Opt::Name,
         Opt::Environment,
     ];
@@ -222,8 +246,10 @@ impl Opt {
             Opt::Max => "--max",
             Opt::ExitCode => "--exit-code",
             Opt::Number => "-n",
+            Opt::Backend => "--backend",
             Opt::Module => "--module",
             Opt::Token => "--token",
+            Opt::Tcti => "--tcti",
             Opt::Name => "--name",
             Opt::Environment => "--environment",
         }

@@ -18,7 +18,8 @@ for workloads
 for administrators
   status                  assertd, its keystores and its audit log; what is wrong comes first
   check                   the doctor: is everything on this host as it must be?
-  init                    find tokens, write a first configuration and the encrypted PIN
+  keystore check          one keystore: its token or TPM, its keys, how fast it signs
+  init                    find TPM and tokens, write a first configuration and its secret
   reload                  have assertd read its configuration again
   keys                    every key with its state, kid and evidence
   jwks                    public keys, to be registered at the other side
@@ -83,19 +84,24 @@ changes nothing: the old configuration stays in force, and the mistake is shown 
 and column (exit code 78). `systemctl reload assertd` does the same. Needs root.";
 
 pub const INIT: &str = "\
-usage: assertctl init [--module FILE] [--token LABEL] [--name NAME] [--yes]
+usage: assertctl init [--backend KIND] [--token LABEL] [--name NAME] [--yes]
 
-Looks for PKCS#11 modules and their tokens, asks which one to use and for its PIN, shows what it is
-going to write, and asks again: /etc/assertd/assertd.toml with comments, the PIN as an encrypted
-systemd credential, and what the keystore's unit needs to reach the token. At the end it offers to
-start assertd's sockets. Never replaces a file, and never tries the PIN: the keystore does, once.
-Run again, it writes only what is missing. Needs root.
+Looks for this machine's TPM 2.0, and for PKCS#11 modules and their tokens; asks which one keys are
+to be made in (or a token and the TPM) and for a token's PIN; shows what it is going to write, and
+asks again: /etc/assertd/assertd.toml with comments, the PIN, or a secret for the TPM's keys, as an
+encrypted systemd credential, and what the keystore's unit needs. At the end it offers to start
+assertd's sockets. Never replaces a file, least of all a TPM's secret, without which its keys are
+lost; never tries the PIN: the keystore does, once. Run again, it writes only what is missing.
+Needs root.
 
+      --backend KIND       pkcs11, tpm or both. Without it, --yes takes the one token that can be
+                           used, and the TPM where no token was ever initialised
       --module FILE        use this PKCS#11 module instead of looking for some
       --environment N=V    start the module with variable N, such as SOFTHSM2_CONF=FILE
       --token LABEL        use the token of this label or serial number instead of asking
-      --name NAME          call the keystore so (default: hsm)
-  -y, --yes                do not ask; the PIN is read from standard input
+      --tcti TCTI          use the TPM that is reached so (default: device:/dev/tpmrm0)
+      --name NAME          call the keystore so (default: hsm for a token, tpm for a TPM)
+  -y, --yes                do not ask; a PIN is read from standard input, a TPM needs none
   -c, --config FILE        for an assertd that you start by hand: writes this configuration alone";
 
 pub const KEYS: &str = "\

@@ -20,11 +20,13 @@ mod failure;
 mod fixtures;
 mod help;
 mod init;
+mod keystore;
 mod look;
 mod out;
 mod profiles;
 mod reload;
 mod run;
+mod tpm;
 mod workload;
 
 use self::args::{Args, Command};
@@ -69,19 +71,24 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
         Command::Targets => workload::targets(args, out),
         Command::Status => admin::status(args, out),
         Command::Check => doctor::run(args, out),
+        Command::KeystoreCheck { name } => keystore::run(args, name.as_deref(), out),
         Command::Reload => reload::run(args, out),
         Command::Init {
             consent,
+            backends,
             module,
             token,
+            tcti,
             name,
             environment,
         } => init::run(
             args,
             &init::Wishes {
                 consent: *consent,
+                backends: *backends,
                 module: module.as_deref(),
                 token: token.as_deref(),
+                tcti: tcti.as_ref(),
                 name: name.as_deref(),
                 environment,
             },

@@ -3,11 +3,11 @@
 
 use super::super::help;
 use super::{
-    Args, CREATIONS_MAX, Changes, Command, Consent, Format, GLOBAL, Opt, RECORDS_SHOWN, SPECS,
-    Spec, Usage,
+    Args, Backends, CREATIONS_MAX, Changes, Command, Consent, Format, GLOBAL, Opt, RECORDS_SHOWN,
+    SPECS, Spec, Usage,
 };
 use keystore::KeyName;
-use keystore::config::suggest;
+use keystore::config::{Tcti, suggest};
 use keystore::keyid::check_part;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -189,11 +189,16 @@ fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
             changes: Changes::AreFine,
         },
         "check" => Command::Check,
+        "keystore check" => Command::KeystoreCheck {
+            name: words.get(taken).cloned(),
+        },
         "reload" => Command::Reload,
         "init" => Command::Init {
             consent: options.consent(),
+            backends: options.backends(!environment.is_empty())?,
             module: options.text(Opt::Module)?.map(PathBuf::from),
             token: options.text(Opt::Token)?,
+            tcti: options.tcti()?,
             name: options.name()?,
             environment,
         },
@@ -302,6 +307,46 @@ impl Options {
         } else {
             Consent::Ask
         }
+    }
+
+    /// `--backend`, or what the options of one kind say; `environment` is one of a token's.
+    fn backends(&mut self, environment: bool) -> Result<Option<Backends>, Usage> {
+        let of_token = [Opt::Module, Opt::Token];
+        let of_token = of_token.into_iter().find(|it| self.0.contains_key(it));
+        let of_token = of_token.or(environment.then_some(Opt::Environment));
+        let of_tpm = self.0.contains_key(&Opt::Tcti).then_some(Opt::Tcti);
+        let chosen = match self.text(Opt::Backend)?.as_deref() {
+            Some("pkcs11") => Backends::Pkcs11,
+            Some("tpm") => Backends::Tpm,
+            Some("both") => Backends::Both,
+            Some(other) => {
+                let wrong = format!("--backend `{other}`: write pkcs11, tpm or both");
+                return Err(Usage::new(wrong));
+            }
+            None => {
+                return Ok(match (of_token, of_tpm) {
+                    (None, None) => None,
+                    (Some(_), None) => Some(Backends::Pkcs11),
+                    (None, Some(_)) => Some(Backends::Tpm),
+                    (Some(_), Some(_)) => Some(Backends::Both),
+                });
+            }
+        };
+        match (chosen, of_token, of_tpm) {
+            (Backends::Tpm, Some(option), _) | (Backends::Pkcs11, _, Some(option)) => {
+                let flag = option.flag();
+                Err(Usage::new(format!("{flag} is for the other --backend")))
+            }
+            _ => Ok(Some(chosen)),
+        }
+    }
+
+    /// `--tcti`, as the configuration takes it.
+    fn tcti(&mut self) -> Result<Option<Tcti>, Usage> {
+        let text = self.text(Opt::Tcti)?;
+        let parsed = text
+            .map(|text| Tcti::parse(&text).map_err(|wrong| Usage::new(format!("--tcti: {wrong}"))));
+        parsed.transpose()
     }
 
     /// `--name`: becomes a section, a unit's instance and a file's name.

@@ -49,6 +49,25 @@ pub fn agreed(question: &str) -> Result<bool, Failure> {
     Ok(matches!(line(question)?.as_str(), "y" | "Y" | "yes"))
 }
 
+/// One of so many, counted from 1 by people and from 0 here; of one only, an empty line is enough.
+pub fn number(question: &str, many: usize) -> Result<usize, Failure> {
+    let range = match many {
+        1 => "1".to_owned(),
+        many => format!("1-{many}"),
+    };
+    loop {
+        let answer = line(&format!("{question} [{range}] "))?;
+        let number = match (answer.as_str(), many) {
+            ("", 1) => Some(1),
+            (answer, _) => answer.parse().ok(),
+        };
+        match number {
+            Some(number) if (1..=many).contains(&number) => return Ok(number - 1),
+            _ => eprintln!("a number from 1 to {many}"),
+        }
+    }
+}
+
 /// The PIN: typed twice at a terminal, or all of standard input. `lengths` are what the token says
 /// of it.
 pub fn pin(question: &str, lengths: (u64, u64)) -> Result<Zeroizing<Vec<u8>>, Failure> {

@@ -5,6 +5,7 @@
 use crate::ctl::account::{self, Account};
 use crate::ctl::failure::{Exit, Failure};
 use crate::ctl::run;
+use keystore::config::BackendKind;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -34,20 +35,26 @@ const TMPFILES: [&str; 2] = [
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What is to be made before files can be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// The users.
-    Users,
+    /// Users, of which these are looked for.
+    Users(Vec<&'static str>),
     /// The directories.
     Directories,
 }
 
-/// What is missing.
-pub fn missing() -> Result<Vec<Missing>, Failure> {
+/// What is missing for keystores of these kinds.
+pub fn missing(kinds: &[BackendKind]) -> Result<Vec<Missing>, Failure> {
     let mut missing = Vec::new();
-    let accounts = [account(BROKER_USER)?, account(KEYSTORE_USER)?];
-    if accounts.iter().any(Option::is_none) {
-        missing.push(Missing::Users);
+    let users: Vec<&str> = [BROKER_USER]
+        .into_iter()
+        .chain(kinds.iter().map(|kind| kind.user()))
+        .collect();
+    for user in &users {
+        if account(user)?.is_none() {
+            missing.push(Missing::Users(users));
+            break;
+        }
     }
     if !DIRECTORIES.iter().all(|dir| Path::new(dir).is_dir()) {
         missing.push(Missing::Directories);
@@ -60,20 +67,24 @@ pub fn missing() -> Result<Vec<Missing>, Failure> {
 
 impl Missing {
     /// For the list of what will be done.
-    pub fn line(self) -> String {
+    pub fn line(&self) -> String {
         match self {
-            Missing::Users => {
-                format!("the users {BROKER_USER} and {KEYSTORE_USER}, by systemd-sysusers")
+            Missing::Users(users) => {
+                let (last, first) = users.split_last().unwrap_or((&BROKER_USER, &[]));
+                format!(
+                    "the users {} and {last}, by systemd-sysusers",
+                    first.join(", ")
+                )
             }
             Missing::Directories => format!("{}, by systemd-tmpfiles", DIRECTORIES.join(" and ")),
         }
     }
 
     /// Makes it.
-    pub fn make(self) -> Result<(), Failure> {
+    pub fn make(&self) -> Result<(), Failure> {
         let (tool, file) = self.recipe()?;
         let mut command = Command::new(&tool);
-        if self == Missing::Directories {
+        if *self == Missing::Directories {
             command.arg("--create");
         }
         let name = tool.display();
@@ -85,9 +96,9 @@ impl Missing {
         }
     }
 
-    fn recipe(self) -> Result<(PathBuf, &'static str), Failure> {
+    fn recipe(&self) -> Result<(PathBuf, &'static str), Failure> {
         let (tool, files) = match self {
-            Missing::Users => ("systemd-sysusers", SYSUSERS),
+            Missing::Users(_) => ("systemd-sysusers", SYSUSERS),
             Missing::Directories => ("systemd-tmpfiles", TMPFILES),
         };
         let absent = |what: &str| {
@@ -162,10 +173,14 @@ fn needed(wanted: u32, mode: u32, owner: u32, uid: Option<u32>) -> bool {
 
 /// Becomes the keystore's user with the groups of its unit, then runs `program`; nothing if the
 /// user or the tool is not there.
-pub fn as_keystore(groups: &BTreeSet<String>, program: &Path) -> Option<Command> {
-    let Account { uid, gid, .. } = account(KEYSTORE_USER).ok()??;
+pub fn as_keystore<'a>(
+    kind: BackendKind,
+    groups: impl IntoIterator<Item = &'a String>,
+    program: &Path,
+) -> Option<Command> {
+    let Account { uid, gid, .. } = account(kind.user()).ok()??;
     let setpriv = run::program("setpriv")?;
-    let mut names: Vec<&str> = groups.iter().map(String::as_str).collect();
+    let mut names: Vec<&str> = groups.into_iter().map(String::as_str).collect();
     names.push(BROKER_USER);
     let mut command = Command::new(setpriv);
     command
@@ -188,13 +203,21 @@ pub fn as_reader(program: &Path) -> Command {
     command
 }
 
-/// The sockets that start everything else.
-pub fn sockets(keystore: &str) -> [String; 3] {
-    [
-        "assertd.socket".to_owned(),
-        "assertd-admin.socket".to_owned(),
-        format!("assertd-keystore-pkcs11@{keystore}.socket"),
-    ]
+/// An owner as `ls -l` shows it.
+pub fn owner_words(uid: u32, gid: u32, mode: u32) -> String {
+    let user = account::of_uid(uid).name;
+    format!("{user}:{}, mode {mode:04o}", account::group_name(gid))
+}
+
+/// The sockets that start everything else; `keystores` are the units of those.
+pub fn sockets(keystores: &[String]) -> Vec<String> {
+    let own = ["assertd.socket", "assertd-admin.socket"].map(str::to_owned);
+    own.into_iter().chain(keystores.iter().cloned()).collect()
+}
+
+/// Whether a unit runs or listens.
+pub fn is_active(unit: &str) -> bool {
+    systemctl(&["is-active", "--quiet", unit]).is_ok_and(|ended| ended.succeeded())
 }
 
 /// Whether systemd is this host's service manager (sd_booted(3)).
@@ -203,9 +226,9 @@ pub fn systemd_runs() -> bool {
 }
 
 /// Those that do not listen yet, or would not after the next boot.
-pub fn sockets_off(keystore: &str) -> Result<Vec<String>, Failure> {
+pub fn sockets_off(keystores: &[String]) -> Result<Vec<String>, Failure> {
     let mut off = Vec::new();
-    for socket in sockets(keystore) {
+    for socket in sockets(keystores) {
         let on = systemctl(&["is-active", "--quiet", &socket])?.succeeded()
             && systemctl(&["is-enabled", "--quiet", &socket])?.succeeded();
         if !on {

@@ -14,6 +14,7 @@ use crate::ctl::account::Account;
 use crate::ctl::failure::Failure;
 use crate::ctl::run;
 use crate::keystores::child::beside_us;
+use keystore::config::BackendKind;
 use keystore::hardening::reach::paths_in;
 use keystore::inventory::Inventory;
 use std::collections::BTreeSet;
@@ -85,7 +86,7 @@ pub fn ask(asker: &Asker, module: &Path, environment: &Environment) -> Result<In
     let program = beside_us(PROGRAM)?;
     let mut command = match asker {
         Asker::Root => host::as_reader(&program),
-        Asker::Keystore(groups) => host::as_keystore(groups, &program)
+        Asker::Keystore(groups) => host::as_keystore(BackendKind::Pkcs11, groups, &program)
             .ok_or_else(|| format!("setpriv is missing, or user {KEYSTORE_USER}"))?,
     };
     command

@@ -3,86 +3,169 @@
 
 use super::credential::{self, Creds};
 use super::files::{self, printable_path};
-use super::host::{self, BROKER_USER, KEYSTORE_USER};
+use super::host::{self, KEYSTORE_USER};
 use super::look;
+use super::section;
 use super::softhsm::{self, Owner};
-use super::text::Keystore;
+use super::text::Token;
 use super::tokens::Environment;
-use super::work::{self, Sealing, Visible, Work};
+use super::tpm::{self, Chip};
+use super::work::{self, Sealed, Sealing, Visible, Work};
 use crate::ctl::failure::{Exit, Failure};
-use keystore::config::{PinSource, Section};
+use keystore::config::{BackendKind, PinSource, Section};
 use keystore::hardening::reach::is_node;
-use keystore::inventory::Token;
+use keystore::inventory;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// All that a first keystore needs.
+/// All that a first keystore with a token needs, beside the configuration.
 pub fn of_token(
-    path: &Path,
-    keystore: &Keystore,
-    token: &Token,
+    name: &str,
+    written: &Token,
+    token: &inventory::Token,
     home: Option<softhsm::Home>,
-    creds: Option<Creds>,
+    creds: Option<&Creds>,
 ) -> Result<Work, Failure> {
-    let mut files = vec![work::configuration(path, keystore, Some(BROKER_USER))];
-    let conf_d = path.with_file_name("conf.d");
-    let example = work::example(&conf_d, &keystore.name);
-    if example.there() != files::There::Other {
-        files.push(example); // somebody's own one is better
-    }
-    let groups = groups(
-        &keystore.module,
-        &keystore.environment,
-        &keystore.module_state,
-    )?;
-    files.extend(drop_in(&keystore.name, &keystore.module_state, &groups)?);
+    let groups = groups(&written.module, &written.environment, &written.module_state)?;
     let own = home.and_then(|home| home.token);
-    Ok(Work {
-        missing: host::missing()?,
-        give: own.filter(|token| softhsm::owner(token) == Owner::Root),
-        files,
-        credential: creds.map(|creds| Sealing {
-            creds,
-            keystore: keystore.name.clone(),
+    let sealing = creds.map(|creds| Sealing {
+        creds: creds.clone(),
+        id: credential::id(BackendKind::Pkcs11, name),
+        secret: Sealed::Pin {
             question: format!(
                 "user PIN of token \"{}\" (not shown, not tried now): ",
                 token.label
             ),
             lengths: (token.pin_len_min, token.pin_len_max),
-        }),
+        },
+    });
+    Ok(Work {
+        give: own.filter(|token| softhsm::owner(token) == Owner::Root),
+        files: drop_in(name, &written.module_state, &groups)?
+            .into_iter()
+            .collect(),
+        sealings: sealing.into_iter().collect(),
         visible: Some(Visible {
-            keystore: keystore.clone(),
+            module: written.module.clone(),
+            environment: written.environment.clone(),
             token: token.clone(),
             groups,
         }),
+        ..Work::default()
+    })
+}
+
+/// All that a first keystore with a TPM needs, beside the configuration. A secret that is there is
+/// kept, if it can be opened: it may be the one of keys that are there too.
+pub fn of_chip(name: &str, chip: Chip, creds: Option<&Creds>) -> Result<Work, Failure> {
+    let id = credential::id(BackendKind::Tpm, name);
+    let there = credential::path(&id);
+    let mut work = Work {
+        files: chip.drop_in(name)?.into_iter().collect(),
+        chip: Some(chip),
+        ..Work::default()
+    };
+    let Some(creds) = creds else {
+        return Ok(work);
+    };
+    if !there.exists() {
+        work.sealings.push(new_auth(name, creds)?);
+        return Ok(work);
+    }
+    creds.opens(&id).map_err(|why| {
+        let why = format!("is there already, cannot be opened here ({why})");
+        work::auth_in_the_way(&id, &why)
+    })?;
+    work.kept.push(there);
+    Ok(work)
+}
+
+/// A secret for a keystore that has none.
+fn new_auth(name: &str, creds: &Creds) -> Result<Sealing, Failure> {
+    let id = credential::id(BackendKind::Tpm, name);
+    if let Some(keys) = tpm::has_keys(name) {
+        let (secret, state) = (credential::path(&id), keys.with_file_name(""));
+        let (secret, keys) = (secret.display(), keys.display());
+        let state = state.display().to_string();
+        let state = state.trim_end_matches('/');
+        let text = format!(
+            "{keys} has keys, and the secret that they sign with, {secret}, is gone: a new one is \
+             of no use to them. Bring it back from a backup of this host; or, if none of these keys \
+             is needed any more, run `mv {state} {state}.old` and init again"
+        );
+        return Err(Failure::new(Exit::Refused, text));
+    }
+    Ok(Sealing {
+        creds: creds.clone(),
+        id,
+        secret: Sealed::Auth,
     })
 }
 
 /// What a keystore that is configured needs, and is not there.
 pub fn of_section(name: &str, section: &Section) -> Result<Work, Failure> {
-    let mut work = Work {
-        missing: host::missing()?,
-        ..Work::default()
-    };
+    match section.backend {
+        BackendKind::Pkcs11 => of_token_section(name, section),
+        BackendKind::Tpm => of_tpm_section(name, section),
+    }
+}
+
+fn of_token_section(name: &str, section: &Section) -> Result<Work, Failure> {
     let module = section.module.clone().unwrap_or_default();
     let groups = groups(&module, &section.environment, &section.module_state)?;
     let drop_in = drop_in(name, &section.module_state, &groups)?;
-    // One that is there is somebody's own, or ours.
-    let absent = drop_in.filter(|file| file.there() == files::There::Nothing);
-    work.files.extend(absent);
-    let own_credential = section.pin == Some(PinSource::Credential(credential::id(name)));
-    if own_credential && !credential::path(name).exists() {
-        let without = "systemd-creds is missing (systemd 250 and newer have it); write pin = \
-                       { file = \"…\" } into the configuration instead";
-        let creds = Creds::find().ok_or_else(|| Failure::new(Exit::Unavailable, without))?;
-        work.credential = Some(Sealing {
-            creds,
-            keystore: name.to_owned(),
-            question: format!("user PIN of the token of keystore {name} (not shown): "),
-            lengths: (0, 0),
+    let id = credential::id(BackendKind::Pkcs11, name);
+    let own = section.pin == Some(PinSource::Credential(id.clone()));
+    let mut work = Work {
+        files: absent(drop_in),
+        ..Work::default()
+    };
+    if own && !credential::path(&id).exists() {
+        work.sealings.push(Sealing {
+            creds: creds("pin")?,
+            id,
+            secret: Sealed::Pin {
+                question: format!("user PIN of the token of keystore {name} (not shown): "),
+                lengths: (0, 0),
+            },
         });
     }
     Ok(work)
+}
+
+fn of_tpm_section(name: &str, section: &Section) -> Result<Work, Failure> {
+    let chip = section::tcti(section).map(|tcti| tpm::configured(&tcti));
+    let drop_in = chip.as_ref().map(|chip| chip.drop_in(name)).transpose()?;
+    let id = credential::id(BackendKind::Tpm, name);
+    let own = match &section.auth {
+        None => true,
+        Some(source) => *source == PinSource::Credential(id.clone()),
+    };
+    let mut work = Work {
+        files: absent(drop_in.flatten()),
+        chip,
+        ..Work::default()
+    };
+    if own && !credential::path(&id).exists() {
+        work.sealings.push(new_auth(name, &creds("auth")?)?);
+    }
+    Ok(work)
+}
+
+/// One that is there is somebody's own, or ours.
+fn absent(drop_in: Option<files::Planned>) -> Vec<files::Planned> {
+    let nothing = |file: &files::Planned| file.there() == files::There::Nothing;
+    drop_in.into_iter().filter(nothing).collect()
+}
+
+fn creds(key: &str) -> Result<Creds, Failure> {
+    Creds::find().ok_or_else(|| {
+        let text = format!(
+            "systemd-creds is missing (systemd 250 and newer have it); write {key} = \
+             {{ file = \"…\" }} into the configuration instead"
+        );
+        Failure::new(Exit::Unavailable, text)
+    })
 }
 
 /// Groups that the keystore must be in for what its module reads and writes.

@@ -1,28 +1,47 @@
 //! What init writes, word for word. Pure. Whatever comes from a token is escaped: its label may
 //! hold anything.
 
-use keystore::config::TokenSelector;
+use keystore::config::{BackendKind, TCTI, Tcti, TokenSelector};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::modules::Reach;
 use super::tokens::Environment;
 
+/// Column of the comments that stand behind a key.
+const COMMENT_COLUMN: usize = 39;
+
 /// A `[keystore.NAME]`, to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keystore {
     /// Its name.
     pub name: String,
-    /// Its module.
-    pub module: PathBuf,
-    /// Its token.
-    pub token: TokenSelector,
-    /// What the token is, for people.
+    /// What it is, for people.
     pub about: String,
-    /// Its PIN.
-    pub pin: Pin,
+    /// Its PIN, or what the TPM's keys ask for.
+    pub secret: Secret,
     /// Who starts it.
     pub runs: Runs,
+    /// What kind of token.
+    pub backend: Backend,
+}
+
+/// What kind of token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// One of PKCS#11.
+    Pkcs11(Token),
+    /// A TPM, reached so.
+    Tpm(Tcti),
+}
+
+/// What a section says of a PKCS#11 token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Its module.
+    pub module: PathBuf,
+    /// Which it is.
+    pub selector: TokenSelector,
     /// Variables of the module.
     pub environment: Environment,
     /// Directories that the module writes to.
@@ -31,9 +50,24 @@ pub struct Keystore {
     pub reach: Reach,
 }
 
-/// Where the PIN is.
+impl Keystore {
+    /// Its kind.
+    pub fn kind(&self) -> BackendKind {
+        match self.backend {
+            Backend::Pkcs11(_) => BackendKind::Pkcs11,
+            Backend::Tpm(_) => BackendKind::Tpm,
+        }
+    }
+
+    /// Its socket's unit.
+    pub fn socket(&self) -> String {
+        self.kind().unit(&self.name, "socket")
+    }
+}
+
+/// Where its secret is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pin {
+pub enum Secret {
     /// An encrypted credential: its id, and its file.
     Credential(String, PathBuf),
     /// A file that the keystore's user alone can read.
@@ -49,9 +83,14 @@ pub enum Runs {
     Child(PathBuf),
 }
 
-/// assertd.toml.
-pub fn configuration(keystore: &Keystore) -> String {
-    let name = &keystore.name;
+/// assertd.toml, with these keystores, of which there is at least one. `spare` is one that could be
+/// another: it is written as a comment.
+pub fn configuration(keystores: &[&Keystore], spare: Option<&Keystore>) -> String {
+    let sections: Vec<String> = keystores
+        .iter()
+        .map(|keystore| format!("# {}\n{}", one_line(&keystore.about), section(keystore)))
+        .collect();
+    let name = keystores.first().map_or("", |keystore| &keystore.name);
     format!(
         "# assertd's configuration; assertd.toml(5) explains every key. Written once by `assertctl \
          init`,\n\
@@ -61,29 +100,47 @@ pub fn configuration(keystore: &Keystore) -> String {
          # [limits]                          # of each workload, unless its section says another\n\
          # workload_rate  = 100              # requests per second\n\
          # workload_burst = 200              # requests at once\n\n\
-         # Where keys are made and used; they never leave the token.\n\
-         # {}\n\
-         [keystore.{name}]\n\
+         # Where keys are made and used; they never leave it.\n\
          {}\n\
+         {}\
          # This host as an OpenID Connect issuer, for clouds that federate (AWS, …).\n\
          # [issuer.prod]\n\
          # url      = \"https://id.example.com/prod\"\n\
          # subjects = [\"payments\", \"reports-*\"] # what it may ever assert\n\
          # keystore = \"{name}\"\n\
          # alg      = \"RS256\"                # AWS and Entra take nothing else\n",
-        server(&keystore.runs),
-        one_line(&keystore.about),
-        section(keystore),
+        server(keystores.first().map(|keystore| &keystore.runs)),
+        sections.join("\n"),
+        spare.map_or_else(String::new, |spare| commented(spare, name)),
     )
 }
 
-fn server(runs: &Runs) -> String {
+/// A keystore that there could be, and how it comes to be.
+fn commented(spare: &Keystore, other: &str) -> String {
+    let name = &spare.name;
+    let lines: String = section(spare)
+        .lines()
+        .map(|line| format!("# {}\n", line.strip_prefix("# ").unwrap_or(line)))
+        .collect();
+    format!(
+        "# A second keystore, if you take the # from the first three of these lines and run\n\
+         # `assertctl init --name {name}`, which makes its secret. Every target then says which one\n\
+         # its key is in: keystore = \"{other}\", or \"{name}\".\n\
+         # {}\n\
+         {lines}\n",
+        one_line(&spare.about),
+    )
+}
+
+fn server(runs: Option<&Runs>) -> String {
     match runs {
-        Runs::Unit(_) => "# [server]                          # systemd's units have them here\n\
+        Some(Runs::Unit(_)) | None => {
+            "# [server]                          # systemd's units have them here\n\
              # runtime_dir = \"/run/assertd\"      # sockets\n\
              # state_dir   = \"/var/lib/assertd\"  # records of keys, and the audit log below\n"
-            .to_owned(),
-        Runs::Child(dir) => format!(
+                .to_owned()
+        }
+        Some(Runs::Child(dir)) => format!(
             "# Sockets; records of keys, and the audit log below.\n\
              [server]\n\
              runtime_dir = {}\n\
@@ -94,40 +151,83 @@ fn server(runs: &Runs) -> String {
     }
 }
 
-/// The lines below `[keystore.NAME]`.
-fn section(keystore: &Keystore) -> String {
+/// `[keystore.NAME]` and the lines below it.
+pub fn section(keystore: &Keystore) -> String {
+    let name = &keystore.name;
+    let lines = match &keystore.backend {
+        Backend::Pkcs11(token) => aligned(&of_token(keystore, token)),
+        Backend::Tpm(tcti) => of_tpm(keystore, tcti),
+    };
+    format!("[keystore.{name}]\n{lines}")
+}
+
+fn of_token(keystore: &Keystore, token: &Token) -> Vec<(&'static str, String)> {
     let mut lines = vec![
         ("backend", quoted("pkcs11")),
-        ("module", quoted_path(&keystore.module)),
-        ("token", selector(&keystore.token)),
+        ("module", quoted_path(&token.module)),
+        ("token", selector(&token.selector)),
     ];
-    match &keystore.pin {
-        Pin::Credential(id, path) => {
+    match &keystore.secret {
+        Secret::Credential(id, path) => {
             let place = one_line(&path.to_string_lossy());
             let value = format!("{{ credential = {} }}   # encrypted in {place}", quoted(id));
             lines.push(("pin", value));
         }
-        Pin::File(path) => lines.push(("pin", format!("{{ file = {} }}", quoted_path(path)))),
+        Secret::File(path) => lines.push(("pin", format!("{{ file = {} }}", quoted_path(path)))),
     }
     if let Runs::Unit(socket) = &keystore.runs {
         lines.push(("socket", quoted_path(socket)));
     }
-    if !keystore.environment.is_empty() {
-        let pairs = keystore.environment.iter();
+    if !token.environment.is_empty() {
+        let pairs = token.environment.iter();
         let pairs: Vec<String> = pairs
             .map(|(name, value)| format!("{} = {}", quoted(name), quoted(value)))
             .collect();
         lines.push(("environment", format!("{{ {} }}", pairs.join(", "))));
     }
-    if !keystore.module_state.is_empty() {
-        let dirs = keystore.module_state.iter();
+    if !token.module_state.is_empty() {
+        let dirs = token.module_state.iter();
         let dirs: Vec<String> = dirs.map(|dir| quoted_path(dir)).collect();
         let value = format!("[{}]   # it may write here", dirs.join(", "));
         lines.push(("module_state", value));
     }
-    if keystore.reach == Reach::Network {
+    if token.reach == Reach::Network {
         lines.push(("network", "true   # the HSM is reached over TCP".to_owned()));
     }
+    lines
+}
+
+/// What is set, then what would be the same if it were.
+fn of_tpm(keystore: &Keystore, tcti: &Tcti) -> String {
+    let mut set = vec![("backend", quoted("tpm"))];
+    let mut defaults = Vec::new();
+    if let Runs::Unit(socket) = &keystore.runs {
+        set.push(("socket", quoted_path(socket)));
+    }
+    let reached = ("tcti", quoted(&tcti.to_string()));
+    if tcti.to_string() == TCTI {
+        defaults.push((reached, "others may use this TPM too"));
+    } else {
+        set.push(reached);
+    }
+    match &keystore.secret {
+        Secret::Credential(id, _) => {
+            let value = format!("{{ credential = {} }}", quoted(id));
+            defaults.push((("auth", value), "without it the keys are lost"));
+        }
+        Secret::File(path) => set.push(("auth", format!("{{ file = {} }}", quoted_path(path)))),
+    }
+    let sessions = ("sessions", quoted("encrypted"));
+    defaults.push((sessions, "or \"password\"; by the kind of TPM"));
+    let mut text = aligned(&set);
+    for ((key, value), comment) in defaults {
+        let line = format!("# {key:8} = {value}");
+        text += &format!("{line:COMMENT_COLUMN$} # {comment}\n");
+    }
+    text
+}
+
+fn aligned(lines: &[(&str, String)]) -> String {
     let width = lines.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
     let line = |(key, value): &(&str, String)| format!("{key:width$} = {value}\n");
     lines.iter().map(line).collect()
@@ -175,6 +275,22 @@ pub fn drop_in(keystore: &str, dirs: &[PathBuf], groups: &BTreeSet<String>) -> S
     text
 }
 
+/// The keystore's unit lets in a node other than the usual one, or adds a group that opens it.
+pub fn device_drop_in(keystore: &str, node: Option<&Path>, group: Option<&str>) -> String {
+    let mut text = format!(
+        "# The TPM of [keystore.{keystore}] in assertd.toml. Written by `assertctl init`.\n\
+         [Service]\n"
+    );
+    if let Some(node) = node {
+        let node = node.display();
+        text += &format!("BindPaths={node}\nDeviceAllow={node} rw\n");
+    }
+    if let Some(group) = group {
+        text += &format!("SupplementaryGroups={group}\n");
+    }
+    text
+}
+
 fn selector(token: &TokenSelector) -> String {
     let label = token.label.iter().map(|label| ("label", label));
     let serial = token.serial.iter().map(|serial| ("serial", serial));
@@ -216,30 +332,48 @@ mod tests {
     fn keystore(label: &str) -> Keystore {
         Keystore {
             name: "hsm".into(),
+            about: format!("Token {label}."),
+            secret: Secret::Credential("hsm.pin".into(), "/etc/x/assertd.hsm.pin".into()),
+            runs: Runs::Unit("/run/assertd/keystore-hsm.sock".into()),
+            backend: Backend::Pkcs11(token(label)),
+        }
+    }
+
+    fn token(label: &str) -> Token {
+        Token {
             module: "/usr/lib/m.so".into(),
-            token: TokenSelector {
+            selector: TokenSelector {
                 label: Some(label.into()),
                 serial: Some("4\"2".into()),
             },
-            about: format!("Token {label}."),
-            pin: Pin::Credential("hsm.pin".into(), "/etc/x/assertd.hsm.pin".into()),
-            runs: Runs::Unit("/run/assertd/keystore-hsm.sock".into()),
             environment: Environment::from([("A_B".into(), "/c d".into())]),
             module_state: vec!["/var/lib/m/tokens".into()],
             reach: Reach::Files,
         }
     }
 
+    fn chip(tcti: &str) -> Keystore {
+        let secret = "/etc/credstore.encrypted/assertd.tpm.auth";
+        Keystore {
+            name: "tpm".into(),
+            about: "/dev/tpmrm0: a TPM 2.0".into(),
+            secret: Secret::Credential("tpm.auth".into(), secret.into()),
+            runs: Runs::Unit("/run/assertd/keystore-tpm.sock".into()),
+            backend: Backend::Tpm(Tcti::parse(tcti).unwrap()),
+        }
+    }
+
     /// Written to a directory with its example enabled, and loaded as assertd does.
     fn loaded(keystore: &Keystore) -> Config {
+        loaded_text(keystore, configuration(&[keystore], None))
+    }
+
+    fn loaded_text(keystore: &Keystore, text: String) -> Config {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("conf.d")).unwrap();
         // The example's user need not exist here.
         let example = example(&keystore.name).replace(", user = \"payments\"", "");
-        for (name, text) in [
-            ("assertd.toml", configuration(keystore)),
-            ("conf.d/example.toml", example),
-        ] {
+        for (name, text) in [("assertd.toml", text), ("conf.d/example.toml", example)] {
             let mut options = OpenOptions::new();
             let mut file = options
                 .create_new(true)
@@ -262,12 +396,11 @@ mod tests {
             "\u{7f}\u{85}\0",
             "Schlüssel 🔑",
         ] {
-            let written = keystore(label);
-            let config = loaded(&written);
+            let (written, config) = (token(label), loaded(&keystore(label)));
             assert_eq!(config.keystores.len(), 1, "{label:?}");
             let read = &config.keystores["hsm"];
             assert_eq!(read.module.as_ref(), Some(&written.module));
-            assert_eq!(read.token.as_ref(), Some(&written.token));
+            assert_eq!(read.token.as_ref(), Some(&written.selector));
             assert_eq!(read.pin, Some(PinSource::Credential("hsm.pin".into())));
             let socket = "/run/assertd/keystore-hsm.sock";
             assert_eq!(read.socket.as_deref(), Some(Path::new(socket)));
@@ -281,11 +414,14 @@ mod tests {
     #[test]
     fn one_that_assertd_starts_itself_has_everything_in_one_place() {
         let written = Keystore {
-            pin: Pin::File("/run/try/hsm.pin".into()),
+            secret: Secret::File("/run/try/hsm.pin".into()),
             runs: Runs::Child("/run/try".into()),
-            environment: Environment::new(),
-            module_state: Vec::new(),
-            reach: Reach::Network,
+            backend: Backend::Pkcs11(Token {
+                environment: Environment::new(),
+                module_state: Vec::new(),
+                reach: Reach::Network,
+                ..token("try")
+            }),
             ..keystore("try")
         };
         let config = loaded(&written);
@@ -298,9 +434,63 @@ mod tests {
     }
 
     #[test]
+    fn a_tpm_is_written_as_assertd_reads_it() {
+        let (usual, other) = (chip(TCTI), chip("device:/dev/tpmrm1"));
+        let config = loaded(&usual);
+        let read = &config.keystores["tpm"];
+        assert_eq!(read.backend, BackendKind::Tpm);
+        assert_eq!(
+            (&read.tcti, &read.auth, read.sessions),
+            (&None, &None, None)
+        );
+        assert_eq!(
+            loaded(&other).keystores["tpm"].tcti.as_deref(),
+            Some("device:/dev/tpmrm1")
+        );
+        let by_hand = Keystore {
+            secret: Secret::File("/run/try/tpm.auth".into()),
+            runs: Runs::Child("/run/try".into()),
+            ..usual.clone()
+        };
+        let read = &loaded(&by_hand).keystores["tpm"];
+        assert_eq!(read.auth, Some(PinSource::File("/run/try/tpm.auth".into())));
+        assert_eq!(read.socket, None);
+        // The defaults that are shown are what they say.
+        let text = configuration(&[&usual], None);
+        let shown = ["tcti", "auth", "sessions"];
+        let uncommented = shown.iter().fold(text, |text, key| {
+            let line = format!("# {key:8} = ");
+            assert_eq!(text.matches(&line).count(), 1, "{key}");
+            text.replace(&line, &format!("{key} = "))
+        });
+        let read = &loaded_text(&usual, uncommented).keystores["tpm"];
+        assert_eq!(read.tcti.as_deref(), Some(TCTI));
+        assert_eq!(read.auth, Some(PinSource::Credential("tpm.auth".into())));
+    }
+
+    #[test]
+    fn a_second_keystore_is_there_or_only_takes_the_marks_away() {
+        let (first, second) = (keystore("workloads"), chip(TCTI));
+        let both = configuration(&[&first, &second], None);
+        let config = loaded_text(&first, both);
+        assert_eq!(config.keystores.keys().collect::<Vec<_>>(), ["hsm", "tpm"]);
+        let text = configuration(&[&first], Some(&second));
+        assert_eq!(loaded_text(&first, text.clone()).keystores.len(), 1);
+        let (before, after) = text.split_once("# [keystore.tpm]\n").unwrap();
+        let after = after
+            .replacen("# backend", "backend", 1)
+            .replacen("# socket", "socket", 1);
+        let config = loaded_text(&first, format!("{before}[keystore.tpm]\n{after}"));
+        let socket = Path::new("/run/assertd/keystore-tpm.sock");
+        assert_eq!(config.keystores["tpm"].socket.as_deref(), Some(socket));
+    }
+
+    #[test]
     fn lines_fit_a_terminal() {
         let texts = [
-            configuration(&keystore("workloads")),
+            configuration(&[&keystore("workloads"), &chip(TCTI)], None),
+            configuration(&[&keystore("workloads")], Some(&chip(TCTI))),
+            device_drop_in("tpm", Some(Path::new("/dev/tpmrm1")), Some("tpm")),
             example("hsm"),
             drop_in(
                 "hsm",

@@ -5,13 +5,13 @@ use super::modules::{self, Reach};
 use super::{Setup, ask, look};
 use crate::ctl::args::Consent;
 use crate::ctl::failure::{Exit, Failure};
-use crate::ctl::out::{Out, clean};
+use crate::ctl::out::clean;
 use keystore::inventory::{Inventory, PinState, Token};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 /// The variables a module is started with.
 pub type Environment = BTreeMap<String, String>;
@@ -154,8 +154,8 @@ fn obstacle(token: &Token) -> Option<&'static str> {
     }
 }
 
-/// Shows what was found: numbered what can be used, then what cannot, and why.
-pub fn show(looked: &[Looked], candidates: &[Candidate], out: &mut Out) {
+/// For each token that can be used a row, numbered.
+pub fn rows(candidates: &[Candidate]) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for (index, candidate) in candidates.iter().enumerate() {
         let token = &candidate.token;
@@ -173,15 +173,17 @@ pub fn show(looked: &[Looked], candidates: &[Candidate], out: &mut Out) {
             format!("{}{warning}", algs.join(" ")),
         ]);
     }
-    out.table(&rows);
-    for line in not_usable(looked) {
-        out.line(&format!("  -  {line}"));
-    }
+    rows
+}
+
+/// Whether somebody has ever initialised a token here.
+pub fn any_initialised(looked: &[Looked]) -> bool {
+    inventories(looked).any(|(_, inventory)| inventory.tokens.iter().any(|it| it.initialized))
 }
 
 /// One line for each token or module that cannot be used. Slots without a token that was ever
 /// initialised are no news: SoftHSM always shows one.
-fn not_usable(looked: &[Looked]) -> Vec<String> {
+pub fn not_usable(looked: &[Looked]) -> Vec<String> {
     let mut lines = Vec::new();
     for (one, inventory) in inventories(looked) {
         for token in inventory.tokens.iter().filter(|token| token.initialized) {
@@ -241,23 +243,8 @@ pub fn choose(
         }
         _ => {}
     }
-    let question = match candidates.len() {
-        1 => "which token? [1] ".to_owned(),
-        number => format!("which token? [1-{number}] "),
-    };
-    loop {
-        let answer = ask::line(&question)?;
-        let number = match (answer.as_str(), candidates.len()) {
-            ("", 1) => Some(1),
-            (answer, _) => answer.parse().ok(),
-        };
-        match number {
-            Some(number) if (1..=candidates.len()).contains(&number) => {
-                return Ok(candidates.swap_remove(number - 1));
-            }
-            _ => eprintln!("a number from 1 to {}", candidates.len()),
-        }
-    }
+    let number = ask::number("which token?", candidates.len())?;
+    Ok(candidates.swap_remove(number))
 }
 
 /// Nothing can be used: what was looked at, and a token for a try-out.

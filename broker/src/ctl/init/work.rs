@@ -5,15 +5,19 @@ use super::credential::{self, Creds};
 use super::files::{self, Planned, There};
 use super::host::{self, KEYSTORE_USER, Missing};
 use super::look::{self, Asker};
-use super::modules::Reach;
+use super::modules::{self, Reach};
 use super::softhsm;
 use super::text::{self, Keystore};
+use super::tokens::Environment;
+use super::tpm::Chip;
 use crate::ctl::failure::{Exit, Failure};
 use crate::ctl::run;
+use keystore::config::BackendKind;
 use keystore::inventory::Token;
 use nix::unistd::Uid;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// Mode of a configuration: assertd and its keystores read it by their group.
 const CONFIGURATION_MODE: u32 = 0o640;
@@ -33,28 +37,54 @@ pub struct Work {
     pub give: Option<PathBuf>,
     /// Files to be written, in this order.
     pub files: Vec<Planned>,
-    /// The PIN, to be encrypted.
-    pub credential: Option<Sealing>,
+    /// Secrets to be encrypted.
+    pub sealings: Vec<Sealing>,
+    /// Credentials that are there and stay.
+    pub kept: Vec<PathBuf>,
     /// A token that the keystore's user must see.
     pub visible: Option<Visible>,
+    /// A TPM that the keystore's user must be able to open.
+    pub chip: Option<Chip>,
 }
 
-/// A PIN to be encrypted.
+/// A secret to be encrypted.
 pub struct Sealing {
     /// How.
     pub creds: Creds,
-    /// For which keystore.
-    pub keystore: String,
-    /// What is asked.
-    pub question: String,
-    /// What the token says about the length of a PIN, in bytes.
-    pub lengths: (u64, u64),
+    /// The credential's name.
+    pub id: String,
+    /// What it holds.
+    pub secret: Sealed,
+}
+
+/// What a credential holds.
+pub enum Sealed {
+    /// A PIN that somebody knows.
+    Pin {
+        /// What is asked.
+        question: String,
+        /// What the token says about the length of a PIN, in bytes.
+        lengths: (u64, u64),
+    },
+    /// Bytes that nobody has ever seen, and on which every key of a TPM depends.
+    Auth,
+}
+
+impl Sealed {
+    fn words(&self) -> &'static str {
+        match self {
+            Sealed::Pin { .. } => "the PIN",
+            Sealed::Auth => "32 random bytes that the TPM's keys will ask for",
+        }
+    }
 }
 
 /// What is asked of the module once more, as the keystore's user.
 pub struct Visible {
-    /// The keystore to be.
-    pub keystore: Keystore,
+    /// The module.
+    pub module: PathBuf,
+    /// Its variables.
+    pub environment: Environment,
     /// The token that was seen as root.
     pub token: Token,
     /// Groups that the drop-in adds.
@@ -62,11 +92,16 @@ pub struct Visible {
 }
 
 /// The configuration.
-pub fn configuration(path: &Path, keystore: &Keystore, group: Option<&'static str>) -> Planned {
+pub fn configuration(
+    path: &Path,
+    keystores: &[&Keystore],
+    spare: Option<&Keystore>,
+    group: Option<&'static str>,
+) -> Planned {
     Planned {
         path: path.to_owned(),
         about: "the configuration".to_owned(),
-        text: text::configuration(keystore),
+        text: text::configuration(keystores, spare),
         mode: CONFIGURATION_MODE,
         group,
     }
@@ -97,7 +132,47 @@ pub fn drop_in(keystore: &str, dirs: &[PathBuf], groups: &BTreeSet<String>) -> P
     }
 }
 
+/// The drop-in that lets the keystore reach its TPM.
+pub fn device_drop_in(keystore: &str, node: Option<&Path>, group: Option<&str>) -> Planned {
+    let unit = BackendKind::Tpm.unit(keystore, "service.d");
+    Planned {
+        path: Path::new("/etc/systemd/system")
+            .join(unit)
+            .join("device.conf"),
+        about: "lets the keystore open its TPM".to_owned(),
+        text: text::device_drop_in(keystore, node, group),
+        mode: PUBLIC_MODE,
+        group: None,
+    }
+}
+
+/// An auth secret where a new one should go.
+pub fn auth_in_the_way(id: &str, why: &str) -> Failure {
+    let path = credential::path(id);
+    let path = path.display();
+    let text = format!(
+        "{path} {why}, and init never replaces it: keys that were made with it sign with no other \
+         secret. Bring back what opens it from a backup of this host; or, if no key of this \
+         keystore is needed any more, move it away and run init again: mv {path} {path}.old"
+    );
+    Failure::new(Exit::Refused, text)
+}
+
 impl Work {
+    /// Both.
+    pub fn and(mut self, other: Work) -> Work {
+        self.missing.extend(other.missing);
+        self.files.extend(other.files);
+        self.sealings.extend(other.sealings);
+        self.kept.extend(other.kept);
+        Work {
+            give: self.give.or(other.give),
+            visible: self.visible.or(other.visible),
+            chip: self.chip.or(other.chip),
+            ..self
+        }
+    }
+
     /// Leaves out what is there already.
     ///
     /// # Errors
@@ -109,14 +184,11 @@ impl Work {
             }
         }
         self.files.retain(|file| file.there() == There::Nothing);
-        let sealed = self
-            .credential
-            .as_ref()
-            .map(|s| credential::path(&s.keystore));
-        if let Some(path) = sealed.filter(|path| path.exists()) {
-            return Err(files::in_the_way(&path));
+        let mut there = self.sealings.iter().filter(|s| s.path().exists());
+        match there.next() {
+            Some(sealing) => Err(sealing.in_the_way()),
+            None => Ok(self),
         }
-        Ok(self)
     }
 
     /// Whether there is nothing to do.
@@ -124,7 +196,7 @@ impl Work {
         self.missing.is_empty()
             && self.give.is_none()
             && self.files.is_empty()
-            && self.credential.is_none()
+            && self.sealings.is_empty()
     }
 
     /// For each thing that will be done, one line, and below it what for.
@@ -144,25 +216,30 @@ impl Work {
         for file in &self.files {
             two("write", &file.path, &file.about);
         }
-        if let Some(sealing) = &self.credential {
-            let path = credential::path(&sealing.keystore);
-            two("write", &path, &sealing.creds.words());
+        for sealing in &self.sealings {
+            two(
+                "write",
+                &sealing.path(),
+                &sealing.creds.words(sealing.secret.words()),
+            );
+        }
+        for path in &self.kept {
+            let about = "it is there already; keys of this TPM may have been made with it";
+            two("keep", path, about);
         }
         lines
     }
 
     /// The files it writes.
     pub fn paths(&self) -> Vec<PathBuf> {
-        let sealed = self
-            .credential
-            .iter()
-            .map(|s| credential::path(&s.keystore));
+        let sealed = self.sealings.iter().map(Sealing::path);
         let files = self.files.iter().map(|file| file.path.clone());
         files.chain(sealed).collect()
     }
 
-    /// Does it. The PIN is encrypted before the first file is written: what fails most fails first.
-    pub fn make(&self, pin: &[u8]) -> Result<(), Failure> {
+    /// Does it, with one secret for each sealing. They are encrypted before the first file is written:
+    /// what fails most fails first.
+    pub fn make(&self, secrets: &[Zeroizing<Vec<u8>>]) -> Result<(), Failure> {
         for missing in &self.missing {
             missing.make()?;
         }
@@ -174,28 +251,54 @@ impl Work {
         if let Some(visible) = &self.visible {
             visible.check()?;
         }
-        let sealed = match &self.credential {
-            None => None,
-            Some(sealing) => Some(Planned {
-                path: credential::path(&sealing.keystore),
-                about: String::new(),
-                text: sealing.creds.encrypt(&sealing.keystore, pin)?,
-                mode: CREDENTIAL_MODE,
-                group: None,
-            }),
-        };
-        for file in self.files.iter().chain(&sealed) {
-            let dir = file.path.parent().unwrap_or(Path::new("/"));
-            // credstore(7): root's alone. A unit's drop-ins can be read by all.
-            let mode = if file.mode == CREDENTIAL_MODE {
-                0o700
-            } else {
-                0o755
-            };
-            files::make_dir(dir, mode)?;
-            file.write()?;
+        if let Some(chip) = &self.chip {
+            chip.check_access()?;
+        }
+        let mut sealed = Vec::new();
+        for (sealing, secret) in self.sealings.iter().zip(secrets) {
+            sealed.push(sealing.seal(secret)?);
+        }
+        for file in &self.files {
+            // A unit's drop-ins can be read by all.
+            put(file, 0o755)?;
+        }
+        for (sealing, file) in self.sealings.iter().zip(&sealed) {
+            // credstore(7): root's alone.
+            put(file, 0o700).map_err(|failure| match failure.exit {
+                Exit::Refused => sealing.in_the_way(), // somebody was faster
+                _ => failure,
+            })?;
         }
         Ok(())
+    }
+}
+
+/// Writes it, in a directory that is made with this mode if it is missing.
+fn put(file: &Planned, dir_mode: u32) -> Result<(), Failure> {
+    files::make_dir(file.path.parent().unwrap_or(Path::new("/")), dir_mode)?;
+    file.write()
+}
+
+impl Sealing {
+    fn path(&self) -> PathBuf {
+        credential::path(&self.id)
+    }
+
+    fn seal(&self, secret: &[u8]) -> Result<Planned, Failure> {
+        Ok(Planned {
+            path: self.path(),
+            about: String::new(),
+            text: self.creds.encrypt(&self.id, secret)?,
+            mode: CREDENTIAL_MODE,
+            group: None,
+        })
+    }
+
+    fn in_the_way(&self) -> Failure {
+        match self.secret {
+            Sealed::Pin { .. } => files::in_the_way(&self.path()),
+            Sealed::Auth => auth_in_the_way(&self.id, "is there already"),
+        }
     }
 }
 
@@ -207,7 +310,7 @@ impl Visible {
             return Ok(());
         }
         let asker = Asker::Keystore(self.groups.clone());
-        let (module, environment) = (&self.keystore.module, &self.keystore.environment);
+        let (module, environment) = (&self.module, &self.environment);
         let why = match look::ask(&asker, module, environment) {
             Ok(inventory) => {
                 let same = |token: &Token| {
@@ -220,7 +323,7 @@ impl Visible {
             }
             Err(why) => why,
         };
-        let remedy = match self.keystore.reach {
+        let remedy = match modules::reach(module) {
             Reach::Files => "give it the token's files, for example by chown -R",
             Reach::Pcscd => {
                 "pcscd asks polkit who may use a card: add a rule for this user, see \

@@ -4,7 +4,7 @@ use super::*;
 use keystore::Alg;
 use keystore::inventory::FORMAT;
 
-fn token(label: &str, serial: &str) -> Token {
+pub fn token(label: &str, serial: &str) -> Token {
     Token {
         slot: 0,
         label: label.into(),
@@ -22,7 +22,7 @@ fn token(label: &str, serial: &str) -> Token {
     }
 }
 
-fn looked(module: &str, tokens: Vec<Token>) -> Looked {
+pub fn looked(module: &str, tokens: Vec<Token>) -> Looked {
     Looked {
         module: module.into(),
         environment: Environment::new(),
