@@ -34,6 +34,15 @@ impl Client {
         Ok(Client { stream, welcome })
     }
 
+    /// Gives each answer from here on this long.
+    ///
+    /// # Errors
+    /// `Unavailable` if the system refuses; a deadline of zero is none.
+    pub fn set_deadline(&mut self, deadline: Duration) -> Result<(), Error> {
+        let set = self.stream.set_read_timeout(Some(deadline));
+        set.map_err(|e| Error::new(Kind::Unavailable, "keystore socket: deadline").because(e))
+    }
+
     /// Who answered.
     pub fn welcome(&self) -> &Welcome {
         &self.welcome

@@ -4,19 +4,19 @@
 //! Each area has a module with facts, a `look` that gathers them and pure findings about them. It
 //! changes nothing and starts nothing, and whatever it waits for has a deadline.
 
-mod access;
+pub mod access;
 mod accounts;
 mod configuration;
-mod credentials;
-mod daemon;
-mod finding;
-mod host;
+pub mod credentials;
+pub mod daemon;
+pub mod finding;
+pub mod host;
 mod kernel;
-mod modules;
-mod site;
+pub mod modules;
+pub mod site;
 mod sockets;
 mod storage;
-mod units;
+pub mod units;
 
 use super::account;
 use super::args::{Args, Format};
@@ -38,11 +38,7 @@ struct CheckJson<'a> {
 
 /// Looks at everything. Warnings alone are no failure.
 pub fn run(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
-    if !nix::unistd::geteuid().is_root() {
-        let text = "check looks at files, sockets and processes that root alone may look at; run \
-                    it by sudo";
-        return Err(Failure::new(Exit::NotPermitted, text));
-    }
+    only_root("check")?;
     let found = examine(args);
     let bad = found.iter().any(|it| it.severity == Severity::Fail);
     match args.format {
@@ -54,6 +50,21 @@ pub fn run(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
         Format::Text => lines(&found).iter().for_each(|line| out.line(line)),
     }
     Ok(if bad { Exit::Refused } else { Exit::Done })
+}
+
+/// Whoever else ran it would be shown half of it.
+///
+/// # Errors
+/// The user is not root.
+pub fn only_root(command: &str) -> Result<(), Failure> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let text = format!(
+        "{command} looks at files, sockets and processes that root alone may look at; run it by \
+         sudo"
+    );
+    Err(Failure::new(Exit::NotPermitted, text))
 }
 
 /// All findings, from the ground up: a fault often explains those below it.
@@ -96,7 +107,7 @@ fn examine(args: &Args) -> Vec<Finding> {
 }
 
 /// For people: one line a finding, below it the remedy, at the end how many of which.
-fn lines(found: &[Finding]) -> Vec<String> {
+pub fn lines(found: &[Finding]) -> Vec<String> {
     let width = found.iter().map(|it| it.area.len()).max().unwrap_or(0);
     let indent = " ".repeat("FAIL  ".len() + width + 2);
     let mut lines = Vec::new();

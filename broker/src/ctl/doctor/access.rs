@@ -84,6 +84,8 @@ pub enum Want {
     Change = 0o3,
     /// Go through a directory.
     Enter = 0o1,
+    /// Read and write it, as one does with a device.
+    Use = 0o6,
 }
 
 /// Whether the mode bits let a user do it (path_resolution(7)).

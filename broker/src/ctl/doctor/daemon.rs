@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-mod keystores;
+pub mod keystores;
 
 /// How long assertd may take for two answers, which it keeps ready.
 const ASK_DEADLINE: Duration = Duration::from_secs(10);

@@ -18,7 +18,7 @@ pub enum Severity {
 /// One question that the doctor asks.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Check {
-    /// `D01` …; never given to another question.
+    /// `D01` …, of one keystore `K01` …; never given to another question.
     pub id: &'static str,
     /// The part of the host it is about.
     pub area: &'static str,
@@ -99,6 +99,24 @@ checks! {
     KEY_STATE "D81" "keys";
     AUDIT_WRITES "D90" "audit";
     AUDIT_CHAIN "D91" "audit";
+    KEYSTORE_PROGRAM "K01" "program";
+    KEYSTORE_UNIT "K02" "unit";
+    DEVICE "K03" "device";
+    KEYSTORE_ANSWERS "K10" "keystore";
+    MODULE_SAYS "K11" "module";
+    TOKEN "K12" "token";
+    PIN "K13" "pin";
+    SESSIONS "K14" "sessions";
+    MEMORY "K15" "room";
+    ALGS "K16" "algs";
+    TPM "K20" "tpm";
+    PRIMARY "K21" "primary";
+    LOCKOUT "K22" "lockout";
+    SLOTS "K23" "slots";
+    SALT "K24" "salt";
+    KEY "K30" "key";
+    STRANGE_OBJECTS "K31" "strange";
+    RATE "K32" "rate";
 }
 
 impl Check {
@@ -142,7 +160,8 @@ mod tests {
             let line = format!("| {} | {} |", check.id, check.area);
             assert!(manual.contains(&line), "assertctl.1.md has no row {line}");
         }
-        let rows = manual.lines().filter(|line| line.starts_with("| D"));
+        let is_row = |line: &&str| line.starts_with("| D") || line.starts_with("| K");
+        let rows = manual.lines().filter(is_row);
         for row in rows {
             let id = row[2..].split(' ').next().unwrap();
             assert!(ids.contains(id), "assertctl.1.md: no check has the id {id}");

@@ -46,6 +46,7 @@ pub fn allows(account: &Account, path: &Path, want: Want) -> Option<bool> {
         Want::Read => &["-r"],
         Want::Change => &["-w", "-x"],
         Want::Enter => &["-x"],
+        Want::Use => &["-r", "-w"],
     };
     let groups = account.groups.iter().chain(&account.added);
     let groups: Vec<String> = groups.map(u32::to_string).collect();

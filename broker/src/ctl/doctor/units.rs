@@ -5,7 +5,7 @@ use super::finding::{
 };
 use super::host::{self, Output};
 use super::site::{NoUnits, Runner, Site};
-use keystore::config::BackendKind;
+use keystore::config::{BackendKind, Section};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -227,30 +227,15 @@ fn of_units(site: &Site, units: &Units) -> Vec<Finding> {
     let mut names = vec![SERVICE.to_owned()];
     names.extend(SOCKETS.map(str::to_owned));
     for (name, section) in &site.keystores {
-        let Some(socket) = &section.socket else {
-            found.push(not_isolated(name, section.backend));
-            continue;
-        };
-        let unit = section.backend.unit(name, "socket");
-        if let Some(unit) = units.unit(&unit)
-            && unit.listens().next().is_some_and(|path| path != socket)
-        {
-            found.push(other_socket(name, socket, unit));
+        match units_of(units, name, section) {
+            Ok((own, wrong)) => {
+                names.extend(own);
+                found.extend(wrong);
+            }
+            Err(none) => found.push(none),
         }
-        names.extend([unit, section.backend.unit(name, "service")]);
     }
-    let (missing, present): (Vec<&Unit>, Vec<&Unit>) = names
-        .iter()
-        .filter_map(|name| units.unit(name))
-        .partition(|unit| unit.is("LoadState", "not-found"));
-    found.extend(not_installed(&missing));
-    for unit in &present {
-        found.extend(of_unit(unit));
-    }
-    if found.is_empty() {
-        let text = format!("{} installed, enabled, none failed", names.join(", "));
-        found.push(INSTALLED.ok(text));
-    }
+    let present = well(units, &names, &mut found);
     let sandboxes: Vec<Finding> = present
         .iter()
         .filter(|unit| unit.is_service() && unit.is("LoadState", "loaded"))
@@ -268,6 +253,56 @@ fn of_units(site: &Site, units: &Units) -> Vec<Finding> {
     }
     found.extend(sandboxes);
     found
+}
+
+/// Of one keystore's units alone, whether they are there and well; their sandbox is the doctor's.
+pub fn of_keystore(units: &Units, name: &str, section: &Section) -> Vec<Finding> {
+    if let Some(why) = &units.silent {
+        let text = format!("systemd does not say how the units are: {why}");
+        return vec![SYSTEMD.fail(text, "run `systemctl is-system-running`")];
+    }
+    match units_of(units, name, section) {
+        Ok((names, wrong)) => {
+            let mut found = Vec::from_iter(wrong);
+            well(units, &names, &mut found);
+            found
+        }
+        Err(none) => vec![none],
+    }
+}
+
+/// The units of a keystore, and whether assertd looks for it elsewhere; `Err` if it has none.
+fn units_of(
+    units: &Units,
+    name: &str,
+    section: &Section,
+) -> Result<([String; 2], Option<Finding>), Finding> {
+    let Some(socket) = &section.socket else {
+        return Err(not_isolated(name, section.backend));
+    };
+    let own = ["socket", "service"].map(|suffix| section.backend.unit(name, suffix));
+    let elsewhere = units
+        .unit(&own[0])
+        .filter(|unit| unit.listens().next().is_some_and(|path| path != socket));
+    let wrong = elsewhere.map(|unit| other_socket(name, socket, unit));
+    Ok((own, wrong))
+}
+
+/// Whether these units are there and well; those that are there.
+fn well<'a>(units: &'a Units, names: &[String], found: &mut Vec<Finding>) -> Vec<&'a Unit> {
+    let (missing, present): (Vec<&Unit>, Vec<&Unit>) = names
+        .iter()
+        .filter_map(|name| units.unit(name))
+        .partition(|unit| unit.is("LoadState", "not-found"));
+    found.extend(not_installed(&missing));
+    for unit in &present {
+        found.extend(of_unit(unit));
+    }
+    if found.is_empty() {
+        let text = format!("{} installed, enabled, none failed", names.join(", "));
+        found.push(INSTALLED.ok(text));
+    }
+    present
 }
 
 fn not_isolated(name: &str, backend: BackendKind) -> Finding {

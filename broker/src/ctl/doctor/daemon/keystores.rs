@@ -35,19 +35,20 @@ pub fn finding(
         let remedy = "wait for it: a token may take a minute to open; then look again";
         return KEYSTORE.warn(text, remedy);
     }
-    let (check, remedy) = remedy(site, keystore, section, kind, why);
+    let (check, remedy) = remedy(site, (name, keystore.pid), section, kind, why);
     check.fail(text, remedy)
 }
 
-fn remedy(
+/// What helps against `why` one has failed, and the check that this answers. A keystore is told by
+/// its name and, where that is known, its process id.
+pub fn remedy(
     site: &Site,
-    keystore: &KeystoreStatus,
+    (name, pid): (&str, Option<u32>),
     section: &Section,
     kind: Option<Kind>,
     why: &str,
 ) -> (Check, String) {
-    let name = &keystore.name;
-    let again = site.restart_keystore(name, keystore.pid);
+    let again = site.restart_keystore(name, pid);
     if section.backend == BackendKind::Tpm {
         return (KEYSTORE, as_it_says(site, name, &again));
     }
