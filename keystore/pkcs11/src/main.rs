@@ -3,12 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod options;
-mod pin;
 
-use keystore::config::TokenSelector;
+use keystore::Error;
 use keystore::hardening::{reach::of_look, sandbox::Enforced};
 use keystore::program::{End, Opening, Program, close_off};
-use keystore::{Error, Kind};
 use keystore_pkcs11::{Pkcs11Backend, Settings};
 use options::{Command, Look};
 use std::process::ExitCode;
@@ -63,16 +61,10 @@ fn list_tokens(look: &Look) -> ExitCode {
 }
 
 fn open(opening: &Opening) -> Result<Pkcs11Backend, Error> {
-    let missing = |key: &str| Error::new(Kind::Internal, format!("`{key}` was not checked"));
-    let section = &opening.section;
-    let source = section.pin.as_ref().ok_or_else(|| missing("pin"))?;
-    let TokenSelector { label, serial } = section.token.clone().unwrap_or_default();
-    Pkcs11Backend::open(Settings {
-        module: section.module.clone().ok_or_else(|| missing("module"))?,
-        label,
-        serial,
-        pin: pin::read(source, opening.credentials.as_deref(), &opening.name)?,
-        init_args: section.init_args.clone(),
-        signers: section.signers,
-    })
+    let credentials = opening.credentials.as_deref();
+    Pkcs11Backend::open(Settings::read(
+        &opening.section,
+        &opening.name,
+        credentials,
+    )?)
 }
