@@ -20,7 +20,7 @@ pub fn of(token: &Token, signers: usize) -> Vec<Line> {
     match token.context.get_token_info(token.slot) {
         Err(error) => {
             let error = explain(&token.place, "asking the token about itself", &error);
-            lines.push(unanswered(Subject::Token, &error));
+            lines.push(unanswered(Subject::Token, &error)); // and so would say everything below
         }
         Ok(info) => {
             lines.extend(token_itself(token, &info));
@@ -34,9 +34,9 @@ pub fn of(token: &Token, signers: usize) -> Vec<Line> {
                 (info.free_public_memory(), info.total_public_memory()),
                 (info.free_private_memory(), info.total_private_memory()),
             ]));
+            lines.extend(algorithms(token));
         }
     }
-    lines.extend(algorithms(token));
     lines
 }
 
