@@ -52,11 +52,13 @@ test-systemd: setup  ## boot a real systemd (as root) and check the units in it
 	$(CARGO) build --locked --workspace
 	$(CARGO) run --quiet --locked -p tests --bin units
 
-test-long: setup peers ## the tests that take minutes: soak, many crashes, floods, Debian 13
+test-long: setup peers ## the tests that take minutes: soak, many crashes, floods, Debian 13, a machine with a TPM
 	@tests/setup/install.sh long
 	$(CARGO) build --locked --workspace --all-targets
 	tests/setup/tree.sh trixie target/trees/trixie
 	$(CARGO) run --quiet --locked -p tests --bin units -- --tree target/trees/trixie
+	tests/setup/tree.sh trixie target/trees/trixie-vm vm
+	$(CARGO) run --quiet --locked -p tests --bin vm -- --tree target/trees/trixie-vm
 	$(CARGO) nextest run --workspace --locked --profile long --run-ignored all
 
 bench: setup         ## measure; writes target/bench/summary.json

@@ -111,7 +111,8 @@ check_packages() {
   need dbus            "systemd-run and user managers in the box"         have dbus-daemon
   need libpam-systemd  "user managers in the box"                         have_pam_systemd
   [ "$what" = long ] || return 0
-  need mmdebstrap      "a Debian 13, to run the units under its systemd"  have mmdebstrap
+  need mmdebstrap      "a Debian 13: its systemd, its kernel, its QEMU"   have mmdebstrap
+  need e2fsprogs       "mke2fs: the disk of a virtual machine"            have mke2fs
 }
 
 install_packages() {
