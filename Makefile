@@ -19,7 +19,7 @@ ANY_KEYSTORE := not test(/pkcs11_/) and not test(/^several::/)
 
 help:                ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
-	@echo "KEYSTORE=$(KEYSTORE) chooses the keystore that demo and bench use."
+	@echo "KEYSTORE=$(KEYSTORE) chooses what holds the keys in the demo: pkcs11 (SoftHSM) or tpm (swtpm)."
 
 build:               ## build the programs, optimised
 	$(CARGO) build --release --locked
@@ -35,7 +35,7 @@ demo: export ASSERTD_PEERS := $(CURDIR)/$(PEERS)
 demo:                ## show the product: a workload, a token, a real authorization server
 	@tests/setup/install.sh demo
 	@tests/setup/venv.sh
-	$(CARGO) build --release --locked -p broker -p keystore-pkcs11
+	$(CARGO) build --release --locked -p broker -p keystore-$(KEYSTORE)
 	@tests/demo/run.sh
 
 test: lint           ## format, lint, build, self-check of the peers, units, every test
