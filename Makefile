@@ -54,6 +54,7 @@ test-systemd: setup  ## boot a real systemd (as root) and check the units in it
 
 test-long: setup peers ## the tests that take minutes: soak, many crashes, floods, Debian 13, a machine with a TPM
 	@tests/setup/install.sh long
+	tests/setup/kryoptic.sh
 	$(CARGO) build --locked --workspace --all-targets
 	tests/setup/tree.sh trixie target/trees/trixie
 	$(CARGO) run --quiet --locked -p tests --bin units -- --tree target/trees/trixie

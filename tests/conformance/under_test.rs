@@ -30,7 +30,7 @@ fn every_promise_is_kept() {
     let (name, section) = asked();
     let prepare = |_: &Path| environment(&section);
     in_own_process(
-        "under_test::every_promise_is_kept",
+        concat!(module_path!(), "::every_promise_is_kept"),
         Shown::Live,
         prepare,
         |directory| every_promise(&name, &section, &directory.join("state")),

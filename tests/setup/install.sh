@@ -64,6 +64,8 @@ have_softhsm() {
 
 have_softokn() { compgen -G '/usr/lib/*/libsoftokn3.so' || compgen -G '/usr/lib*/libsoftokn3.so'; }
 
+have_libclang() { compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' || compgen -G '/usr/lib*/libclang.so*'; }
+
 have_tpm2_openssl() {
   compgen -G '/usr/lib/*/ossl-modules/tpm2.so' || compgen -G '/usr/lib*/ossl-modules/tpm2.so'
 }
@@ -124,6 +126,9 @@ check_packages() {
   need dbus            "systemd-run and user managers in the box"         have dbus-daemon
   need libpam-systemd  "user managers in the box"                         have_pam_systemd
   [ "$what" = long ] || return 0
+  need libclang-dev    "reads OpenSSL's headers for kryoptic"             have_libclang
+  need libssl-dev      "OpenSSL, which kryoptic calculates with"          pkg-config --exists openssl
+  need libsqlite3-dev  "the database of kryoptic's tokens"                pkg-config --exists sqlite3
   need mmdebstrap      "a Debian 13: its systemd, its kernel, its QEMU"   have mmdebstrap
   need e2fsprogs       "mke2fs: the disk of a virtual machine"            have mke2fs
 }
