@@ -1,13 +1,12 @@
 //! What keys do: they are made, looked at, used, destroyed, and stay when the TPM restarts.
 
-use crate::tools::read;
+use crate::tools::{read, write};
 use crate::world::{How, World, make, object, refusal, sign};
 use aws_lc_rs::digest;
 use keystore::backend::Backend;
 use keystore::config::Sessions;
 use keystore::protocol::EvidenceLevel;
 use keystore::{Alg, Kind, PublicKey};
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 
 const ALGS: [Alg; 4] = [Alg::ES256, Alg::ES384, Alg::RS256, Alg::PS256];
@@ -248,12 +247,4 @@ fn what_is_nobodys_is_shown() {
             "keys/note.txt".to_owned()
         ]
     );
-}
-
-/// A file in the test's directory that is not there yet, or replaced.
-fn write(world: &World, name: &str, bytes: &[u8]) {
-    let path = world.dir.path().join(name);
-    let mut options = std::fs::OpenOptions::new();
-    let file = options.create(true).truncate(true).write(true).open(path);
-    file.unwrap().write_all(bytes).unwrap();
 }

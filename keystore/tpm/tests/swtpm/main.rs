@@ -6,6 +6,7 @@
 mod device;
 mod foreign;
 mod keys;
+mod leaving;
 mod program;
 mod proxy;
 mod rates;
