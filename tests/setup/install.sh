@@ -62,9 +62,13 @@ have_softhsm() {
   return 1
 }
 
-have_softokn() { compgen -G '/usr/lib/*/libsoftokn3.so' || compgen -G '/usr/lib*/libsoftokn3.so'; }
+have_softokn() {
+  compgen -G '/usr/lib/*/libsoftokn3.so' || compgen -G '/usr/lib*/libsoftokn3.so'
+}
 
-have_libclang() { compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' || compgen -G '/usr/lib*/libclang.so*'; }
+have_libclang() {
+  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' || compgen -G '/usr/lib*/libclang.so*'
+}
 
 have_tpm2_openssl() {
   compgen -G '/usr/lib/*/ossl-modules/tpm2.so' || compgen -G '/usr/lib*/ossl-modules/tpm2.so'
