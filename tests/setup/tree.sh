@@ -15,7 +15,7 @@ packages="systemd systemd-sysv dbus procps iproute2 util-linux libbpf1
   libtss2-esys-3.0.2-0t64 libtss2-tctildr0t64 libtss2-tcti-device0t64"
 in_a_box="libpam-systemd softhsm2 opensc strace swtpm"
 # The cloud kernel is small and has the TPM's driver built in. The agent runs the checks' commands. QEMU
-# is run from outside: Debian 12's emulates processors on which kernels crash now and then.
+# is run from outside: on processors that Debian 12's emulates, kernels end in a double fault.
 in_a_machine="linux-image-cloud-amd64 initramfs-tools udev kmod qemu-guest-agent tpm2-tools
   qemu-system-x86 seabios"
 

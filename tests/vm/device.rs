@@ -67,7 +67,7 @@ fn main_pid(machine: &Machine) -> Result<String, String> {
 
 fn sees_one_device(machine: &Machine) -> Result<(), String> {
     let pid = main_pid(machine)?;
-    let script = format!("ps -o user= -p {pid}; ls /proc/{pid}/root/dev | grep -E 'tpm|nvme|sd'");
+    let script = format!("ps -o user= -p {pid}; ls /proc/{pid}/root/dev | grep -E 'tpm|nvme|vd'");
     let shown = machine.sh(&script).success()?;
     match shown.split_whitespace().collect::<Vec<_>>()[..] {
         ["assertd-tpm" | "assertd+", "tpmrm0"] => Ok(()),

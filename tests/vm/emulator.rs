@@ -1,5 +1,5 @@
-//! QEMU, the one of the tree that is booted, with that tree's own libraries: Debian 12's (7.2) has no
-//! locks that its emulated processors need, and one kernel in ten crashes on them.
+//! QEMU, the one of the tree that is booted, with that tree's own libraries: on processors that Debian
+//! 12's (7.2) emulates, kernels end in a double fault after cmpxchg16b.
 //!
 //! KVM where a kernel really runs in it. A device node proves nothing inside some virtual machines,
 //! where the first unusual instruction stops the processor.

@@ -80,7 +80,7 @@ pub fn install(machine: &Machine) -> Result<(), String> {
         ("assertctl apply", "assertctl apply --yes".to_string()),
     ];
     for (step, script) in steps {
-        let done = machine.sh(&script).success();
+        let done = machine.insist(&script).success();
         done.map_err(|why| format!("{step}: {why}"))?;
     }
     Ok(())
@@ -89,6 +89,7 @@ pub fn install(machine: &Machine) -> Result<(), String> {
 fn programs_and_units() -> String {
     format!(
         "mkdir -p {MOUNTED}
+         udevadm wait --timeout=60 {PAYLOAD}
          mount -o ro {PAYLOAD} {MOUNTED}
          BUILD={MOUNTED}/build {MOUNTED}/systemd/install.sh
          umount {MOUNTED}"

@@ -26,6 +26,13 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(240);
 /// For leaving everything in order.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(240);
 
+/// What assertctl ends with where trying again may help (its manual, EXIT STATUS). It waits 10 s, which
+/// is little for services that start on an emulated processor.
+const UNAVAILABLE: i32 = 69;
+
+/// How long one tries again, then.
+const PATIENCE: Duration = Duration::from_secs(240);
+
 /// Free space on its disk beside the tree: the programs, the journal, and room.
 const ROOM_MIB: u64 = 600;
 
@@ -39,7 +46,7 @@ const KERNEL: &str = "root=/dev/nvme0n1 rw mitigations=off nokaslr systemd.show_
     systemd.mask=systemd-user-sessions.service systemd.mask=getty.target";
 
 /// The machine's own name for the disk with what is to be installed.
-pub const PAYLOAD: &str = "/dev/nvme1n1";
+pub const PAYLOAD: &str = "/dev/disk/by-id/virtio-payload";
 
 /// A machine, on or off.
 pub struct Machine {
@@ -156,6 +163,19 @@ impl Machine {
         }
     }
 
+    /// Runs a shell script of which the last word is assertctl's or its like: again, while it ends with
+    /// [`UNAVAILABLE`], and no longer than [`PATIENCE`].
+    pub fn insist(&self, script: &str) -> Outcome {
+        let mut last = None;
+        let _done = wait_until(PATIENCE, || {
+            let outcome = self.sh(script);
+            let done = outcome.code != Some(UNAVAILABLE);
+            last = Some(outcome);
+            done
+        });
+        last.expect("wait_until asks once at least")
+    }
+
     /// Runs a shell script as root, like [`Site::run`].
     pub fn sh(&self, script: &str) -> Outcome {
         self.run(&["bash", "-euc", script])
@@ -210,15 +230,16 @@ impl Machine {
     }
 
     /// NVMe, ext4, the TPM's driver and the virtio port are built into Debian's cloud kernel, so that
-    /// no initial ramdisk is needed.
+    /// no initial ramdisk is needed. The second disk is of another kind: which of two NVMe disks is
+    /// nvme0 is a matter of chance.
     fn qemu(&self) -> Result<Child, String> {
         let errors = self.log("qemu.log")?;
         let mut command = self.emulator.command(KERNEL);
         command.current_dir(&self.work);
         command.args(["-serial", "file:console.log"]);
-        for name in ["root", "payload"] {
+        for (name, kind) in [("root", "nvme"), ("payload", "virtio-blk-pci")] {
             let drive = format!("file={name}.img,format=raw,if=none,id={name},cache=unsafe");
-            let device = format!("nvme,drive={name},serial={name}");
+            let device = format!("{kind},drive={name},serial={name}");
             command.args(["-drive", &drive, "-device", &device]);
         }
         command

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// For the keystore to start and the broker to hear of it. A command in the machine takes seconds
 /// where it is emulated.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 pub fn run(suite: &mut Suite<'_>, machine: &Machine, registered: &Registered) {
     let before = resets(machine);

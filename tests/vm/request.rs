@@ -9,9 +9,6 @@ use harness::peers::{self, Expected};
 use harness::suite::{INDENT, Site, Suite};
 use serde_json::Value;
 
-/// How often a workload asks that is told to try again in a second.
-const TRIES: u32 = 30;
-
 /// What the other side was told once: the key set that `assertctl jwks` printed.
 pub struct Registered {
     pub jwks: Value,
@@ -38,10 +35,11 @@ pub fn run(suite: &mut Suite<'_>, machine: &Machine) -> Option<Registered> {
         || verified(&assertion(machine)?, &registered),
     );
     suite.check("request: another unit is denied", || {
-        let mut words = vec!["systemd-run", "--quiet", "--wait", "--pipe", "--collect"];
-        words.extend(["--unit=reports.service", "--property=User=payments"]);
-        words.extend(["assertctl", "assertion", "--target", TARGET]);
-        match machine.run(&words) {
+        let script = format!(
+            "systemd-run --quiet --wait --pipe --collect --unit=reports.service \
+               --property=User=payments assertctl assertion --target {TARGET}"
+        );
+        match machine.insist(&script) {
             refused if refused.code == Some(1) && refused.stdout.is_empty() => Ok(()),
             other => Err(format!("{other:?}")),
         }
@@ -75,10 +73,8 @@ pub fn doctor(suite: &mut Suite<'_>, machine: &Machine, name: &str) {
 /// # Errors
 /// If that is not exactly one key.
 pub fn published(machine: &Machine) -> Result<Value, String> {
-    let target = format!("payments/{TARGET}");
-    let text = machine
-        .run(&["assertctl", "jwks", "--target", &target])
-        .success()?;
+    let script = format!("assertctl jwks --target payments/{TARGET}");
+    let text = machine.insist(&script).success()?;
     let jwks: Value = serde_json::from_str(&text).map_err(|e| format!("{e}: {text}"))?;
     match jwks["keys"].as_array().map(Vec::len) {
         Some(1) => Ok(jwks),
@@ -86,21 +82,18 @@ pub fn published(machine: &Machine) -> Result<Value, String> {
     }
 }
 
-/// Has the workload ask, again while it is told to try again later (EX_UNAVAILABLE), and returns what
-/// it got. A keystore that just started needs seconds where the processor is emulated.
+/// Has the workload ask, again while it is told that assertd or its keystore is unavailable, and
+/// returns what it got.
 ///
 /// # Errors
 /// What assertctl told the workload.
 pub fn assertion(machine: &Machine) -> Result<String, String> {
     let script = format!(
-        "for _ in $(seq {TRIES}); do
-           ! systemctl start {WORKLOAD_UNIT} 2>/dev/null || exec cat {WORKLOAD_ANSWER}
-           [ $(systemctl show -P ExecMainStatus {WORKLOAD_UNIT}) = 69 ] || break
-           sleep 1
-         done
-         cat {WORKLOAD_ERRORS} >&2; exit 1"
+        "systemctl start {WORKLOAD_UNIT} 2>/dev/null && exec cat {WORKLOAD_ANSWER}
+         cat {WORKLOAD_ERRORS} >&2
+         exit $(systemctl show -P ExecMainStatus {WORKLOAD_UNIT})"
     );
-    Ok(machine.sh(&script).success()?.trim().to_string())
+    Ok(machine.insist(&script).success()?.trim().to_string())
 }
 
 /// Has the workload ask once; it must not get anything.
