@@ -72,8 +72,8 @@ const RSA_SECRETS: &[AttributeType] = &[
     AttributeType::Coefficient,
 ];
 
-/// Where an attempt on our key succeeds, and is known to (docs/facts.md). Nothing we could ask of such
-/// a module would change it; what we owe the user is to claim nothing for its keys.
+/// Where an attempt on our key succeeds, and is known to (docs/facts.md). Nothing we could ask of
+/// such a module would change it; what we owe the user is to claim nothing for its keys.
 const LETS_IT: &[Module] = &[Module::Nss];
 
 /// Where it succeeds nowhere.

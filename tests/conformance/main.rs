@@ -20,8 +20,8 @@ use promises::promises;
 use subject::Promise;
 use token::{Module, with_token};
 
-/// Makes a module of tests, one for each `$case` of module `$cases`, that `$run` tries. With a reason
-/// they are for `make test-long` alone.
+/// Makes a module of tests, one for each `$case` of module `$cases`, that `$run` tries. With a
+/// reason they are for `make test-long` alone.
 macro_rules! suite {
     (($keystore:ident: $run:path, $cases:path) $($case:ident)*) => {
         mod $keystore {

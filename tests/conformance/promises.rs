@@ -1,5 +1,5 @@
-//! What every keystore backend promises, whatever holds the keys. [`promises!`] is the list; each is
-//! a function below of that name, which panics when the promise is broken.
+//! What every keystore backend promises, whatever holds the keys. [`promises!`] is the list; each
+//! is a function below of that name, which panics when the promise is broken.
 
 use crate::subject::{Birth, Named, Neighbours, Subject, ours};
 use keystore::backend::{Backend, ObjectId};

@@ -39,7 +39,7 @@ pub struct Subject<'a> {
 pub enum Neighbours {
     /// A token may be used by others: what does not look like ours is not our concern.
     Others,
-    /// The directory of key files is ours alone: what nobody knows in it is strange, whatever it is.
+    /// The directory of key files is ours alone: whatever nobody knows in it is strange.
     Nobody,
 }
 

@@ -1,5 +1,5 @@
-//! What a PKCS#11 module exports. Everything behind it is kryoptic's; its own crate of this kind is a
-//! shared object too, which cargo builds for nobody who depends on it.
+//! What a PKCS#11 module exports. Everything behind it is kryoptic's; its own crate of this kind is
+//! a shared object too, which cargo builds for nobody who depends on it.
 
 use kryoptic_lib::fns::general::{fn_get_function_list, fn_get_interface, fn_get_interface_list};
 use kryoptic_lib::pkcs11::{
