@@ -56,18 +56,17 @@ impl Primary {
 struct Stored {
     /// The name of the primary, in hexadecimal.
     primary: Option<String>,
-    /// Its PSS signatures were found to be no PS256 ones.
+    /// What its PSS signatures were found to be.
     #[serde(default)]
-    pss_is_not_ps256: bool,
-    /// They were found to be PS256 ones.
-    #[serde(default)]
-    pss_is_ps256: bool,
+    pss: Pss,
 }
 
 /// What is known of a TPM's PSS signatures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Pss {
     /// Nobody has tried.
+    #[default]
     NotTried,
     /// They have the salt of PS256.
     IsPs256,
@@ -93,11 +92,7 @@ impl Memory {
 
     /// What a trial of its PSS signatures showed.
     pub fn pss(&self) -> Pss {
-        match (self.stored.pss_is_not_ps256, self.stored.pss_is_ps256) {
-            (true, _) => Pss::IsNotPs256,
-            (false, true) => Pss::IsPs256,
-            (false, false) => Pss::NotTried,
-        }
+        self.stored.pss
     }
 
     /// Remembers what it showed, for good.
@@ -109,8 +104,7 @@ impl Memory {
             return Ok(());
         }
         self.replace(Stored {
-            pss_is_not_ps256: pss == Pss::IsNotPs256,
-            pss_is_ps256: pss == Pss::IsPs256,
+            pss,
             ..self.stored.clone()
         })
     }

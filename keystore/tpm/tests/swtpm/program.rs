@@ -1,9 +1,9 @@
 //! assertd-keystore-tpm as whoever starts it sees it.
 
-use harness::DEADLINE;
-use harness::swtpm::kept_until_we_end;
 use crate::world::{SECRET, World};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use harness::DEADLINE;
+use harness::swtpm::kept_until_we_end;
 use keystore::charter::PurposeKind;
 use keystore::client::Client;
 use keystore::protocol::{Condition, Health, Reply, Request};
