@@ -16,19 +16,15 @@ pub fn run(suite: &mut Suite<'_>, machine: &Machine) {
     suite.check(
         "device: group tss may open /dev/tpmrm0, others may not",
         || {
-            let script = "stat -c '%U %G %a' /dev/tpmrm0; id -nG assertd-tpm; uname -sr
-             assertctl status | grep -m 1 firmware || true";
-            let shown = machine.sh(script).success()?;
-            let mut lines = shown.lines();
-            let owners = lines.next().unwrap_or_default();
-            let groups = lines.next().unwrap_or_default();
-            facts = lines.collect::<Vec<_>>().join("\n");
-            match owners == "tss tss 660" && groups.split(' ').any(|group| group == "tss") {
-                true => Ok(()),
-                false => Err(format!(
-                    "the device is of {owners}, assertd-tpm in {groups}"
-                )),
-            }
+            facts = whose_it_is(machine)?;
+            Ok(())
+        },
+    );
+    suite.check(
+        "device: assertctl keystore check finds nothing that fails",
+        || {
+            facts += &machine.insist("assertctl keystore check tpm").success()?;
+            Ok(())
         },
     );
     for line in facts.lines() {
@@ -55,6 +51,21 @@ pub fn run(suite: &mut Suite<'_>, machine: &Machine) {
         },
     );
     print!("{used}");
+}
+
+/// Returns which kernel says so.
+fn whose_it_is(machine: &Machine) -> Result<String, String> {
+    let script = "stat -c '%U %G %a' /dev/tpmrm0; id -nG assertd-tpm; uname -sr";
+    let shown = machine.sh(script).success()?;
+    let mut lines = shown.lines();
+    let owners = lines.next().unwrap_or_default();
+    let groups = lines.next().unwrap_or_default();
+    match owners == "tss tss 660" && groups.split(' ').any(|group| group == "tss") {
+        true => Ok(lines.map(|line| format!("{line}\n")).collect()),
+        false => Err(format!(
+            "the device is of {owners}, assertd-tpm in {groups}"
+        )),
+    }
 }
 
 fn main_pid(machine: &Machine) -> Result<String, String> {
