@@ -32,8 +32,9 @@ pub const FIRST_ANSWER: Duration = Duration::from_secs(3);
 /// a second could still answer in time.
 const SILENT_QUEUE_MAX: usize = 64;
 
-/// Above this a mint's round trip is the token's: two signatures of a millisecond.
-const FAST_ROUND_TRIP: Duration = Duration::from_millis(2);
+/// Above this a mint's round trip is the token's: two signatures of ten milliseconds. Below, the way
+/// from one answer to the next request is felt; above, it is a hundredth, and the queue's order counts.
+const FAST_ROUND_TRIP: Duration = Duration::from_millis(20);
 
 /// One keystore as the broker knows it.
 pub struct Keystore {
