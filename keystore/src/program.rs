@@ -23,7 +23,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Set for the second start, so that there is no third.
 const RESTARTED: &str = "ASSERTD_KEYSTORE_RESTARTED";
@@ -50,6 +50,8 @@ pub struct Opening {
     pub credentials: Option<PathBuf>,
     /// Its state directory, locked.
     pub state: StateDir,
+    /// When the process began to look for the token.
+    pub since: Instant,
 }
 
 /// First of all in main: gives up what no keystore needs.
@@ -103,6 +105,7 @@ impl<B: Backend> Program<B> {
             section,
             credentials,
             state: server.state.clone(),
+            since: Instant::now(),
         };
         let open = self.open;
         server::run(server, move || open(&opening))?;

@@ -8,8 +8,14 @@ use keystore::program::{Opening, Program, close_off};
 use keystore::{Error, Kind};
 use keystore_tpm::{Secrets, Settings, TpmBackend};
 use std::process::ExitCode;
+use std::time::Duration;
 
 const NAME: &str = "assertd-keystore-tpm";
+
+/// How long one process looks for a device node. What is in `/dev` is fixed for it when it starts, by
+/// its unit (PrivateDevices=, BindPaths=) and by Landlock, which knows files and not names: a node
+/// that comes later, with the driver, is found by the next process.
+const NODE_WAIT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     if let Err(code) = close_off(NAME) {
@@ -63,12 +69,27 @@ Holds the private keys of one TPM 2.0 and mints assertions for assertd.
 
 fn open(opening: &Opening) -> Result<TpmBackend, Error> {
     let section = &opening.section;
-    let tcti = Tcti::parse(section.tcti.as_deref().unwrap_or(TCTI));
+    let tcti = Tcti::parse(section.tcti.as_deref().unwrap_or(TCTI))
+        .map_err(|text| Error::new(Kind::Internal, format!("`tcti`: {text}")))?;
     let credentials = opening.credentials.as_deref();
-    TpmBackend::open(Settings {
-        tcti: tcti.map_err(|text| Error::new(Kind::Internal, format!("`tcti`: {text}")))?,
+    let opened = TpmBackend::open(Settings {
+        tcti: tcti.clone(),
         secrets: Secrets::read(section.auth.as_ref(), credentials, &opening.name)?,
         sessions: section.sessions,
         state: opening.state.clone(),
-    })
+    });
+    match (opened, tcti.device()) {
+        (Err(error), Some(node))
+            if error.kind() == Kind::Unavailable && opening.since.elapsed() > NODE_WAIT =>
+        {
+            eprintln!(
+                "keystore {}: {} cannot be opened; if it came after this process, only a new one \
+                 finds it, so this one ends",
+                opening.name,
+                node.display()
+            );
+            std::process::exit(69);
+        }
+        (opened, _) => opened,
+    }
 }
