@@ -50,15 +50,26 @@ impl Primary {
     }
 }
 
+/// Whether there are keys under it yet: before, it may become another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// At least one.
+    Some,
+    /// None.
+    None,
+}
+
 /// What we remember of a TPM.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
     /// The name of the primary, in hexadecimal.
     primary: Option<String>,
-    /// What its PSS signatures were found to be.
+    /// What its PSS signatures were found to be, and with which firmware.
     #[serde(default)]
     pss: Pss,
+    #[serde(default)]
+    pss_firmware: (u32, u32),
 }
 
 /// What is known of a TPM's PSS signatures.
@@ -90,21 +101,25 @@ impl Memory {
         Ok(Memory { file, stored })
     }
 
-    /// What a trial of its PSS signatures showed.
-    pub fn pss(&self) -> Pss {
-        self.stored.pss
+    /// What a trial of its PSS signatures showed; another firmware is tried anew.
+    pub fn pss(&self, firmware: (u32, u32)) -> Pss {
+        match self.stored.pss_firmware == firmware {
+            true => self.stored.pss,
+            false => Pss::NotTried,
+        }
     }
 
-    /// Remembers what it showed, for good.
+    /// Remembers what it showed.
     ///
     /// # Errors
     /// `Unavailable` if it cannot be written.
-    pub fn note_pss(&mut self, pss: Pss) -> Result<(), Error> {
-        if self.pss() == pss {
+    pub fn note_pss(&mut self, pss: Pss, firmware: (u32, u32)) -> Result<(), Error> {
+        if self.pss(firmware) == pss {
             return Ok(());
         }
         self.replace(Stored {
             pss,
+            pss_firmware: firmware,
             ..self.stored.clone()
         })
     }
@@ -121,12 +136,20 @@ impl Memory {
     }
 }
 
-/// Finds or makes the primary that our keys are under.
+/// Finds or makes the primary that our keys are under. What was recorded binds while there are `keys`.
 ///
 /// # Errors
 /// `Mismatch` if it is not the one that was recorded.
-pub fn find(context: &mut Context, memory: &mut Memory, place: &str) -> Result<Primary, Failure> {
-    let recorded = memory.stored.primary.clone();
+pub fn find(
+    context: &mut Context,
+    memory: &mut Memory,
+    keys: Keys,
+    place: &str,
+) -> Result<Primary, Failure> {
+    let recorded = match keys {
+        Keys::Some => memory.stored.primary.clone(),
+        Keys::None => None,
+    };
     let fits = |name: &str| recorded.as_deref().is_none_or(|recorded| recorded == name);
     let (primary, name) = match persistent(context, place)? {
         Some((primary, name)) if fits(&name) => (primary, name),
@@ -136,7 +159,7 @@ pub fn find(context: &mut Context, memory: &mut Memory, place: &str) -> Result<P
         flush(context, primary, place)?;
         return Err(another(place).into());
     }
-    if recorded.is_none() {
+    if memory.primary() != Some(&name) {
         let stored = memory.stored.clone();
         memory.replace(Stored {
             primary: Some(name),
@@ -175,14 +198,22 @@ fn persistent(context: &mut Context, place: &str) -> Result<Option<(Primary, Str
         context.tr_close(&mut object).map_err(failed)?; // forgets it, and leaves it where it is
         return Ok(None);
     }
+    // A session is salted to what the library was shown first, and this is what it was shown then: who
+    // sits on the bus could answer the two questions differently.
+    let name = template::name(&public).map_err(failed)?;
+    let shown_first = context.tr_get_name(object).map_err(failed)?;
+    if shown_first.value() != name {
+        let text = format!(
+            "{place}: shows two different storage root keys at {PERSISTENT:#x} one after the other; \
+             find out what sits between it and this machine"
+        );
+        return Err(Error::new(Kind::Mismatch, text).into());
+    }
     let primary = Primary {
         handle,
         parent: PERSISTENT,
     };
-    Ok(Some((
-        primary,
-        hex(&template::name(&public).map_err(failed)?),
-    )))
+    Ok(Some((primary, hex(&name))))
 }
 
 /// One made from the template, with its name.

@@ -274,7 +274,8 @@ fn of_algs(has: &[Alg]) -> Line {
 
 fn salt(connection: &mut Connection, lasting: &Lasting) -> Result<Line, Failure> {
     let has_pss = connection.algs.contains(&Alg::PS256);
-    Ok(of_salt(has_pss, lasting.memory.pss()))
+    let pss = lasting.memory.pss(connection.chip.firmware);
+    Ok(of_salt(has_pss, pss))
 }
 
 /// Trying it costs an RSA key, which takes a chip seconds to minutes: it is done when the first key

@@ -331,5 +331,11 @@ fn a_storage_root_key_with_an_auth_value_is_named() {
         assert!(refused.to_string().contains(SRK), "{refused}");
         assert!(!world.key_file(object(1)).exists());
         assert_eq!(world.property("TPM2_PT_LOCKOUT_COUNTER"), 0);
+        // As the text says where nobody uses it: no key was made under it, so nothing binds us to it.
+        drop(backend);
+        world.tool("tpm2_evictcontrol", &["-C", "o", "-c", SRK]);
+        let backend = world.open_as(&how).unwrap();
+        let key = make(&backend, 1, Alg::ES256);
+        sign(&backend, 1, &key, Alg::ES256);
     }
 }

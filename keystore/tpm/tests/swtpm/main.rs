@@ -9,7 +9,6 @@ mod keys;
 mod leaving;
 mod program;
 mod proxy;
-mod rates;
 mod recovery;
 mod survey;
 mod tools;

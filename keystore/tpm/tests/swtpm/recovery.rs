@@ -209,7 +209,14 @@ fn a_tpm_whose_pss_is_not_ps256_is_found_out_once_and_keeps_no_key() {
     };
     let mut backend = world.open_as(&how).unwrap();
     assert!(backend.algs().contains(&Alg::PS256));
-    // The probe's signature: to a strict verifier a salt of another length looks like this.
+    // One wrong signature may have been an accident on the way.
+    proxy.inject(0x15d, Fault::FlipBit);
+    let key = make(&backend, 3, Alg::PS256);
+    assert!(proxy.is_done());
+    sign(&backend, 3, &key, Alg::PS256);
+    backend.destroy(object(3), &key).unwrap();
+    // The probe's signatures: to a strict verifier a salt of another length looks like this.
+    proxy.inject(0x15d, Fault::FlipBit);
     proxy.inject(0x15d, Fault::FlipBit);
     let refused = backend.generate(object(1), "assertd/a/b/1", Alg::PS256);
     let refused = refused.unwrap_err();
