@@ -58,6 +58,8 @@ test-long: setup peers ## the tests that take minutes: soak, many crashes, flood
 	$(CARGO) build --locked --workspace --all-targets
 	tests/setup/tree.sh trixie target/trees/trixie
 	$(CARGO) run --quiet --locked -p tests --bin units -- --tree target/trees/trixie
+	$(MAKE) demo KEYSTORE=pkcs11
+	$(MAKE) demo KEYSTORE=tpm
 	tests/setup/tree.sh trixie target/trees/trixie-vm vm
 	$(CARGO) run --quiet --locked -p tests --bin vm -- --tree target/trees/trixie-vm
 	$(CARGO) nextest run --workspace --locked --profile long --run-ignored all

@@ -98,7 +98,7 @@ impl<B: Backend> Program<B> {
             credentials: credentials.clone(),
             broker: broker_directories,
         };
-        let server = server_options(options, section.hang_limit_s)?;
+        let server = server_options(options, section.hang_limit())?;
         self.close_in(&name, &section, &places); // the library's code runs below this line
         let opening = Opening {
             name,
@@ -138,7 +138,7 @@ impl<B: Backend> Program<B> {
         }
         let (config, name) = (options.config.clone(), options.name.clone());
         let program = self.name;
-        let server = server_options(options, None)?;
+        let server = server_options(options, Duration::from_secs(HANG_LIMIT_S.into()))?;
         server::run(server, move || match crate::config::load(&config, &name) {
             Ok(_) => Err::<B, _>(start_again(program, &BTreeMap::new(), Round::First)),
             Err(diagnostic) => {
@@ -186,14 +186,13 @@ fn load(config: &Path, name: &str, program: &str) -> Result<Loaded, Diagnostic> 
     }
 }
 
-fn server_options(options: Options, hang_limit_s: Option<u32>) -> Result<server::Options, Error> {
-    let hang_limit_s = hang_limit_s.unwrap_or(HANG_LIMIT_S);
+fn server_options(options: Options, hang_limit: Duration) -> Result<server::Options, Error> {
     Ok(server::Options {
         broker_uid: broker_uid(&options.broker)?,
         state: StateDir::lock(&options.state_dir)?,
         listener: listener(&options.listen)?,
         name: options.name,
-        hang_limit: Duration::from_secs(hang_limit_s.into()),
+        hang_limit,
     })
 }
 

@@ -44,6 +44,7 @@ pub struct TpmBackend {
     desk: Arc<Mutex<Desk>>,
     description: String,
     firmware: (u32, u32),
+    keys: KeyDir,
     /// As the connection has them; health asks without waiting for the TPM.
     algs: Mutex<Vec<Alg>>,
 }
@@ -68,9 +69,10 @@ impl TpmBackend {
             sessions,
             state,
         } = settings;
+        let keys = KeyDir::open(&state)?;
         let mut lasting = Lasting {
             place: format!("TPM {tcti}"),
-            keys: KeyDir::open(&state)?,
+            keys: keys.clone(),
             memory: Memory::open(&state)?,
             tcti,
             secrets,
@@ -99,6 +101,7 @@ impl TpmBackend {
             desk,
             description,
             firmware,
+            keys,
             algs,
         })
     }
@@ -284,8 +287,9 @@ impl Backend for TpmBackend {
         lasting.keys.remove(object)
     }
 
+    /// Reads a directory; the TPM goes on signing meanwhile.
     fn strange(&self, known: &[ObjectId]) -> Result<Vec<String>, Error> {
-        lock(&self.desk).lasting.keys.strange(known)
+        self.keys.strange(known)
     }
 
     fn survey(&self) -> Vec<Line> {

@@ -21,6 +21,7 @@ const STRANGE_MAX: usize = 100;
 const SUFFIX: &str = ".pem";
 
 /// The directory; the state directory is locked by us.
+#[derive(Clone)]
 pub struct KeyDir {
     path: PathBuf,
 }
