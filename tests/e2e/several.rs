@@ -367,10 +367,11 @@ fn mute(site: &Site) -> UnixListener {
 
 /// Starts assertd, and waits until it listens.
 fn start(site: &Site) -> Process {
-    let path = site.runtime_dir().join("assertd.sock");
-    let _ = std::fs::remove_file(&path);
+    // It is bound after the workloads' socket, which listens by then; that one's path is there before.
+    let later = site.runtime_dir().join("admin.sock");
+    let _ = std::fs::remove_file(&later);
     let process = Process::start(&mut site.command());
-    let listens = wait_until(DEADLINE, || path.exists());
+    let listens = wait_until(DEADLINE, || later.exists());
     assert!(listens, "{}", process.stderr());
     process
 }
