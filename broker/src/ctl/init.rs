@@ -157,6 +157,7 @@ impl Run<'_> {
             Setup::ByHand => None,
         };
         let (keystores, spare, work) = self.plan(chosen, tpm_name, creds.as_ref())?;
+        needs::no_keys_without_secret(&keystores, &self.dir().join("state"))?;
         let kinds: Vec<BackendKind> = keystores.iter().map(Keystore::kind).collect();
         let mut first = Work {
             files: vec![self.configuration(&keystores, spare.as_ref())],
@@ -265,6 +266,7 @@ impl Run<'_> {
             .iter()
             .map(|(name, section)| section::as_written(name, section))
             .collect();
+        needs::no_keys_without_secret(&keystores, &config.server.state_dir)?;
         if work.is_done() && self.format == Format::Text {
             let names: Vec<&str> = keystores.iter().map(|it| it.name.as_str()).collect();
             out.line(&format!(

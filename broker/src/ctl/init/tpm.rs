@@ -17,7 +17,7 @@ use std::time::Duration;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Where the units' keystores have their state.
-const STATE_DIR: &str = "/var/lib/assertd-keystore";
+pub const STATE_DIR: &str = "/var/lib/assertd-keystore";
 
 /// A TPM that keys can be made in.
 #[derive(Clone, Debug, PartialEq, Eq)]
