@@ -25,7 +25,8 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
                 |old: &str| format!("{old}{SECTION}"),
                 || says_what_is_missing(boxed),
             );
-            let stopped = boxed.run(&["systemctl", "stop", SOCKET, UNIT]).success();
+            let disable = ["systemctl", "disable", "--now", SOCKET, UNIT]; // init enables the socket
+            let stopped = boxed.run(&disable).success();
             let removed = boxed.run(&["rm", "-f", ENCRYPTED]).success();
             tried.and(stopped.map(drop)).and(removed.map(drop))
         },
@@ -37,12 +38,9 @@ fn says_what_is_missing(boxed: &SysBox) -> Result<(), String> {
     boxed
         .run(&["systemctl", "restart", BROKER_UNIT])
         .success()?;
-    failed_because(boxed, &["no auth secret", "--name=chip.auth"])?;
+    failed_because(boxed, &["no auth secret", "`assertctl init --name chip`"])?;
     // As it says itself.
-    let make = format!(
-        "head -c 32 /dev/urandom | systemd-creds encrypt --with-key=host --name=chip.auth - \
-         {ENCRYPTED} && systemctl restart {UNIT}"
-    );
+    let make = format!("assertctl init --yes --name chip && systemctl restart {UNIT}");
     boxed.sh(&make).success()?;
     failed_because(boxed, &["/dev/tpmrm0"])?;
     until("its unit runs", || is(boxed, UNIT, "active").is_ok())?;
