@@ -172,9 +172,11 @@ pub fn find(
 fn another(place: &str) -> Error {
     let text = format!(
         "{place}: its storage primary is not the one that our keys were made under: it is another \
-         TPM, or it was cleared; bring the first one back, or, if that is gone for good, stop the \
-         keystore, move its state directory away, start it again and run `assertctl apply`, which \
-         makes new keys"
+         TPM, or it was cleared; bring the first one back; or, if that is gone for good, give every \
+         target and issuer with a key in this keystore another name in the configuration, stop the \
+         keystore, move its state directory away, start it again, then run `assertctl reload` and \
+         `assertctl apply`, which makes new keys under the new names and none in the place of a lost \
+         one"
     );
     Error::new(Kind::Mismatch, text)
 }
