@@ -38,7 +38,20 @@ fn when_its_tpm_is_replaced_new_keys_are_made_by_what_the_keystore_says() {
     assert!(places.iter().all(Option::is_some), "{why}");
     assert!(places.is_sorted(), "{why}");
     assert_ne!(daemon.assertctl(&["apply"]).status.code(), Some(0));
-    assert_eq!(daemon.ask(BANK).status, 503);
+    // The workload is told whom to ask, and not why; administrators are told why.
+    let answer = daemon.ask(BANK);
+    assert_eq!(answer.status, 503);
+    let told = answer.member("detail");
+    let whom = "its keystore cannot serve now; an administrator finds why in `assertctl status`";
+    assert!(told.contains(whom), "{told}");
+    assert!(!told.contains("storage primary"), "{told}");
+    let key = daemon.keys().remove(0);
+    assert_eq!(key.state, "unknown");
+    assert!(key.why.unwrap().contains("storage primary"));
+    let checked = daemon.assertctl(&["check"]).stdout;
+    let checked = String::from_utf8(checked).unwrap();
+    let of_key = checked.lines().find(|line| line.contains("D81")).unwrap();
+    assert!(of_key.contains("storage primary"), "{checked}");
 
     // As it says: the keystore is assertd's child, and ends and starts with it.
     let renamed = Config::new(&tpm)
