@@ -230,6 +230,7 @@ mod tests {
     use super::*;
     use crate::ctl::init::text::Backend;
     use keystore::config::Tcti;
+    use std::fs::File;
 
     #[test]
     fn groups_alone_are_reason_enough_for_a_drop_in() {
@@ -269,7 +270,7 @@ mod tests {
         let keys = dir.path().join("keystore/tpm/keys");
         std::fs::create_dir_all(&keys).unwrap();
         no_keys_without_secret(&keystores, dir.path()).unwrap();
-        std::fs::write(keys.join("00112233445566778899aabbccddeeff.pem"), "").unwrap();
+        File::create_new(keys.join("00112233445566778899aabbccddeeff.pem")).unwrap();
         let gone = no_keys_without_secret(&keystores, dir.path()).unwrap_err();
         assert_eq!(gone.exit, Exit::Refused);
         let order = [
@@ -282,7 +283,7 @@ mod tests {
         let places = order.map(|part| gone.message.find(part));
         assert!(places.iter().all(Option::is_some), "{}", gone.message);
         assert!(places.is_sorted(), "{}", gone.message);
-        std::fs::write(&path, [0; 32]).unwrap();
+        File::create_new(&path).unwrap();
         no_keys_without_secret(&keystores, dir.path()).unwrap();
     }
 }
