@@ -215,7 +215,16 @@ impl Machine {
         let agent = self.there("agent.sock").and_then(|()| {
             let directory = File::open(&self.work).map_err(|e| e.to_string())?;
             let here = format!("/proc/self/fd/{}/agent.sock", fd(&directory));
-            Agent::connect(Path::new(&here)).map_err(|e| format!("agent.sock: {e}"))
+            // The path is there before anybody listens on it.
+            let mut refused = String::new();
+            let connected = wait_for(DEADLINE, || match Agent::connect(Path::new(&here)) {
+                Ok(agent) => Some(agent),
+                Err(error) => {
+                    refused = error.to_string();
+                    None
+                }
+            });
+            connected.ok_or_else(|| format!("agent.sock: {refused}"))
         });
         match agent {
             Ok(agent) => Ok(Running { qemu, swtpm, agent }),
