@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 use tss_esapi::Context;
-use tss_esapi::attributes::{ObjectAttributesBuilder, SessionAttributesBuilder};
+use tss_esapi::attributes::{ObjectAttributes, ObjectAttributesBuilder, SessionAttributesBuilder};
 use tss_esapi::constants::SessionType;
 use tss_esapi::constants::tss::{TPM2_RH_NULL, TPM2_ST_HASHCHECK};
 use tss_esapi::handles::KeyHandle;
@@ -22,7 +22,7 @@ use tss_esapi::interface_types::ecc::EccCurve;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{
-    Auth, Digest, EccPoint, EccScheme, HashScheme, Public, PublicBuilder,
+    Auth, Digest, EccPoint, EccScheme, HashScheme, Public, PublicBuilder, PublicEccParameters,
     PublicEccParametersBuilder, SignatureScheme, SymmetricDefinition, SymmetricDefinitionObject,
 };
 use tss_esapi::tcti_ldr::TctiNameConf;
@@ -137,14 +137,7 @@ fn signing_key() -> Public {
     let parameters = PublicEccParametersBuilder::new_unrestricted_signing_key(scheme, curve)
         .build()
         .expect("they go together");
-    PublicBuilder::new()
-        .with_public_algorithm(PublicAlgorithm::Ecc)
-        .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
-        .with_object_attributes(attributes)
-        .with_ecc_parameters(parameters)
-        .with_ecc_unique_identifier(EccPoint::default())
-        .build()
-        .expect("they go together")
+    with_both(attributes, parameters)
 }
 
 /// A storage key, which the session is salted with.
@@ -163,6 +156,10 @@ fn storage_key() -> Public {
     let parameters = PublicEccParametersBuilder::new_restricted_decryption_key(symmetric, curve)
         .build()
         .expect("they go together");
+    with_both(attributes, parameters)
+}
+
+fn with_both(attributes: ObjectAttributes, parameters: PublicEccParameters) -> Public {
     PublicBuilder::new()
         .with_public_algorithm(PublicAlgorithm::Ecc)
         .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
