@@ -10,21 +10,24 @@
 )]
 
 pub mod counts;
+pub mod faults;
 pub mod functions;
 pub mod probe;
 pub mod rules;
+pub mod which;
 
 use counts::Counts;
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_BBOOL, CK_BYTE, CK_FLAGS, CK_FUNCTION_LIST, CK_MECHANISM, CK_NOTIFY,
-    CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SESSION_INFO, CK_SLOT_ID, CK_TOKEN_INFO,
-    CK_ULONG, CK_USER_TYPE, CKR_FUNCTION_FAILED, CKR_OK,
+    CK_ATTRIBUTE, CK_BBOOL, CK_BYTE, CK_FLAGS, CK_FUNCTION_LIST, CK_INFO, CK_MECHANISM,
+    CK_MECHANISM_INFO, CK_MECHANISM_TYPE, CK_NOTIFY, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE,
+    CK_SESSION_INFO, CK_SLOT_ID, CK_SLOT_INFO, CK_TOKEN_INFO, CK_ULONG, CK_USER_TYPE, CK_UTF8CHAR,
+    CKR_FUNCTION_FAILED, CKR_OK,
 };
+use faults::Faults;
 use functions::Function;
 use rules::{Action, Rules};
 use std::ffi::c_void;
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::OnceLock;
 
 /// For tests: where the module is. cargo builds it beside every test that depends on this package.
 ///
@@ -44,8 +47,7 @@ pub fn module_path() -> std::path::PathBuf {
 struct Shim {
     real: CK_FUNCTION_LIST,
     ours: CK_FUNCTION_LIST,
-    counts: Option<Counts>,
-    rules: Option<Mutex<Rules>>,
+    faults: Faults,
 }
 
 // SAFETY: the lists hold a version and function pointers of a module that stays loaded.
@@ -92,34 +94,20 @@ impl Shim {
         Some(Shim {
             real,
             ours: replaced(real),
-            counts: variable("P11SHIM_COUNTS").and_then(|path| Counts::open(&path).ok()),
-            rules: variable("P11SHIM_RULES").map(|path| Mutex::new(Rules::new(path))),
+            faults: Faults::new(counts(), variable("P11SHIM_RULES").map(Rules::new)),
         })
     }
+}
 
-    fn count(&self, function: Function) {
-        if let Some(counts) = &self.counts {
-            counts.add(function);
+/// A test that is told where to count and finds nothing there must not pass.
+fn counts() -> Option<Counts> {
+    let path = variable("P11SHIM_COUNTS")?;
+    match Counts::open(&path) {
+        Ok(counts) => Some(counts),
+        Err(error) => {
+            eprintln!("pkcs11-shim: {}: {error}", path.display());
+            std::process::abort();
         }
-    }
-
-    /// Waits out the delays that apply and returns the action that does.
-    fn action(&self, function: Function) -> Option<Action> {
-        let actions = match &self.rules {
-            None => return None,
-            Some(rules) => rules
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .next(function),
-        };
-        let mut first = None;
-        for action in actions {
-            match action {
-                Action::Delay(time) => std::thread::sleep(time),
-                action => first = first.or(Some(action)),
-            }
-        }
-        first
     }
 }
 
@@ -132,43 +120,7 @@ fn shim() -> &'static Shim {
 /// Counts, misbehaves or forwards.
 fn run(function: Function, forward: impl FnOnce(&CK_FUNCTION_LIST) -> CK_RV) -> CK_RV {
     let shim = shim();
-    shim.count(function);
-    obey(shim.action(function), || forward(&shim.real))
-}
-
-fn obey(action: Option<Action>, forward: impl FnOnce() -> CK_RV) -> CK_RV {
-    match action {
-        Some(Action::Answer(code)) => code as CK_RV,
-        Some(Action::Lie(code)) => {
-            forward();
-            code as CK_RV
-        }
-        Some(Action::Abort) => std::process::abort(),
-        Some(Action::Segfault) => {
-            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSEGV);
-            std::process::abort()
-        }
-        Some(Action::Hang) => loop {
-            std::thread::sleep(Duration::from_secs(3600));
-        },
-        Some(Action::Probe) => {
-            probe();
-            forward()
-        }
-        Some(Action::Zeros | Action::Short | Action::Flags(_) | Action::Delay(_)) | None => {
-            forward()
-        }
-    }
-}
-
-/// A test that told us to probe and gets no report must not pass.
-fn probe() {
-    let files = variable("P11SHIM_PROBE").zip(variable("P11SHIM_REPORT"));
-    let tried = files.map(|(orders, report)| probe::run(&orders, &report));
-    if !matches!(tried, Some(Ok(()))) {
-        eprintln!("pkcs11-shim: probe: {tried:?}");
-        std::process::abort();
-    }
+    shim.faults.call(function, || forward(&shim.real), |_| ())
 }
 
 macro_rules! forwarded {
@@ -199,45 +151,76 @@ macro_rules! forwarded {
 forwarded! {
     C_Initialize(arguments: *mut c_void);
     C_Finalize(reserved: *mut c_void);
+    C_GetInfo(info: *mut CK_INFO);
     C_GetSlotList(present: CK_BBOOL, list: *mut CK_SLOT_ID, count: *mut CK_ULONG);
+    C_GetSlotInfo(slot: CK_SLOT_ID, info: *mut CK_SLOT_INFO);
+    C_GetMechanismList(slot: CK_SLOT_ID, list: *mut CK_MECHANISM_TYPE, count: *mut CK_ULONG);
+    C_GetMechanismInfo(slot: CK_SLOT_ID, mechanism: CK_MECHANISM_TYPE,
+        info: *mut CK_MECHANISM_INFO);
+    C_InitToken(slot: CK_SLOT_ID, pin: *mut CK_UTF8CHAR, len: CK_ULONG, label: *mut CK_UTF8CHAR);
+    C_InitPIN(session: CK_SESSION_HANDLE, pin: *mut CK_UTF8CHAR, len: CK_ULONG);
+    C_SetPIN(session: CK_SESSION_HANDLE, old: *mut CK_UTF8CHAR, old_len: CK_ULONG,
+        new: *mut CK_UTF8CHAR, new_len: CK_ULONG);
     C_OpenSession(slot: CK_SLOT_ID, flags: CK_FLAGS, application: *mut c_void,
         notify: CK_NOTIFY, session: *mut CK_SESSION_HANDLE);
     C_CloseSession(session: CK_SESSION_HANDLE);
+    C_CloseAllSessions(slot: CK_SLOT_ID);
     C_GetSessionInfo(session: CK_SESSION_HANDLE, info: *mut CK_SESSION_INFO);
     C_Login(session: CK_SESSION_HANDLE, user: CK_USER_TYPE, pin: *mut CK_BYTE, len: CK_ULONG);
     C_Logout(session: CK_SESSION_HANDLE);
     C_FindObjectsInit(session: CK_SESSION_HANDLE, template: *mut CK_ATTRIBUTE, count: CK_ULONG);
     C_FindObjects(session: CK_SESSION_HANDLE, objects: *mut CK_OBJECT_HANDLE, most: CK_ULONG,
         count: *mut CK_ULONG);
+    C_FindObjectsFinal(session: CK_SESSION_HANDLE);
     C_GetAttributeValue(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE,
         template: *mut CK_ATTRIBUTE, count: CK_ULONG);
+    C_SetAttributeValue(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE,
+        template: *mut CK_ATTRIBUTE, count: CK_ULONG);
+    C_CreateObject(session: CK_SESSION_HANDLE, template: *mut CK_ATTRIBUTE, count: CK_ULONG,
+        object: *mut CK_OBJECT_HANDLE);
+    C_CopyObject(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE,
+        template: *mut CK_ATTRIBUTE, count: CK_ULONG, copy: *mut CK_OBJECT_HANDLE);
+    C_GenerateKey(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM,
+        template: *mut CK_ATTRIBUTE, count: CK_ULONG, key: *mut CK_OBJECT_HANDLE);
     C_GenerateKeyPair(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM,
         public: *mut CK_ATTRIBUTE, public_count: CK_ULONG, private: *mut CK_ATTRIBUTE,
         private_count: CK_ULONG, public_key: *mut CK_OBJECT_HANDLE,
         private_key: *mut CK_OBJECT_HANDLE);
     C_DestroyObject(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE);
+    C_UnwrapKey(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, by: CK_OBJECT_HANDLE,
+        wrapped: *mut CK_BYTE, wrapped_len: CK_ULONG, template: *mut CK_ATTRIBUTE,
+        count: CK_ULONG, key: *mut CK_OBJECT_HANDLE);
+    C_DeriveKey(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, from: CK_OBJECT_HANDLE,
+        template: *mut CK_ATTRIBUTE, count: CK_ULONG, key: *mut CK_OBJECT_HANDLE);
     C_SignInit(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE);
+    C_SignUpdate(session: CK_SESSION_HANDLE, part: *mut CK_BYTE, len: CK_ULONG);
+    C_SignFinal(session: CK_SESSION_HANDLE, signature: *mut CK_BYTE, len: *mut CK_ULONG);
+    C_VerifyInit(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE);
+    C_Verify(session: CK_SESSION_HANDLE, data: *mut CK_BYTE, data_len: CK_ULONG,
+        signature: *mut CK_BYTE, signature_len: CK_ULONG);
+    C_SeedRandom(session: CK_SESSION_HANDLE, seed: *mut CK_BYTE, len: CK_ULONG);
+    C_GenerateRandom(session: CK_SESSION_HANDLE, data: *mut CK_BYTE, len: CK_ULONG);
 }
 
 /// Like the others, but `flags:` adds token flags to the answer.
 unsafe extern "C" fn C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> CK_RV {
     let shim = shim();
-    shim.count(Function::C_GetTokenInfo);
-    let action = shim.action(Function::C_GetTokenInfo);
-    let answer = obey(action, || match shim.real.C_GetTokenInfo {
+    let forward = || match shim.real.C_GetTokenInfo {
         // SAFETY: the arguments are the caller's, handed on as they are.
         Some(function) => unsafe { function(slot, info) },
         None => CKR_FUNCTION_FAILED,
-    });
-    if let (CKR_OK, Some(Action::Flags(flags))) = (answer, action) {
-        // SAFETY: the real module has just written here and said CKR_OK.
-        unsafe { (*info).flags |= flags as CK_FLAGS };
-    }
-    answer
+    };
+    let spoil = |action| {
+        if let Action::Flags(flags) = action {
+            // SAFETY: the real module has just written here and said CKR_OK.
+            unsafe { (*info).flags |= flags as CK_FLAGS };
+        }
+    };
+    shim.faults.call(Function::C_GetTokenInfo, forward, spoil)
 }
 
 /// Like the others, but a call that only asks for the length is counted as
-/// [`Function::C_SignLength`], and `zeros` blanks the signature, `short` cuts it.
+/// [`Function::C_SignLength`], and `zeros`, `random` and `short` spoil the signature.
 unsafe extern "C" fn C_Sign(
     session: CK_SESSION_HANDLE,
     data: *mut CK_BYTE,
@@ -250,22 +233,33 @@ unsafe extern "C" fn C_Sign(
         true => Function::C_SignLength,
         false => Function::C_Sign,
     };
-    shim.count(function);
-    let action = shim.action(function);
-    let answer = obey(action, || match shim.real.C_Sign {
+    let forward = || match shim.real.C_Sign {
         // SAFETY: the arguments are the caller's, handed on as they are.
         Some(real) => unsafe { real(session, data, data_len, signature, signature_len) },
         None => CKR_FUNCTION_FAILED,
-    });
-    if answer != CKR_OK || signature.is_null() {
-        return answer;
+    };
+    // Only rules for C_Sign itself spoil, so there is a signature.
+    let spoil = |action| {
+        // SAFETY: the real module has just written the length, and that many bytes, and said
+        // CKR_OK.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(signature, *signature_len as usize) };
+        match action {
+            Action::Zeros => bytes.fill(0),
+            Action::Random => scramble(bytes),
+            // SAFETY: as above; no signature is empty.
+            Action::Short => unsafe { *signature_len -= 1 },
+            _ => {}
+        }
+    };
+    shim.faults.call(function, forward, spoil)
+}
+
+/// Bytes that look like a signature and are none: the same each time, so that a test fails alike
+/// each time.
+fn scramble(bytes: &mut [u8]) {
+    let mut next = 0x5au8;
+    for byte in bytes {
+        next = next.wrapping_mul(167).wrapping_add(91);
+        *byte = next;
     }
-    match action {
-        // SAFETY: the real module has just written that many bytes here and said CKR_OK.
-        Some(Action::Zeros) => unsafe { signature.write_bytes(0, *signature_len as usize) },
-        // SAFETY: as above; it wrote the length too, which is not 0.
-        Some(Action::Short) => unsafe { *signature_len -= 1 },
-        _ => {}
-    }
-    answer
 }

@@ -28,6 +28,18 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// Does what `P11SHIM_PROBE` and `P11SHIM_REPORT` name. A test that told us to and gets no report
+/// must not pass.
+pub fn ordered() {
+    let file = |name| std::env::var_os(name).map(PathBuf::from);
+    let files = file("P11SHIM_PROBE").zip(file("P11SHIM_REPORT"));
+    let tried = files.map(|(orders, report)| run(&orders, &report));
+    if !matches!(tried, Some(Ok(()))) {
+        eprintln!("pkcs11-shim: probe: {tried:?}");
+        std::process::abort();
+    }
+}
+
 /// Tries what stands in the file at `orders` and puts the report at `report`, whole or not at all.
 ///
 /// # Errors
