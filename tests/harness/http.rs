@@ -143,6 +143,18 @@ impl Answer {
         serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body:?}"))
     }
 
+    /// The problem's code, the last word of its `type`; empty for an answer that is none.
+    pub fn problem(&self) -> String {
+        match self.status {
+            200 => String::new(),
+            _ => {
+                let kind = self.member("type");
+                let code = kind.strip_prefix("urn:assertd:problem:");
+                code.unwrap_or_default().to_owned()
+            }
+        }
+    }
+
     /// A text member of the body; empty if there is none.
     pub fn member(&self, name: &str) -> String {
         self.json()[name].as_str().unwrap_or_default().to_owned()

@@ -12,6 +12,7 @@
 
 pub mod config;
 pub mod daemon;
+pub mod fault;
 pub mod http;
 pub mod keystore;
 pub mod peers;
@@ -22,7 +23,9 @@ pub mod suite;
 pub mod swtpm;
 pub mod token;
 pub mod tpm;
+pub mod tpmproxy;
 pub mod user;
+mod watch;
 
 pub use config::Config;
 pub use daemon::Daemon;
@@ -67,4 +70,11 @@ pub fn public_dir() -> tempfile::TempDir {
     // The umask may have narrowed it.
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     dir
+}
+
+/// Replaces a file as a whole: whoever reads it sees the old text or the new.
+pub fn replace_file(path: &std::path::Path, text: &str) {
+    let unfinished = path.with_extension("new");
+    std::fs::write(&unfinished, text).unwrap();
+    std::fs::rename(&unfinished, path).unwrap();
 }

@@ -141,28 +141,49 @@ pub trait Keystore {
 
 impl Keystore for SoftHsm {
     fn section(&self) -> String {
-        let (module, label) = (self.module().display(), self.label());
-        let line = |path: &Path| path.display().to_string();
-        format!(
-            "backend = \"pkcs11\"\nmodule = \"{module}\"\n\
-             token = {{ label = \"{label}\" }}\npin = {{ file = \"{}\" }}\n\
-             environment = {{ SOFTHSM2_CONF = \"{}\" }}\n\
-             module_state = [\"{}\"]\n",
-            line(&self.pin_file()),
-            line(&self.conf()),
-            line(&self.state()),
-        )
+        let environment = [("SOFTHSM2_CONF", self.conf())];
+        pkcs11_section(self, self.module(), &environment, &[self.state()])
     }
+}
+
+/// The section of a token that is reached by way of this module, which is told where things are by
+/// its environment and may use the directories `module_state`.
+pub fn pkcs11_section(
+    token: &SoftHsm,
+    module: &Path,
+    environment: &[(&str, PathBuf)],
+    module_state: &[PathBuf],
+) -> String {
+    let quoted = |path: &PathBuf| format!("\"{}\"", path.display());
+    let variables = environment.iter();
+    let variables: Vec<String> = variables
+        .map(|(name, value)| format!("{name} = {}", quoted(value)))
+        .collect();
+    let state: Vec<String> = module_state.iter().map(quoted).collect();
+    format!(
+        "backend = \"pkcs11\"\nmodule = \"{}\"\ntoken = {{ label = \"{}\" }}\n\
+         pin = {{ file = \"{}\" }}\nenvironment = {{ {} }}\nmodule_state = [{}]\n",
+        module.display(),
+        token.label(),
+        token.pin_file().display(),
+        variables.join(", "),
+        state.join(", "),
+    )
 }
 
 impl Keystore for Tpm {
     fn section(&self) -> String {
-        format!(
-            "backend = \"tpm\"\ntcti = \"{}\"\nauth = {{ file = \"{}\" }}\n",
-            self.tcti(),
-            self.auth_file().display()
-        )
+        tpm_section(&self.tcti(), self)
     }
+}
+
+/// The section of a TPM that is reached so.
+pub fn tpm_section(tcti: &impl std::fmt::Display, tpm: &Tpm) -> String {
+    let auth = tpm.auth_file();
+    format!(
+        "backend = \"tpm\"\ntcti = \"{tcti}\"\nauth = {{ file = \"{}\" }}\n",
+        auth.display()
+    )
 }
 
 impl Keystore for Token {
