@@ -8,7 +8,6 @@ mod foreign;
 mod keys;
 mod leaving;
 mod program;
-mod proxy;
 mod recovery;
 mod survey;
 mod tools;

@@ -1,10 +1,10 @@
 //! What goes wrong: the TPM goes away and comes back, others leave things in it, replies are lost.
 //! Service goes on without a new start of ours, and nothing of ours stays behind.
 
-use crate::proxy::{Fault, Proxy};
 use crate::world::{How, SECRET, World, make, object, refusal, sign};
 use aws_lc_rs::hmac;
 use harness::DEADLINE;
+use harness::tpmproxy::TpmProxy;
 use keystore::backend::Backend;
 use keystore::config::Sessions;
 use keystore::{Alg, Kind};
@@ -28,7 +28,7 @@ fn with(sessions: Sessions) -> How {
     }
 }
 
-fn through(proxy: &Proxy, sessions: Sessions) -> How {
+fn through(proxy: &TpmProxy, sessions: Sessions) -> How {
     How {
         tcti: Some(proxy.tcti()),
         ..with(sessions)
@@ -133,24 +133,30 @@ fn what_others_leave_in_the_tpm_stops_nothing() {
 fn a_lost_reply_costs_no_slot_and_no_signature() {
     for sessions in BOTH {
         let world = World::new();
-        let proxy = Proxy::start(&world.swtpm);
+        let proxy = TpmProxy::before(&world.swtpm);
         let how = through(&proxy, sessions);
         let backend = world.open_as(&how).unwrap();
         let keys = [1, 2, 3].map(|n| make(&backend, n, Alg::ES256));
-        // TPM2_Sign, TPM2_Load, TPM2_ContextLoad, TPM2_ContextSave, TPM2_FlushContext: more often
-        // than there are slots.
-        for command in [0x15d, 0x157, 0x161, 0x162, 0x165] {
+        // More often than there are slots.
+        for command in [
+            "TPM2_Sign",
+            "TPM2_Load",
+            "TPM2_ContextLoad",
+            "TPM2_ContextSave",
+            "TPM2_FlushContext",
+        ] {
             for round in 0..5 {
-                proxy.inject(command, Fault::DropReply);
+                let lost = proxy.fired(command);
+                proxy.rules(&format!("{command} 1 drop-after\n"));
                 for (n, key) in (1..).zip(&keys) {
                     let looked = backend.inspect(object(n)); // which loads it
-                    assert!(looked.is_ok(), "{command:#x} {round}: {looked:?}");
+                    assert!(looked.is_ok(), "{command} {round}: {looked:?}");
                     sign(&backend, n, key, Alg::ES256);
                 }
                 for (n, key) in (1..).zip(&keys) {
                     sign(&backend, n, key, Alg::ES256);
                 }
-                assert!(proxy.is_done(), "{command:#x} {round}: it was never sent");
+                assert_eq!(proxy.fired(command), lost + 1, "{command} {round}");
                 assert!(world.handles("transient") <= 3);
             }
         }
@@ -163,26 +169,27 @@ fn a_lost_reply_costs_no_slot_and_no_signature() {
 #[test]
 fn a_busy_tpm_is_waited_for_and_a_failed_one_is_named() {
     let world = World::new();
-    let proxy = Proxy::start(&world.swtpm);
+    let proxy = TpmProxy::before(&world.swtpm);
     let how = through(&proxy, Sessions::Password);
     let backend = world.open_as(&how).unwrap();
     let key = make(&backend, 1, Alg::ES256);
-    proxy.inject(0x15d, Fault::Answer(0x922)); // TPM_RC_RETRY: the library sends it again
+    proxy.rules("TPM2_Sign 1 rc:0x922\n"); // TPM_RC_RETRY: the library sends it again
     sign(&backend, 1, &key, Alg::ES256);
-    proxy.inject(0x15d, Fault::Answer(0x101)); // TPM_RC_FAILURE
+    proxy.rules("TPM2_Sign 1 rc:0x101\n"); // TPM_RC_FAILURE
     let failed = refusal(&backend, 1, &key, Alg::ES256);
     assert_eq!(failed.kind(), Kind::Unavailable, "{failed}");
     assert!(failed.to_string().contains("failure mode"), "{failed}");
     sign(&backend, 1, &key, Alg::ES256);
-    proxy.inject(0x15d, Fault::Answer(0x9a2)); // TPM_RC_BAD_AUTH, session 1
-    let before = proxy.count(0x15d);
+    proxy.rules("TPM2_Sign 1 rc:0x9a2\n"); // TPM_RC_BAD_AUTH, session 1
+    let before = proxy.seen("TPM2_Sign");
     assert_eq!(refusal(&backend, 1, &key, Alg::ES256).kind(), Kind::BadPin);
     assert_eq!(
-        proxy.count(0x15d),
+        proxy.seen("TPM2_Sign"),
         before + 1,
         "a wrong auth value is tried once"
     );
     sign(&backend, 1, &key, Alg::ES256);
+    assert_eq!(proxy.fired("TPM2_Sign"), 3);
 }
 
 #[test]
@@ -203,35 +210,34 @@ fn a_session_that_nobody_uses_is_given_back() {
 #[test]
 fn a_tpm_whose_pss_is_not_ps256_is_found_out_once_and_keeps_no_key() {
     let world = World::new();
-    let proxy = Proxy::start(&world.swtpm);
+    let proxy = TpmProxy::before(&world.swtpm);
     let how = through(&proxy, Sessions::Password);
     let mut backend = world.open_as(&how).unwrap();
     assert!(backend.algs().contains(&Alg::PS256));
     // One wrong signature may have been an accident on the way.
-    proxy.inject(0x15d, Fault::FlipBit);
+    proxy.rules("TPM2_Sign 1 flip\n");
     let key = make(&backend, 3, Alg::PS256);
-    assert!(proxy.is_done());
+    assert_eq!(proxy.fired("TPM2_Sign"), 1);
     sign(&backend, 3, &key, Alg::PS256);
     backend.destroy(object(3), &key).unwrap();
     // The probe's signatures: to a strict verifier a salt of another length looks like this.
-    proxy.inject(0x15d, Fault::FlipBit);
-    proxy.inject(0x15d, Fault::FlipBit);
+    proxy.rules("TPM2_Sign 1 flip\nTPM2_Sign 2 flip\n");
     let refused = backend.generate(object(1), "assertd/a/b/1", Alg::PS256);
     let refused = refused.unwrap_err();
     assert_eq!(refused.kind(), Kind::Unsupported, "{refused}");
     assert!(refused.to_string().contains("use RS256"), "{refused}");
     assert!(!world.key_file(object(1)).exists());
-    assert!(proxy.is_done());
+    assert_eq!(proxy.fired("TPM2_Sign"), 3);
     assert!(!backend.algs().contains(&Alg::PS256));
     for _ in 0..2 {
         drop(backend);
         backend = world.open_as(&how).unwrap();
         assert_eq!(backend.algs(), [Alg::ES256, Alg::ES384, Alg::RS256]);
-        let created = proxy.count(0x153);
+        let created = proxy.seen("TPM2_Create");
         let refused = backend.generate(object(1), "assertd/a/b/1", Alg::PS256);
         assert_eq!(refused.unwrap_err().kind(), Kind::Unsupported);
         assert_eq!(
-            proxy.count(0x153),
+            proxy.seen("TPM2_Create"),
             created,
             "no key is made to be destroyed again"
         );
@@ -245,7 +251,7 @@ fn a_tpm_whose_pss_is_not_ps256_is_found_out_once_and_keeps_no_key() {
 fn in_an_encrypted_session_no_auth_value_passes_to_the_tpm() {
     for sessions in BOTH {
         let world = World::new();
-        let proxy = Proxy::start(&world.swtpm);
+        let proxy = TpmProxy::before(&world.swtpm);
         let how = through(&proxy, sessions);
         let backend = world.open_as(&how).unwrap();
         let keys = [1, 2, 3].map(|n| make(&backend, n, Alg::ES256));
