@@ -29,3 +29,16 @@ mod trial;
 
 pub use auth::Secrets;
 pub use backend::{Settings, TpmBackend};
+
+/// The pure parts, for tests/fuzz alone: they read what a TPM or a file gives, and a fuzz target is
+/// another crate. Nothing here is promised to anybody.
+#[doc(hidden)]
+pub mod fuzzed {
+    pub use crate::codes::{Code, Cure, Layer, explain};
+    pub use crate::keyfile::{FILE_LEN_MAX, KeyFile};
+    pub use crate::sign::jws_signature;
+    pub use crate::template::{
+        is_storage_primary, left_padded, marshalled, name, read_signing_key, signing_key,
+        storage_primary, unmarshalled,
+    };
+}
