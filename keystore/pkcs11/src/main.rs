@@ -65,13 +65,15 @@ fn list_tokens(look: &Look) -> ExitCode {
 fn open(opening: &Opening) -> Result<Pkcs11Backend, Error> {
     let missing = |key: &str| Error::new(Kind::Internal, format!("`{key}` was not checked"));
     let section = &opening.section;
-    let source = section.pin.as_ref().ok_or_else(|| missing("pin"))?;
+    let source = section.pin.clone().ok_or_else(|| missing("pin"))?;
     let TokenSelector { label, serial } = section.token.clone().unwrap_or_default();
+    let (credentials, name) = (opening.credentials.clone(), opening.name.clone());
     Pkcs11Backend::open(Settings {
         module: section.module.clone().ok_or_else(|| missing("module"))?,
         label,
         serial,
-        pin: pin::read(source, opening.credentials.as_deref(), &opening.name)?,
+        pin: Box::new(move || pin::read(&source, credentials.as_deref(), &name)),
+        state: opening.state.clone(),
         init_args: section.init_args.clone(),
         signers: section.signers,
     })
