@@ -75,6 +75,7 @@ async fn assertion(
     let deadline = Instant::now() + REQUEST_DEADLINE;
     let workload = attest(app, peer, id, Some(&asked.target))?;
     let grant = decide(app, &workload, id, &asked)?;
+    first_answer(app, &grant).await;
     let key = key_of(app, &grant)?;
     let place = place_for(app, &key)?;
 
@@ -217,6 +218,13 @@ fn decide(
                 Verdict::Wait(_) => Err(Refusal::DeniedTooOften),
             }
         }
+    }
+}
+
+/// Just after the start its keystore may not have answered yet: whether it can sign is not known.
+async fn first_answer(app: &App, grant: &Grant) {
+    if let Some(keystore) = app.keystores.get(&grant.target().keystore) {
+        keystore.answered().await;
     }
 }
 

@@ -3,23 +3,34 @@
 //! where no unit runs it, its *child process*. A dead keystore slows no other.
 
 use crate::keyring::Keyring;
-use crate::queue::{Place, Queue};
+use crate::queue::{Job, Place, QUEUE_MAX, Queue};
 use keystore::protocol::{Health, KeyEntry, Standing, Welcome};
 use keystore::{Error, KeyId, Kind};
-use std::mem::discriminant;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 pub mod child;
 mod connection;
+mod flights;
 mod lane;
 mod watch;
+
+use flights::Flights;
 
 /// How long a keystore may be unreachable before requests are refused at once instead of waiting
 /// for it: a restart takes 10 to 100 ms.
 const ABSENCE: Duration = Duration::from_secs(1);
+
+/// How long the first answer of a keystore is waited for after the start: by the requests for its
+/// keys, which are not refused over a restart, and by the word that assertd is ready.
+pub const FIRST_ANSWER: Duration = Duration::from_secs(3);
+
+/// Most requests that wait for a silent keystore: a quarter of the connections that one user may
+/// have, so that a user's requests for other keystores find one. More than a TPM with ten signatures
+/// a second could still answer in time.
+const SILENT_QUEUE_MAX: usize = 64;
 
 /// Above this a mint's round trip is the token's: two signatures of a millisecond.
 const FAST_ROUND_TRIP: Duration = Duration::from_millis(2);
@@ -33,9 +44,11 @@ pub struct Keystore {
     state: RwLock<State>,
     /// Smoothed round trip of a mint, in nanoseconds.
     round_trip_ns: AtomicU64,
-    in_flight: AtomicUsize,
+    flights: Flights,
     minted: AtomicU64,
     restarts: AtomicU64,
+    /// Whether it has answered since the start, if only that it cannot serve.
+    answered: tokio::sync::watch::Sender<bool>,
     /// Wakes the watch when a lane has lost its connection.
     lost: tokio::sync::Notify,
 }
@@ -89,23 +102,42 @@ impl Keystore {
             keyring,
             state: RwLock::new(state),
             round_trip_ns: AtomicU64::new(0),
-            in_flight: AtomicUsize::new(0),
+            flights: Flights::new(),
             minted: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
+            answered: tokio::sync::watch::Sender::new(false),
             lost: tokio::sync::Notify::new(),
         })
     }
 
     /// Starts its tasks on the current runtime.
     pub fn start(self: &Arc<Self>) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.since = Instant::now();
+        drop(state);
         tokio::spawn(watch::run(self.clone()));
+    }
+
+    /// Waits for its first answer since the start, or until that has had its time.
+    pub async fn answered(&self) {
+        if *self.answered.borrow() {
+            return;
+        }
+        let (since, mut answered) = {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            (state.since, self.answered.subscribe())
+        };
+        let first = answered.wait_for(|answered| *answered);
+        let _ = tokio::time::timeout_at((since + FIRST_ANSWER).into(), first).await;
     }
 
     /// A place in its queue, if it can serve.
     pub fn reserve(&self) -> Result<Place, Busy> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         match &state.stage {
-            Stage::Failed { why, .. } | Stage::Degraded { why } if state.since.elapsed() > ABSENCE => {
+            Stage::Failed { why, .. } | Stage::Degraded { why }
+                if state.since.elapsed() > ABSENCE =>
+            {
                 return Err(Busy::Down(why.clone()));
             }
             Stage::Starting if state.since.elapsed() > ABSENCE => {
@@ -117,7 +149,34 @@ impl Keystore {
             _ => {}
         }
         drop(state);
-        self.queue.reserve().map_err(|_full| Busy::Full)
+        match self.flights.silence() {
+            None => self.queue.reserve(QUEUE_MAX).map_err(|_full| Busy::Full),
+            Some(silence) => {
+                let place = self.queue.reserve(SILENT_QUEUE_MAX);
+                place.map_err(|_full| Busy::Down(self.silent(silence)))
+            }
+        }
+    }
+
+    /// Refuses those that wait for a silent keystore and are too many, the latest first.
+    fn shed(&self) {
+        let Some(silence) = self.flights.silence() else {
+            return;
+        };
+        for Job { reply, .. } in self.queue.shed(SILENT_QUEUE_MAX) {
+            let error = Error::new(Kind::Unavailable, self.silent(silence));
+            let _ = reply.send(Err(error)); // the asker may have gone
+        }
+        self.look_soon(); // a process that stands still says nothing to the watch either
+    }
+
+    fn silent(&self, silence: Duration) -> String {
+        let seconds = silence.as_secs();
+        format!(
+            "keystore {}: has been silent for {seconds} s, and {SILENT_QUEUE_MAX} requests wait for \
+             it already",
+            self.name
+        )
     }
 
     /// What it shows of one key, asked now: after the key was made or its charter amended.
@@ -161,7 +220,11 @@ impl Keystore {
     /// Sets how it is; says so once per change.
     fn set(&self, stage: Stage, welcome: Option<Welcome>, health: Option<Health>) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        if discriminant(&state.stage) != discriminant(&stage) {
+        let is_change = match (&state.stage, &stage) {
+            (Stage::Degraded { .. }, Stage::Degraded { .. }) => false, // its reason may change often
+            (old, new) => old != new,
+        };
+        if is_change {
             match &stage {
                 Stage::Failed { why, .. } => {
                     eprintln!("assertd: keystore {}: failed: {why}", self.name)
@@ -180,6 +243,9 @@ impl Keystore {
             welcome,
             health,
         };
+        drop(state);
+        self.answered
+            .send_if_modified(|answered| !std::mem::replace(answered, true));
     }
 
     /// Sets how it is from what it says of itself.
@@ -232,7 +298,7 @@ impl Keystore {
                 .as_ref()
                 .map_or(0, |welcome| welcome.parallelism),
             queued: self.queue.depth(),
-            in_flight: self.in_flight.load(Ordering::Relaxed),
+            in_flight: self.flights.count(),
             minted: self.minted.load(Ordering::Relaxed),
         }
     }

@@ -63,25 +63,39 @@ pub struct Place {
 pub struct Full;
 
 impl Queue {
-    /// Takes a place.
-    pub fn reserve(self: &Arc<Queue>) -> Result<Place, Full> {
-        if self.taken.fetch_add(1, Ordering::Relaxed) < QUEUE_MAX {
-            return Ok(Place {
-                queue: self.clone(),
-            });
+    /// Takes a place, if fewer than `limit` are taken.
+    pub fn reserve(self: &Arc<Queue>, limit: usize) -> Result<Place, Full> {
+        self.take(limit).or_else(|Full| {
+            // Behind a keystore that hangs, the queue fills with jobs nobody waits for any more.
+            drop(self.forgotten());
+            self.take(limit)
+        })
+    }
+
+    fn take(self: &Arc<Queue>, limit: usize) -> Result<Place, Full> {
+        if self.taken.fetch_add(1, Ordering::Relaxed) < limit {
+            let queue = self.clone();
+            return Ok(Place { queue });
         }
         self.taken.fetch_sub(1, Ordering::Relaxed);
-        // Behind a keystore that hangs, the queue fills with jobs nobody waits for any more.
-        let forgotten: Vec<Job> = {
-            let mut jobs = self.jobs();
-            let all: Vec<Job> = jobs.drain(..).collect();
-            let (dead, alive): (Vec<Job>, Vec<Job>) =
-                all.into_iter().partition(|job| job.reply.is_closed());
-            jobs.extend(alive);
-            dead
-        };
-        drop(forgotten); // gives their places back, for whoever asks next
         Err(Full)
+    }
+
+    fn forgotten(&self) -> Vec<Job> {
+        let mut jobs = self.jobs();
+        let all: Vec<Job> = jobs.drain(..).collect();
+        let (dead, alive): (Vec<Job>, Vec<Job>) =
+            all.into_iter().partition(|job| job.reply.is_closed());
+        jobs.extend(alive);
+        dead
+    }
+
+    /// Takes out the latest jobs, so that `keep` are left.
+    pub fn shed(&self, keep: usize) -> Vec<Job> {
+        drop(self.forgotten());
+        let mut jobs = self.jobs();
+        let keep = keep.min(jobs.len());
+        jobs.split_off(keep).into()
     }
 
     /// The next job, as soon as there is one. Cancel-safe: a job is taken only by returning it.
@@ -121,9 +135,11 @@ mod tests {
     #[test]
     fn the_queue_ends_at_its_limit_and_places_come_back() {
         let queue = Arc::new(Queue::default());
-        let mut places: Vec<Place> = (0..QUEUE_MAX).map(|_| queue.reserve().unwrap()).collect();
-        assert_eq!(queue.reserve().err(), Some(Full));
+        let mut places: Vec<Place> = (0..QUEUE_MAX)
+            .map(|_| queue.reserve(QUEUE_MAX).unwrap())
+            .collect();
+        assert_eq!(queue.reserve(QUEUE_MAX).err(), Some(Full));
         places.pop();
-        assert!(queue.reserve().is_ok());
+        assert!(queue.reserve(QUEUE_MAX).is_ok());
     }
 }

@@ -14,9 +14,6 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-/// How long READY waits for keystores to answer; one that does not is failed, the others serve.
-const READY_WAIT: Duration = Duration::from_secs(3);
-
 /// The audit writer is taken to hang when it makes no progress for so long, however short the
 /// watchdog's time is: without work it shows itself once a second, and may miss that twice.
 const WRITER_SILENCE: Duration = Duration::from_secs(3);
@@ -39,11 +36,12 @@ pub async fn serve(app: Arc<App>, listeners: Listeners) -> io::Result<()> {
     for keystore in app.keystores.values() {
         keystore.start();
     }
+    // Both answer from the first moment. A request for a keystore that has not answered yet waits for
+    // it, so that over a restart it takes longer and is not refused; others do not wait.
     let admin = server::serve(app.clone(), admin, Door::Admin, stopping.clone());
-    let doors = [
-        tokio::spawn(admin), // answers from the first moment
-        tokio::spawn(serve_when_ready(app.clone(), workload, stopping)),
-    ];
+    let workload = server::serve(app.clone(), workload, Door::Workload, stopping.clone());
+    let doors = [tokio::spawn(admin), tokio::spawn(workload)];
+    tokio::spawn(say_when_ready(app.clone(), stopping));
     tokio::spawn(reload_by_signal(app.clone(), hangup));
     tokio::spawn(feed_watchdog(app));
 
@@ -66,29 +64,17 @@ pub async fn serve(app: Arc<App>, listeners: Listeners) -> io::Result<()> {
     Ok(())
 }
 
-/// Serves workloads once every keystore has answered or had its time. Until then their connections
-/// wait in the backlog: over a restart a request takes longer, and none is refused.
-async fn serve_when_ready(
-    app: Arc<App>,
-    listener: tokio::net::UnixListener,
-    mut stopping: watch::Receiver<bool>,
-) {
+/// Says that assertd is ready once every keystore has answered or had its time for it.
+async fn say_when_ready(app: Arc<App>, mut stopping: watch::Receiver<bool>) {
+    let answered = async {
+        for keystore in app.keystores.values() {
+            keystore.answered().await; // their times run side by side
+        }
+    };
     tokio::select! {
-        () = keystores_answered(&app) => {}
+        () = answered => {}
         _ = stopping.wait_for(|stopping| *stopping) => return,
     }
-    tokio::spawn(say_ready(app.clone()));
-    server::serve(app, listener, Door::Workload, stopping).await;
-}
-
-async fn keystores_answered(app: &App) {
-    let deadline = Instant::now() + READY_WAIT;
-    while app.keystores_in("starting") > 0 && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-async fn say_ready(app: Arc<App>) {
     let status = app.in_a_line();
     let socket = app.rules.now().config.socket();
     eprintln!("assertd: ready: {status}; socket {}", socket.display());

@@ -82,9 +82,12 @@ enum Doubt {
 }
 
 /// What came of one attempt to open it.
-enum Opened {
+pub enum Opened {
+    /// It signs.
     Usable,
+    /// It is to be tried again.
     Away(Kind),
+    /// It is not.
     NeedsPerson,
 }
 
@@ -154,12 +157,18 @@ impl<B: Backend> Life<B> {
         self.news.notify_one();
     }
 
-    /// Lives until a person has to act; then the stage says why, for as long as the process goes
-    /// on.
-    pub fn run(&self, open: &impl Fn() -> Result<B, Error>) {
+    /// Opens it for the first time.
+    pub fn begin(&self, open: &impl Fn() -> Result<B, Error>) -> Opened {
+        self.open(open)
+    }
+
+    /// Goes on from there until a person has to act; then the stage says why, for as long as the
+    /// process goes on.
+    pub fn go_on(&self, begun: Opened, open: &impl Fn() -> Result<B, Error>) {
         let mut row = Row::new(Past::NeverOpen);
+        let mut opened = begun;
         loop {
-            match self.open(open) {
+            match opened {
                 Opened::Usable => {
                     row = Row::new(Past::WasOpen);
                     match self.attend() {
@@ -170,19 +179,22 @@ impl<B: Backend> Life<B> {
                         }
                         Verdict::Sound => {}
                     }
-                    continue; // the first attempt waits for nothing
                 }
                 Opened::NeedsPerson => return,
-                Opened::Away(kind) => row.note(kind),
+                Opened::Away(kind) => {
+                    row.note(kind);
+                    if let Some(why) = row.is_over() {
+                        eprintln!(
+                            "keystore {}: {why}; this process ends so that a new one opens the \
+                             token",
+                            self.name
+                        );
+                        std::process::exit(69);
+                    }
+                    thread::sleep(row.wait());
+                }
             }
-            if let Some(why) = row.is_over() {
-                eprintln!(
-                    "keystore {}: {why}; this process ends so that a new one opens the token",
-                    self.name
-                );
-                std::process::exit(69);
-            }
-            thread::sleep(row.wait());
+            opened = self.open(open);
         }
     }
 

@@ -97,9 +97,10 @@ pub fn run<B: Backend>(
     server.clone().start("census", |server| server.census())?;
     // Before the token is opened: a slow one is no failed start, and health says how far it is.
     server.tell(&[NotifyState::Ready, NotifyState::Status("opening the token")]);
+    let begun = server.life.begin(&open);
     server
         .clone()
-        .start("token", move |server| server.life.run(&open))?;
+        .start("token", move |server| server.life.go_on(begun, &open))?;
     for stream in listener.incoming() {
         match stream {
             Ok(stream) => server.clone().accept(stream),

@@ -3,7 +3,8 @@
 //! said, and two tokens or objects that fit are an error.
 
 use crate::promises::check;
-use crate::softhsm::{LABEL, MODULE, PIN, Token, in_own_process};
+use crate::token::softhsm::{self, LABEL};
+use crate::token::{Module, PIN, SHIM_COUNTS, SHIM_RULES, Token, pin, with_token};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, ObjectClass};
 use cryptoki::session::Session;
@@ -15,41 +16,16 @@ use keystore::{Alg, Charter, KeyId, Kind, PublicKey, Purpose, Typ};
 use keystore_pkcs11::{Pkcs11Backend, Settings};
 use pkcs11_shim::counts::Counts;
 use pkcs11_shim::functions::Function;
-use pkcs11_shim::module_path as shim;
 use std::path::{Path, PathBuf};
-use zeroize::Zeroizing;
 
 const ONE: ObjectId = ObjectId([1; 16]);
 
-/// What a process needs to use the token through the shim.
-pub fn environment(token: &Token) -> Vec<(&'static str, PathBuf)> {
-    let mut environment = token.environment();
-    environment.extend([
-        ("P11SHIM_REAL", MODULE.into()),
-        ("P11SHIM_COUNTS", counts_path(token)),
-        ("P11SHIM_RULES", rules_path(token)),
-    ]);
-    environment
-}
-
-/// Opens the token through the shim.
-pub fn open(token: &Token) -> Result<Pkcs11Backend, keystore::Error> {
-    Pkcs11Backend::open(settings(token))
-}
-
-fn settings(token: &Token) -> Settings {
-    Settings {
-        module: shim(),
-        ..token.settings()
-    }
-}
-
 fn counts_path(token: &Token) -> PathBuf {
-    token.directory.join("counts")
+    token.directory.join(SHIM_COUNTS)
 }
 
 fn rules_path(token: &Token) -> PathBuf {
-    token.directory.join("rules")
+    token.directory.join(SHIM_RULES)
 }
 
 fn count(token: &Token, function: Function) -> u64 {
@@ -63,7 +39,7 @@ fn set_rules(token: &Token, rules: &str) {
 }
 
 fn shimmed(test: &str, body: fn(&Token)) {
-    in_own_process(&format!("faults::{test}"), environment, body);
+    with_token(&format!("faults::{test}"), Module::Shim, body);
 }
 
 fn make(backend: &dyn Backend) -> PublicKey {
@@ -82,8 +58,8 @@ fn signs(backend: &dyn Backend, key: &PublicKey) {
 fn a_wrong_pin_is_tried_once() {
     shimmed("a_wrong_pin_is_tried_once", |token| {
         let wrong = Settings {
-            pin: Zeroizing::new(b"1234".to_vec()),
-            ..settings(token)
+            pin: pin(b"1234"),
+            ..token.settings()
         };
         let error = Pkcs11Backend::open(wrong).map(drop).unwrap_err();
         assert_eq!(error.kind(), Kind::BadPin, "{error}");
@@ -100,7 +76,7 @@ fn a_wrong_pin_is_tried_once() {
 #[test]
 fn a_right_pin_is_used_once_for_life() {
     shimmed("a_right_pin_is_used_once_for_life", |token| {
-        let backend = open(token).unwrap();
+        let backend = token.open().unwrap();
         let key = make(&backend);
         for _ in 0..50 {
             signs(&backend, &key);
@@ -118,13 +94,13 @@ fn a_pin_that_is_locked_or_at_its_last_try_is_not_tried() {
         |token| {
             for (flags, part) in [("0x20000", "one try left"), ("0x40000", "locked")] {
                 set_rules(token, &format!("C_GetTokenInfo * flags:{flags}\n"));
-                let error = open(token).map(drop).unwrap_err();
+                let error = token.open().map(drop).unwrap_err();
                 assert_eq!(error.kind(), Kind::Locked, "{error}");
                 assert!(error.to_string().contains(part), "{error}");
             }
             assert_eq!(count(token, Function::C_Login), 0);
             set_rules(token, "");
-            open(token).unwrap();
+            token.open().unwrap();
         },
     );
 }
@@ -132,19 +108,19 @@ fn a_pin_that_is_locked_or_at_its_last_try_is_not_tried() {
 #[test]
 fn a_pin_that_is_not_utf_8_is_handed_over_as_it_is() {
     shimmed("a_pin_that_is_not_utf_8_is_handed_over_as_it_is", |token| {
-        let session = token.session_beside(&shim());
+        let session = token.session_beside();
         let old = cryptoki::types::RawAuthPin::new(Box::new(PIN.as_bytes().to_vec()));
         session
             .login_with_raw(cryptoki::session::UserType::User, &old)
             .unwrap();
         drop(session);
         let raw = Settings {
-            pin: Zeroizing::new(b"\xff\xfe\x00pin".to_vec()),
-            ..settings(token)
+            pin: pin(b"\xff\xfe\x00pin"),
+            ..token.settings()
         };
         let error = Pkcs11Backend::open(raw).map(drop).unwrap_err();
         assert_eq!(error.kind(), Kind::BadPin, "{error}");
-        open(token).unwrap();
+        token.open().unwrap();
     });
 }
 
@@ -153,7 +129,7 @@ fn a_failed_signature_costs_its_session_and_no_more() {
     shimmed(
         "a_failed_signature_costs_its_session_and_no_more",
         |token| {
-            let backend = open(token).unwrap();
+            let backend = token.open().unwrap();
             let key = make(&backend);
             signs(&backend, &key);
             let closed = count(token, Function::C_CloseSession);
@@ -197,7 +173,7 @@ fn a_key_that_fails_costs_other_sessions_nothing_and_a_dead_session_does() {
     shimmed(
         "a_key_that_fails_costs_other_sessions_nothing_and_a_dead_session_does",
         |token| {
-            let backend = open(token).unwrap();
+            let backend = token.open().unwrap();
             let key = make(&backend);
             let both = searches_of_two_at_once(token, &backend, &key);
             assert!(both >= 2, "each session searches for itself: {both}");
@@ -220,7 +196,7 @@ fn a_key_that_fails_costs_other_sessions_nothing_and_a_dead_session_does() {
 #[test]
 fn after_session_loss_the_same_key_signs() {
     shimmed("after_session_loss_the_same_key_signs", |token| {
-        let backend = open(token).unwrap();
+        let backend = token.open().unwrap();
         let other = ObjectId([0; 16]);
         backend
             .generate(other, &format!("{LABEL_PREFIX}a/a/1"), Alg::ES256)
@@ -251,10 +227,10 @@ fn a_lost_login_is_said_and_not_taken_for_a_lost_key() {
     shimmed(
         "a_lost_login_is_said_and_not_taken_for_a_lost_key",
         |token| {
-            let backend = open(token).unwrap();
+            let backend = token.open().unwrap();
             let key = make(&backend);
             signs(&backend, &key);
-            token.session_beside(&shim()).logout().unwrap();
+            token.session_beside().logout().unwrap();
             for error in [
                 backend.sign(ONE, &key, Alg::ES256, b"x").unwrap_err(),
                 backend.inspect(ONE).map(drop).unwrap_err(),
@@ -272,10 +248,10 @@ fn a_key_that_was_destroyed_elsewhere_is_not_found_and_not_replaced() {
     shimmed(
         "a_key_that_was_destroyed_elsewhere_is_not_found_and_not_replaced",
         |token| {
-            let backend = open(token).unwrap();
+            let backend = token.open().unwrap();
             let key = make(&backend);
             signs(&backend, &key);
-            let session = token.session_beside(&shim());
+            let session = token.session_beside();
             let template = [Attribute::Class(ObjectClass::PRIVATE_KEY)];
             for handle in session.find_objects(&template).unwrap() {
                 session.destroy_object(handle).unwrap();
@@ -295,9 +271,9 @@ fn a_key_that_was_destroyed_elsewhere_is_not_found_and_not_replaced() {
 #[test]
 fn two_objects_with_one_id_are_used_by_nobody() {
     shimmed("two_objects_with_one_id_are_used_by_nobody", |token| {
-        let backend = open(token).unwrap();
+        let backend = token.open().unwrap();
         let key = make(&backend);
-        let session = token.session_beside(&shim());
+        let session = token.session_beside();
         make_foreign(&session, ONE, None);
         for error in [
             backend.sign(ONE, &key, Alg::ES256, b"x").unwrap_err(),
@@ -316,7 +292,7 @@ fn many_keys_are_found_by_few_searches() {
     shimmed("many_keys_are_found_by_few_searches", |token| {
         const KEYS: u8 = 30;
         let id = |index: u8| ObjectId([100 + index; 16]);
-        let backend = open(token).unwrap();
+        let backend = token.open().unwrap();
         let keys: Vec<PublicKey> = (0..KEYS)
             .map(|index| {
                 let label = format!("{LABEL_PREFIX}a/{index}/1");
@@ -326,10 +302,10 @@ fn many_keys_are_found_by_few_searches() {
                     .public_key
             })
             .collect();
-        make_foreign(&token.session_beside(&shim()), id(0), None);
+        make_foreign(&token.session_beside(), id(0), None);
         drop(backend);
         let before = count(token, Function::C_FindObjectsInit);
-        let backend = open(token).unwrap();
+        let backend = token.open().unwrap();
         for index in 1..KEYS {
             let key = &keys[usize::from(index)];
             assert_eq!(backend.inspect(id(index)).unwrap().public_key, *key);
@@ -374,8 +350,8 @@ fn make_foreign(session: &Session, object: ObjectId, extractable: Option<bool>) 
 #[test]
 fn a_key_that_could_leave_is_a_mismatch() {
     shimmed("a_key_that_could_leave_is_a_mismatch", |token| {
-        let backend = open(token).unwrap();
-        let session = token.session_beside(&shim());
+        let backend = token.open().unwrap();
+        let session = token.session_beside();
         make_foreign(&session, ONE, Some(true));
         let error = backend.inspect(ONE).map(drop).unwrap_err();
         assert_eq!(error.kind(), Kind::Mismatch);
@@ -388,7 +364,7 @@ fn a_token_that_refuses_optional_attributes_gets_a_smaller_template() {
     shimmed(
         "a_token_that_refuses_optional_attributes_gets_a_smaller_template",
         |token| {
-            let backend = open(token).unwrap();
+            let backend = token.open().unwrap();
             // CKR_ATTRIBUTE_TYPE_INVALID for the first, CKR_TEMPLATE_INCONSISTENT for the second.
             set_rules(
                 token,
@@ -413,7 +389,7 @@ fn a_full_token_is_not_asked_again_with_a_smaller_template() {
     shimmed(
         "a_full_token_is_not_asked_again_with_a_smaller_template",
         |token| {
-            let backend = open(token).unwrap();
+            let backend = token.open().unwrap();
             set_rules(token, "C_GenerateKeyPair * ckr:0x31\n"); // CKR_DEVICE_MEMORY
             let error = backend.generate(ONE, "assertd/x", Alg::ES256).unwrap_err();
             assert_eq!(error.kind(), Kind::Unavailable, "{error}");
@@ -428,7 +404,7 @@ fn a_token_that_is_not_there_yet_is_found_later() {
     shimmed("a_token_that_is_not_there_yet_is_found_later", |token| {
         let later = || Settings {
             label: Some("later".into()),
-            ..settings(token)
+            ..token.settings()
         };
         let error = Pkcs11Backend::open(later()).map(drop).unwrap_err();
         assert_eq!(error.kind(), Kind::Unavailable, "{error}");
@@ -436,7 +412,7 @@ fn a_token_that_is_not_there_yet_is_found_later() {
             error.to_string().contains(LABEL),
             "it names the tokens there are: {error}"
         );
-        token.initialize("later");
+        softhsm::initialize(&token.directory, "later");
         Pkcs11Backend::open(later()).unwrap();
     });
 }
@@ -446,8 +422,8 @@ fn two_tokens_with_one_label_are_told_apart_by_serial_only() {
     shimmed(
         "two_tokens_with_one_label_are_told_apart_by_serial_only",
         |token| {
-            token.initialize(LABEL);
-            let error = open(token).map(drop).unwrap_err();
+            softhsm::initialize(&token.directory, LABEL);
+            let error = token.open().map(drop).unwrap_err();
             assert_eq!(error.kind(), Kind::Mismatch, "{error}");
             assert_eq!(count(token, Function::C_Login), 0);
             let text = error.to_string();
@@ -461,7 +437,7 @@ fn two_tokens_with_one_label_are_told_apart_by_serial_only() {
                 let serial = Some(serial.to_owned());
                 let chosen = Pkcs11Backend::open(Settings {
                     serial,
-                    ..settings(token)
+                    ..token.settings()
                 })
                 .unwrap();
                 drop(chosen);
@@ -475,7 +451,7 @@ fn a_signature_of_zeros_or_too_short_does_not_verify() {
     shimmed(
         "a_signature_of_zeros_or_too_short_does_not_verify",
         |token| {
-            let backend = open(token).unwrap();
+            let backend = token.open().unwrap();
             let key = make(&backend);
             for (rule, len) in [("zeros", 64), ("short", 63)] {
                 set_rules(token, &format!("C_Sign 1 {rule}\n"));
@@ -507,7 +483,7 @@ fn a_key_that_signs_wrongly_at_start_is_failed_and_not_used() {
                 typ: Typ::ClientAuthentication,
                 lifetime_max_s: 60,
             };
-            let keys = Keys::open(open(token).unwrap(), &state).unwrap();
+            let keys = Keys::open(token.open().unwrap(), &state).unwrap();
             keys.make(&id, &charter).unwrap();
             drop(keys);
             for rule in ["zeros", "short", ""] {
@@ -516,7 +492,7 @@ fn a_key_that_signs_wrongly_at_start_is_failed_and_not_used() {
                     rule => format!("C_Sign * {rule}\n"),
                 };
                 set_rules(token, &rules);
-                let keys = Keys::open(open(token).unwrap(), &state).unwrap();
+                let keys = Keys::open(token.open().unwrap(), &state).unwrap();
                 let (entries, _) = keys.list(None);
                 match (&entries[0].condition, rule) {
                     (Condition::Usable {}, "") => {}
@@ -534,7 +510,7 @@ fn a_key_that_signs_wrongly_at_start_is_failed_and_not_used() {
 #[test]
 fn a_slow_call_delays_its_own_signature_alone() {
     shimmed("a_slow_call_delays_its_own_signature_alone", |token| {
-        let backend = open(token).unwrap();
+        let backend = token.open().unwrap();
         assert_eq!(backend.parallelism(), 2);
         let key = make(&backend);
         signs(&backend, &key);
@@ -567,13 +543,13 @@ fn a_module_that_is_none_is_refused() {
         let libc = libc.unwrap_or_else(|_| "/lib/aarch64-linux-gnu/libc.so.6".into());
         let error = Pkcs11Backend::open(Settings {
             module: libc,
-            ..settings(token)
+            ..token.settings()
         });
         let error = error.map(drop).unwrap_err();
         assert_eq!(error.kind(), Kind::Unsupported, "{error}");
         let missing = Settings {
             module: token.directory.join("none.so"),
-            ..settings(token)
+            ..token.settings()
         };
         let error = Pkcs11Backend::open(missing).map(drop).unwrap_err();
         assert_eq!(error.kind(), Kind::Unavailable, "{error}");

@@ -3,7 +3,7 @@
 //! it must succeed, or the attempt would prove nothing.
 
 use crate::promises::check;
-use crate::softhsm::{MODULE, Token, in_own_process};
+use crate::token::{Module, with_token};
 use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::mechanism::elliptic_curve::{EcKdf, Ecdh1DeriveParams};
 use cryptoki::mechanism::{Mechanism, MechanismType};
@@ -13,7 +13,6 @@ use cryptoki::object::{
 use cryptoki::session::Session;
 use keystore::Alg;
 use keystore::backend::{Backend, LABEL_PREFIX, ObjectId};
-use std::path::Path;
 
 const OURS: ObjectId = ObjectId([1; 16]);
 const CONTROL: ObjectId = ObjectId([2; 16]);
@@ -34,11 +33,11 @@ const RSA_SECRETS: &[AttributeType] = &[
 
 /// Makes our key and the control key, tries `attempt` on both, and sees that ours still signs.
 fn attempt_on_both(test: &str, alg: Alg, attempt: fn(&Session, ObjectHandle) -> Outcome) {
-    in_own_process(test, Token::environment, |token| {
+    with_token(test, Module::SoftHsm, |token| {
         let backend = token.open().unwrap();
         let label = format!("{LABEL_PREFIX}a/b/1");
         let made = backend.generate(OURS, &label, alg).unwrap();
-        let session = token.session_beside(Path::new(MODULE));
+        let session = token.session_beside();
         make_control(&session, alg);
 
         assert_eq!(
@@ -258,7 +257,7 @@ fn an_ec_key_derives_no_secret() {
 }
 
 fn session_mechanisms(session: &Session) -> Vec<MechanismType> {
-    let context = cryptoki::context::Pkcs11::new(MODULE).unwrap();
+    let context = cryptoki::context::Pkcs11::new(Module::SoftHsm.path()).unwrap();
     let slot = session.get_session_info().unwrap().slot_id();
     context.get_mechanism_list(slot).unwrap()
 }
@@ -267,12 +266,12 @@ fn session_mechanisms(session: &Session) -> Vec<MechanismType> {
 #[test]
 fn the_attributes_of_a_made_key_are_as_promised() {
     let test = "leaving::the_attributes_of_a_made_key_are_as_promised";
-    in_own_process(test, Token::environment, |token| {
+    with_token(test, Module::SoftHsm, |token| {
         let backend = token.open().unwrap();
         backend
             .generate(OURS, &format!("{LABEL_PREFIX}a/b/1"), Alg::ES256)
             .unwrap();
-        let session = token.session_beside(Path::new(MODULE));
+        let session = token.session_beside();
         let key = private(&session, OURS);
         for expected in [
             (AttributeType::Token, Attribute::Token(true)),

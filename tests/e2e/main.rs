@@ -13,5 +13,6 @@ mod notify;
 mod peer;
 mod reload;
 mod request;
+mod several;
 mod slow;
 mod world;

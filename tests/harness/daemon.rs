@@ -157,6 +157,18 @@ impl Daemon {
         children[0]
     }
 
+    /// Process id of the keystore of this name, if its process runs.
+    pub fn keystore_process(&self, name: &str) -> Option<u32> {
+        let is_named = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            words
+                .windows(2)
+                .any(|two| two == [b"--name", name.as_bytes()])
+        };
+        process::children(self.pid()).into_iter().find(is_named)
+    }
+
     /// What it and its keystores have said.
     pub fn stderr(&self) -> String {
         self.process.stderr()

@@ -57,6 +57,8 @@ have_softhsm() {
   return 1
 }
 
+have_softokn() { compgen -G '/usr/lib/*/libsoftokn3.so' || compgen -G '/usr/lib*/libsoftokn3.so'; }
+
 have_tpm2_openssl() {
   compgen -G '/usr/lib/*/ossl-modules/tpm2.so' || compgen -G '/usr/lib*/ossl-modules/tpm2.so'
 }
@@ -102,6 +104,8 @@ check_packages() {
   need tpm2-tools      "a second view of that TPM, and wrong uses of it"  have tpm2_getcap
   need openssl         "opens paddings, reads keys of the TPM"            have openssl
   need tpm2-openssl    "reads our key files, as others would"             have_tpm2_openssl
+  need libnss3         "NSS softokn, a second PKCS#11 module"             have_softokn
+  need libnss3-tools   "certutil, which makes its databases"              have certutil
   need systemd         "what the units are for; process 1 of a box"       have_systemd
   need systemd-container "boots that box: systemd-nspawn"                 have systemd-nspawn
   need dbus            "systemd-run and user managers in the box"         have dbus-daemon

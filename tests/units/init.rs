@@ -3,6 +3,7 @@
 
 mod modules;
 mod terminal;
+mod tpm;
 
 use crate::boxed::{Outcome, SysBox};
 use crate::suite::Suite;
@@ -83,6 +84,7 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
     suite.check("init: a file in the way is named and stays", || {
         in_the_way(boxed)
     });
+    tpm::run(suite, boxed);
 }
 
 /// What `init` says, with this on its standard input.

@@ -7,6 +7,7 @@
 
 mod behaviour;
 mod boxed;
+mod chip;
 mod doctor;
 mod exposure;
 mod init;
@@ -84,6 +85,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
+    if words == [chip::ARGUMENT] {
+        return chip::serve();
+    }
     let Some(arguments) = parse(&words) else {
         eprintln!("{USAGE}");
         return ExitCode::from(64);

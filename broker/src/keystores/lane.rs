@@ -7,6 +7,7 @@
 
 use super::Keystore;
 use super::connection::Connection;
+use super::flights::SILENCE;
 use crate::queue::Job;
 use keystore::protocol::{Reply, Request};
 use keystore::{Error, Kind, client};
@@ -52,11 +53,22 @@ pub async fn run(keystore: Arc<Keystore>) {
 /// has signed it is unknown, so that it is not tried again.
 async fn serve(keystore: &Keystore, mut connection: Connection) {
     let mut flights: VecDeque<Flight> = VecDeque::new();
+    let mut shed_after = None;
     let error = loop {
         let oldest = flights
             .front()
             .map_or_else(Instant::now, |flight| flight.sent);
         let overdue = tokio::time::sleep_until((oldest + ANSWER_DEADLINE).into());
+        let heard = keystore.flights.heard();
+        let silent = async {
+            match heard {
+                Some(heard) if shed_after != Some(heard) => {
+                    tokio::time::sleep_until((heard + SILENCE).into()).await;
+                    heard
+                }
+                _ => std::future::pending().await, // it rests, or it is known
+            }
+        };
         tokio::select! {
             biased;
             reply = connection.reply() => match land(keystore, reply, flights.pop_front()) {
@@ -66,21 +78,23 @@ async fn serve(keystore: &Keystore, mut connection: Connection) {
             job = keystore.queue.next(), if flights.len() < keystore.jobs_per_lane() => {
                 match take_off(&mut connection, job).await {
                     Ok(Some(flight)) => {
-                        keystore.in_flight.fetch_add(1, Ordering::Relaxed);
+                        keystore.flights.take_off();
                         flights.push_back(flight);
                     }
                     Ok(None) => {}
                     Err(error) => break error,
                 }
             }
+            heard = silent => {
+                keystore.shed();
+                shed_after = Some(heard);
+            }
             () = overdue, if !flights.is_empty() => {
                 break Error::new(Kind::Unavailable, "keystore does not answer");
             }
         }
     };
-    keystore
-        .in_flight
-        .fetch_sub(flights.len(), Ordering::Relaxed);
+    keystore.flights.lose(flights.len());
     for flight in flights {
         let error = Error::new(error.kind(), error.to_string());
         let _ = flight.reply.send(Err(error)); // the asker may have gone
@@ -139,7 +153,7 @@ fn land(
         Ok(_) => (Err(client::unexpected()), Err(client::unexpected())),
         Err(error) => (Err(Error::new(error.kind(), error.to_string())), Err(error)),
     };
-    keystore.in_flight.fetch_sub(1, Ordering::Relaxed);
+    keystore.flights.land();
     keystore.note_round_trip(sent.elapsed());
     let _ = asker.send(result); // the asker may have gone; the record says what became of it
     verdict

@@ -8,6 +8,7 @@ use crate::finder::{Class, Finder};
 use crate::mechanism::{Scheme, algs, key_pair_mechanism};
 use crate::module::Module;
 use crate::object::{Failure, View};
+use crate::pin;
 use crate::pinmemory::PinMemory;
 use crate::signer::{Order, Signers};
 use crate::strange::Strange;
@@ -17,11 +18,12 @@ use crate::trial::SessionKey;
 use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::session::Session;
 use keystore::backend::{Backend, Inspection, LABEL_PREFIX, ObjectId, Trial};
+use keystore::config::{Section, TokenSelector};
 use keystore::statefile::StateDir;
 use keystore::survey::Line;
 use keystore::{Alg, Error, Kind, PublicKey};
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use zeroize::Zeroizing;
 
@@ -44,6 +46,33 @@ pub struct Settings {
     pub init_args: Option<String>,
     /// Signatures at a time; default: as many as there are cores.
     pub signers: Option<usize>,
+}
+
+impl Settings {
+    /// What the section of keystore `name` says. `credentials` is `$CREDENTIALS_DIRECTORY`.
+    ///
+    /// # Errors
+    /// `Internal` if the section was not checked. That the PIN can be read shows when it is.
+    pub fn read(
+        section: &Section,
+        name: &str,
+        credentials: Option<&Path>,
+        state: StateDir,
+    ) -> Result<Settings, Error> {
+        let missing = |key: &str| Error::new(Kind::Internal, format!("`{key}` was not checked"));
+        let source = section.pin.clone().ok_or_else(|| missing("pin"))?;
+        let TokenSelector { label, serial } = section.token.clone().unwrap_or_default();
+        let (name, credentials) = (name.to_owned(), credentials.map(Path::to_owned));
+        Ok(Settings {
+            module: section.module.clone().ok_or_else(|| missing("module"))?,
+            label,
+            serial,
+            pin: Box::new(move || pin::read(&source, credentials.as_deref(), &name)),
+            state,
+            init_args: section.init_args.clone(),
+            signers: section.signers,
+        })
+    }
 }
 
 /// One PKCS#11 token, logged in for life.

@@ -293,7 +293,11 @@ mod tests {
         ] {
             assert_eq!(spent(rv), Spent::Perhaps, "{rv:?}");
         }
-        for rv in [RvError::PinIncorrect, RvError::PinInvalid, RvError::PinLenRange] {
+        for rv in [
+            RvError::PinIncorrect,
+            RvError::PinInvalid,
+            RvError::PinLenRange,
+        ] {
             assert_eq!(spent(rv), Spent::Yes, "{rv:?}");
         }
         for rv in [

@@ -6,7 +6,8 @@
 //! sign) → [`object`], [`finder`] and [`attribute`] (find, read, make) → [`signer`] (sessions that
 //! sign). [`strange`] is what status shows of objects that are nobody's.
 //! [`inventory`] looks at a module's tokens without a login, [`survey`] at ours with one; [`trial`]
-//! makes a key that lives as long as its session.
+//! makes a key that lives as long as its session. [`pin`] reads the PIN from where the
+//! configuration says.
 //! [`errors`] turns every return value of a module into a [`keystore::Kind`] and a remedy.
 //!
 //! Unsafe code is two expressions in [`sys`]: a pointer of PKCS#11 that no safe call can pass, and
@@ -21,6 +22,7 @@ pub mod inventory;
 mod mechanism;
 mod module;
 mod object;
+mod pin;
 mod pinmemory;
 mod signer;
 mod strange;
@@ -30,4 +32,3 @@ mod token;
 mod trial;
 
 pub use backend::{Pkcs11Backend, ReadPin, Settings};
-pub use sys::lock_pages;

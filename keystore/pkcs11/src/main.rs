@@ -3,12 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod options;
-mod pin;
 
-use keystore::config::TokenSelector;
+use keystore::Error;
 use keystore::hardening::{reach::of_look, sandbox::Enforced};
 use keystore::program::{End, Opening, Program, close_off};
-use keystore::{Error, Kind};
 use keystore_pkcs11::{Pkcs11Backend, Settings};
 use options::{Command, Look};
 use std::process::ExitCode;
@@ -63,18 +61,16 @@ fn list_tokens(look: &Look) -> ExitCode {
 }
 
 fn open(opening: &Opening) -> Result<Pkcs11Backend, Error> {
-    let missing = |key: &str| Error::new(Kind::Internal, format!("`{key}` was not checked"));
-    let section = &opening.section;
-    let source = section.pin.clone().ok_or_else(|| missing("pin"))?;
-    let TokenSelector { label, serial } = section.token.clone().unwrap_or_default();
-    let (credentials, name) = (opening.credentials.clone(), opening.name.clone());
-    Pkcs11Backend::open(Settings {
-        module: section.module.clone().ok_or_else(|| missing("module"))?,
-        label,
-        serial,
-        pin: Box::new(move || pin::read(&source, credentials.as_deref(), &name)),
-        state: opening.state.clone(),
-        init_args: section.init_args.clone(),
-        signers: section.signers,
-    })
+    let Opening {
+        name,
+        section,
+        credentials,
+        state,
+    } = opening;
+    Pkcs11Backend::open(Settings::read(
+        section,
+        name,
+        credentials.as_deref(),
+        state.clone(),
+    )?)
 }

@@ -33,7 +33,7 @@ pub fn read(
             )
         },
         lock: |bytes| {
-            let _ = keystore_pkcs11::lock_pages(bytes);
+            let _ = crate::sys::lock_pages(bytes);
         },
     };
     let Secret { mut bytes, place } = credential::read(source, credentials, &wanted)?;

@@ -194,10 +194,7 @@ mod tests {
     }
 
     fn kind(memory: &PinMemory, serial: &str, pin: &[u8]) -> Option<Kind> {
-        memory
-            .may_try("token", serial, pin)
-            .err()
-            .map(|e| e.kind())
+        memory.may_try("token", serial, pin).err().map(|e| e.kind())
     }
 
     #[test]

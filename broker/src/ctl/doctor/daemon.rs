@@ -16,7 +16,7 @@ use crate::ctl::run::within;
 use assertd_client::Client;
 use assertd_client::api::{KeyStatus, KeystoreStatus, Status};
 use keystore::config::BackendKind;
-use keystore::protocol::{Condition, Reply, Request};
+use keystore::protocol::{Reply, Request, Standing};
 use keystore::{Kind, client};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -107,9 +107,9 @@ fn kind_of(socket: PathBuf) -> Option<Kind> {
         client::Client::connect(&socket, KEYSTORE_DEADLINE)?.call(&Request::Health {})
     });
     match health?.ok()? {
-        Reply::Health(health) => match health.condition {
-            Condition::Failed { kind, .. } => Some(kind),
-            Condition::Usable {} => None,
+        Reply::Health(health) => match health.standing {
+            Standing::Failed { kind, .. } => Some(kind),
+            Standing::Usable {} | Standing::Degraded { .. } => None,
         },
         _ => None,
     }

@@ -1,10 +1,10 @@
 //! What goes wrong: the TPM goes away and comes back, others leave things in it, replies are lost.
 //! Service goes on without a new start of ours, and nothing of ours stays behind.
 
-use harness::DEADLINE;
 use crate::proxy::{Fault, Proxy};
 use crate::world::{How, SECRET, World, make, object, refusal, sign};
 use aws_lc_rs::hmac;
+use harness::DEADLINE;
 use keystore::backend::Backend;
 use keystore::config::Sessions;
 use keystore::{Alg, Kind};

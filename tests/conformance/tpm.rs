@@ -1,0 +1,71 @@
+//! A keystore on swtpm without a resource manager: three slots for objects, three for sessions, and
+//! what we leave in them is there to be counted.
+
+use crate::subject::{Birth, MANY, Neighbours, Promise, SOME, Subject};
+use harness::swtpm::{Device, Swtpm};
+use harness::{DEADLINE, wait_until};
+use keystore::backend::Backend;
+use keystore::config::Sessions;
+use keystore::statefile::StateDir;
+use keystore::tcti::Tcti;
+use keystore_tpm::{Secrets, Settings, TpmBackend};
+use std::path::Path;
+use std::process::Command;
+
+/// What our keys' auth values are made of.
+const SECRET: [u8; 32] = *b"thirty-two bytes that are random";
+
+/// Tries a promise on swtpm by TCP, with the sessions we choose for it (by password).
+pub fn bare(_test: &str, promise: Promise) {
+    let dir = tempfile::tempdir().unwrap();
+    let swtpm = Swtpm::start(dir.path());
+    keeps(&swtpm.tcti(), None, MANY, dir.path(), promise);
+}
+
+/// Tries a promise on swtpm behind a device node, with the sessions a discrete chip gets.
+pub fn device(_test: &str, promise: Promise) {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Device::start(dir.path());
+    keeps(
+        &device.tcti(),
+        Some(Sessions::Encrypted),
+        SOME,
+        dir.path(),
+        promise,
+    );
+}
+
+fn keeps(tcti: &Tcti, sessions: Option<Sessions>, signatures: usize, dir: &Path, promise: Promise) {
+    let open = || -> Box<dyn Backend> {
+        let settings = Settings {
+            tcti: tcti.clone(),
+            secrets: Secrets::new(&SECRET),
+            sessions,
+            state: StateDir::lock(&dir.join("state")).unwrap(),
+        };
+        Box::new(TpmBackend::open(settings).unwrap())
+    };
+    Subject::new(open, Neighbours::Nobody, Birth::Told, signatures).keeps(promise);
+    for kind in ["transient", "loaded-session", "saved-session", "persistent"] {
+        // The backend's thread may be what closes it, a moment after the backend went.
+        let none = wait_until(DEADLINE, || handles(tcti, kind).is_empty());
+        assert!(none, "left in the TPM: {kind} {:?}", handles(tcti, kind));
+    }
+}
+
+/// The handles of a kind that are in use, as tpm2-tools see them.
+fn handles(tcti: &Tcti, kind: &str) -> Vec<String> {
+    let output = Command::new("tpm2_getcap")
+        .arg(format!("handles-{kind}"))
+        .env("TPM2TOOLS_TCTI", tcti.to_string())
+        .env("TSS2_LOG", "all+NONE")
+        .output()
+        .expect("tpm2_getcap is installed by `make setup`");
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "tpm2_getcap handles-{kind}: {shown}"
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
