@@ -8,12 +8,11 @@ use crate::backend::{Backend, Trial};
 use crate::charter::Purpose;
 use crate::jws::SigningInput;
 use crate::livekey::{LiveKey, compare};
-use crate::protocol::{Condition, EvidenceLevel};
+use crate::protocol::{Condition, Evidence, EvidenceLevel};
 use crate::publickey::WrongSignature;
 use crate::records::Keys;
 use crate::survey::{Line, Subject};
 use crate::{Alg, Error, KeyId, Kind};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,18 +39,28 @@ const STRANGE_SHOWN: usize = 8;
 /// Looks at everything.
 pub fn look<B: Backend>(keys: &Keys<B>) -> Vec<Line> {
     let mut lines = keys.backend().survey();
-    lines.extend(recorded(keys));
+    let (of_keys, token) = recorded(keys);
+    lines.extend(of_keys);
     lines.push(strange(keys.strange()));
-    lines.push(rate(keys.backend()));
+    if token == Token::Answers {
+        lines.push(rate(keys.backend()));
+    }
     lines
 }
 
-fn recorded<B: Backend>(keys: &Keys<B>) -> Vec<Line> {
+/// Whether there is any use in asking on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Answers,
+    Away,
+}
+
+fn recorded<B: Backend>(keys: &Keys<B>) -> (Vec<Line>, Token) {
     let recorded = keys.recorded();
     if recorded.is_empty() {
         let text =
             "none is recorded; `assertctl apply` makes those that the configuration asks for";
-        return vec![Line::ok(Subject::Key, text)];
+        return (vec![Line::ok(Subject::Key, text)], Token::Answers);
     }
     let start = Instant::now();
     let mut lines = Vec::new();
@@ -68,33 +77,32 @@ fn recorded<B: Backend>(keys: &Keys<B>) -> Vec<Line> {
             lines.push(Line::warn(Subject::Key, text, remedy));
             break;
         }
-        lines.push(one_key(keys.backend(), key, live.as_ref()));
+        let Some(live) = live else {
+            let text = format!("{key}: was begun to be made, and that was not finished");
+            let remedy = "run `assertctl apply`, which goes on with it";
+            lines.push(Line::warn(Subject::Key, text, remedy));
+            continue;
+        };
+        match compare(keys.backend(), key, live) {
+            Ok(evidence) => lines.push(as_recorded(key, live, evidence)),
+            Err(error) if error.kind() == Kind::Unavailable => {
+                let all = recorded.len();
+                let text = format!("{looked_at} of {all} keys were looked at: {error}");
+                let remedy = "do what it says, then look again";
+                lines.push(Line::fail(Subject::Key, text, remedy));
+                return (lines, Token::Away);
+            }
+            Err(error) => {
+                let remedy = "do what it says, then restart the keystore: it takes its keys up \
+                              when it starts";
+                lines.push(Line::fail(Subject::Key, error.to_string(), remedy));
+            }
+        }
     }
-    lines
+    (lines, Token::Answers)
 }
 
-fn one_key<B: Backend>(backend: &B, key: &KeyId, live: Option<&Arc<LiveKey>>) -> Line {
-    let Some(live) = live else {
-        let text = format!("{key}: was begun to be made, and that was not finished");
-        return Line::warn(
-            Subject::Key,
-            text,
-            "run `assertctl apply`, which goes on with it",
-        );
-    };
-    let evidence = match compare(backend, key, live) {
-        Ok(evidence) => evidence,
-        Err(error) => {
-            let remedy = match error.kind() {
-                Kind::Unavailable => "wait until the token answers, then look again",
-                _ => {
-                    "do what it says, then restart the keystore: it takes its keys up when it \
-                     starts"
-                }
-            };
-            return Line::fail(Subject::Key, error.to_string(), remedy);
-        }
-    };
+fn as_recorded(key: &KeyId, live: &LiveKey, evidence: Evidence) -> Line {
     let (alg, kid, purpose) = (live.charter.alg, &live.kid, purpose(&live.charter.purpose));
     if let Condition::Failed { why, .. } = &live.condition {
         let text =
@@ -200,7 +208,7 @@ fn no_trial(error: &Error) -> Line {
     let text = format!("not measured, no key for a trial: {error}");
     match error.kind() {
         Kind::Unavailable => {
-            let remedy = "look again when others use the token less";
+            let remedy = "look again when the token answers, or others use it less";
             Line::warn(Subject::Rate, text, remedy)
         }
         _ => Line::ok(Subject::Rate, text),

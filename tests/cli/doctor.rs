@@ -3,12 +3,12 @@
 //! Units, users and credentials are looked at in the box of `tests/units`.
 
 use harness::daemon::Site;
-use harness::{Config, Daemon, SoftHsm, public_dir};
+use harness::{Config, Daemon, SoftHsm, Tpm, public_dir};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,7 +28,11 @@ fn config(token: &SoftHsm) -> Config {
 
 /// A place whose configuration root alone can change, whatever the umask of the test.
 fn site(config: &Config) -> Site {
-    let site = Site::new(config.text());
+    site_of(config.text())
+}
+
+fn site_of(text: &str) -> Site {
+    let site = Site::new(text);
     fs::set_permissions(site.config(), Permissions::from_mode(0o644)).unwrap();
     site
 }
@@ -204,6 +208,58 @@ fn a_module_in_a_directory_of_others_is_found() {
         remedy.contains("correct `module` in [keystore.hsm]"),
         "{remedy}"
     );
+}
+
+#[test]
+fn a_tpm_is_looked_at_and_an_emulator_is_told_loudly() {
+    let tpm = Tpm::new();
+    let text = Config::new(&tpm)
+        .workload("w", ROOT, "owner = \"w@example.com\"\nexpires = 2999-01-01")
+        .target("w", "bank", "");
+    let daemon = Daemon::start_at(site(&text));
+    daemon.apply();
+    let report = examine(daemon.site());
+    assert_eq!(report.fails(), [""; 0], "{report:#?}");
+    assert_eq!(report.severity("D23"), Some("ok"), "{report:#?}");
+    let emulator = report.findings.iter().find(|it| it["id"] == "D27").unwrap();
+    let said = emulator["text"].as_str().unwrap();
+    assert!(said.contains("AN EMULATOR PROTECTS NOTHING"), "{said}");
+    assert!(
+        report
+            .remedy("D27", "warn")
+            .contains("leave `tcti` out of [keystore.")
+    );
+
+    // There is a key: no remedy makes another secret.
+    for bytes in [Some(&b"secret"[..]), None] {
+        fs::remove_file(tpm.auth_file()).unwrap();
+        if let Some(bytes) = bytes {
+            let mut options = fs::OpenOptions::new();
+            let options = options.write(true).create_new(true).mode(0o400);
+            let mut file = options.open(tpm.auth_file()).unwrap();
+            std::io::Write::write_all(&mut file, bytes).unwrap();
+        }
+        let report = examine(daemon.site());
+        let remedy = report.remedy("D23", "fail");
+        assert!(remedy.contains("bring it back from a backup"), "{remedy}");
+        assert!(!remedy.contains("urandom"), "{remedy}");
+    }
+}
+
+#[test]
+fn a_tpm_that_is_not_there_or_no_tpm_is_found() {
+    let tpm = Tpm::new();
+    let of = |tcti: &str| {
+        let text = Config::new(&tpm).text().replace(&tpm.tcti(), tcti);
+        examine(&site_of(&text))
+    };
+    let report = of("device:/dev/tpm-that-is-not-there");
+    assert_eq!(report.severity("D24"), Some("fail"), "{report:#?}");
+    let report = of("device:/etc/passwd");
+    assert!(report.remedy("D24", "fail").contains("leave `tcti` out"));
+    let report = of("device:/dev/null");
+    assert_eq!(report.severity("D24"), None, "{report:#?}");
+    assert_eq!(report.severity("D27"), Some("warn"), "{report:#?}");
 }
 
 #[test]

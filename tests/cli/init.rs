@@ -4,6 +4,7 @@
 use harness::process::Process;
 use harness::programs::Programs;
 use harness::softhsm::MODULE;
+use harness::swtpm::{Device, Swtpm};
 use harness::{SoftHsm, public_dir};
 use serde_json::Value;
 use std::fs;
@@ -87,6 +88,11 @@ fn what_it_writes_is_what_assertd_runs_with() {
         .open(place.dir.path().join("hsm.pin"))
         .unwrap();
     pin.write_all(place.token.pin().as_bytes()).unwrap();
+    works(&place);
+}
+
+/// assertd runs with what was written, and a workload gets an assertion.
+fn works(place: &Place) {
     fs::create_dir(place.dir.path().join("conf.d")).unwrap();
     let workload = "[workload.w]\nmatch = { uid = 0 }\n[workload.w.target.bank]\n\
                     profile = \"rfc7523\"\nauthorization_server = \"https://as.example\"\n\
@@ -246,6 +252,71 @@ fn two_tokens_of_one_label_are_told_apart_by_their_serial_numbers() {
     let selector = format!("{{ label = \"a \\\"try\\\"\", serial = \"{serial}\" }}");
     assert!(text.contains(&selector), "{text}");
     ended(&place.assertctl(&["config", "check"]), 0);
+}
+
+#[test]
+fn a_tpm_is_set_up_as_a_token_is_and_its_secret_is_made_by_what_it_says() {
+    let place = Place::new();
+    let swtpm = Swtpm::start(place.dir.path());
+    let tcti = swtpm.tcti().to_string();
+    let (said, _) = ended(&place.assertctl(&["init", "--yes", "--tcti", &tcti]), 0);
+    let text = fs::read_to_string(place.config()).unwrap();
+    assert!(
+        text.contains("an emulator, which protects nothing"),
+        "{text}"
+    );
+    let make = said.lines().find(|line| line.contains("urandom")).unwrap();
+    let made = Command::new("/bin/sh")
+        .args(["-euc", make])
+        .status()
+        .unwrap();
+    assert!(made.success(), "{make}");
+    let secret = place.dir.path().join("tpm.auth");
+    let metadata = fs::metadata(secret).unwrap();
+    assert_eq!(metadata.len(), 32);
+    assert_eq!(metadata.permissions().mode() & 0o7777, 0o400);
+    works(&place);
+}
+
+#[test]
+fn a_token_and_a_tpm_are_two_keystores() {
+    let place = Place::new();
+    let device = Device::start(place.dir.path());
+    let tcti = device.tcti().to_string();
+    let wishes = ["--yes", "--json", "--tcti", &tcti];
+    let output = place.init(Path::new(MODULE), &[], &wishes);
+    let report: Value = serde_json::from_str(&ended(&output, 0).0).unwrap();
+    assert_eq!(report["keystores"], serde_json::json!(["hsm", "tpm"]));
+    ended(&place.assertctl(&["config", "check"]), 0);
+    let text = fs::read_to_string(place.config()).unwrap();
+    assert!(text.contains("does not show as a TPM 2.0"), "{text}");
+
+    let other = place.assertctl(&["init", "--yes", "--tcti", "device:/dev/tpmrm7"]);
+    let (_, said) = ended(&other, 1);
+    let lines = "[keystore.tpm]\nbackend = \"tpm\"\ntcti    = \"device:/dev/tpmrm7\"\n";
+    assert!(said.contains(lines), "{said}");
+    let twice = ["--yes", "--name", "tpm", "--tcti", &tcti];
+    fs::remove_file(place.config()).unwrap();
+    let (_, said) = ended(&place.init(Path::new(MODULE), &[], &twice), 1);
+    assert!(said.contains("give the token another --name"), "{said}");
+    assert!(!place.config().exists());
+}
+
+#[test]
+fn without_a_tpm_it_says_why_and_what_is_no_tpm_is_refused() {
+    let place = Place::new();
+    let refused = |tcti: &str| {
+        let (_, said) = ended(&place.assertctl(&["init", "--yes", "--tcti", tcti]), 69);
+        assert!(said.contains("no TPM that could be used: "), "{said}");
+        assert!(!place.config().exists());
+        said
+    };
+    let said = refused("device:/dev/tpm-that-is-not-there");
+    assert!(
+        said.contains("/dev/tpm-that-is-not-there is not there"),
+        "{said}"
+    );
+    assert!(refused("device:/etc/passwd").contains("is no character device"));
 }
 
 /// The module that misbehaves so, and the variables that it needs.

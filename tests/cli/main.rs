@@ -9,6 +9,7 @@
 mod apply;
 mod doctor;
 mod init;
+mod keystore;
 
 use harness::programs::Programs;
 use serde::Deserialize;

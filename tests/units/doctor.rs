@@ -17,16 +17,18 @@ mod report;
 mod sockets;
 mod state;
 mod tokens;
+mod tpm;
 mod units;
 
 /// A keystore opens its token anew, assertd looks at it again, on a machine that is busy.
 const SETTLED: Duration = Duration::from_secs(30);
 
 /// All but the clock's, by what they are about.
-const AREAS: [&[Fault]; 6] = [
+const AREAS: [&[Fault]; 7] = [
     configuration::FAULTS,
     credentials::FAULTS,
     tokens::FAULTS,
+    tpm::FAULTS,
     sockets::FAULTS,
     units::FAULTS,
     state::FAULTS,

@@ -16,6 +16,7 @@ pub mod modules;
 pub mod site;
 mod sockets;
 mod storage;
+pub mod tpm;
 pub mod units;
 
 use super::account;
@@ -91,6 +92,11 @@ fn examine(args: &Args) -> Vec<Finding> {
     found.extend(modules::findings(
         &site,
         &modules::look(&site, &units, &users),
+        &users,
+    ));
+    found.extend(tpm::findings(
+        &site,
+        &tpm::look(&site, &units, &users),
         &users,
     ));
     found.extend(credentials::findings(

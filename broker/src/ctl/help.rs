@@ -80,10 +80,10 @@ pub const KEYSTORE_CHECK: &str = "\
 usage: assertctl keystore check [NAME]
 
 Looks at one keystore: its program, unit, module or device and credential here on the host; then
-asks the keystore itself for its token or TPM, PIN or lockout, slots and sessions, algorithms, every
-key's attributes, strange objects, and how fast it signs, which takes a second and a key that is
+asks the keystore itself for its token or TPM, PIN or lockout, slots and sessions, algorithms,
+every key's attributes, strange objects, and how fast it signs: for a second, with a key that is
 never stored. Changes nothing. One line per finding, the remedy below it. Exits with 0 if nothing
-fails (warnings are no failure), else with 1. NAME may be left out where there is one. Needs root.";
+fails (warnings are no failure), else with 1. NAME may be left out if there is one. Needs root.";
 
 pub const RELOAD: &str = "\
 usage: assertctl reload

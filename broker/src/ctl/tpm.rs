@@ -1,18 +1,29 @@
 //! A TPM as the kernel shows it: what stands behind a device node, and what there is if nothing
-//! does. Looks at names, numbers and modes in /dev and /sys alone. No command is ever sent to a TPM
-//! from here: that is the keystore's.
+//! does; and whether the keystore's program runs. Looks at names, numbers and modes alone. No command
+//! is ever sent to a TPM from here: that is the keystore's.
 
+use super::run;
+use crate::keystores::child::beside_us;
+use keystore::config::BackendKind;
 use nix::sys::stat::{major, minor};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 /// The group that udev's rules give `/dev/tpmrm*` to, and that the keystore's unit has.
 pub const GROUP: &str = "tss";
 
 /// The major number that TCG's second specification begins with.
 const TPM_2: u8 = 2;
+
+/// Where a keystore has its keys, below its state directory.
+const KEYS: &str = "keys";
+
+/// How long our program may take to say its version.
+const VERSION_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Where sysfs is.
 const SYS: &str = "/sys";
@@ -164,6 +175,42 @@ impl Missing {
             ),
         }
     }
+}
+
+/// Whether our program starts: it needs tpm2-tss, which a host with an HSM alone does not have.
+///
+/// # Errors
+/// What it says, and what helps.
+pub fn program() -> Result<(), (String, String)> {
+    let name = BackendKind::Tpm.program();
+    let again = || "install assertd's package again, as a whole".to_owned();
+    let program = beside_us(name).map_err(|why| (why, again()))?;
+    let ended = run::run(
+        Command::new(program).arg("--version"),
+        b"",
+        VERSION_DEADLINE,
+    );
+    match ended {
+        Ok(ended) if ended.succeeded() => Ok(()),
+        Ok(ended) => Err((
+            format!("{name} does not start: {}", ended.reason()),
+            "install tpm2-tss (Debian 12: `apt-get install libtss2-esys-3.0.2-0 libtss2-tctildr0 \
+             libtss2-tcti-device0`)"
+                .to_owned(),
+        )),
+        Err(why) => Err((format!("{name} {why}"), again())),
+    }
+}
+
+/// Whether there are key files in a TPM keystore's state: they sign with the secret that they were
+/// made with and no other.
+pub fn has_keys(state: &Path) -> bool {
+    let entries = fs::read_dir(state.join(KEYS))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut names = entries.map(|entry| entry.path());
+    names.any(|path| path.extension().is_some_and(|extension| extension == "pem"))
 }
 
 /// A rule for udev that opens the TPM to [`GROUP`], where the distribution has none, and what brings

@@ -20,7 +20,7 @@ pub fn of(token: &Token, signers: usize) -> Vec<Line> {
     match token.context.get_token_info(token.slot) {
         Err(error) => {
             let error = explain(&token.place, "asking the token about itself", &error);
-            lines.push(unanswered(Subject::Token, &error));
+            lines.push(unanswered(Subject::Token, &error)); // and so would say everything below
         }
         Ok(info) => {
             lines.extend(token_itself(token, &info));
@@ -34,9 +34,9 @@ pub fn of(token: &Token, signers: usize) -> Vec<Line> {
                 (info.free_public_memory(), info.total_public_memory()),
                 (info.free_private_memory(), info.total_private_memory()),
             ]));
+            lines.extend(algorithms(token));
         }
     }
-    lines.extend(algorithms(token));
     lines
 }
 
@@ -145,7 +145,7 @@ fn sessions(open: Option<u64>, most: Limit, signers: usize) -> Line {
         Limit::Infinite => "any number allowed".to_owned(),
         Limit::Unavailable => "how many are allowed is not told".to_owned(),
     };
-    let text = format!("{shown}, {allowed}; {signers} of ours sign");
+    let text = format!("{signers} of ours sign; in the whole token {shown}, {allowed}");
     match (open, most) {
         (Some(open), Limit::Max(most)) if open >= most => Line::warn(
             Subject::Sessions,
@@ -253,11 +253,15 @@ impl Size {
         }
     }
 
-    /// Some tokens count Edwards and RSA keys in bytes, some say nothing; a range that has the size
-    /// in either unit is no reason for a warning.
-    fn has(self, bits: usize) -> bool {
+    /// Some tokens count in bytes, an Edwards key has 255 bits or 256, and some tokens say nothing: a
+    /// range that has the size in any of these ways is no reason for a warning.
+    fn has(self, alg: Alg) -> bool {
         let within = |size: usize| (self.min..=self.max).contains(&size);
-        self == Size { min: 0, max: 0 } || within(bits) || within(bits.div_ceil(8))
+        let bits = bits(alg);
+        self == Size { min: 0, max: 0 }
+            || within(bits)
+            || within(bits.next_multiple_of(8))
+            || within(bits.div_ceil(8))
     }
 }
 
@@ -279,7 +283,7 @@ fn of_algorithm(alg: Alg, mechanisms: &[MechanismType], sizes: &[Size]) -> Line 
         }
     });
     let text = format!("{alg} by {}", told.collect::<Vec<_>>().join(" and "));
-    match sizes.iter().all(|size| size.has(bits(alg))) {
+    match sizes.iter().all(|size| size.has(alg)) {
         true => Line::ok(Subject::Algs, text),
         false => Line::warn(
             Subject::Algs,
@@ -319,7 +323,7 @@ mod tests {
         let of = |open, most| sessions(open, most, 4);
         assert_eq!(
             of(Some(6), Limit::Max(7)).text,
-            "6 open, 7 allowed; 4 of ours sign"
+            "4 of ours sign; in the whole token 6 open, 7 allowed"
         );
         assert_eq!(of(Some(6), Limit::Max(7)).verdict, Verdict::Ok);
         assert_eq!(of(Some(7), Limit::Max(7)).verdict, Verdict::Warn);
@@ -358,7 +362,8 @@ mod tests {
             (Alg::ES256, 0, 0),
             (Alg::RS256, 128, 512), // bytes
             (Alg::EdDSA, 255, 448),
-            (Alg::EdDSA, 32, 57), // bytes
+            (Alg::EdDSA, 256, 456), // SoftHSM
+            (Alg::EdDSA, 32, 57),   // bytes
         ] {
             assert_eq!(of(alg, min, max).verdict, Verdict::Ok, "{alg} {min} {max}");
         }

@@ -11,7 +11,7 @@ use crate::session::Mode;
 use keystore::config::Sessions;
 use keystore::survey::{Line, Subject};
 use keystore::tcti::{Company, Tcti};
-use keystore::{Alg, Error};
+use keystore::{Alg, Kind};
 use tss_esapi::constants::tss::{TPM2_LOADED_SESSION_FIRST, TPM2_TRANSIENT_FIRST};
 use tss_esapi::constants::{CapabilityType, PropertyTag};
 use tss_esapi::structures::CapabilityData;
@@ -39,19 +39,20 @@ pub fn of(backend: &TpmBackend) -> Vec<Line> {
         (Subject::Algs, algs),
         (Subject::Salt, salt),
     ];
-    let ask = |(subject, step): (Subject, Step)| {
-        let line = backend.at_desk(step);
-        line.unwrap_or_else(|error| unanswered(subject, &error))
-    };
-    steps.into_iter().map(ask).collect()
-}
-
-fn unanswered(subject: Subject, error: &Error) -> Line {
-    Line::fail(
-        subject,
-        error.to_string(),
-        "do what it says, then look again",
-    )
+    let mut lines = Vec::new();
+    for (subject, step) in steps {
+        match backend.at_desk(step) {
+            Ok(line) => lines.push(line),
+            Err(error) => {
+                let remedy = "do what it says, then look again";
+                lines.push(Line::fail(subject, error.to_string(), remedy));
+                if error.kind() == Kind::Unavailable {
+                    break; // the others would say the same
+                }
+            }
+        }
+    }
+    lines
 }
 
 fn chip(connection: &mut Connection, lasting: &Lasting) -> Result<Line, Failure> {
@@ -73,18 +74,10 @@ fn of_chip(chip: &Chip, tcti: &Tcti, revision: u32) -> Line {
     };
     let (whole, decimals) = (revision / 100, revision % 100);
     let text = format!(
-        "{chip} at {tcti}, {company}: {make}; TPM 2.0 revision {whole}.{decimals:02}; whether its \
-         maker knows of faults in this firmware, its maker says"
+        "{chip} at {tcti}, {company}: {make}; TPM 2.0 revision {whole}.{decimals:02}; look up its \
+         maker's advisories for this firmware"
     );
-    match tcti {
-        Tcti::Device(_) => Line::ok(Subject::Tpm, text),
-        Tcti::Swtpm { .. } => Line::warn(
-            Subject::Tpm,
-            text,
-            "an emulator is for tests: whoever can read its state has our keys; where a TPM is, \
-             write `tcti = \"device:/dev/tpmrm0\"`",
-        ),
-    }
+    Line::ok(Subject::Tpm, text)
 }
 
 fn primary(connection: &mut Connection, lasting: &Lasting) -> Result<Line, Failure> {
@@ -162,10 +155,10 @@ fn of_lockout(defence: &Defence) -> Line {
         most,
         interval_s,
     } = *defence;
-    let count = format!("{counter} of {most} failures are counted");
+    let count = format!("wrong auth values counted: {counter} of {most}");
     let forgotten = match interval_s {
-        0 => "and none is forgotten with time".to_owned(),
-        s => format!("and one is forgotten every {s} s"),
+        0 => "none is forgotten with time".to_owned(),
+        s => format!("one is forgotten every {s} s"),
     };
     match is_locked {
         false => Line::ok(
@@ -175,8 +168,8 @@ fn of_lockout(defence: &Defence) -> Line {
         true => Line::warn(
             Subject::Lockout,
             format!(
-                "locked, {count}, {forgotten}: somebody gave wrong auth values. Our keys are not \
-                 subject to it (noDA) and go on signing; what others keep in this TPM does not work"
+                "locked: {count}, {forgotten}. Our keys are not subject to it (noDA) and go on \
+                 signing; what others keep in this TPM does not work"
             ),
             "find out who did it; wait, or run `tpm2_dictionarylockout --clear-lockout` with the \
              lockout hierarchy's auth value",
@@ -214,15 +207,15 @@ fn of_slots(places: &Places) -> Line {
         free,
     } = *places;
     let text = format!(
-        "room for {capacity} of our keys at a time, others are saved and brought back; now {ours} \
-         objects of ours are in the TPM, {free} places are free"
+        "room for {capacity} of our keys at a time, others are saved and brought back; objects in \
+         the TPM now: {ours} of ours; free places: {free}"
     );
     let strange = seen.saturating_sub(ours);
     match company {
         // There, what others have is not to be seen.
         Company::Alone if strange > 0 => Line::warn(
             Subject::Slots,
-            format!("{text}; {strange} objects are not ours, and each takes the place of a key"),
+            format!("{text}; not ours: {strange}, and each takes the place of a key"),
             "end the program that uses the TPM beside us, or give both the resource manager: \
              `tcti = \"device:/dev/tpmrm0\"`; the keystore flushes what is left when it starts",
         ),
@@ -240,12 +233,12 @@ fn session_slots(connection: &mut Connection, lasting: &Lasting) -> Result<Line,
 }
 
 fn of_session_slots(company: Company, ours: usize, seen: usize, free: u32) -> Line {
-    let text = format!("sessions: {ours} of ours in the TPM, {free} more can be loaded");
+    let text = format!("sessions in the TPM now: {ours} of ours; free places: {free}");
     let strange = seen.saturating_sub(ours);
     match company {
         Company::Alone if strange > 0 => Line::warn(
             Subject::Slots,
-            format!("{text}; {strange} are not ours"),
+            format!("{text}; not ours: {strange}"),
             "end the program that uses the TPM beside us; the keystore flushes what is left when \
              it starts",
         ),
@@ -342,15 +335,17 @@ mod tests {
     use keystore::survey::Verdict;
 
     #[test]
-    fn an_emulator_is_never_all_right() {
+    fn a_tpm_is_shown_with_the_way_to_it_and_who_shares_it() {
         let chip = Chip::of_make(Make::Software);
-        let device = Tcti::parse("device:/dev/tpmrm0").unwrap();
-        let line = of_chip(&chip, &device, 138);
-        assert_eq!(line.verdict, Verdict::Ok);
-        assert!(line.text.contains("revision 1.38"), "{}", line.text);
-        assert!(line.text.contains("shared by the kernel"), "{}", line.text);
-        let swtpm = Tcti::parse("swtpm:host=127.0.0.1,port=1").unwrap();
-        assert_eq!(of_chip(&chip, &swtpm, 159).verdict, Verdict::Warn);
+        for (tcti, company) in [
+            ("device:/dev/tpmrm0", "shared by the kernel"),
+            ("swtpm:host=127.0.0.1,port=1", "ours alone"),
+        ] {
+            let line = of_chip(&chip, &Tcti::parse(tcti).unwrap(), 138);
+            for part in [tcti, company, "revision 1.38", "a program"] {
+                assert!(line.text.contains(part), "{part}: {}", line.text);
+            }
+        }
     }
 
     #[test]
@@ -390,7 +385,7 @@ mod tests {
         };
         let open = of(false);
         assert_eq!(open.verdict, Verdict::Ok);
-        assert!(open.text.contains("3 of 32"), "{}", open.text);
+        assert!(open.text.contains("counted: 3 of 32"), "{}", open.text);
         let locked = of(true);
         assert_eq!(locked.verdict, Verdict::Warn);
         assert!(locked.text.contains("go on signing"), "{}", locked.text);

@@ -1,6 +1,7 @@
-//! Where the PINs come from: encrypted credentials that systemd hands over to the keystores' units,
-//! or files. A credential is opened to see whether it can be, and its content goes to /dev/null:
-//! no PIN ever reaches this process.
+//! Where the keystores' secrets come from, a token's PIN or what a TPM's keys ask for: encrypted
+//! credentials that systemd hands over to the keystores' units, or files. A credential is opened to
+//! see whether it can be, and its content goes to /dev/null, or is counted by another program: no
+//! secret ever reaches this process.
 
 use super::access::quoted;
 use super::finding::{
@@ -10,9 +11,15 @@ use super::host::{self, Entry, EntryKind, Output};
 use super::site::{Runner, Site, Users};
 use super::units::{Unit, Units};
 use crate::ctl::account::Account;
-use keystore::config::{BackendKind, PinSource};
+use crate::ctl::tpm;
+use keystore::config::{BackendKind, PinSource, Section};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+mod words;
+
+use words::{Keys, Noun};
+pub use words::{make, place};
 
 /// Where systemd looks for an encrypted credential that a unit names without a path
 /// (systemd.exec(5), LoadCredentialEncrypted=).
@@ -22,13 +29,16 @@ const STORES: [&str; 3] = [
     "/usr/lib/credstore.encrypted",
 ];
 
-/// One keystore's PIN.
+/// Bytes of a TPM's secret.
+const AUTH_LEN: u64 = 32;
+
+/// One keystore's secret.
 pub struct Facts {
-    keystore: String,
-    pin: Pin,
+    noun: Noun,
+    secret: Secret,
 }
 
-enum Pin {
+enum Secret {
     /// A credential by its id.
     Credential {
         id: String,
@@ -39,6 +49,7 @@ enum Pin {
     File {
         path: PathBuf,
         entry: Result<Entry, ErrorKind>,
+        len: Option<u64>,
     },
 }
 
@@ -51,36 +62,68 @@ enum HandedOver {
     Plain,
     /// Its unit would load it from here, and there is nothing.
     Missing(PathBuf),
-    /// Its unit loads this file; why it cannot be opened under this id.
-    From(PathBuf, Result<(), String>),
+    /// Its unit loads this file; what is wrong with it under this id.
+    From(PathBuf, Result<(), Wrong>),
+}
+
+/// What is wrong with a credential.
+enum Wrong {
+    /// It cannot be opened, for this reason.
+    Closed(String),
+    /// It holds so many bytes, which cannot be a TPM's secret.
+    Len(u64),
 }
 
 /// Looks, and opens every credential once.
 pub fn look(site: &Site, units: &Units) -> Vec<Facts> {
-    let with_pin = site.keystores.iter().filter_map(|(name, section)| {
-        let pin = match section.pin.clone()? {
-            PinSource::File(path) => Pin::File {
+    let all = site.keystores.iter();
+    let with_secret = all.filter_map(|(name, section)| {
+        let noun = noun(site, name, section);
+        let secret = match source(section, &noun)? {
+            PinSource::File(path) => Secret::File {
                 entry: host::entry(&path),
+                len: path.metadata().ok().map(|metadata| metadata.len()),
                 path,
             },
             PinSource::Credential(id) => {
                 let unit = units.unit(&section.backend.unit(name, "service"));
                 let unit = unit.filter(|_| section.socket.is_some());
-                Pin::Credential {
-                    file: handed_over(unit, &id),
+                Secret::Credential {
+                    file: handed_over(unit, &id, section.backend),
                     id,
                 }
             }
         };
-        Some(Facts {
-            keystore: name.clone(),
-            pin,
-        })
+        Some(Facts { noun, secret })
     });
-    with_pin.collect()
+    with_secret.collect()
 }
 
-fn handed_over(unit: Option<&Unit>, id: &str) -> HandedOver {
+fn noun(site: &Site, name: &str, section: &Section) -> Noun {
+    let state = site.keystore_state(name, section);
+    let has_keys = section.backend == BackendKind::Tpm && tpm::has_keys(&state);
+    Noun {
+        keystore: name.to_owned(),
+        kind: section.backend,
+        keys: match has_keys {
+            true => Keys::In(state),
+            false => Keys::None,
+        },
+    }
+}
+
+/// A TPM's has a name of its own if the section says nothing.
+fn source(section: &Section, noun: &Noun) -> Option<PinSource> {
+    match section.backend {
+        BackendKind::Pkcs11 => section.pin.clone(),
+        BackendKind::Tpm => {
+            let usual = || PinSource::Credential(noun.usual());
+            Some(section.auth.clone().unwrap_or_else(usual))
+        }
+    }
+}
+
+fn handed_over(unit: Option<&Unit>, id: &str, kind: BackendKind) -> HandedOver {
     let Some(unit) = unit else {
         return HandedOver::NoUnit;
     };
@@ -95,124 +138,133 @@ fn handed_over(unit: Option<&Unit>, id: &str) -> HandedOver {
         name => STORES.iter().map(|dir| Path::new(dir).join(name)).collect(),
     };
     match places.iter().find(|path| path.exists()) {
-        Some(path) => HandedOver::From(path.clone(), opens(path, id)),
+        Some(path) => HandedOver::From(path.clone(), opens(path, id, kind)),
         None => HandedOver::Missing(places[0].clone()),
     }
 }
 
 /// As systemd does at the unit's start; what it says if it cannot.
-fn opens(path: &Path, id: &str) -> Result<(), String> {
+fn opens(path: &Path, id: &str, kind: BackendKind) -> Result<(), Wrong> {
     let (name, path) = (format!("--name={id}"), path.display().to_string());
     let said = host::command(
         "systemd-creds",
         &["decrypt", &name, &path, "-"],
         Output::Discarded,
-    )?;
-    match said.succeeded() {
-        true => Ok(()),
-        false => Err(said.reason()),
+    );
+    let said = said.map_err(Wrong::Closed)?;
+    if !said.succeeded() {
+        return Err(Wrong::Closed(said.reason()));
+    }
+    match kind {
+        BackendKind::Pkcs11 => Ok(()),
+        BackendKind::Tpm => match len(&name, &path) {
+            Some(AUTH_LEN) | None => Ok(()),
+            Some(other) => Err(Wrong::Len(other)),
+        },
     }
 }
 
-/// What makes the credential, as a phrase without its end; asks for the PIN.
-pub fn make(id: &str, path: &Path) -> String {
-    format!(
-        "`systemd-ask-password -n 'user PIN:' | systemd-creds encrypt --with-key=host --name={id} - {}`",
-        quoted(path)
-    )
-}
-
-/// Where a keystore's credential belongs.
-pub fn place(id: &str) -> PathBuf {
-    Path::new(STORES[0]).join(format!("assertd.{id}"))
+/// How many bytes it holds, as wc(1) counts them; nothing if that could not be asked.
+fn len(name: &str, path: &str) -> Option<u64> {
+    let count = "systemd-creds decrypt \"$0\" \"$1\" - | wc -c";
+    let said = host::command("sh", &["-c", count, name, path], Output::Read).ok()?;
+    said.stdout.trim().parse().ok()
 }
 
 /// Judges.
 pub fn findings(site: &Site, facts: &[Facts], users: &Result<Users, String>) -> Vec<Finding> {
-    let keystore_user = users
-        .as_ref()
-        .ok()
-        .and_then(|users| users.keystore(BackendKind::Pkcs11));
-    let judge = |facts: &Facts| match &facts.pin {
-        Pin::Credential { id, file } => of_credential(&facts.keystore, id, file),
-        Pin::File { path, entry } => of_file(site, &facts.keystore, path, entry, keystore_user),
+    let users = users.as_ref().ok();
+    let judge = |Facts { noun, secret }: &Facts| match secret {
+        Secret::Credential { id, file } => of_credential(noun, id, file),
+        Secret::File { path, entry, len } => {
+            let user = users.and_then(|users| users.keystore(noun.kind));
+            let file = FileSeen {
+                path,
+                entry,
+                len: *len,
+            };
+            of_file(site, noun, &file, user)
+        }
     };
     facts.iter().map(judge).collect()
 }
 
-fn of_credential(name: &str, id: &str, file: &HandedOver) -> Finding {
-    let restart = format!("`systemctl restart assertd-keystore-pkcs11@{name}`");
+fn of_credential(noun: &Noun, id: &str, file: &HandedOver) -> Finding {
+    let (name, secret, restart) = (&noun.keystore, noun.secret(), noun.restart());
+    let own = noun.usual();
     match file {
         HandedOver::From(path, Ok(())) => {
             CREDENTIAL_OPENS.ok(format!("{} opens as {id}", path.display()))
         }
-        HandedOver::From(path, Err(why)) => CREDENTIAL_OPENS.fail(
+        HandedOver::From(path, Err(Wrong::Closed(why))) => CREDENTIAL_OPENS.fail(
             format!(
                 "{} cannot be opened as {id}, so that keystore {name} does not start: {why}",
                 path.display()
             ),
-            format!("run {}, then {restart}", make(id, path)),
+            noun.mend(id, path),
+        ),
+        HandedOver::From(path, Err(Wrong::Len(len))) => CREDENTIAL_OPENS.fail(
+            format!(
+                "{} holds {len} bytes, and keystore {name} wants exactly {AUTH_LEN} random ones",
+                path.display()
+            ),
+            noun.mend(id, path),
         ),
         HandedOver::Missing(path) => CREDENTIAL_THERE.fail(
-            format!("{} is missing: keystore {name} has no PIN", path.display()),
             format!(
-                "run `install -d -m 0700 {}`, {}, then {restart}",
-                path.parent().unwrap_or(Path::new(STORES[0])).display(),
-                make(id, path)
+                "{} is missing: keystore {name} has no {secret}",
+                path.display()
             ),
+            noun.give(id, path),
         ),
         HandedOver::Plain => CREDENTIAL_HANDED_OVER.warn(
             format!("the unit of keystore {name} loads credential {id} from an unencrypted file"),
-            format!(
-                "run {}, remove that LoadCredential= line, then `systemctl daemon-reload` and \
-                 {restart}",
-                make(id, &place(id))
-            ),
+            noun.encrypt(id),
         ),
         HandedOver::Not => CREDENTIAL_HANDED_OVER.fail(
             format!("the unit of keystore {name} loads no credential {id}"),
             format!(
-                "write `pin = {{ credential = \"{name}.pin\" }}` in [keystore.{name}], which its \
-                 unit loads from {}, then run {restart}",
-                place(&format!("{name}.pin")).display()
+                "write `{} = {{ credential = \"{own}\" }}` in [keystore.{name}], which its unit \
+                 loads from {}, then run {restart}",
+                noun.key(),
+                place(&own).display()
             ),
         ),
         HandedOver::NoUnit => CREDENTIAL_HANDED_OVER.fail(
             format!(
-                "[keystore.{name}] takes its PIN from credential {id}, and no unit of its own runs \
-                 it that could hand it over"
+                "[keystore.{name}] takes its {secret} from credential {id}, and no unit of its own \
+                 runs it that could hand it over"
             ),
             format!(
-                "write `pin = {{ file = \"…\" }}` in [keystore.{name}], or let systemd run it: \
-                 `socket = \"/run/assertd/keystore-{name}.sock\"`"
+                "write `{} = {{ file = \"…\" }}` in [keystore.{name}], or let systemd run it: \
+                 `socket = \"/run/assertd/keystore-{name}.sock\"`",
+                noun.key()
             ),
         ),
     }
 }
 
-fn of_file(
-    site: &Site,
-    name: &str,
-    path: &Path,
-    entry: &Result<Entry, ErrorKind>,
-    user: Option<&Account>,
-) -> Finding {
+/// A file that holds a secret.
+struct FileSeen<'a> {
+    path: &'a Path,
+    entry: &'a Result<Entry, ErrorKind>,
+    len: Option<u64>,
+}
+
+fn of_file(site: &Site, noun: &Noun, seen: &FileSeen<'_>, user: Option<&Account>) -> Finding {
+    let (name, secret) = (&noun.keystore, noun.secret());
     let isolated = site.runner == Runner::Units
         && site
             .keystores
             .get(name)
             .is_some_and(|it| it.socket.is_some());
     let owner = user.map_or("root", |account| &account.name);
-    let (file, shown) = (quoted(path), path.display());
+    let (file, shown) = (quoted(seen.path), seen.path.display());
     let own = format!("`chown {owner} {file} && chmod 0400 {file}`");
-    let entry = match entry {
+    let entry = match seen.entry {
         Err(kind) => {
-            let text = format!("PIN file {shown} of keystore {name}: not there ({kind})");
-            let remedy = format!(
-                "run `read -rsp 'user PIN: ' pin && printf %s \"$pin\" | install -m 0400 -o {owner} \
-                 /dev/stdin {file}; unset pin` in a bash of root"
-            );
-            return PIN_FILE.fail(text, remedy);
+            let text = format!("{secret} file {shown} of keystore {name}: not there ({kind})");
+            return PIN_FILE.fail(text, noun.write_file(owner, &file));
         }
         Ok(entry) => entry,
     };
@@ -229,20 +281,31 @@ fn of_file(
         )),
         _ => None,
     };
-    match wrong {
-        Some(wrong) => PIN_FILE.fail(
-            format!("PIN file {shown} of keystore {name} {wrong}"),
-            format!("run {own}; others may know the PIN already: change it, too"),
+    let known = match noun.kind {
+        BackendKind::Pkcs11 => "others may know the PIN already: change it, too",
+        BackendKind::Tpm => {
+            "others may have read it already: it is worth something beside this TPM"
+        }
+    };
+    match (wrong, seen.len) {
+        (Some(wrong), _) => PIN_FILE.fail(
+            format!("{secret} file {shown} of keystore {name} {wrong}"),
+            format!("run {own}; {known}"),
         ),
-        None if isolated => PIN_FILE.warn(
-            format!("the PIN of keystore {name} is in a file, {shown}, and so in every backup"),
+        (None, Some(len)) if noun.kind == BackendKind::Tpm && len != AUTH_LEN => PIN_FILE.fail(
             format!(
-                "encrypt it for this host: run {}, write `pin = {{ credential = \"{name}.pin\" }}` \
-                 in [keystore.{name}], then `systemctl restart assertd-keystore-pkcs11@{name}`",
-                make(&format!("{name}.pin"), &place(&format!("{name}.pin")))
+                "{secret} file {shown} of keystore {name} has {len} bytes, and exactly {AUTH_LEN} \
+                 random ones are wanted"
             ),
+            noun.write_file(owner, &file),
         ),
-        None => PIN_FILE.ok(format!("PIN file {shown} is for {owner} alone")),
+        (None, _) if isolated => PIN_FILE.warn(
+            format!(
+                "the {secret} of keystore {name} is in a file, {shown}, and so in every backup"
+            ),
+            noun.encrypt_file(&file),
+        ),
+        (None, _) => PIN_FILE.ok(format!("{secret} file {shown} is for {owner} alone")),
     }
 }
 
@@ -260,7 +323,7 @@ mod tests {
     #[test]
     fn each_fault_of_a_credential_has_its_remedy() {
         let path = || place("hsm.pin");
-        let of = |file| of_credential("hsm", "hsm.pin", &file);
+        let of = |file| of_credential(&words::tests::pin(), "hsm.pin", &file);
         assert_eq!(of(HandedOver::From(path(), Ok(()))).severity, Severity::Ok);
         let why = "Embedded credential name 'pin' does not match filename 'hsm.pin', refusing.";
         let encrypt = "systemd-creds encrypt --with-key=host --name=hsm.pin - \
@@ -268,7 +331,7 @@ mod tests {
         for (file, id, severity, phrase) in [
             (HandedOver::Missing(path()), "D20", Severity::Fail, encrypt),
             (
-                HandedOver::From(path(), Err(why.into())),
+                HandedOver::From(path(), Err(Wrong::Closed(why.into()))),
                 "D21",
                 Severity::Fail,
                 encrypt,
@@ -287,7 +350,7 @@ mod tests {
             assert!(remedy(&finding).contains(phrase), "{}", remedy(&finding));
         }
         assert!(
-            of(HandedOver::From(path(), Err(why.into())))
+            of(HandedOver::From(path(), Err(Wrong::Closed(why.into()))))
                 .text
                 .contains(why)
         );
@@ -306,7 +369,15 @@ mod tests {
             groups: vec![991],
             added: Vec::new(),
         };
-        let of = |seen| of_file(&site, "hsm", Path::new("/pin"), &seen, Some(&account));
+        let noun = words::tests::pin();
+        let of = |seen: Result<Entry, ErrorKind>| {
+            let seen = FileSeen {
+                path: Path::new("/pin"),
+                entry: &seen,
+                len: Some(4),
+            };
+            of_file(&site, &noun, &seen, Some(&account))
+        };
         let file = |uid, mode| entry("/pin", EntryKind::File, uid, 0, mode);
         assert_eq!(of(Ok(file(991, 0o400))).severity, Severity::Ok);
         for seen in [

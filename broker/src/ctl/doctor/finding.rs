@@ -70,6 +70,12 @@ checks! {
     CREDENTIAL_OPENS "D21" "credential";
     CREDENTIAL_HANDED_OVER "D22" "credential";
     PIN_FILE "D23" "credential";
+    TPM_THERE "D24" "tpm";
+    TPM_OPENS "D25" "tpm";
+    TPM_SHARED "D26" "tpm";
+    TPM_REAL "D27" "tpm";
+    TPM_REACH "D28" "tpm";
+    TPM_PROGRAM "D29" "tpm";
     SYSTEMD "D30" "units";
     INSTALLED "D31" "units";
     MASKED "D32" "units";

@@ -21,7 +21,7 @@ const SOCKETS: [&str; 2] = ["assertd.socket", "assertd-admin.socket"];
 /// What is asked of every unit, the sandbox apart.
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,UnitFileState,FragmentPath,\
 DropInPaths,NeedDaemonReload,ExecMainStatus,User,SupplementaryGroups,Listen,ExecPaths,\
-NoExecPaths,ReadWritePaths";
+NoExecPaths,ReadWritePaths,DevicePolicy,DeviceAllow,BindPaths";
 
 /// Our units as systemd has them.
 #[derive(Clone, Debug, Default)]

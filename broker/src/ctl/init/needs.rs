@@ -83,15 +83,13 @@ pub fn of_chip(name: &str, chip: Chip, creds: Option<&Creds>) -> Result<Work, Fa
 /// A secret for a keystore that has none.
 fn new_auth(name: &str, creds: &Creds) -> Result<Sealing, Failure> {
     let id = credential::id(BackendKind::Tpm, name);
-    if let Some(keys) = tpm::has_keys(name) {
-        let (secret, state) = (credential::path(&id), keys.with_file_name(""));
-        let (secret, keys) = (secret.display(), keys.display());
-        let state = state.display().to_string();
-        let state = state.trim_end_matches('/');
+    if let Some(state) = tpm::state_with_keys(name) {
+        let secret = credential::path(&id);
+        let (secret, state) = (secret.display(), state.display());
         let text = format!(
-            "{keys} has keys, and the secret that they sign with, {secret}, is gone: a new one is \
-             of no use to them. Bring it back from a backup of this host; or, if none of these keys \
-             is needed any more, run `mv {state} {state}.old` and init again"
+            "{state}/keys has keys, and the secret that they sign with, {secret}, is gone: a new \
+             one is of no use to them. Bring it back from a backup of this host; or, if none of \
+             these keys is needed any more, run `mv {state} {state}.old` and init again"
         );
         return Err(Failure::new(Exit::Refused, text));
     }

@@ -9,14 +9,11 @@ use super::work;
 use crate::ctl::failure::{Exit, Failure};
 use crate::ctl::run;
 use crate::ctl::tpm::{self, Behind, GROUP, Node};
-use crate::keystores::child::beside_us;
 use keystore::config::{BackendKind, TCTI, Tcti};
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-/// How long our program may take to say its version.
+/// How long test(1) may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Where the units' keystores have their state.
@@ -51,7 +48,7 @@ pub fn look(setup: Setup, wanted: Option<&Tcti>) -> Result<Chip, String> {
         None => None,
     };
     let about = judge(setup, &tcti, node.as_ref())?;
-    program()?;
+    tpm::program().map_err(|(why, remedy)| format!("{why}; {remedy}"))?;
     Ok(Chip { tcti, about, node })
 }
 
@@ -81,22 +78,6 @@ fn judge(setup: Setup, tcti: &Tcti, node: Option<&Node>) -> Result<String, Strin
         )),
         Behind::NoDevice => Err(format!(
             "{path} is no character device; `ls -l {path}` shows what it is"
-        )),
-    }
-}
-
-/// Whether our program starts: it needs tpm2-tss, which a host with an HSM alone does not have.
-fn program() -> Result<(), String> {
-    let name = BackendKind::Tpm.program();
-    let program = beside_us(name)?;
-    let ended = run::run(Command::new(program).arg("--version"), b"", DEADLINE);
-    let ended = ended.map_err(|why| format!("{name} {why}"))?;
-    match ended.succeeded() {
-        true => Ok(()),
-        false => Err(format!(
-            "{name} does not start: {}; install tpm2-tss (Debian 12: apt-get install \
-             libtss2-esys-3.0.2-0 libtss2-tctildr0 libtss2-tcti-device0)",
-            ended.reason()
         )),
     }
 }
@@ -176,12 +157,10 @@ fn group_needed(node: &Node) -> Option<String> {
     (name != GROUP && name != host::BROKER_USER).then_some(name)
 }
 
-/// Whether the keystore has keys, which sign with the secret they were made with and no other.
-pub fn has_keys(keystore: &str) -> Option<PathBuf> {
-    let dir = Path::new(STATE_DIR).join(keystore).join("keys");
-    let mut entries = fs::read_dir(&dir).ok()?.flatten();
-    let is_key = |entry: fs::DirEntry| entry.path().extension().is_some_and(|e| e == "pem");
-    entries.any(is_key).then_some(dir)
+/// The state of a keystore, if it has keys.
+pub fn state_with_keys(keystore: &str) -> Option<PathBuf> {
+    let state = Path::new(STATE_DIR).join(keystore);
+    tpm::has_keys(&state).then_some(state)
 }
 
 #[cfg(test)]
