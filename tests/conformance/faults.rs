@@ -407,7 +407,7 @@ fn a_token_that_is_not_there_yet_is_found_later() {
             ..token.settings()
         };
         let error = Pkcs11Backend::open(later()).map(drop).unwrap_err();
-        assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+        assert_eq!(error.kind(), Kind::Absent, "{error}");
         assert!(
             error.to_string().contains(LABEL),
             "it names the tokens there are: {error}"
@@ -552,6 +552,6 @@ fn a_module_that_is_none_is_refused() {
             ..token.settings()
         };
         let error = Pkcs11Backend::open(missing).map(drop).unwrap_err();
-        assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+        assert_eq!(error.kind(), Kind::Absent, "{error}");
     });
 }
