@@ -19,7 +19,7 @@ ANY_KEYSTORE := not test(/pkcs11_/) and not test(/^several::/)
 
 help:                ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
-	@echo "KEYSTORE=$(KEYSTORE) chooses the keystore that demo and bench use."
+	@echo "KEYSTORE=$(KEYSTORE) chooses what holds the keys in the demo: pkcs11 (SoftHSM) or tpm (swtpm)."
 
 build:               ## build the programs, optimised
 	$(CARGO) build --release --locked
@@ -35,7 +35,7 @@ demo: export ASSERTD_PEERS := $(CURDIR)/$(PEERS)
 demo:                ## show the product: a workload, a token, a real authorization server
 	@tests/setup/install.sh demo
 	@tests/setup/venv.sh
-	$(CARGO) build --release --locked -p broker -p keystore-pkcs11
+	$(CARGO) build --release --locked -p broker -p keystore-$(KEYSTORE)
 	@tests/demo/run.sh
 
 test: lint           ## format, lint, build, self-check of the peers, units, every test
@@ -52,11 +52,16 @@ test-systemd: setup  ## boot a real systemd (as root) and check the units in it
 	$(CARGO) build --locked --workspace
 	$(CARGO) run --quiet --locked -p tests --bin units
 
-test-long: setup peers ## the tests that take minutes: soak, many crashes, floods, Debian 13
+test-long: setup peers ## the tests that take minutes: soak, many crashes, floods, Debian 13, a machine with a TPM
 	@tests/setup/install.sh long
+	tests/setup/kryoptic.sh
 	$(CARGO) build --locked --workspace --all-targets
 	tests/setup/tree.sh trixie target/trees/trixie
 	$(CARGO) run --quiet --locked -p tests --bin units -- --tree target/trees/trixie
+	$(MAKE) demo KEYSTORE=pkcs11
+	$(MAKE) demo KEYSTORE=tpm
+	tests/setup/tree.sh trixie target/trees/trixie-vm vm
+	$(CARGO) run --quiet --locked -p tests --bin vm -- --tree target/trees/trixie-vm
 	$(CARGO) nextest run --workspace --locked --profile long --run-ignored all
 
 bench: setup         ## measure; writes target/bench/summary.json

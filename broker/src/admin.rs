@@ -8,8 +8,8 @@ use crate::peer::{Peer, kernel_proof};
 use crate::reply::{self, Answer, Refusal};
 use crate::rules;
 use assertd_client::api::{
-    AdoptRequest, AuditStatus, BODY_LEN_MAX, ConfigStatus, KEYS_PATH, KeyStatus, Keys, RELOAD_PATH,
-    STATUS_PATH, Status,
+    AdoptRequest, AuditStatus, BODY_LEN_MAX, ConfigStatus, KEYS_PATH, KeyStatus, Keys,
+    KeystoreStatus, RELOAD_PATH, STATUS_PATH, Status,
 };
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -119,7 +119,9 @@ fn key_status(app: &App, used: bool, key: &KeyId, record: &KeyRecord) -> KeyStat
             )
         }
         Seen::Unknown => {
-            let why = format!("keystore {} has not answered yet", record.keystore);
+            let keystore = app.keystores.get(&record.keystore);
+            let status = keystore.map(|keystore| keystore.status());
+            let why = not_seen(&record.keystore, status.as_ref());
             ("unknown", Some(why), EvidenceLevel::None, false)
         }
         Seen::Wrong(why) => ("failed", Some(why), EvidenceLevel::None, false),
@@ -152,6 +154,18 @@ fn key_status(app: &App, used: bool, key: &KeyId, record: &KeyRecord) -> KeyStat
         made_at: record.made_at,
         used,
         jwk: serde_json::to_value(record.public_key.published(record.alg)).unwrap_or_default(),
+    }
+}
+
+/// Why nothing is known of a key: its keystore has shown nothing since the start.
+fn not_seen(name: &str, status: Option<&KeystoreStatus>) -> String {
+    match status {
+        None => format!("keystore {name} is not in the running configuration"),
+        Some(KeystoreStatus { why: Some(why), .. }) => {
+            let said = why.strip_prefix(&format!("keystore {name}: "));
+            format!("keystore {name} cannot serve: {}", said.unwrap_or(why))
+        }
+        Some(_) => format!("keystore {name} has not answered yet"),
     }
 }
 

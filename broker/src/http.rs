@@ -6,10 +6,10 @@ use crate::audit::{self, Outcome};
 use crate::claims::{Claims, JTI_BYTES};
 use crate::id::{NoRandom, RequestId, random};
 use crate::keyring::ActiveKey;
-use crate::keystores::Busy;
+use crate::keystores::{Busy, Place};
 use crate::peer::Peer;
 use crate::policy::{Decision, Denial, Grant};
-use crate::queue::{Job, Place};
+use crate::queue::Job;
 use crate::rate::Verdict;
 use crate::reply::{self, Answer, Refusal};
 use crate::workload::{Unattested, Workload};
@@ -75,9 +75,8 @@ async fn assertion(
     let deadline = Instant::now() + REQUEST_DEADLINE;
     let workload = attest(app, peer, id, Some(&asked.target))?;
     let grant = decide(app, &workload, id, &asked)?;
-    first_answer(app, &grant).await;
-    let key = key_of(app, &grant)?;
-    let place = place_for(app, &key)?;
+    let place = place_for(app, &grant.target().keystore)?;
+    let (place, key) = key_of(app, &grant, place).await?;
 
     let now = app
         .clock
@@ -221,30 +220,42 @@ fn decide(
     }
 }
 
-/// Just after the start its keystore may not have answered yet: whether it can sign is not known.
-async fn first_answer(app: &App, grant: &Grant) {
-    if let Some(keystore) = app.keystores.get(&grant.target().keystore) {
-        keystore.answered().await;
-    }
-}
-
-/// The key that signs for this target now.
-fn key_of(app: &App, grant: &Grant) -> Result<Arc<ActiveKey>, Refusal> {
-    app.keyring
-        .active(&grant.target().key)
-        .map_err(|unusable| Refusal::unavailable("key_unavailable", unusable))
-}
-
-/// A place in the queue of the key's keystore.
-fn place_for(app: &App, key: &ActiveKey) -> Result<Place, Refusal> {
-    let Some(keystore) = app.keystores.get(&key.keystore) else {
-        let text = format!("keystore {} is not configured any more", key.keystore);
+/// A place among those that wait for a keystore.
+fn place_for(app: &App, keystore: &str) -> Result<Place, Refusal> {
+    let Some(keystore) = app.keystores.get(keystore) else {
+        let text = format!("keystore {keystore} is not configured any more");
         return Err(Refusal::unavailable("keystore_unavailable", text));
     };
     keystore.reserve().map_err(|busy| match busy {
         Busy::Full => Refusal::QueueFull,
-        Busy::Down(why) => Refusal::unavailable("keystore_unavailable", why),
+        Busy::Down(why) => keystore_unavailable(why),
     })
+}
+
+/// The key that signs for this target now, and a place in its keystore, which can serve. Just after
+/// the start the keystore may not have answered yet: whether it can sign is not known.
+async fn key_of(
+    app: &App,
+    grant: &Grant,
+    mut place: Place,
+) -> Result<(Place, Arc<ActiveKey>), Refusal> {
+    let first_answer = place.wait(place.keystore().answered()).await;
+    first_answer.map_err(keystore_unavailable)?;
+    let key = app
+        .keyring
+        .active(&grant.target().key)
+        .map_err(|unusable| Refusal::unavailable("key_unavailable", unusable))?;
+    if key.keystore != place.keystore().name() {
+        place = place_for(app, &key.keystore)?; // the section has changed since the key was made
+    }
+    match place.keystore().down() {
+        Some(why) => Err(keystore_unavailable(why)),
+        None => Ok((place, key)),
+    }
+}
+
+fn keystore_unavailable(why: impl std::fmt::Display) -> Refusal {
+    Refusal::unavailable("keystore_unavailable", why)
 }
 
 /// Has the keystore mint, within the deadline.
@@ -263,19 +274,16 @@ async fn mint(
         target: target.clone(),
         deadline,
         reply,
-        place,
     };
-    job.enqueue();
-    match within(deadline, answer).await {
-        Some(Ok(Ok(jws))) => Ok(jws),
-        Some(Ok(Err(error))) => Err(match error.kind() {
+    place.keystore().enqueue(job);
+    match within(deadline, place.wait(answer)).await {
+        Some(Ok(Ok(Ok(jws)))) => Ok(jws),
+        Some(Ok(Ok(Err(error)))) => Err(match error.kind() {
             Kind::Refused => Refusal::unavailable("charter_refused", error),
-            _ => Refusal::unavailable("keystore_unavailable", error),
+            _ => keystore_unavailable(error),
         }),
-        Some(Err(_)) => Err(Refusal::unavailable(
-            "keystore_unavailable",
-            "the lane has ended",
-        )),
+        Some(Ok(Err(_))) => Err(keystore_unavailable("the lane has ended")),
+        Some(Err(silent)) => Err(keystore_unavailable(silent)),
         None => Err(Refusal::unavailable(
             "deadline",
             "the keystore did not answer in time",

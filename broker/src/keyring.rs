@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
+/// What a workload is told while a keystore has shown nothing since the start.
+const NOT_SEEN: &str = "its keystore cannot serve now; an administrator finds why in `assertctl \
+                        status`";
+
 #[derive(Default, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
@@ -126,7 +130,8 @@ impl Keyring {
             return Unusable::NotMade(name.clone());
         };
         let why = match self.seen(&key) {
-            Seen::Unknown => "its keystore has not answered yet".to_owned(),
+            // It may be starting, absent, or another token: why is not for workloads.
+            Seen::Unknown => NOT_SEEN.to_owned(),
             Seen::Wrong(why)
             | Seen::Shown {
                 condition: Condition::Failed { why, .. },

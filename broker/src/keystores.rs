@@ -3,21 +3,22 @@
 //! where no unit runs it, its *child process*. A dead keystore slows no other.
 
 use crate::keyring::Keyring;
-use crate::queue::{Job, Place, QUEUE_MAX, Queue};
+use crate::queue::{Job, Queue};
 use keystore::protocol::{Health, KeyEntry, Standing, Welcome};
 use keystore::{Error, KeyId, Kind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 pub mod child;
 mod connection;
-mod flights;
 mod lane;
+mod presence;
 mod watch;
 
-use flights::Flights;
+pub use presence::Place;
+use presence::{NoPlace, Presence, WAITING_SILENT_MAX};
 
 /// How long a keystore may be unreachable before requests are refused at once instead of waiting
 /// for it: a restart takes 10 to 100 ms.
@@ -27,13 +28,9 @@ const ABSENCE: Duration = Duration::from_secs(1);
 /// keys, which are not refused over a restart, and by the word that assertd is ready.
 pub const FIRST_ANSWER: Duration = Duration::from_secs(3);
 
-/// Most requests that wait for a silent keystore: a quarter of the connections that one user may
-/// have, so that a user's requests for other keystores find one. More than a TPM with ten signatures
-/// a second could still answer in time.
-const SILENT_QUEUE_MAX: usize = 64;
-
-/// Above this a mint's round trip is the token's: two signatures of a millisecond.
-const FAST_ROUND_TRIP: Duration = Duration::from_millis(2);
+/// Above this a mint's round trip is the token's: two signatures of ten milliseconds. Below, the way
+/// from one answer to the next request is felt; above, it is a hundredth, and the queue's order counts.
+const FAST_ROUND_TRIP: Duration = Duration::from_millis(20);
 
 /// One keystore as the broker knows it.
 pub struct Keystore {
@@ -44,7 +41,9 @@ pub struct Keystore {
     state: RwLock<State>,
     /// Smoothed round trip of a mint, in nanoseconds.
     round_trip_ns: AtomicU64,
-    flights: Flights,
+    presence: Presence,
+    /// Mints that were sent and are not answered, of all lanes together.
+    in_flight: AtomicUsize,
     minted: AtomicU64,
     restarts: AtomicU64,
     /// Whether it has answered since the start, if only that it cannot serve.
@@ -77,10 +76,10 @@ enum Stage {
     },
 }
 
-/// Why a request cannot be handed to a keystore now.
+/// Why a request cannot wait for a keystore now.
 #[derive(Debug)]
 pub enum Busy {
-    /// Its queue is full.
+    /// Too many do.
     Full,
     /// It cannot serve.
     Down(String),
@@ -102,7 +101,8 @@ impl Keystore {
             keyring,
             state: RwLock::new(state),
             round_trip_ns: AtomicU64::new(0),
-            flights: Flights::new(),
+            presence: Presence::new(),
+            in_flight: AtomicUsize::new(0),
             minted: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             answered: tokio::sync::watch::Sender::new(false),
@@ -131,52 +131,41 @@ impl Keystore {
         let _ = tokio::time::timeout_at((since + FIRST_ANSWER).into(), first).await;
     }
 
-    /// A place in its queue, if it can serve.
-    pub fn reserve(&self) -> Result<Place, Busy> {
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        match &state.stage {
-            Stage::Failed { why, .. } | Stage::Degraded { why }
-                if state.since.elapsed() > ABSENCE =>
-            {
-                return Err(Busy::Down(why.clone()));
-            }
-            Stage::Starting if state.since.elapsed() > ABSENCE => {
-                return Err(Busy::Down(format!(
-                    "keystore {}: does not answer yet",
-                    self.name
-                )));
-            }
-            _ => {}
-        }
-        drop(state);
-        match self.flights.silence() {
-            None => self.queue.reserve(QUEUE_MAX).map_err(|_full| Busy::Full),
-            Some(silence) => {
-                let place = self.queue.reserve(SILENT_QUEUE_MAX);
-                place.map_err(|_full| Busy::Down(self.silent(silence)))
-            }
-        }
+    /// A place among those that wait for it.
+    ///
+    /// # Errors
+    /// If too many wait already.
+    pub fn reserve(self: &Arc<Self>) -> Result<Place, Busy> {
+        Place::take(self).map_err(|none| match (none, self.down()) {
+            (NoPlace::Full, _) => Busy::Full,
+            (NoPlace::Silent(_), Some(why)) => Busy::Down(why),
+            (NoPlace::Silent(silence), None) => Busy::Down(self.silent(silence)),
+        })
     }
 
-    /// Refuses those that wait for a silent keystore and are too many, the latest first.
-    fn shed(&self) {
-        let Some(silence) = self.flights.silence() else {
-            return;
-        };
-        for Job { reply, .. } in self.queue.shed(SILENT_QUEUE_MAX) {
-            let error = Error::new(Kind::Unavailable, self.silent(silence));
-            let _ = reply.send(Err(error)); // the asker may have gone
+    /// Why it cannot serve, if it has been so for longer than a restart takes.
+    pub fn down(&self) -> Option<String> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        match &state.stage {
+            Stage::Usable => None,
+            _ if state.since.elapsed() <= ABSENCE => None,
+            Stage::Failed { why, .. } | Stage::Degraded { why } => Some(why.clone()),
+            Stage::Starting => Some(format!("keystore {}: does not answer yet", self.name)),
         }
-        self.look_soon(); // a process that stands still says nothing to the watch either
     }
 
     fn silent(&self, silence: Duration) -> String {
         let seconds = silence.as_secs();
         format!(
-            "keystore {}: has been silent for {seconds} s, and {SILENT_QUEUE_MAX} requests wait for \
-             it already",
+            "keystore {}: has been silent for {seconds} s, and {WAITING_SILENT_MAX} requests wait \
+             for it already",
             self.name
         )
+    }
+
+    /// Has a lane mint as soon as one can.
+    pub fn enqueue(&self, job: Job) {
+        self.queue.push(job);
     }
 
     /// What it shows of one key, asked now: after the key was made or its charter amended.
@@ -243,16 +232,21 @@ impl Keystore {
             welcome,
             health,
         };
+        if state.stage == Stage::Usable {
+            self.presence.greeted();
+        }
         drop(state);
-        self.answered
-            .send_if_modified(|answered| !std::mem::replace(answered, true));
+        let first = |answered: &mut bool| !std::mem::replace(answered, true);
+        if self.answered.send_if_modified(first) {
+            self.presence.heard(); // now its lanes come, which takes a moment
+        }
     }
 
     /// Sets how it is from what it says of itself.
     fn set_from(&self, welcome: Welcome, health: Health) {
         let stage = match &health.standing {
             Standing::Usable {} => Stage::Usable,
-            Standing::Degraded { why } => Stage::Degraded { why: why.clone() },
+            Standing::Degraded { why, .. } => Stage::Degraded { why: why.clone() },
             Standing::Failed { kind, why } => Stage::Failed {
                 kind: *kind,
                 why: why.clone(),
@@ -298,7 +292,7 @@ impl Keystore {
                 .as_ref()
                 .map_or(0, |welcome| welcome.parallelism),
             queued: self.queue.depth(),
-            in_flight: self.flights.count(),
+            in_flight: self.in_flight.load(Ordering::Relaxed),
             minted: self.minted.load(Ordering::Relaxed),
         }
     }

@@ -1,6 +1,7 @@
-//! The queue in front of one keystore: bounded, with deadlines, plain messages in and out. It
-//! serves in the order of arrival for now; the fair order will come in here, behind
-//! [`Job::enqueue`] and [`Queue::next`], without touching either side.
+//! The queue in front of one keystore: with deadlines, plain messages in and out. How many may wait is
+//! the keystore's business, which gives places; whoever has given up leaves a job that is passed over.
+//! It serves in the order of arrival for now; the fair order will come in here, behind [`Queue::push`]
+//! and [`Queue::next`], without touching either side.
 
 use crate::claims::Claims;
 use crate::config::Target;
@@ -8,14 +9,13 @@ use keystore::charter::PurposeKind;
 use keystore::{Error, KeyId};
 use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::{Notify, oneshot};
 
-/// Most requests waiting for one keystore. A PKCS#11 token works this off in 50 ms, and a TPM
-/// with ten signatures a second has no use for more than its request deadline's worth (50).
-pub const QUEUE_MAX: usize = 256;
+/// With so many jobs in it, those that nobody waits for any more are taken out before another comes
+/// in: behind a keystore that hangs it would grow without end.
+const TIDY_AT: usize = 256;
 
 /// One mint to be done.
 pub struct Job {
@@ -31,16 +31,12 @@ pub struct Job {
     pub deadline: Instant,
     /// Where the JWS goes.
     pub reply: oneshot::Sender<Result<String, Error>>,
-    /// Its place in the queue.
-    pub place: Place,
 }
 
 impl Job {
-    /// Puts the job into the queue its place was taken in.
-    pub fn enqueue(self) {
-        let queue = self.place.queue.clone();
-        queue.jobs().push_back(self);
-        queue.arrived.notify_one();
+    /// Whether somebody waits for it still.
+    pub fn is_awaited(&self) -> bool {
+        !self.reply.is_closed()
     }
 }
 
@@ -48,54 +44,19 @@ impl Job {
 #[derive(Default)]
 pub struct Queue {
     jobs: Mutex<VecDeque<Job>>,
-    taken: AtomicUsize,
     arrived: Notify,
 }
 
-/// A place in the queue, taken before the decision is recorded, so that what is recorded is also
-/// tried. Travels with its job and is given back when dropped.
-pub struct Place {
-    queue: Arc<Queue>,
-}
-
-/// All places are taken.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Full;
-
 impl Queue {
-    /// Takes a place, if fewer than `limit` are taken.
-    pub fn reserve(self: &Arc<Queue>, limit: usize) -> Result<Place, Full> {
-        self.take(limit).or_else(|Full| {
-            // Behind a keystore that hangs, the queue fills with jobs nobody waits for any more.
-            drop(self.forgotten());
-            self.take(limit)
-        })
-    }
-
-    fn take(self: &Arc<Queue>, limit: usize) -> Result<Place, Full> {
-        if self.taken.fetch_add(1, Ordering::Relaxed) < limit {
-            let queue = self.clone();
-            return Ok(Place { queue });
+    /// Puts a job in.
+    pub fn push(&self, job: Job) {
+        let mut jobs = self.jobs();
+        if jobs.len() >= TIDY_AT {
+            jobs.retain(Job::is_awaited);
         }
-        self.taken.fetch_sub(1, Ordering::Relaxed);
-        Err(Full)
-    }
-
-    fn forgotten(&self) -> Vec<Job> {
-        let mut jobs = self.jobs();
-        let all: Vec<Job> = jobs.drain(..).collect();
-        let (dead, alive): (Vec<Job>, Vec<Job>) =
-            all.into_iter().partition(|job| job.reply.is_closed());
-        jobs.extend(alive);
-        dead
-    }
-
-    /// Takes out the latest jobs, so that `keep` are left.
-    pub fn shed(&self, keep: usize) -> Vec<Job> {
-        drop(self.forgotten());
-        let mut jobs = self.jobs();
-        let keep = keep.min(jobs.len());
-        jobs.split_off(keep).into()
+        jobs.push_back(job);
+        drop(jobs);
+        self.arrived.notify_one();
     }
 
     /// The next job, as soon as there is one. Cancel-safe: a job is taken only by returning it.
@@ -114,32 +75,11 @@ impl Queue {
 
     /// How many jobs wait.
     pub fn depth(&self) -> usize {
-        self.jobs().len()
+        let jobs = self.jobs();
+        jobs.iter().filter(|job| job.is_awaited()).count()
     }
 
     fn jobs(&self) -> MutexGuard<'_, VecDeque<Job>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.queue.taken.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_queue_ends_at_its_limit_and_places_come_back() {
-        let queue = Arc::new(Queue::default());
-        let mut places: Vec<Place> = (0..QUEUE_MAX)
-            .map(|_| queue.reserve(QUEUE_MAX).unwrap())
-            .collect();
-        assert_eq!(queue.reserve(QUEUE_MAX).err(), Some(Full));
-        places.pop();
-        assert!(queue.reserve(QUEUE_MAX).is_ok());
     }
 }

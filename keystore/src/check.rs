@@ -17,18 +17,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long keys are looked at; a chip loads ten a second. The rest is counted.
-const KEYS_MAX: Duration = Duration::from_secs(10);
+const KEYS_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long signatures are tried, and how many at least: one says little, and a chip that needs a
 /// second for each is known after three.
-const TRIAL_MAX: Duration = Duration::from_secs(1);
+const TRIAL_TIME_MAX: Duration = Duration::from_secs(1);
 const SIGNATURES_MIN: u32 = 3;
 
 /// Longest pause after a signature. One as long as the signature gives everybody else a turn.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// How long a whole look may take beside the one call that may hang: what whoever asks waits for.
-pub const LOOK_MAX: Duration = Duration::from_secs(30);
+pub const LOOK_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// What a trial's key signs; no verifier may accept it ([`SigningInput::probe`]).
 const PROBE: &str = "assertctl keystore check";
@@ -65,12 +65,12 @@ fn recorded<B: Backend>(keys: &Keys<B>) -> (Vec<Line>, Token) {
     let start = Instant::now();
     let mut lines = Vec::new();
     for (looked_at, (key, live)) in recorded.iter().enumerate() {
-        if start.elapsed() > KEYS_MAX {
+        if start.elapsed() > KEYS_TIME_MAX {
             let text = format!(
                 "{} of {} keys were looked at: {} s were over",
                 looked_at,
                 recorded.len(),
-                KEYS_MAX.as_secs()
+                KEYS_TIME_MAX.as_secs()
             );
             let remedy = "nothing need be wrong: the token is slow, or busy; every key is looked \
                           at when the keystore starts, and `assertctl keys` shows what it found";
@@ -278,7 +278,7 @@ fn measure(alg: Alg, trial: &mut dyn Trial) -> Result<Pace, Error> {
         slowest: Duration::ZERO,
     };
     let start = Instant::now();
-    while pace.signatures < SIGNATURES_MIN || start.elapsed() < TRIAL_MAX {
+    while pace.signatures < SIGNATURES_MIN || start.elapsed() < TRIAL_TIME_MAX {
         let begun = Instant::now();
         trial.sign(input.as_bytes())?;
         let took = begun.elapsed();

@@ -9,6 +9,7 @@ use crate::keyid::check_part;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 mod broker;
 mod diagnostic;
@@ -22,6 +23,10 @@ pub const CONFIG_LEN_MAX: u64 = 16 * 1024 * 1024;
 /// Default for [`Section::hang_limit_s`]: no token we know of takes longer for one call, RSA key
 /// generation on a smart card included.
 pub const HANG_LIMIT_S: u32 = 60;
+
+/// The same for a TPM: a chip may need a minute for an RSA key, others' keys come before ours, and
+/// what we ask of it is made up of several commands.
+pub const TPM_HANG_LIMIT_S: u32 = 180;
 
 /// One `[keystore.NAME]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -133,6 +138,15 @@ impl Section {
     /// Which program serves this backend.
     pub fn program(&self) -> &'static str {
         self.backend.program()
+    }
+
+    /// How long one call into the token may take.
+    pub fn hang_limit(&self) -> Duration {
+        let standard = match self.backend {
+            BackendKind::Pkcs11 => HANG_LIMIT_S,
+            BackendKind::Tpm => TPM_HANG_LIMIT_S,
+        };
+        Duration::from_secs(self.hang_limit_s.unwrap_or(standard).into())
     }
 
     /// What serde cannot check. Names the missing or wrong key.

@@ -20,7 +20,7 @@ use crate::{Error, Kind};
 use sd_notify::NotifyState;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// First and longest wait between attempts to open a token. The longest is also how late one that
 /// is put back may be noticed, and each attempt is a few calls into the module.
@@ -29,10 +29,6 @@ const WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_s
 /// Attempts in a row that fail although the token is there and was open before: then the module
 /// itself is in doubt, and the process ends.
 const TRIES_MAX: u32 = 5;
-
-/// How long an absent token is waited for by one process. A module that has lost sight of it for
-/// good is given a new process this often.
-const AWAY_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// How long those who use the token may take to leave it before it is closed: as long as the broker
 /// waits for one signature, twice.
@@ -61,13 +57,14 @@ enum Stage<B> {
 /// A stage, and since when.
 struct Now<B> {
     stage: Stage<B>,
-    since: SystemTime,
+    since: Instant,
 }
 
 /// The token of one process.
 pub struct Life<B> {
     name: String,
     state: StateDir,
+    absence_max: Duration,
     hang: Arc<HangWatch>,
     now: RwLock<Now<B>>,
     /// Whether somebody could not sign, since it was last looked at.
@@ -102,15 +99,23 @@ enum Verdict {
 }
 
 impl<B: Backend> Life<B> {
-    /// Before anything was tried.
-    pub fn new(name: &str, state: StateDir, hang: Arc<HangWatch>) -> Life<B> {
+    /// Before anything was tried. A token that is not there is waited for `absence_max` by one
+    /// process: a module that has lost sight of it, or a sandbox that is older than its device, is
+    /// cured by a new one.
+    pub fn new(
+        name: &str,
+        state: StateDir,
+        absence_max: Duration,
+        hang: Arc<HangWatch>,
+    ) -> Life<B> {
         Life {
             name: name.to_owned(),
             state,
+            absence_max,
             hang,
             now: RwLock::new(Now {
                 stage: Stage::Opening,
-                since: SystemTime::now(),
+                since: Instant::now(),
             }),
             doubted: Mutex::new(Doubt::No),
             news: Condvar::new(),
@@ -132,23 +137,26 @@ impl<B: Backend> Life<B> {
         }
     }
 
-    /// How it is, and since when in seconds since 1970. Makes no call into the token: a busy one
+    /// How it is, and for how long in seconds. Makes no call into the token: a busy one
     /// must not be taken for a dead one.
     pub fn standing(&self) -> (Standing, u64) {
         let now = self.now.read().unwrap_or_else(PoisonError::into_inner);
-        let since = now.since.duration_since(UNIX_EPOCH);
         let standing = match &now.stage {
             Stage::Open(_) => Standing::Usable {},
             Stage::Opening => Standing::Degraded {
+                kind: Kind::Unavailable,
                 why: "token: not opened yet".to_owned(),
             },
-            Stage::Away { why, .. } => Standing::Degraded { why: why.clone() },
+            Stage::Away { kind, why } => Standing::Degraded {
+                kind: *kind,
+                why: why.clone(),
+            },
             Stage::Failed { kind, why } => Standing::Failed {
                 kind: *kind,
                 why: why.clone(),
             },
         };
-        (standing, since.map_or(0, |since| since.as_secs()))
+        (standing, now.since.elapsed().as_secs())
     }
 
     /// Somebody could not sign, because the token did not let them.
@@ -165,12 +173,12 @@ impl<B: Backend> Life<B> {
     /// Goes on from there until a person has to act; then the stage says why, for as long as the
     /// process goes on.
     pub fn go_on(&self, begun: Opened, open: &impl Fn() -> Result<B, Error>) {
-        let mut row = Row::new(Past::NeverOpen);
+        let mut row = Row::new(Past::NeverOpen, self.absence_max);
         let mut opened = begun;
         loop {
             match opened {
                 Opened::Usable => {
-                    row = Row::new(Past::WasOpen);
+                    row = Row::new(Past::WasOpen, self.absence_max);
                     match self.attend() {
                         Verdict::Ill(error) => self.close(&error),
                         Verdict::NeedsPerson(error) => {
@@ -185,8 +193,8 @@ impl<B: Backend> Life<B> {
                     row.note(kind);
                     if let Some(why) = row.is_over() {
                         eprintln!(
-                            "keystore {}: {why}; this process ends so that a new one opens the \
-                             token",
+                            "keystore {}: the token: {why}; this process ends so that a new one \
+                             opens it",
                             self.name
                         );
                         std::process::exit(69);
@@ -291,7 +299,7 @@ impl<B: Backend> Life<B> {
             if let Err(error) = notify(&[NotifyState::Status(&text)]) {
                 eprintln!("keystore {}: {error}", self.name);
             }
-            now.since = SystemTime::now();
+            now.since = Instant::now();
         }
         now.stage = stage;
     }
@@ -336,22 +344,26 @@ enum Past {
 /// Attempts in a row.
 struct Row {
     past: Past,
-    since: Instant,
+    absence_max: Duration,
+    /// When the first of them failed.
+    since: Option<Instant>,
     ill: u32,
     wait: Duration,
 }
 
 impl Row {
-    fn new(past: Past) -> Row {
+    fn new(past: Past, absence_max: Duration) -> Row {
         Row {
             past,
-            since: Instant::now(),
+            absence_max,
+            since: None,
             ill: 0,
             wait: WAIT.0,
         }
     }
 
     fn note(&mut self, kind: Kind) {
+        self.since.get_or_insert_with(Instant::now);
         match kind {
             Kind::Absent => self.ill = 0,
             _ => self.ill += 1,
@@ -363,8 +375,8 @@ impl Row {
         if self.ill >= TRIES_MAX && self.past == Past::WasOpen {
             return Some(format!("could not be opened {} times in a row", self.ill));
         }
-        let waited = self.since.elapsed();
-        (waited > AWAY_MAX).then(|| format!("no token for {} s", waited.as_secs()))
+        let waited = self.since?.elapsed();
+        (waited > self.absence_max).then(|| format!("not there for {} s", waited.as_secs()))
     }
 
     /// How long to wait before the next one: twice as long each time, and by a quarter more or
@@ -381,9 +393,11 @@ impl Row {
 mod tests {
     use super::*;
 
+    const ABSENCE_MAX: Duration = Duration::from_secs(60);
+
     #[test]
     fn waits_grow_to_their_longest_and_differ() {
-        let mut row = Row::new(Past::NeverOpen);
+        let mut row = Row::new(Past::NeverOpen, ABSENCE_MAX);
         let waits: Vec<Duration> = (0..64).map(|_| row.wait()).collect();
         assert!(waits[0] >= WAIT.0.mul_f64(0.75) && waits[0] <= WAIT.0.mul_f64(1.25));
         assert!(waits.iter().all(|wait| *wait <= WAIT.1.mul_f64(1.25)));
@@ -393,7 +407,7 @@ mod tests {
 
     #[test]
     fn an_absent_token_is_waited_for_and_an_ill_one_gets_a_new_process() {
-        let mut row = Row::new(Past::WasOpen);
+        let mut row = Row::new(Past::WasOpen, ABSENCE_MAX);
         for _ in 0..TRIES_MAX * 2 {
             row.note(Kind::Absent);
         }
@@ -403,7 +417,7 @@ mod tests {
             row.note(Kind::Unavailable);
         }
         assert!(row.is_over().is_some());
-        let mut never = Row::new(Past::NeverOpen);
+        let mut never = Row::new(Past::NeverOpen, ABSENCE_MAX);
         (0..TRIES_MAX * 2).for_each(|_| never.note(Kind::Unavailable));
         assert_eq!(never.is_over(), None);
     }

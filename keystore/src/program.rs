@@ -10,7 +10,7 @@ pub mod options;
 use crate::backend::Backend;
 use crate::config::{Diagnostic, HANG_LIMIT_S, Loaded, Section};
 use crate::hardening::{self, memory::Locked, reach::Places};
-use crate::server;
+use crate::server::{self, Limits};
 use crate::statefile::StateDir;
 use crate::{Error, Kind};
 use nix::sys::prctl;
@@ -38,6 +38,8 @@ pub struct Program<B> {
     pub lock_memory: fn() -> Locked,
     /// Opens the token.
     pub open: fn(&Opening) -> Result<B, Error>,
+    /// How long one process waits for a token that is not there.
+    pub absence_max: fn(&Section) -> Duration,
 }
 
 /// What a token is opened with.
@@ -96,7 +98,11 @@ impl<B: Backend> Program<B> {
             credentials: credentials.clone(),
             broker: broker_directories,
         };
-        let server = server_options(options, section.hang_limit_s)?;
+        let limits = Limits {
+            call: section.hang_limit(),
+            absence: (self.absence_max)(&section),
+        };
+        let server = server_options(options, limits)?;
         self.close_in(&name, &section, &places); // the library's code runs below this line
         let opening = Opening {
             name,
@@ -135,7 +141,11 @@ impl<B: Backend> Program<B> {
         }
         let (config, name) = (options.config.clone(), options.name.clone());
         let program = self.name;
-        let server = server_options(options, None)?;
+        let limits = Limits {
+            call: Duration::from_secs(HANG_LIMIT_S.into()),
+            absence: Duration::MAX, // of the section: it is looked for here until it is there
+        };
+        let server = server_options(options, limits)?;
         server::run(server, move || match crate::config::load(&config, &name) {
             Ok(_) => Err::<B, _>(start_again(program, &BTreeMap::new(), Round::First)),
             Err(diagnostic) => {
@@ -183,14 +193,13 @@ fn load(config: &Path, name: &str, program: &str) -> Result<Loaded, Diagnostic> 
     }
 }
 
-fn server_options(options: Options, hang_limit_s: Option<u32>) -> Result<server::Options, Error> {
-    let hang_limit_s = hang_limit_s.unwrap_or(HANG_LIMIT_S);
+fn server_options(options: Options, limits: Limits) -> Result<server::Options, Error> {
     Ok(server::Options {
         broker_uid: broker_uid(&options.broker)?,
         state: StateDir::lock(&options.state_dir)?,
         listener: listener(&options.listen)?,
         name: options.name,
-        hang_limit: Duration::from_secs(hang_limit_s.into()),
+        limits,
     })
 }
 

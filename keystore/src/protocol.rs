@@ -181,6 +181,8 @@ pub enum Standing {
     Usable {},
     /// It does not, and tries by itself to do so again.
     Degraded {
+        /// What can be done.
+        kind: Kind,
         /// Why.
         why: String,
     },
@@ -223,8 +225,8 @@ pub struct Evidence {
 pub struct Health {
     /// Whether it signs now.
     pub standing: Standing,
-    /// Since when, in seconds since 1970.
-    pub since_s: u64,
+    /// For how long, in seconds.
+    pub for_s: u64,
     /// What it is, in words: module, token label, serial.
     pub token: String,
     /// What it passed the start-up probe for or offers by its mechanism list.

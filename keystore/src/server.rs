@@ -45,8 +45,17 @@ pub struct Options {
     pub broker_uid: u32,
     /// Its state directory, locked.
     pub state: StateDir,
-    /// How long one call into the token may take.
-    pub hang_limit: Duration,
+    /// How long it may take.
+    pub limits: Limits,
+}
+
+/// What one process waits for, and how long.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    /// For one call into the token.
+    pub call: Duration,
+    /// For a token that is not there.
+    pub absence: Duration,
 }
 
 struct Server<B> {
@@ -77,11 +86,11 @@ pub fn run<B: Backend>(
         listener,
         broker_uid,
         state,
-        hang_limit,
+        limits,
     } = options;
-    let hang = Arc::new(HangWatch::new(hang_limit));
+    let hang = Arc::new(HangWatch::new(limits.call));
     let server = Arc::new(Server {
-        life: Life::new(&name, state, hang.clone()),
+        life: Life::new(&name, state, limits.absence, hang.clone()),
         name,
         broker_uid,
         hang,
@@ -263,14 +272,14 @@ impl<B: Backend> Server<B> {
     /// How the keystore is, without a call into the token: a busy or a slow one must not be taken
     /// for a dead one.
     fn health(&self) -> Health {
-        let (standing, since_s) = self.life.standing();
+        let (standing, for_s) = self.life.standing();
         let (token, algs) = match self.life.keys() {
             Ok(keys) => (keys.backend().describe(), keys.backend().algs()),
             Err(_) => ("not open".to_owned(), Vec::new()),
         };
         Health {
             standing,
-            since_s,
+            for_s,
             token,
             algs,
             strange: self.lock_strange().clone(),

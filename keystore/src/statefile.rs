@@ -317,11 +317,16 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn write_new(new: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    // What a crash left may be another name of the file that is there now (see `place`): it is taken
+    // away, never written to.
+    match fs::remove_file(new) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let written = (|| {
         let mut file = OpenOptions::new()
-            .create(true)
+            .create_new(true)
             .write(true)
-            .truncate(true)
             .mode(0o600)
             .open(new)?;
         file.write_all(bytes)?;

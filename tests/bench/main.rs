@@ -1,6 +1,7 @@
 //! `make bench`: what an assertion costs, beside what it cannot cost less than. Everything is
 //! measured in one run and in turns, so that a noisy neighbour hits the floors and us alike.
-//! Prints a table and writes `target/bench/summary.json`; docs/performance.md explains the names.
+//! Both kinds of keystores are measured, whatever KEYSTORE says. Prints a table and writes
+//! `target/bench/summary.json`; docs/performance.md explains the names.
 //!
 //! It must never report a time of an answer that was not right: every answer is 200, and a sample
 //! of the assertions is verified.
@@ -10,31 +11,30 @@ mod floors;
 mod load;
 mod process;
 mod raw;
+mod several;
 mod site;
 mod summary;
+mod tpm;
+mod tpm_raw;
+mod window;
 
 use floors::Flushes;
 use load::{Next, Times};
 use site::Site;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use summary::Summary;
+use window::{Cpu, Run, WINDOW, rate, run, together};
+
+/// What can be asked for alone, by words on the command line.
+const PARTS: [&str; 3] = ["token", "tpm", "several"];
 
 /// Turns of all measurements.
 const ROUNDS: usize = 3;
 
-/// One measurement in one round; three rounds make the 3 s a figure needs here to be steady.
-const WINDOW: Duration = Duration::from_secs(1);
-
-/// Before each measurement: caches, the processor's clock, lanes that rested.
-const WARM_UP: Duration = Duration::from_millis(500);
-
 /// Connections at a time.
 const LEVELS: [usize; 3] = [1, 8, 64];
-
-/// Of so many assertions one is kept and verified.
-const SAMPLE: usize = 500;
 
 /// What the rounds have measured.
 #[derive(Default)]
@@ -46,29 +46,37 @@ struct Figures {
     assertions: [Vec<Run>; LEVELS.len()],
 }
 
-/// One window of requests.
-struct Run {
-    times: Vec<Duration>,
-    elapsed: Duration,
-    cpu: Cpu,
-    samples: Vec<String>,
-}
-
-/// Processor time in one window.
-#[derive(Clone, Copy, Default)]
-struct Cpu {
-    broker: Duration,
-    keystore: Duration,
-    client: Duration,
-    machine: Duration,
-}
-
 fn main() -> ExitCode {
-    if let Some(code) = raw::child().or_else(echo::child) {
+    if let Some(code) = raw::child().or_else(tpm_raw::child).or_else(echo::child) {
         return code;
     }
-    let site = Site::start();
+    let parts: Vec<String> = std::env::args().skip(1).collect();
+    let known = parts.iter().all(|part| PARTS.contains(&part.as_str()));
+    assert!(
+        known,
+        "{parts:?}: there are {PARTS:?}, and all of them without a word"
+    );
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
     let mut summary = Summary::default();
+    if wanted("token") {
+        token(&mut summary);
+    }
+    if wanted("tpm") {
+        tpm::report(&mut summary);
+    }
+    if wanted("several") {
+        several::report(&mut summary);
+    }
+    summary.push("load_average_1m", process::load_average(), "");
+
+    print!("{summary}");
+    summary.write(Path::new("target/bench/summary.json"));
+    ExitCode::SUCCESS
+}
+
+/// Assertions by a SoftHSM token, and their floors.
+fn token(summary: &mut Summary) {
+    let site = Site::start();
     summary.push(
         "rss_broker_idle_mib",
         process::rss_mib(site.broker_pid()),
@@ -81,21 +89,16 @@ fn main() -> ExitCode {
     );
 
     let figures = measure(&site);
-    floors_of(&figures, &mut summary);
-    assertions_of(&figures, &mut summary);
-    verifier_of(&site, &figures, &mut summary);
+    floors_of(&figures, summary);
+    assertions_of(&figures, summary);
+    verifier_of(&site, &figures, summary);
     summary.push("rss_broker_mib", process::rss_mib(site.broker_pid()), "MiB");
     summary.push(
         "rss_keystore_mib",
         process::rss_mib(site.keystore_pid()),
         "MiB",
     );
-    ratios_of(&mut summary);
-    summary.push("load_average_1m", process::load_average(), "");
-
-    print!("{summary}");
-    summary.write(Path::new("target/bench/summary.json"));
-    ExitCode::SUCCESS
+    ratios_of(summary);
 }
 
 fn measure(site: &Site) -> Figures {
@@ -114,12 +117,7 @@ fn measure(site: &Site) -> Figures {
             runs.push(run(&echo.socket, connections, &request, Cpu::default));
         }
         for (connections, runs) in LEVELS.into_iter().zip(&mut figures.assertions) {
-            let cpu = || Cpu {
-                broker: process::cpu(site.broker_pid()),
-                keystore: process::cpu(site.keystore_pid()),
-                client: process::own_thread_cpu(),
-                machine: process::machine_cpu(),
-            };
+            let cpu = || Cpu::so_far(site.broker_pid(), site.keystore_pid());
             runs.push(run(site.socket(), connections, &request, cpu));
         }
     }
@@ -134,51 +132,6 @@ fn one_answer_len(site: &Site, request: &[u8]) -> usize {
     })
     .expect("assertd answers");
     length
-}
-
-/// Warms up, then counts whole requests of one window.
-fn run(socket: &Path, connections: usize, request: &[u8], cpu: impl Fn() -> Cpu) -> Run {
-    let (begin, mut before) = (Instant::now() + WARM_UP, None);
-    let (mut times, mut samples) = (Vec::with_capacity(200_000), Vec::new());
-    let (mut last, mut after) = (begin, Cpu::default());
-    load::ask(socket, connections, request, |answer| {
-        assert_eq!(
-            answer.status,
-            200,
-            "{}",
-            String::from_utf8_lossy(answer.body)
-        );
-        if last >= begin + WINDOW {
-            return Next::Stop; // the others' answers, when the window is over
-        }
-        if answer.answered < begin {
-            return Next::Ask;
-        }
-        before.get_or_insert_with(&cpu);
-        last = answer.answered;
-        times.push(answer.answered - answer.asked);
-        if times.len().is_multiple_of(SAMPLE) {
-            samples.push(String::from_utf8_lossy(answer.body).into_owned());
-        }
-        if last >= begin + WINDOW {
-            after = cpu();
-            return Next::Stop;
-        }
-        Next::Ask
-    })
-    .expect("every connection is answered");
-    let before = before.expect("a request takes less than a window");
-    Run {
-        times,
-        elapsed: last - begin,
-        cpu: Cpu {
-            broker: after.broker - before.broker,
-            keystore: after.keystore - before.keystore,
-            client: after.client - before.client,
-            machine: after.machine.saturating_sub(before.machine),
-        },
-        samples,
-    }
 }
 
 fn floors_of(figures: &Figures, summary: &mut Summary) {
@@ -200,17 +153,15 @@ fn floors_of(figures: &Figures, summary: &mut Summary) {
     let [alone, many] = &figures.echo;
     let (times, _, _) = together(alone);
     summary.push("echo_p50_us_c1", times.percentile_us(50.0), "us");
-    let (times, elapsed, _) = together(many);
-    let rate = times.count() as f64 / elapsed.as_secs_f64();
-    summary.push("echo_rate_c64", rate, "1/s");
+    summary.push("echo_rate_c64", rate(many), "1/s");
 }
 
 fn assertions_of(figures: &Figures, summary: &mut Summary) {
     let (mut all, mut requests) = (Cpu::default(), 0);
     for (connections, runs) in LEVELS.into_iter().zip(&figures.assertions) {
         let (times, elapsed, cpu) = together(runs);
-        let rate = times.count() as f64 / elapsed.as_secs_f64();
-        summary.push(&format!("assertion_rate_c{connections}"), rate, "1/s");
+        let name = format!("assertion_rate_c{connections}");
+        summary.push(&name, rate(runs), "1/s");
         for percent in [50, 99] {
             let name = format!("assertion_p{percent}_us_c{connections}");
             summary.push(&name, times.percentile_us(f64::from(percent)), "us");
@@ -222,46 +173,6 @@ fn assertions_of(figures: &Figures, summary: &mut Summary) {
         requests += times.count();
     }
     all.report("", requests, summary);
-}
-
-fn together(runs: &[Run]) -> (Times, Duration, Cpu) {
-    let times = runs.iter().flat_map(|run| run.times.iter().copied());
-    let elapsed = runs.iter().map(|run| run.elapsed).sum();
-    let cpu = runs
-        .iter()
-        .fold(Cpu::default(), |sum, run| sum.plus(run.cpu));
-    (Times::new(times.collect()), elapsed, cpu)
-}
-
-impl Cpu {
-    fn plus(self, other: Cpu) -> Cpu {
-        Cpu {
-            broker: self.broker + other.broker,
-            keystore: self.keystore + other.keystore,
-            client: self.client + other.client,
-            machine: self.machine + other.machine,
-        }
-    }
-
-    /// What others took of all processors, who are none of our business and slow us down.
-    fn neighbours_percent(self, elapsed: Duration) -> f64 {
-        let others = self
-            .machine
-            .saturating_sub(self.broker + self.keystore + self.client);
-        let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
-        100.0 * others.as_secs_f64() / (elapsed.as_secs_f64() * processors as f64)
-    }
-
-    fn report(self, suffix: &str, requests: usize, summary: &mut Summary) {
-        for (who, time) in [
-            ("broker", self.broker),
-            ("keystore", self.keystore),
-            ("client", self.client),
-        ] {
-            let each = time.as_secs_f64() * 1e6 / requests as f64;
-            summary.push(&format!("cpu_us_per_request_{who}{suffix}"), each, "us");
-        }
-    }
 }
 
 /// Checks the sample, and what one check costs: the broker makes it for every assertion.

@@ -272,10 +272,25 @@ fn a_tpm_is_set_up_as_a_token_is_and_its_secret_is_made_by_what_it_says() {
         .unwrap();
     assert!(made.success(), "{make}");
     let secret = place.dir.path().join("tpm.auth");
-    let metadata = fs::metadata(secret).unwrap();
+    let metadata = fs::metadata(&secret).unwrap();
     assert_eq!(metadata.len(), 32);
     assert_eq!(metadata.permissions().mode() & 0o7777, 0o400);
     works(&place);
+
+    // Keys depend on it now: init again, with the configuration away, makes no other.
+    fs::rename(place.config(), place.dir.path().join("away.toml")).unwrap();
+    let (said, _) = ended(&place.assertctl(&["init", "--yes", "--tcti", &tcti]), 0);
+    assert!(!said.contains("urandom"), "{said}");
+    fs::rename(&secret, place.dir.path().join("away.auth")).unwrap();
+    let refused = |place: &Place| {
+        let (out, why) = ended(&place.assertctl(&["init", "--yes", "--tcti", &tcti]), 1);
+        assert!(!out.contains("urandom"), "{out}");
+        assert!(why.contains("Bring it back from a backup"), "{why}");
+    };
+    refused(&place);
+    fs::remove_file(place.config()).unwrap();
+    refused(&place);
+    assert!(!place.config().exists());
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn set_rules(token: &Token, rules: &str) {
 }
 
 fn shimmed(test: &str, body: fn(&Token)) {
-    with_token(&format!("faults::{test}"), Module::Shim, body);
+    with_token(&format!("{}::{test}", module_path!()), Module::Shim, body);
 }
 
 fn make(backend: &dyn Backend) -> PublicKey {

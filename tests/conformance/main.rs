@@ -20,48 +20,49 @@ use promises::promises;
 use subject::Promise;
 use token::{Module, with_token};
 
-/// Makes a module of tests, one for each promise, that `$run` tries. With a reason they are for
-/// `make test-long` alone.
+/// Makes a module of tests, one for each `$case` of module `$cases`, that `$run` tries. With a
+/// reason they are for `make test-long` alone.
 macro_rules! suite {
-    (($keystore:ident $run:expr) $($promise:ident)*) => {
+    (($keystore:ident: $run:path, $cases:path) $($case:ident)*) => {
         mod $keystore {
+            use $cases as cases;
             $(
                 #[test]
-                fn $promise() {
-                    let test = concat!(stringify!($keystore), "::", stringify!($promise));
-                    ($run)(test, crate::promises::$promise);
+                fn $case() {
+                    $run(concat!(module_path!(), "::", stringify!($case)), cases::$case);
                 }
             )*
         }
     };
-    (($keystore:ident $run:expr, $why:literal) $($promise:ident)*) => {
+    (($keystore:ident: $run:path, $cases:path, $why:literal) $($case:ident)*) => {
         mod $keystore {
+            use $cases as cases;
             $(
                 #[test]
                 #[ignore = $why]
-                fn $promise() {
-                    let test = concat!(stringify!($keystore), "::", stringify!($promise));
-                    ($run)(test, crate::promises::$promise);
+                fn $case() {
+                    $run(concat!(module_path!(), "::", stringify!($case)), cases::$case);
                 }
             )*
         }
     };
 }
+pub(crate) use suite;
 
-fn softhsm(test: &str, promise: Promise) {
+fn on_softhsm(test: &str, promise: Promise) {
     on_token(test, Module::SoftHsm, promise);
 }
 
 /// SoftHSM through the shim without rules: what the shim changes by being there is nothing.
-fn shim(test: &str, promise: Promise) {
+fn on_shim(test: &str, promise: Promise) {
     on_token(test, Module::Shim, promise);
 }
 
-fn nss(test: &str, promise: Promise) {
+fn on_nss(test: &str, promise: Promise) {
     on_token(test, Module::Nss, promise);
 }
 
-fn kryoptic(test: &str, promise: Promise) {
+fn on_kryoptic(test: &str, promise: Promise) {
     on_token(test, Module::Kryoptic, promise);
 }
 
@@ -69,13 +70,13 @@ fn on_token(test: &str, module: Module, promise: Promise) {
     with_token(test, module, |token| token.subject().keeps(promise));
 }
 
-promises!(suite!(softhsm crate::softhsm));
-promises!(suite!(shim crate::shim));
-promises!(suite!(nss crate::nss));
-promises!(suite!(swtpm crate::tpm::bare));
-promises!(suite!(device crate::tpm::device));
+promises!(suite!(softhsm: crate::on_softhsm, crate::promises));
+promises!(suite!(shim: crate::on_shim, crate::promises));
+promises!(suite!(nss: crate::on_nss, crate::promises));
+promises!(suite!(swtpm: crate::tpm::on_swtpm, crate::promises));
+promises!(suite!(device: crate::tpm::on_device, crate::promises));
 promises!(suite!(
-    kryoptic
-    crate::kryoptic,
+    kryoptic: crate::on_kryoptic,
+    crate::promises,
     "make test-long: needs kryoptic, which takes minutes to build (2026-11-22)"
 ));

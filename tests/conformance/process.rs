@@ -19,7 +19,7 @@ pub enum Shown {
     Live,
 }
 
-/// Runs `body` in a process of its own. `test` is the name of the calling test: that is what is
+/// Runs `body` in a process of its own. `test` is the path of the calling test: that is what is
 /// started again. `prepare` fills the directory that `body` gets, and says which environment.
 pub fn in_own_process(
     test: &str,
@@ -27,6 +27,7 @@ pub fn in_own_process(
     prepare: impl FnOnce(&Path) -> Environment,
     body: impl FnOnce(&Path),
 ) {
+    let (_crate, test) = test.split_once("::").expect("a test is in a crate");
     let finished = |directory: &Path| directory.join("finished");
     if let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) {
         body(&directory);

@@ -1,5 +1,5 @@
-//! What every keystore backend promises, whatever holds the keys. [`promises!`] is the list; each is
-//! a function below of that name, which panics when the promise is broken.
+//! What every keystore backend promises, whatever holds the keys. [`promises!`] is the list; each
+//! is a function below of that name, which panics when the promise is broken.
 
 use crate::subject::{Birth, Named, Neighbours, Subject, ours};
 use keystore::backend::{Backend, ObjectId};
@@ -24,6 +24,7 @@ macro_rules! promises {
             labels_with_odd_characters_work
             evidence_says_where_the_key_was_born
             a_key_signs_only_with_its_algorithm
+            a_trial_signs_beside_our_keys_and_leaves_nothing
         }
     };
 }
@@ -276,5 +277,30 @@ pub fn a_key_signs_only_with_its_algorithm(subject: &Subject<'_>) {
         let refused = signed.unwrap_err();
         assert_eq!(refused.kind(), Kind::Mismatch, "{alg}: {refused}");
     }
+    signs(&*backend, named.object, &key, Alg::ES256, b"x");
+}
+
+pub fn a_trial_signs_beside_our_keys_and_leaves_nothing(subject: &Subject<'_>) {
+    let (backend, named) = (subject.open(), ours("1"));
+    let key = subject.make(&*backend, &named, Alg::ES256);
+    let strange = || backend.strange(&[]).unwrap();
+    let before = strange();
+    for alg in backend.algs() {
+        for ends in [true, false] {
+            let mut trial = backend.trial(alg).unwrap();
+            assert!(trial.public_key().fits(alg));
+            for _ in 0..2 {
+                let signature = trial.sign(b"trial").unwrap();
+                check(trial.public_key(), alg, b"trial", &signature);
+                signs(&*backend, named.object, &key, Alg::ES256, b"x");
+            }
+            assert_eq!(strange(), before, "{alg}");
+            match ends {
+                true => trial.end().unwrap(),
+                false => drop(trial),
+            }
+        }
+    }
+    assert_eq!(strange(), before);
     signs(&*backend, named.object, &key, Alg::ES256, b"x");
 }

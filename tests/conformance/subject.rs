@@ -18,6 +18,9 @@ pub const SOME: usize = 250;
 /// Opens the keystore; what was open before is closed by then.
 type Open<'a> = Box<dyn Fn() -> Box<dyn Backend> + 'a>;
 
+/// Checks, while it is closed, that nothing is left there but these keys.
+type Left<'a> = Box<dyn Fn(&[ObjectId]) + 'a>;
+
 /// One keystore.
 pub struct Subject<'a> {
     open: Open<'a>,
@@ -27,6 +30,7 @@ pub struct Subject<'a> {
     pub birth: Birth,
     /// How many signatures a promise about many makes: [`MANY`] or [`SOME`].
     pub signatures: usize,
+    left: Left<'a>,
     made: Mutex<Vec<(ObjectId, PublicKey)>>,
 }
 
@@ -35,7 +39,7 @@ pub struct Subject<'a> {
 pub enum Neighbours {
     /// A token may be used by others: what does not look like ours is not our concern.
     Others,
-    /// The directory of key files is ours alone: what nobody knows in it is strange, whatever it is.
+    /// The directory of key files is ours alone: whatever nobody knows in it is strange.
     Nobody,
 }
 
@@ -80,7 +84,16 @@ impl<'a> Subject<'a> {
             neighbours,
             birth,
             signatures,
+            left: Box::new(|_| {}),
             made: Mutex::default(),
+        }
+    }
+
+    /// With a check that is made whenever a promise is done with it.
+    pub fn checked(self, left: impl Fn(&[ObjectId]) + 'a) -> Subject<'a> {
+        Subject {
+            left: Box::new(left),
+            ..self
         }
     }
 
@@ -113,8 +126,14 @@ impl<'a> Subject<'a> {
     /// Tries a promise, and sees that nothing of it is left.
     pub fn keeps(&self, promise: Promise) {
         let before = self.strange();
-        let tried = catch_unwind(AssertUnwindSafe(|| promise(self)));
+        // Opening it would clear away what was left, so this is looked at first.
+        let tried = catch_unwind(AssertUnwindSafe(|| {
+            promise(self);
+            let made: Vec<ObjectId> = self.made.lock().unwrap().iter().map(|m| m.0).collect();
+            (self.left)(&made);
+        }));
         self.clear();
+        (self.left)(&[]);
         assert_eq!(self.strange(), before, "what is strange was that before");
         if let Err(broken) = tried {
             resume_unwind(broken);

@@ -9,8 +9,9 @@ use crate::process::{self, Environment, Shown};
 use crate::subject::{Birth, MANY, Neighbours, SOME, Subject};
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error as Pkcs11Error, RvError};
+use cryptoki::object::{Attribute, AttributeType, ObjectClass};
 use cryptoki::session::Session;
-use keystore::backend::Backend;
+use keystore::backend::{Backend, ObjectId};
 use keystore::statefile::StateDir;
 use keystore_pkcs11::{Pkcs11Backend, ReadPin, Settings};
 use pkcs11_shim::module_path as shim;
@@ -130,14 +131,38 @@ impl Token {
         };
         let open = || -> Box<dyn Backend> { Box::new(self.open().unwrap()) };
         Subject::new(open, Neighbours::Others, birth, signatures)
+            .checked(|made| self.nothing_is_left_but(made))
     }
 
-    /// A session beside the backend's, in the same process and so under the same login. The backend
-    /// has initialised the module by then.
+    /// Whatever the objects are and however they are called: the token was empty.
+    fn nothing_is_left_but(&self, made: &[ObjectId]) {
+        let _login = self.open().unwrap();
+        let session = self.session_beside();
+        for class in [
+            ObjectClass::PRIVATE_KEY,
+            ObjectClass::PUBLIC_KEY,
+            ObjectClass::SECRET_KEY,
+            ObjectClass::DATA,
+        ] {
+            for handle in session.find_objects(&[Attribute::Class(class)]).unwrap() {
+                let id = session.get_attributes(handle, &[AttributeType::Id]);
+                let is_ours = match &id.unwrap()[..] {
+                    [Attribute::Id(id)] => made.iter().any(|object| object.0 == id[..]),
+                    _ => false,
+                };
+                let label = session.get_attributes(handle, &[AttributeType::Label]);
+                assert!(is_ours, "left: {class} {label:?}");
+            }
+        }
+    }
+
+    /// A session beside the backend's, in the same process and so under the same login.
     pub fn session_beside(&self) -> Session {
         let context = Pkcs11::new(self.module.path()).unwrap();
         match context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
             Ok(()) | Err(Pkcs11Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
+            // NSS wants its string, which the backend gave it.
+            Err(Pkcs11Error::Pkcs11(RvError::ArgumentsBad, _)) if self.module == Module::Nss => {}
             Err(error) => panic!("{error}"),
         }
         let slot = (context.get_slots_with_token().unwrap().into_iter())
@@ -153,7 +178,8 @@ pub fn pin(bytes: &[u8]) -> ReadPin {
     Box::new(move || Ok(Zeroizing::new(bytes.clone())))
 }
 
-/// Runs `body` with a fresh token in a process of its own. `test` is the name of the calling test.
+/// Runs `body` with a fresh token in a process of its own. `test` is the path of the calling
+/// test.
 pub fn with_token(test: &str, module: Module, body: impl FnOnce(&Token)) {
     let prepare = |directory: &Path| {
         module.make(directory);

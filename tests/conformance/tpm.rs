@@ -16,14 +16,14 @@ use std::process::Command;
 const SECRET: [u8; 32] = *b"thirty-two bytes that are random";
 
 /// Tries a promise on swtpm by TCP, with the sessions we choose for it (by password).
-pub fn bare(_test: &str, promise: Promise) {
+pub fn on_swtpm(_test: &str, promise: Promise) {
     let dir = tempfile::tempdir().unwrap();
     let swtpm = Swtpm::start(dir.path());
     keeps(&swtpm.tcti(), None, MANY, dir.path(), promise);
 }
 
 /// Tries a promise on swtpm behind a device node, with the sessions a discrete chip gets.
-pub fn device(_test: &str, promise: Promise) {
+pub fn on_device(_test: &str, promise: Promise) {
     let dir = tempfile::tempdir().unwrap();
     let device = Device::start(dir.path());
     keeps(
@@ -45,7 +45,12 @@ fn keeps(tcti: &Tcti, sessions: Option<Sessions>, signatures: usize, dir: &Path,
         };
         Box::new(TpmBackend::open(settings).unwrap())
     };
-    Subject::new(open, Neighbours::Nobody, Birth::Told, signatures).keeps(promise);
+    Subject::new(open, Neighbours::Nobody, Birth::Told, signatures)
+        .checked(|_| nothing_is_left(tcti))
+        .keeps(promise);
+}
+
+fn nothing_is_left(tcti: &Tcti) {
     for kind in ["transient", "loaded-session", "saved-session", "persistent"] {
         // The backend's thread may be what closes it, a moment after the backend went.
         let none = wait_until(DEADLINE, || handles(tcti, kind).is_empty());

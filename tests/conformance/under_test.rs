@@ -1,7 +1,7 @@
-//! A keystore that somebody owns, by hand: KEYSTORE_UNDER_TEST names a file with one [keystore.NAME]
-//! section, as in assertd.toml (CONTRIBUTING.md says how). Every promise is tried on it, one after
-//! the other in one process, since a wrong PIN that each of a dozen processes tries once locks a
-//! token. Leaves nothing there.
+//! A keystore that somebody owns, by hand: KEYSTORE_UNDER_TEST names a file with one
+//! [keystore.NAME] section, as in assertd.toml (CONTRIBUTING.md says how). Every promise is tried on
+//! it, one after the other in one process, since a wrong PIN that each of a dozen processes tries
+//! once locks a token. Leaves nothing there.
 
 use crate::process::{Environment, Shown, in_own_process};
 use crate::promises::{self, promises};
@@ -30,7 +30,7 @@ fn every_promise_is_kept() {
     let (name, section) = asked();
     let prepare = |_: &Path| environment(&section);
     in_own_process(
-        "under_test::every_promise_is_kept",
+        concat!(module_path!(), "::every_promise_is_kept"),
         Shown::Live,
         prepare,
         |directory| every_promise(&name, &section, &directory.join("state")),

@@ -8,6 +8,9 @@
     look.py peerpidfd                    `yes` or `no`: does this kernel have SO_PEERPIDFD?
     look.py records RELEASED… [--denied ID…]   `audit show --json`: one line per request, joined
     look.py falsify FILE ID              changes one byte of that request's record in the file
+    look.py ports                        a free TCP port of 127.0.0.1 whose next one is free too
+    look.py x                            a JWKS of one EC key: its x in hexadecimal
+    look.py auth ID                      a TPM key's auth value in hexadecimal; its keystore's secret on stdin
 
 `records` exits 1 unless every assertion (given by the SHA-256 of its `jti`) has one decision and
 after it one outcome `released`, every id has one denial, and nobody else got anything.
@@ -16,6 +19,7 @@ after it one outcome `released`, every id has one denial, and nobody else got an
 
 import base64
 import hashlib
+import hmac
 import json
 import re
 import socket
@@ -131,9 +135,34 @@ def falsify(path, request_id):
     print(f"record {number}: byte {at} of the file: {place.group(1).decode()} → {chr(digit)}")
 
 
+def ports():
+    for _ in range(100):
+        with socket.socket() as one, socket.socket() as next_one:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+            try:
+                next_one.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            print(port)
+            return
+    sys.exit("no two free ports side by side")
+
+
+def x():
+    (key,) = json.load(sys.stdin)["keys"]
+    print(base64.urlsafe_b64decode(key["x"] + "==").hex())
+
+
+def auth(key_id):
+    secret = sys.stdin.buffer.read()
+    print(hmac.new(secret, bytes.fromhex(key_id), hashlib.sha256).hexdigest())
+
+
 COMMANDS = {
     "decode": decode, "member": member, "changed": changed, "clients": clients,
     "peerpidfd": peerpidfd, "jti": jti, "records": records, "falsify": falsify,
+    "ports": ports, "x": x, "auth": auth,
 }
 
 if __name__ == "__main__":

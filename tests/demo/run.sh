@@ -1,52 +1,56 @@
 #!/usr/bin/env bash
-# `make demo`: assertd from a new PKCS#11 token to an access token that a real authorization server
-# gave for an assertion, what is refused on the way, and the audit log of it all.
+# `make demo`: assertd from a new token, PKCS#11 or a TPM 2.0 as KEYSTORE says, to an access token that
+# a real authorization server gave for an assertion, what is refused on the way, and the audit log of
+# it all.
 #
 # Everything is checked, refusals most of all: it exits 0 only if each thing was as it says. Needs
 # root, what tests/setup/install.sh and venv.sh install, and built programs (ASSERTD_BIN, by default
-# target/release). The mechanics are in stage.sh, what is read and compared is in look.py.
+# target/release). The mechanics are in stage.sh, what is read and compared is in look.py, and what
+# differs from keystore to keystore is in keystore-*.sh: their keystore_… functions are called here.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 root="$(cd "$here/../.." && pwd)"
 programs="${ASSERTD_BIN:-${CARGO_TARGET_DIR:-$root/target}/release}"
 peers="${ASSERTD_PEERS:-$root/target/peers}"
+keystore="${KEYSTORE:-pkcs11}"
 
-# Only this script needs root, to make three users; what it runs was built by whoever runs `make`.
+# Only this script needs root, to make users; what it runs was built by whoever runs `make`.
 if [ "$(id -u)" -ne 0 ]; then
   command -v sudo >/dev/null || { echo "demo: needs root, to make users; run it as root" >&2; exit 77; }
-  echo "demo: makes three users and removes them again; asking sudo"
-  exec sudo env "ASSERTD_BIN=$programs" "ASSERTD_PEERS=$peers" "KEYSTORE=${KEYSTORE:-pkcs11}" \
+  echo "demo: makes a few users and removes them again; asking sudo"
+  exec sudo env "ASSERTD_BIN=$programs" "ASSERTD_PEERS=$peers" "KEYSTORE=$keystore" \
     bash "$here/run.sh"
 fi
 
 # shellcheck source-path=SCRIPTDIR source=stage.sh
 . "$here/stage.sh"
 
+case "$keystore" in
+  pkcs11 | tpm) ;;
+  *) die "KEYSTORE=$keystore: there are pkcs11 and tpm" ;;
+esac
+# shellcheck source-path=SCRIPTDIR source=keystore-tpm.sh
+. "$here/keystore-$keystore.sh"
+
 readonly ASSERTD=(assertctl -c assertd.toml)         # as an administrator asks
 readonly WORKLOAD=(assertctl -s run/assertd.sock)    # as a workload asks: it may not read the file
-readonly TOKEN=assertd-demo
 
 look() { timeout "$LIMIT_S" python3 "$here/look.py" "$@"; }
 member() { look member "$1" <<<"$OUT"; }
 
 prepare() {
   local program
-  [ "${KEYSTORE:-pkcs11}" = pkcs11 ] || die "KEYSTORE=$KEYSTORE: this version has pkcs11 alone"
-  for program in "$programs"/{assertd,assertctl,assertd-keystore-pkcs11} "$peers/bin/node"; do
-    [ -x "$program" ] || die "no $program; run: make demo"
+  for program in "$programs"/{assertd,assertctl,"assertd-keystore-$keystore"} "$peers/bin/node"; do
+    [ -x "$program" ] || die "no $program; run: make demo KEYSTORE=$keystore"
   done
-  for module in /usr/lib/softhsm/libsofthsm2.so /usr/lib/*/softhsm/libsofthsm2.so \
-      /usr/lib64/softhsm/libsofthsm2.so /usr/lib64/pkcs11/libsofthsm2.so; do
-    [ ! -e "$module" ] || break
-  done
-  [ -e "$module" ] || die "no libsofthsm2.so; run: make demo"
+  keystore_present
   enter "$programs/assertctl"
-  install -m 0755 "$programs/assertd" "$programs/assertd-keystore-pkcs11" bin/
+  install -m 0755 "$programs/assertd" "$programs/assertd-keystore-$keystore" bin/
   install -m 0755 "$root/tests/peers/redeem.py" bin/
   daemon="$(name_of daemon)"
   install -d -m 0755 -o "$daemon" -g "$daemon" run
-  install -d -m 0700 -o "$daemon" -g "$daemon" state tokens
+  install -d -m 0700 -o "$daemon" -g "$daemon" state
 }
 
 versions() {
@@ -55,7 +59,7 @@ versions() {
   {
     bin/assertd --version
     echo "rustc $(rustc --version 2>/dev/null | cut -d ' ' -f 2 || echo 'not in PATH')"
-    echo "SoftHSM $(softhsm2-util --version)"
+    keystore_version
     echo "node $("$peers/bin/node" --version)"
     echo "oidc-provider $(look member version <"$peers/as/node_modules/oidc-provider/package.json")"
     echo "Linux $(uname -r), SO_PEERPIDFD: $proof"
@@ -64,27 +68,6 @@ versions() {
     say "This kernel cannot prove who connects by pidfd, so the demo's own two workloads say
 allow_pid_fallback = true; without it assertd refuses them."
   fi
-}
-
-token() {
-  local so_pin pin
-  title "A token, in which the private keys will be made"
-  so_pin="$(head -c 8 /dev/urandom | od -An -tx1 | tr -d ' \n')"
-  pin="$(head -c 8 /dev/urandom | od -An -tx1 | tr -d ' \n')"
-  printf 'directories.tokendir = %s/tokens\nlog.level = ERROR\n' "$stage" >softhsm2.conf
-  install -m 0400 -o "$daemon" -g "$daemon" <(printf '%s\n' "$pin") pin
-  chmod 0644 softhsm2.conf
-  tool=(env "SOFTHSM2_CONF=$stage/softhsm2.conf" "SO_PIN=$so_pin" "PIN=$pin"
-    pkcs11-tool --module "$module")
-  prompt daemon "pkcs11-tool --init-token --label $TOKEN --so-pin env:SO_PIN"
-  ask daemon "${tool[@]}" --init-token --slot-index 0 --label "$TOKEN" --so-pin env:SO_PIN
-  must_exit 0 "the token cannot be made"
-  indent <<<"$OUT"
-  ask daemon "${tool[@]}" --token-label "$TOKEN" --login --login-type so --so-pin env:SO_PIN \
-    --init-pin --pin env:PIN
-  must_exit 0 "the token's PIN cannot be set"
-  say "Here it is SoftHSM; an HSM differs by the path of its module. The PIN is in a file that only
-user $daemon can read, and assertd's keystore process runs as that user."
 }
 
 configuration() {
@@ -101,12 +84,7 @@ state_dir = "$stage/state"
 segment_bytes = 1048576    # the default of 32 MiB is for hosts that live longer
 
 [keystore.hsm]
-backend = "pkcs11"
-module = "$module"
-token = { label = "$TOKEN" }
-pin = { file = "$stage/pin" }
-environment = { SOFTHSM2_CONF = "$stage/softhsm2.conf" }
-module_state = ["$stage/tokens"]           # the only place where SoftHSM may write
+$(keystore_section)
 
 [issuer.prod]
 url = "https://id.example.com/prod"
@@ -163,12 +141,7 @@ keys() {
   must_exit 0 "apply failed"
   show root "${ASSERTD[@]}" status
   must_exit 0 "status failed"
-  say "What another program sees in the token: the private key can sign and cannot be taken out."
-  prompt daemon "pkcs11-tool --login --list-objects --type privkey | grep -A 3 payments/bank"
-  ask daemon "${tool[@]}" --token-label "$TOKEN" --login --pin env:PIN --list-objects --type privkey
-  must_exit 0 "the token's keys cannot be listed"
-  grep -A 3 payments/bank <<<"$OUT" | indent
-  [ "$(grep -c 'never extractable' <<<"$OUT")" -eq 3 ] || fail "not three keys that never leave"
+  keystore_shows
 }
 
 registration() {
@@ -218,7 +191,7 @@ grant() {
   prompt payments "assertion=\$(${WORKLOAD[*]} assertion --target bank)"
   obtain bank
   first="$ASSERTION"
-  say "It named only the target. The broker made the claims, the token signed them, a record was on
+  say "It named only the target. The broker made the claims, the $HOLDER signed them, a record was on
 disk before the answer. Decoded:"
   look decode <<<"$first" | indent
   prompt payments "redeem.py redeem --issuer $issuer <<< \$assertion"
@@ -331,19 +304,20 @@ ending() {
   must_exit 0 "assertd did not end well"
   show root "${ASSERTD[@]}" audit verify
   must_exit 0 "the audit log does not verify"
+  keystore_ends
   stop server
   cd /
   rm -rf "$stage"
   stage=""
   remove_users || fail "cannot remove the demo's users"
-  say "Token, users, processes and files of the demo are gone."
+  say "${HOLDER^}, users, processes and files of the demo are gone."
 }
 
 held=() denied_ids=() denied_words=() refusals=0
 prepare
 versions
 authorization_server
-token
+keystore_make
 configuration
 keys
 registration

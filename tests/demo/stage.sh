@@ -9,7 +9,8 @@
 readonly LIMIT_S=20                      # for one command; the slowest, making an RSA key, takes 1 s
 readonly USER_PREFIX=assertd-demo
 readonly USER_COMMENT="assertd demo, temporary"
-readonly ROLES=(daemon payments reports)
+ROLES=(daemon payments reports)          # and what the keystore adds
+readonly ROLES_EVER=(daemon payments reports tpm)
 
 stage=""                                 # the private directory, once it is there
 step=0
@@ -114,7 +115,7 @@ is_ours() { [ "$(getent passwd "$1" | cut -d : -f 5)" = "$USER_COMMENT" ]; }
 
 remove_users() {
   local role name
-  for role in "${ROLES[@]}"; do
+  for role in "${ROLES_EVER[@]}"; do
     name="$(name_of "$role")"
     if is_ours "$name"; then timeout "$LIMIT_S" userdel "$name" >/dev/null || return; fi
   done
@@ -171,7 +172,7 @@ leave() {
   set +e
   trap '' INT TERM
   if [ "$status" -ne 0 ] && [ -n "$stage" ]; then
-    for name in assertd server; do
+    for name in assertd server swtpm; do
       [ -s "$stage/$name.log" ] || continue
       echo "the last lines of $name.log:"
       tail -n 12 "$stage/$name.log" | indent

@@ -15,4 +15,5 @@ mod reload;
 mod request;
 mod several;
 mod slow;
+mod tpm;
 mod world;

@@ -83,6 +83,14 @@ impl Swtpm {
         assert!(listens, "swtpm does not listen");
     }
 
+    /// Puts another TPM in its place, which answers at the same address.
+    pub fn replace(&mut self) {
+        self.power_off();
+        std::fs::remove_dir_all(&self.state).unwrap();
+        std::fs::create_dir(&self.state).unwrap();
+        self.power_on();
+    }
+
     /// Off and on: the state is kept, what was loaded is gone.
     pub fn restart(&mut self) {
         self.power_off();

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a Debian 12 with a Rust toolchain still lacks, and prints one line per thing.
 #
-#   tests/setup/install.sh demo    what `make demo` needs
+#   tests/setup/install.sh demo    what `make demo` needs, for the keystore that KEYSTORE names
 #   tests/setup/install.sh test    that and what `make test` needs (the default)
 #   tests/setup/install.sh long    that and what `make test-long` needs
 #
@@ -17,6 +17,11 @@ what="${1:-test}"
 case "$what" in
   demo | test | long) ;;
   *) echo "usage: install.sh [demo|test|long]" >&2; exit 64 ;;
+esac
+keystore="${KEYSTORE:-pkcs11}"
+case "$keystore" in
+  pkcs11 | tpm) ;;
+  *) echo "install.sh: KEYSTORE=$keystore: there are pkcs11 and tpm" >&2; exit 64 ;;
 esac
 
 missing=()   # Debian packages
@@ -57,7 +62,13 @@ have_softhsm() {
   return 1
 }
 
-have_softokn() { compgen -G '/usr/lib/*/libsoftokn3.so' || compgen -G '/usr/lib*/libsoftokn3.so'; }
+have_softokn() {
+  compgen -G '/usr/lib/*/libsoftokn3.so' || compgen -G '/usr/lib*/libsoftokn3.so'
+}
+
+have_libclang() {
+  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' || compgen -G '/usr/lib*/libclang.so*'
+}
 
 have_tpm2_openssl() {
   compgen -G '/usr/lib/*/ossl-modules/tpm2.so' || compgen -G '/usr/lib*/ossl-modules/tpm2.so'
@@ -82,26 +93,34 @@ check_toolchain() {
   done
 }
 
+token_packages() {
+  need softhsm2        "the PKCS#11 token of the demo and the tests"      have_softhsm
+  need opensc          "pkcs11-tool, a second view of the token"          have pkcs11-tool
+}
+
+tpm_packages() {
+  need pkg-config      "finds libtss2 for the TPM keystore"               have pkg-config
+  need libtss2-dev     "the TPM 2.0 library: builds and runs that one"    pkg-config --exists tss2-esys tss2-tctildr
+  need swtpm           "the TPM 2.0 of the demo and the tests"            have swtpm
+  need tpm2-tools      "a second view of that TPM, and wrong uses of it"  have tpm2_getcap
+}
+
 # aws-lc-sys builds with the C compiler alone on x86_64 and aarch64 Linux: no cmake, no bindgen.
 check_packages() {
   need gcc             "links Rust programs, builds the crypto library"  have cc
   need libc6-dev       "C headers and start files"                        have_file /usr/include/stdio.h
   need ca-certificates "lets cargo, pip and npm check who they talk to"   have_certificates
-  need softhsm2        "the PKCS#11 token of the demo and the tests"      have_softhsm
-  need opensc          "pkcs11-tool, a second view of the token"          have pkcs11-tool
   need python3         "runs the verifiers"                               have python3
   need python3-venv    "keeps them out of the system"                     python3 -c 'import venv, ensurepip'
   need util-linux      "setpriv: workloads of different users"            have setpriv
   need procps          "ps"                                               have ps
+  [ "$what:$keystore" = demo:tpm ] || token_packages
+  [ "$what:$keystore" = demo:pkcs11 ] || tpm_packages
   [ "$what" != demo ] || return 0
   need make            "the commands of this repository"                  have make
   need git             "tests of what is committed"                       have git
   need iproute2        "ip: networks of our own for the tests"            have ip
   need strace          "counts and fails system calls in the tests"       have strace
-  need pkg-config      "finds libtss2 for the TPM keystore"               have pkg-config
-  need libtss2-dev     "the TPM 2.0 library: builds and runs that one"    pkg-config --exists tss2-esys tss2-tctildr
-  need swtpm           "the TPM 2.0 of the tests"                         have swtpm
-  need tpm2-tools      "a second view of that TPM, and wrong uses of it"  have tpm2_getcap
   need openssl         "opens paddings, reads keys of the TPM"            have openssl
   need tpm2-openssl    "reads our key files, as others would"             have_tpm2_openssl
   need libnss3         "NSS softokn, a second PKCS#11 module"             have_softokn
@@ -111,7 +130,11 @@ check_packages() {
   need dbus            "systemd-run and user managers in the box"         have dbus-daemon
   need libpam-systemd  "user managers in the box"                         have_pam_systemd
   [ "$what" = long ] || return 0
-  need mmdebstrap      "a Debian 13, to run the units under its systemd"  have mmdebstrap
+  need libclang-dev    "reads OpenSSL's headers for kryoptic"             have_libclang
+  need libssl-dev      "OpenSSL, which kryoptic calculates with"          pkg-config --exists openssl
+  need libsqlite3-dev  "the database of kryoptic's tokens"                pkg-config --exists sqlite3
+  need mmdebstrap      "a Debian 13: its systemd, its kernel, its QEMU"   have mmdebstrap
+  need e2fsprogs       "mke2fs: the disk of a virtual machine"            have mke2fs
 }
 
 install_packages() {

@@ -1,19 +1,32 @@
 #!/usr/bin/env bash
-# Makes, once, the tree of another Debian, to boot its systemd over (`units --tree DIR`).
+# Makes, once, the tree of another Debian: to boot its systemd over (`units --tree DIR`), or with a
+# kernel of its own, for a virtual machine (`vm --tree DIR`).
 #
-#   tests/setup/tree.sh SUITE DIR      e.g. trixie target/trees/trixie
+#   tests/setup/tree.sh SUITE DIR           e.g. trixie target/trees/trixie
+#   tests/setup/tree.sh SUITE DIR vm        e.g. trixie target/trees/trixie-vm vm
 #
 # Needs root and mmdebstrap. A stamp over the packages and this script makes a second run a matter of
 # milliseconds; remove DIR to get today's packages. Nothing is ever written to the tree afterwards: the
-# box is a copy-on-write view of it.
+# box is a copy-on-write view of it, the machine's disk a copy.
 set -euo pipefail
 
 # What the checks use inside. libbpf1: systemd does without some directives where it is missing.
-packages="systemd systemd-sysv dbus libpam-systemd procps iproute2 util-linux softhsm2 opensc libbpf1
-  strace libtss2-esys-3.0.2-0t64 libtss2-tctildr0t64 libtss2-tcti-device0t64"
+packages="systemd systemd-sysv dbus procps iproute2 util-linux libbpf1
+  libtss2-esys-3.0.2-0t64 libtss2-tctildr0t64 libtss2-tcti-device0t64"
+in_a_box="libpam-systemd softhsm2 opensc strace swtpm"
+# The cloud kernel is small and has the TPM's driver built in. The agent runs the checks' commands. QEMU
+# is run from outside: on processors that Debian 12's emulates, kernels end in a double fault.
+in_a_machine="linux-image-cloud-amd64 initramfs-tools udev kmod qemu-guest-agent tpm2-tools
+  qemu-system-x86 seabios"
 
-[ $# -eq 2 ] || { echo "usage: tree.sh SUITE DIR" >&2; exit 64; }
+usage() { echo "usage: tree.sh SUITE DIR [vm]" >&2; exit 64; }
+[ $# -ge 2 ] || usage
 suite="$1" tree="$2"
+case "${3-}" in
+  '') packages="$packages $in_a_box" ;;
+  vm) packages="$packages $in_a_machine" ;;
+  *) usage ;;
+esac
 [ "$(id -u)" -eq 0 ] || { echo "tree.sh: needs root, to unpack a system" >&2; exit 77; }
 command -v mmdebstrap >/dev/null || { echo "tree.sh: no mmdebstrap; apt-get install mmdebstrap" >&2; exit 69; }
 

@@ -21,6 +21,11 @@ use tokio::runtime::{self, Runtime};
 /// How long one answer may take: the daemon's own request deadline is 5 s.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long recording a key may take: the daemon asks the keystore, which has 20 s, and waits until
+/// the audit log and its own record are on a disk, which may be slow. The key is made by then; giving
+/// up early would only leave it without a record.
+const ADOPT_DEADLINE: Duration = Duration::from_secs(60);
+
 /// What went wrong, by what a caller can do about it.
 #[derive(Debug)]
 pub enum Error {
@@ -112,7 +117,7 @@ impl Client {
 
     /// Administrators: tells the daemon that a keystore has made a key.
     pub fn adopt(&mut self, request: &AdoptRequest) -> Result<KeyStatus, Error> {
-        self.ask(Method::POST, KEYS_PATH, Some(request))
+        self.ask_within(ADOPT_DEADLINE, Method::POST, KEYS_PATH, Some(request))
     }
 
     /// Administrators: has the daemon read its configuration again, and waits for the verdict.
@@ -122,6 +127,16 @@ impl Client {
 
     fn ask<A: DeserializeOwned>(
         &mut self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<A, Error> {
+        self.ask_within(DEADLINE, method, path, body)
+    }
+
+    fn ask_within<A: DeserializeOwned>(
+        &mut self,
+        deadline: Duration,
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
@@ -139,13 +154,13 @@ impl Client {
             .map_err(|error| Error::Garbled(error.to_string()))?;
         let (sender, socket) = (&mut self.sender, &self.socket);
         self.runtime.block_on(async {
-            let answer = tokio::time::timeout(DEADLINE, exchange(sender, request)).await;
+            let answer = tokio::time::timeout(deadline, exchange(sender, request)).await;
             let lost = |reason: String| Error::Unreachable {
                 socket: socket.clone(),
                 reason,
             };
             let (status, retry_after_s, bytes) = answer
-                .map_err(|_| lost(format!("no answer within {} s", DEADLINE.as_secs())))?
+                .map_err(|_| lost(format!("no answer within {} s", deadline.as_secs())))?
                 .map_err(lost)?;
             if status == StatusCode::OK {
                 return serde_json::from_slice(&bytes).map_err(|e| Error::Garbled(e.to_string()));

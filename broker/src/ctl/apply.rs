@@ -87,7 +87,11 @@ pub fn apply(
     agreed(&steps, consent)?;
     let (mut done, mut not_done, mut exit) = (Vec::new(), Vec::new(), Exit::Done);
     let mut work = Work::new(&config, client);
+    let watched = io::stderr().is_terminal();
     for step in steps.iter().filter(|step| step.effect() != Effect::Note) {
+        if let (Format::Text, true, Some(doing)) = (args.format, watched, doing(step)) {
+            eprintln!("{}", clean(&doing));
+        }
         match work.step(step) {
             Ok(one) => {
                 if args.format == Format::Text {
@@ -125,6 +129,14 @@ pub fn apply(
         }
     }
     Ok(exit)
+}
+
+/// For somebody who waits: an RSA key takes a chip up to a minute. What is quick says nothing before.
+fn doing(step: &Step) -> Option<String> {
+    match step {
+        Step::Create { key, keystore, .. } => Some(format!("making {} in {keystore} …", key.name)),
+        _ => None,
+    }
 }
 
 /// A typo in git times 800 hosts must not fill an HSM.
@@ -321,6 +333,13 @@ mod tests {
             failure.message
         );
         assert!(within(&steps, 51).is_ok());
+    }
+
+    #[test]
+    fn who_waits_for_a_key_is_told_which() {
+        let said = doing(&create(3)).unwrap();
+        assert_eq!(said, "making w/t3 in hsm …");
+        assert_eq!(doing(&amend()), None);
     }
 
     #[test]

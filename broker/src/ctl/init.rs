@@ -1,7 +1,7 @@
 //! `assertctl init`: from a token or a TPM to a first configuration. It looks what there is, has one
 //! chosen, shows every file it is going to write, asks, and writes them. It never replaces a file,
-//! never tries a PIN (the keystore does, once, when it starts), sends a TPM nothing, and a second run
-//! does what the first one could not.
+//! never tries a PIN (the keystore does, once, when it starts), and a second run does what the first
+//! one could not.
 
 use super::CONFIG;
 use super::args::{Args, Backends, Consent, Format};
@@ -157,6 +157,7 @@ impl Run<'_> {
             Setup::ByHand => None,
         };
         let (keystores, spare, work) = self.plan(chosen, tpm_name, creds.as_ref())?;
+        needs::no_keys_without_secret(&keystores, &self.dir().join("state"))?;
         let kinds: Vec<BackendKind> = keystores.iter().map(Keystore::kind).collect();
         let mut first = Work {
             files: vec![self.configuration(&keystores, spare.as_ref())],
@@ -219,7 +220,9 @@ impl Run<'_> {
             return Ok((keystores, None, work));
         }
         let of_tpm = |chip| section::of_tpm(self, tpm_name, chip, creds);
-        let spare = chosen.spare.as_ref().map(of_tpm);
+        // By hand nobody makes its secret.
+        let spare = chosen.spare.as_ref().filter(|_| self.setup == Setup::Host);
+        let spare = spare.map(of_tpm);
         if let Some(chip) = chosen.chip {
             keystores.push(of_tpm(&chip));
             if self.setup == Setup::Host {
@@ -263,6 +266,7 @@ impl Run<'_> {
             .iter()
             .map(|(name, section)| section::as_written(name, section))
             .collect();
+        needs::no_keys_without_secret(&keystores, &config.server.state_dir)?;
         if work.is_done() && self.format == Format::Text {
             let names: Vec<&str> = keystores.iter().map(|it| it.name.as_str()).collect();
             out.line(&format!(

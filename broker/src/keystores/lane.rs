@@ -7,7 +7,6 @@
 
 use super::Keystore;
 use super::connection::Connection;
-use super::flights::SILENCE;
 use crate::queue::Job;
 use keystore::protocol::{Reply, Request};
 use keystore::{Error, Kind, client};
@@ -53,22 +52,11 @@ pub async fn run(keystore: Arc<Keystore>) {
 /// has signed it is unknown, so that it is not tried again.
 async fn serve(keystore: &Keystore, mut connection: Connection) {
     let mut flights: VecDeque<Flight> = VecDeque::new();
-    let mut shed_after = None;
     let error = loop {
         let oldest = flights
             .front()
             .map_or_else(Instant::now, |flight| flight.sent);
         let overdue = tokio::time::sleep_until((oldest + ANSWER_DEADLINE).into());
-        let heard = keystore.flights.heard();
-        let silent = async {
-            match heard {
-                Some(heard) if shed_after != Some(heard) => {
-                    tokio::time::sleep_until((heard + SILENCE).into()).await;
-                    heard
-                }
-                _ => std::future::pending().await, // it rests, or it is known
-            }
-        };
         tokio::select! {
             biased;
             reply = connection.reply() => match land(keystore, reply, flights.pop_front()) {
@@ -78,23 +66,20 @@ async fn serve(keystore: &Keystore, mut connection: Connection) {
             job = keystore.queue.next(), if flights.len() < keystore.jobs_per_lane() => {
                 match take_off(&mut connection, job).await {
                     Ok(Some(flight)) => {
-                        keystore.flights.take_off();
+                        keystore.in_flight.fetch_add(1, Ordering::Relaxed);
                         flights.push_back(flight);
                     }
                     Ok(None) => {}
                     Err(error) => break error,
                 }
             }
-            heard = silent => {
-                keystore.shed();
-                shed_after = Some(heard);
-            }
             () = overdue, if !flights.is_empty() => {
                 break Error::new(Kind::Unavailable, "keystore does not answer");
             }
         }
     };
-    keystore.flights.lose(flights.len());
+    let lost = flights.len();
+    keystore.in_flight.fetch_sub(lost, Ordering::Relaxed);
     for flight in flights {
         let error = Error::new(error.kind(), error.to_string());
         let _ = flight.reply.send(Err(error)); // the asker may have gone
@@ -109,7 +94,6 @@ async fn take_off(connection: &mut Connection, job: Job) -> Result<Option<Flight
         claims,
         deadline,
         reply,
-        place: _place,
         target: _target,
     } = job;
     let sent = Instant::now();
@@ -144,6 +128,10 @@ fn land(
     let Some(Flight { sent, reply: asker }) = flight else {
         return Err(reply.err().unwrap_or_else(client::unexpected));
     };
+    keystore.in_flight.fetch_sub(1, Ordering::Relaxed);
+    if reply.is_ok() {
+        keystore.presence.heard(); // a refusal is an answer; that the connection has ended is none
+    }
     let (result, verdict) = match reply {
         Ok(Reply::Minted { jws }) => {
             keystore.minted.fetch_add(1, Ordering::Relaxed);
@@ -153,7 +141,6 @@ fn land(
         Ok(_) => (Err(client::unexpected()), Err(client::unexpected())),
         Err(error) => (Err(Error::new(error.kind(), error.to_string())), Err(error)),
     };
-    keystore.flights.land();
     keystore.note_round_trip(sent.elapsed());
     let _ = asker.send(result); // the asker may have gone; the record says what became of it
     verdict

@@ -62,7 +62,7 @@ mod tests {
             assert_eq!(strange.last().unwrap(), "and 936 more");
             let health = Health {
                 standing: Standing::Usable {},
-                since_s: 0,
+                for_s: 0,
                 token: "t".repeat(1000),
                 algs: Vec::new(),
                 strange,

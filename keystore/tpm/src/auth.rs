@@ -41,11 +41,12 @@ impl Secrets {
             unit: "assertd-keystore-tpm",
             keystore,
             len_max: LEN,
+            // Init sees whether keys depend on one that was there; a command pasted from here could not.
             remedy: &|name| {
                 format!(
-                    "as root run `head -c {LEN} /dev/urandom | systemd-creds encrypt \
-                     --with-key=host --name={name} - /etc/credstore.encrypted/assertd.{name}` \
-                     (once: keys made with other bytes are lost with them)"
+                    "bring /etc/credstore.encrypted/assertd.{name} back from a backup of this host \
+                     if keys were made with it; if there are none yet, run `assertctl init --name \
+                     {keystore}` as root, which makes one"
                 )
             },
             lock: |_| {}, // all memory is locked, or none: no unsafe code here
@@ -57,8 +58,9 @@ impl Secrets {
             Ok(bytes) => Ok(Secrets::new(bytes)),
             Err(_) => {
                 let text = format!(
-                    "{place}: must have exactly {LEN} random bytes; make it with `head -c {LEN} \
-                     /dev/urandom`, or bring back the one the keys were made with"
+                    "{place}: must have exactly {LEN} random bytes; bring back the one the keys \
+                     were made with from a backup of this host; if there are none yet, move it away \
+                     and run `assertctl init --name {keystore}` as root, which makes one or says how"
                 );
                 Err(Error::new(Kind::BadPin, text))
             }
@@ -121,6 +123,11 @@ mod tests {
             let path = file(tmp.path(), &len.to_string(), &bytes[..len], 0o600);
             let read = Secrets::read(Some(&PinSource::File(path)), None, "tpm");
             assert_eq!(read.as_ref().err().map(Error::kind), kind, "{len}");
+            if let Err(wrong) = &read {
+                let text = wrong.to_string();
+                assert!(text.contains("bring back the one"), "{text}");
+                assert!(!text.contains("urandom"), "{text}");
+            }
             if let Ok(secrets) = read {
                 let all: [u8; LEN] = bytes[..LEN].try_into().unwrap();
                 let object = ObjectId([3; 16]);
@@ -136,6 +143,11 @@ mod tests {
         assert_eq!(missing.kind(), Kind::Refused);
         let text = missing.to_string();
         assert!(text.contains("credential `tpm.auth`"), "{text}");
+        let (back, anew) = text.split_once("if there are none yet").unwrap();
+        let place = "bring /etc/credstore.encrypted/assertd.tpm.auth back";
+        assert!(back.contains(place), "{text}");
+        assert!(anew.contains("`assertctl init --name tpm`"), "{text}");
+        assert!(!text.contains("urandom"), "{text}");
         assert!(text.contains("restart assertd-keystore-tpm@tpm`"), "{text}");
         file(tmp.path(), "tpm.auth", &[1; LEN], 0o400);
         assert!(Secrets::read(None, Some(tmp.path()), "tpm").is_ok());

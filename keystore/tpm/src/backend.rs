@@ -24,6 +24,9 @@ use std::thread;
 /// What is signed to find out what PSS means to this TPM.
 const PSS_PROBE: &[u8] = b"assertd: does this TPM make PS256 signatures?";
 
+/// How often it is signed before the TPM is found out: once may have been an accident on the way.
+const PSS_PROBES: usize = 2;
+
 /// What it takes to open a TPM.
 pub struct Settings {
     /// How it is reached.
@@ -40,6 +43,8 @@ pub struct Settings {
 pub struct TpmBackend {
     desk: Arc<Mutex<Desk>>,
     description: String,
+    firmware: (u32, u32),
+    keys: KeyDir,
     /// As the connection has them; health asks without waiting for the TPM.
     algs: Mutex<Vec<Alg>>,
 }
@@ -64,9 +69,10 @@ impl TpmBackend {
             sessions,
             state,
         } = settings;
+        let keys = KeyDir::open(&state)?;
         let mut lasting = Lasting {
             place: format!("TPM {tcti}"),
-            keys: KeyDir::open(&state)?,
+            keys: keys.clone(),
             memory: Memory::open(&state)?,
             tcti,
             secrets,
@@ -80,6 +86,7 @@ impl TpmBackend {
             connection.mode,
             connection.capacity()
         );
+        let firmware = connection.chip.firmware;
         let algs = Mutex::new(connection.algs.clone());
         let desk = Arc::new(Mutex::new(Desk {
             connection: Some(connection),
@@ -93,6 +100,8 @@ impl TpmBackend {
         Ok(TpmBackend {
             desk,
             description,
+            firmware,
+            keys,
             algs,
         })
     }
@@ -156,12 +165,15 @@ impl TpmBackend {
     /// PSS has a salt as long as the digest in PS256 (RFC 7518 §3.5), and in many a TPM one as long
     /// as fits (TPM 2.0 Part 1 §B.7): whoever verifies strictly, as we do, tells by the signature.
     fn check_pss(&self, object: ObjectId, public_key: &PublicKey) -> Result<(), Error> {
-        let signature = self.sign(object, public_key, Alg::PS256, PSS_PROBE)?;
         let verifier = public_key.verifier(Alg::PS256)?;
-        if verifier.verify(PSS_PROBE, &signature).is_ok() {
-            return lock(&self.desk).lasting.memory.note_pss(Pss::IsPs256);
+        let note = |pss| lock(&self.desk).lasting.memory.note_pss(pss, self.firmware);
+        for _ in 0..PSS_PROBES {
+            let signature = self.sign(object, public_key, Alg::PS256, PSS_PROBE)?;
+            if verifier.verify(PSS_PROBE, &signature).is_ok() {
+                return note(Pss::IsPs256);
+            }
         }
-        lock(&self.desk).lasting.memory.note_pss(Pss::IsNotPs256)?;
+        note(Pss::IsNotPs256)?;
         let mut algs = self.algs.lock().unwrap_or_else(PoisonError::into_inner);
         algs.retain(|alg| *alg != Alg::PS256);
         let text = format!(
@@ -283,8 +295,9 @@ impl Backend for TpmBackend {
         lasting.keys.remove(object)
     }
 
+    /// Reads a directory; the TPM goes on signing meanwhile.
     fn strange(&self, known: &[ObjectId]) -> Result<Vec<String>, Error> {
-        lock(&self.desk).lasting.keys.strange(known)
+        self.keys.strange(known)
     }
 
     fn survey(&self) -> Vec<Line> {

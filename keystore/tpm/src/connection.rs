@@ -77,9 +77,14 @@ impl Connection {
         let mut context = tcti::connect(&lasting.tcti)?;
         let chip = Chip::read(&mut context, place)?;
         let mode = Mode::choose(lasting.sessions, &chip);
-        let primary = primary::find(&mut context, &mut lasting.memory, place)?;
+        let primary = primary::find(
+            &mut context,
+            &mut lasting.memory,
+            lasting.keys.some()?,
+            place,
+        )?;
         let mut algs = chip::algs(&mut context, place)?;
-        if lasting.memory.pss() == Pss::IsNotPs256 {
+        if lasting.memory.pss(chip.firmware) == Pss::IsNotPs256 {
             algs.retain(|alg| *alg != Alg::PS256);
         }
         let slots = slots(&mut context, lasting.tcti.company(), primary, place)?;

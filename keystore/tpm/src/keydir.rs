@@ -3,6 +3,7 @@
 //! is in it is [`crate::keyfile`]'s.
 
 use crate::keyfile::{FILE_LEN_MAX, KeyFile};
+use crate::primary::Keys;
 use crate::template;
 use keystore::backend::ObjectId;
 use keystore::statefile::{self, StateDir};
@@ -20,6 +21,7 @@ const STRANGE_MAX: usize = 100;
 const SUFFIX: &str = ".pem";
 
 /// The directory; the state directory is locked by us.
+#[derive(Clone)]
 pub struct KeyDir {
     path: PathBuf,
 }
@@ -48,7 +50,7 @@ impl KeyDir {
         }
         for entry in fs::read_dir(&path).map_err(failed)? {
             let entry = entry.map_err(failed)?.path();
-            if entry.to_string_lossy().ends_with(statefile::NEW) {
+            if is_half_written(&entry) {
                 statefile::remove(&entry).map_err(failed)?;
             }
         }
@@ -107,6 +109,21 @@ impl KeyDir {
         })
     }
 
+    /// Whether there is a key file, of whatever key.
+    ///
+    /// # Errors
+    /// `Unavailable` with what the file system says.
+    pub fn some(&self) -> Result<Keys, Error> {
+        let failed = |error| unavailable(&self.path, "cannot be read", error);
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if name.to_string_lossy().ends_with(SUFFIX) {
+                return Ok(Keys::Some);
+            }
+        }
+        Ok(Keys::None)
+    }
+
     /// Takes a key away. One that is not there is success.
     ///
     /// # Errors
@@ -127,7 +144,7 @@ impl KeyDir {
         let mut strange = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            if known.contains(&path) || path.to_string_lossy().ends_with(statefile::NEW) {
+            if known.contains(&path) || is_half_written(&path) {
                 continue;
             }
             let label = read_bounded(&path).ok().and_then(|text| {
@@ -151,6 +168,18 @@ impl KeyDir {
     fn file(&self, object: ObjectId) -> PathBuf {
         self.path.join(format!("{object}{SUFFIX}"))
     }
+}
+
+/// Whether it is a key file that was being written when we died: of a name that only we give, since
+/// what is somebody else's is never deleted.
+fn is_half_written(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let object = name
+        .strip_suffix(statefile::NEW)
+        .and_then(|name| name.strip_suffix(SUFFIX));
+    let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    object.is_some_and(|object| object.len() == 32 && is_hex(object))
+        && path.symlink_metadata().is_ok_and(|it| it.is_file())
 }
 
 fn read_bounded(path: &Path) -> Result<String, Error> {

@@ -50,24 +50,34 @@ impl Primary {
     }
 }
 
+/// Whether there are keys under it yet: before, it may become another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// At least one.
+    Some,
+    /// None.
+    None,
+}
+
 /// What we remember of a TPM.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
     /// The name of the primary, in hexadecimal.
     primary: Option<String>,
-    /// Its PSS signatures were found to be no PS256 ones.
+    /// What its PSS signatures were found to be, and with which firmware.
     #[serde(default)]
-    pss_is_not_ps256: bool,
-    /// They were found to be PS256 ones.
+    pss: Pss,
     #[serde(default)]
-    pss_is_ps256: bool,
+    pss_firmware: (u32, u32),
 }
 
 /// What is known of a TPM's PSS signatures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Pss {
     /// Nobody has tried.
+    #[default]
     NotTried,
     /// They have the salt of PS256.
     IsPs256,
@@ -91,26 +101,25 @@ impl Memory {
         Ok(Memory { file, stored })
     }
 
-    /// What a trial of its PSS signatures showed.
-    pub fn pss(&self) -> Pss {
-        match (self.stored.pss_is_not_ps256, self.stored.pss_is_ps256) {
-            (true, _) => Pss::IsNotPs256,
-            (false, true) => Pss::IsPs256,
-            (false, false) => Pss::NotTried,
+    /// What a trial of its PSS signatures showed; another firmware is tried anew.
+    pub fn pss(&self, firmware: (u32, u32)) -> Pss {
+        match self.stored.pss_firmware == firmware {
+            true => self.stored.pss,
+            false => Pss::NotTried,
         }
     }
 
-    /// Remembers what it showed, for good.
+    /// Remembers what it showed.
     ///
     /// # Errors
     /// `Unavailable` if it cannot be written.
-    pub fn note_pss(&mut self, pss: Pss) -> Result<(), Error> {
-        if self.pss() == pss {
+    pub fn note_pss(&mut self, pss: Pss, firmware: (u32, u32)) -> Result<(), Error> {
+        if self.pss(firmware) == pss {
             return Ok(());
         }
         self.replace(Stored {
-            pss_is_not_ps256: pss == Pss::IsNotPs256,
-            pss_is_ps256: pss == Pss::IsPs256,
+            pss,
+            pss_firmware: firmware,
             ..self.stored.clone()
         })
     }
@@ -127,12 +136,20 @@ impl Memory {
     }
 }
 
-/// Finds or makes the primary that our keys are under.
+/// Finds or makes the primary that our keys are under. What was recorded binds while there are `keys`.
 ///
 /// # Errors
 /// `Mismatch` if it is not the one that was recorded.
-pub fn find(context: &mut Context, memory: &mut Memory, place: &str) -> Result<Primary, Failure> {
-    let recorded = memory.stored.primary.clone();
+pub fn find(
+    context: &mut Context,
+    memory: &mut Memory,
+    keys: Keys,
+    place: &str,
+) -> Result<Primary, Failure> {
+    let recorded = match keys {
+        Keys::Some => memory.stored.primary.clone(),
+        Keys::None => None,
+    };
     let fits = |name: &str| recorded.as_deref().is_none_or(|recorded| recorded == name);
     let (primary, name) = match persistent(context, place)? {
         Some((primary, name)) if fits(&name) => (primary, name),
@@ -142,7 +159,7 @@ pub fn find(context: &mut Context, memory: &mut Memory, place: &str) -> Result<P
         flush(context, primary, place)?;
         return Err(another(place).into());
     }
-    if recorded.is_none() {
+    if memory.primary() != Some(&name) {
         let stored = memory.stored.clone();
         memory.replace(Stored {
             primary: Some(name),
@@ -155,9 +172,11 @@ pub fn find(context: &mut Context, memory: &mut Memory, place: &str) -> Result<P
 fn another(place: &str) -> Error {
     let text = format!(
         "{place}: its storage primary is not the one that our keys were made under: it is another \
-         TPM, or it was cleared; bring the first one back, or, if that is gone for good, stop the \
-         keystore, move its state directory away, start it again and run `assertctl apply`, which \
-         makes new keys"
+         TPM, or it was cleared; bring the first one back; or, if that is gone for good, give every \
+         target and issuer with a key in this keystore another name in the configuration, stop the \
+         keystore, move its state directory away, start it again, then run `assertctl reload` and \
+         `assertctl apply`, which makes new keys under the new names and none in the place of a lost \
+         one"
     );
     Error::new(Kind::Mismatch, text)
 }
@@ -181,14 +200,22 @@ fn persistent(context: &mut Context, place: &str) -> Result<Option<(Primary, Str
         context.tr_close(&mut object).map_err(failed)?; // forgets it, and leaves it where it is
         return Ok(None);
     }
+    // A session is salted to what the library was shown first, and this is what it was shown then: who
+    // sits on the bus could answer the two questions differently.
+    let name = template::name(&public).map_err(failed)?;
+    let shown_first = context.tr_get_name(object).map_err(failed)?;
+    if shown_first.value() != name {
+        let text = format!(
+            "{place}: shows two different storage root keys at {PERSISTENT:#x} one after the other; \
+             find out what sits between it and this machine"
+        );
+        return Err(Error::new(Kind::Mismatch, text).into());
+    }
     let primary = Primary {
         handle,
         parent: PERSISTENT,
     };
-    Ok(Some((
-        primary,
-        hex(&template::name(&public).map_err(failed)?),
-    )))
+    Ok(Some((primary, hex(&name))))
 }
 
 /// One made from the template, with its name.

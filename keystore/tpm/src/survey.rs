@@ -46,7 +46,7 @@ pub fn of(backend: &TpmBackend) -> Vec<Line> {
             Err(error) => {
                 let remedy = "do what it says, then look again";
                 lines.push(Line::fail(subject, error.to_string(), remedy));
-                if error.kind() == Kind::Unavailable {
+                if matches!(error.kind(), Kind::Unavailable | Kind::Absent) {
                     break; // the others would say the same
                 }
             }
@@ -189,11 +189,12 @@ struct Places {
 
 fn slots(connection: &mut Connection, lasting: &Lasting) -> Result<Line, Failure> {
     let is_transient = connection.primary.parent == OWNER;
+    let ours = connection.slots.loaded() + usize::from(is_transient);
     Ok(of_slots(&Places {
         company: lasting.tcti.company(),
         capacity: connection.capacity(),
-        ours: connection.slots.loaded() + usize::from(is_transient),
-        seen: handles(connection, lasting, TPM2_TRANSIENT_FIRST)?,
+        ours,
+        seen: handles(connection, lasting, TPM2_TRANSIENT_FIRST, ours)?,
         free: ask(connection, lasting, PropertyTag::HrTransientAvail)?,
     }))
 }
@@ -224,10 +225,11 @@ fn of_slots(places: &Places) -> Line {
 }
 
 fn session_slots(connection: &mut Connection, lasting: &Lasting) -> Result<Line, Failure> {
+    let ours = usize::from(connection.session.is_open());
     Ok(of_session_slots(
         lasting.tcti.company(),
-        usize::from(connection.session.is_open()),
-        handles(connection, lasting, TPM2_LOADED_SESSION_FIRST)?,
+        ours,
+        handles(connection, lasting, TPM2_LOADED_SESSION_FIRST, ours)?,
         ask(connection, lasting, PropertyTag::HrLoadedAvail)?,
     ))
 }
@@ -272,7 +274,8 @@ fn of_algs(has: &[Alg]) -> Line {
 
 fn salt(connection: &mut Connection, lasting: &Lasting) -> Result<Line, Failure> {
     let has_pss = connection.algs.contains(&Alg::PS256);
-    Ok(of_salt(has_pss, lasting.memory.pss()))
+    let pss = lasting.memory.pss(connection.chip.firmware);
+    Ok(of_salt(has_pss, pss))
 }
 
 /// Trying it costs an RSA key, which takes a chip seconds to minutes: it is done when the first key
@@ -313,8 +316,18 @@ fn property_now(context: &mut Context, property: PropertyTag) -> tss_esapi::Resu
     Ok(told.find(property).map_or(0, |told| told.value()))
 }
 
-/// How many handles of a kind the TPM shows this program.
-fn handles(connection: &mut Connection, lasting: &Lasting, first: u32) -> Result<usize, Failure> {
+/// How many handles of a kind the TPM has, of which `ours` are. Where the kernel's resource manager
+/// stands before it nobody is shown those of others. And it numbers our own objects from 0x80ffffff
+/// down (tpm2-space.c), which tss-esapi 7.7.0 takes for no handle: one lower is its last.
+fn handles(
+    connection: &mut Connection,
+    lasting: &Lasting,
+    first: u32,
+    ours: usize,
+) -> Result<usize, Failure> {
+    if lasting.tcti.company() == Company::Shared {
+        return Ok(ours);
+    }
     let failed =
         |error: tss_esapi::Error| Failure::of(&lasting.place, "asking what is in it", &error);
     let context = &mut connection.context;

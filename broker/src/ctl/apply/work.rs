@@ -7,14 +7,15 @@ use crate::ctl::plan::Step;
 use assertd_client::Client;
 use assertd_client::api::{AdoptRequest, KeyStatus};
 use keystore::client::{Client as KeystoreClient, unexpected};
-use keystore::config::HANG_LIMIT_S;
+use keystore::config::Section;
 use keystore::protocol::{Reply, Request};
 use keystore::{Charter, KeyId, KeyName};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Added to a keystore's hang limit: its answer that the call hung shall arrive.
+/// Added to a keystore's hang limit, in which an RSA key is made, of the kind that its token is: its
+/// answer that the call hung shall arrive.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 
 /// A step that was done.
@@ -126,8 +127,7 @@ impl<'a> Work<'a> {
     fn ask(&mut self, keystore: &str, request: &Request) -> Result<Reply, Failure> {
         if !self.keystores.contains_key(keystore) {
             let section = &self.config.keystores[keystore];
-            let limit_s = section.hang_limit_s.unwrap_or(HANG_LIMIT_S);
-            let deadline = Duration::from_secs(limit_s.into()) + ANSWER_MARGIN;
+            let deadline = answer_deadline(section);
             let socket = self.config.keystore_socket(keystore, section);
             let client = KeystoreClient::connect(&socket, deadline)
                 .map_err(|error| Failure::from_keystore(&error))?;
@@ -147,5 +147,34 @@ impl<'a> Work<'a> {
             }
             Failure::from_keystore(&error)
         })
+    }
+}
+
+/// How long a keystore may take to make a key.
+fn answer_deadline(section: &Section) -> Duration {
+    section.hang_limit() + ANSWER_MARGIN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keystore::config::TPM_HANG_LIMIT_S;
+
+    #[test]
+    fn a_key_is_waited_for_longer_than_its_keystore_takes_to_say_that_it_hangs() {
+        let waited = |text: &str| {
+            let section: Section = toml::from_str(text).unwrap();
+            (answer_deadline(&section), section.hang_limit())
+        };
+        for text in [
+            "backend = \"pkcs11\"",
+            "backend = \"tpm\"",
+            "backend = \"tpm\"\nhang_limit_s = 300",
+        ] {
+            let (deadline, limit) = waited(text);
+            assert!(deadline > limit, "{text}: {deadline:?}");
+        }
+        let (deadline, _) = waited("backend = \"tpm\"");
+        assert!(deadline > Duration::from_secs(TPM_HANG_LIMIT_S.into()));
     }
 }

@@ -86,9 +86,9 @@ pub fn look(site: &Site, units: &Units, socket: PathBuf) -> Facts {
     }))
 }
 
-/// What the keystores that have failed say can be done about it; all are asked at once.
+/// What the keystores that cannot serve say can be done about it; all are asked at once.
 fn kinds(site: &Site, status: &Status) -> BTreeMap<String, Kind> {
-    let failed = status.keystores.iter().filter(|it| it.state == "failed");
+    let failed = status.keystores.iter().filter(|it| it.state != "usable");
     let sockets = failed.filter_map(|it| {
         let section = site.keystores.get(&it.name)?;
         Some((it.name.clone(), site.keystore_socket(&it.name, section)))
@@ -108,8 +108,8 @@ fn kind_of(socket: PathBuf) -> Option<Kind> {
     });
     match health?.ok()? {
         Reply::Health(health) => match health.standing {
-            Standing::Failed { kind, .. } => Some(kind),
-            Standing::Usable {} | Standing::Degraded { .. } => None,
+            Standing::Failed { kind, .. } | Standing::Degraded { kind, .. } => Some(kind),
+            Standing::Usable {} => None,
         },
         _ => None,
     }

@@ -116,7 +116,7 @@ fn of_one(site: &Site, facts: &Facts, user: &str) -> Vec<Finding> {
 fn of_node(site: &Site, facts: &Facts, node: &Node, user: &str) -> Vec<Finding> {
     let (name, path) = (&facts.keystore, node.path.display());
     let again = site.restart_keystore(name, None);
-    let standard = format!("leave `tcti` out of [keystore.{name}] (it is {TCTI}), then {again}");
+    let standard = standard(name, &again);
     let mut found = Vec::new();
     match node.behind {
         Behind::Managed => {}
@@ -140,7 +140,7 @@ fn of_node(site: &Site, facts: &Facts, node: &Node, user: &str) -> Vec<Finding> 
         Behind::Foreign => found.push(emulator(facts, &path.to_string(), &again)),
     }
     match facts.opens {
-        Some(false) => found.push(closed(node, name, user, &again)),
+        Some(false) => found.push(closed(facts, node, user, &again)),
         Some(true) | None if node.mode & 0o006 != 0 => found.push(TPM_OPENS.warn(
             format!(
                 "{path} is open to everybody (mode {:04o}): any process can lock the TPM by wrong \
@@ -152,6 +152,11 @@ fn of_node(site: &Site, facts: &Facts, node: &Node, user: &str) -> Vec<Finding> 
         Some(true) | None => {}
     }
     found
+}
+
+/// The TPM that nobody has to name.
+fn standard(name: &str, again: &str) -> String {
+    format!("leave `tcti` out of [keystore.{name}] (it is {TCTI}), then {again}")
 }
 
 /// What is said loudly: keys of an emulator are files that can be copied.
@@ -169,8 +174,8 @@ fn emulator(facts: &Facts, what: &str, again: &str) -> Finding {
     )
 }
 
-fn closed(node: &Node, name: &str, user: &str, again: &str) -> Finding {
-    let (path, mode) = (node.path.display(), node.mode);
+fn closed(facts: &Facts, node: &Node, user: &str, again: &str) -> Finding {
+    let (name, path, mode) = (&facts.keystore, node.path.display(), node.mode);
     let (owner, group) = (
         account::of_uid(node.uid).name,
         account::group_name(node.gid),
@@ -181,9 +186,10 @@ fn closed(node: &Node, name: &str, user: &str, again: &str) -> Finding {
     );
     // Its unit has the usual group. Root's opens more than what is meant.
     let by_group = mode & 0o060 == 0o060 && node.gid != 0;
-    let remedy = match by_group {
-        true => format!("run `usermod -aG {group} {user}`, then {again}"),
-        false => format!("run {}, then {again}", tpm::udev_rule()),
+    let remedy = match (node.behind, by_group) {
+        (Behind::Bare(_), _) => standard(name, again), // which is open to none but user tss
+        (_, true) => format!("run `usermod -aG {group} {user}`, then {again}"),
+        (_, false) => format!("run {}, then {again}", tpm::udev_rule()),
     };
     TPM_OPENS.fail(text, remedy)
 }

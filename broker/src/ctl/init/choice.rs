@@ -53,108 +53,105 @@ impl Found {
 
     /// Chooses.
     pub fn choose(self, wishes: &Wishes<'_>) -> Result<Chosen, Failure> {
-        let only_chip = |chip| Chosen {
+        let Found {
+            looked,
+            candidates,
+            chip,
+        } = self;
+        match wishes.backends {
+            Some(Backends::Tpm) => Ok(Chosen::tpm(chip.map_err(|why| no_tpm(&why))?)),
+            Some(Backends::Both) => {
+                let chip = chip.map_err(|why| no_tpm(&why))?;
+                Ok(Chosen::both(token(&looked, candidates, wishes)?, chip))
+            }
+            Some(Backends::Pkcs11) => Ok(Chosen::token(
+                token(&looked, candidates, wishes)?,
+                chip.ok(),
+            )),
+            None => match (candidates.is_empty(), chip, wishes.consent) {
+                (true, Err(why), _) => Err(nothing(&looked, &why)),
+                (_, chip, Consent::Ask) => asked(candidates, chip.ok()),
+                (true, Ok(chip), Consent::Given) => in_place_of_none(&looked, chip),
+                (false, chip, Consent::Given) => Ok(Chosen::token(
+                    token(&looked, candidates, wishes)?,
+                    chip.ok(),
+                )),
+            },
+        }
+    }
+}
+
+impl Chosen {
+    fn token(token: Candidate, spare: Option<Chip>) -> Chosen {
+        Chosen {
+            token: Some(token),
+            chip: None,
+            spare,
+        }
+    }
+
+    fn tpm(chip: Chip) -> Chosen {
+        Chosen {
             token: None,
             chip: Some(chip),
             spare: None,
+        }
+    }
+
+    fn both(token: Candidate, chip: Chip) -> Chosen {
+        Chosen {
+            token: Some(token),
+            chip: Some(chip),
+            spare: None,
+        }
+    }
+}
+
+/// The TPM, where nobody is asked and no token was ever initialised. One that cannot be used now is
+/// somebody's, who may have meant that: nothing else is taken in its place.
+fn in_place_of_none(looked: &[Looked], chip: Chip) -> Result<Chosen, Failure> {
+    if !tokens::any_initialised(looked) {
+        return Ok(Chosen::tpm(chip));
+    }
+    let unusable: String = tokens::not_usable(looked)
+        .iter()
+        .map(|line| format!("  {line}\n"))
+        .collect();
+    let text = format!(
+        "no token that could be used, and one that was meant for something:\n{unusable}mend it, or \
+         take the TPM instead ({}): assertctl init --yes --backend tpm",
+        chip.about
+    );
+    Err(Failure::new(Exit::Refused, text))
+}
+
+/// Somebody at the terminal says which; there is at least one.
+fn asked(mut candidates: Vec<Candidate>, chip: Option<Chip>) -> Result<Chosen, Failure> {
+    let many = candidates.len() + usize::from(chip.is_some());
+    let answer = ask::number("which token?", many)?;
+    if answer < candidates.len() {
+        let token = candidates.swap_remove(answer);
+        let Some(chip) = chip else {
+            return Ok(Chosen::token(token, None));
         };
-        match (wishes.backends, wishes.consent) {
-            (Some(Backends::Tpm), _) => self.chip.map(only_chip).map_err(|why| no_tpm(&why)),
-            (Some(Backends::Both), _) => {
-                let chip = self.chip.map_err(|why| no_tpm(&why))?;
-                let token = token(&self.looked, self.candidates, wishes)?;
-                Ok(Chosen {
-                    token: Some(token),
-                    chip: Some(chip),
-                    spare: None,
-                })
-            }
-            (Some(Backends::Pkcs11), _) => Ok(Chosen {
-                token: Some(token(&self.looked, self.candidates, wishes)?),
-                chip: None,
-                spare: self.chip.ok(),
-            }),
-            (None, Consent::Given) => self.unasked(wishes).map(|(token, chip)| match token {
-                Some(token) => Chosen {
-                    token: Some(token),
-                    chip: None,
-                    spare: chip,
-                },
-                None => Chosen {
-                    token: None,
-                    chip,
-                    spare: None,
-                },
-            }),
-            (None, Consent::Ask) => self.asked(),
-        }
+        let question = format!("and as a second keystore {}? [y/N] ", chip.about);
+        return Ok(match ask::agreed(&question)? {
+            true => Chosen::both(token, chip),
+            false => Chosen::token(token, Some(chip)),
+        });
     }
+    Ok(Chosen {
+        token: None,
+        chip,
+        spare: None,
+    })
+}
 
-    /// The one token that can be used; the TPM where no token was ever initialised. One that cannot
-    /// be used now is somebody's, who may have meant that: nothing else is taken in its place.
-    fn unasked(self, wishes: &Wishes<'_>) -> Result<(Option<Candidate>, Option<Chip>), Failure> {
-        if !self.candidates.is_empty() {
-            let token = token(&self.looked, self.candidates, wishes)?;
-            return Ok((Some(token), self.chip.ok()));
-        }
-        let none = tokens::none(&self.looked);
-        match self.chip {
-            Ok(chip) if !tokens::any_initialised(&self.looked) => Ok((None, Some(chip))),
-            Ok(chip) => {
-                let why = none.message.lines().next().unwrap_or_default();
-                let unusable: String = tokens::not_usable(&self.looked)
-                    .iter()
-                    .map(|line| format!("\n  {line}"))
-                    .collect();
-                let text = format!(
-                    "{why}, though there is one that was meant for something:{unusable}\nmend it, \
-                     or take the TPM instead ({}): assertctl init --yes --backend tpm",
-                    chip.about
-                );
-                Err(Failure::new(Exit::Refused, text))
-            }
-            Err(why) => Err(Failure::new(
-                none.exit,
-                format!("{}\nnor a TPM: {why}", none.message),
-            )),
-        }
-    }
-
-    fn asked(self) -> Result<Chosen, Failure> {
-        let Found {
-            looked,
-            mut candidates,
-            chip,
-        } = self;
-        let number = candidates.len() + usize::from(chip.is_ok());
-        if let (0, Err(why)) = (number, &chip) {
-            let none = tokens::none(&looked);
-            let text = format!("{}\nnor a TPM: {why}", none.message);
-            return Err(Failure::new(none.exit, text));
-        }
-        let answer = ask::number("which token?", number)?;
-        match (answer < candidates.len(), chip) {
-            (false, chip) => Ok(Chosen {
-                token: None,
-                chip: chip.ok(),
-                spare: None,
-            }),
-            (true, Err(_)) => Ok(Chosen {
-                token: Some(candidates.swap_remove(answer)),
-                chip: None,
-                spare: None,
-            }),
-            (true, Ok(chip)) => {
-                let question = format!("and as a second keystore {}? [y/N] ", chip.about);
-                let both = ask::agreed(&question)?;
-                Ok(Chosen {
-                    token: Some(candidates.swap_remove(answer)),
-                    chip: both.then(|| chip.clone()),
-                    spare: (!both).then_some(chip),
-                })
-            }
-        }
-    }
+/// Neither.
+fn nothing(looked: &[Looked], why: &str) -> Failure {
+    let none = tokens::none(looked);
+    let text = format!("{}\nnor a TPM: {why}", none.message);
+    Failure::new(none.exit, text)
 }
 
 fn token(

@@ -7,11 +7,13 @@ use super::host::{self, KEYSTORE_USER};
 use super::look;
 use super::section;
 use super::softhsm::{self, Owner};
-use super::text::Token;
+use super::text::{Keystore, Runs, Secret, Token};
 use super::tokens::Environment;
 use super::tpm::{self, Chip};
 use super::work::{self, Sealed, Sealing, Visible, Work};
+use crate::ctl::doctor::access::quoted;
 use crate::ctl::failure::{Exit, Failure};
+use crate::ctl::tpm::has_keys;
 use keystore::config::{BackendKind, PinSource, Section};
 use keystore::hardening::reach::is_node;
 use keystore::inventory;
@@ -84,20 +86,45 @@ pub fn of_chip(name: &str, chip: Chip, creds: Option<&Creds>) -> Result<Work, Fa
 fn new_auth(name: &str, creds: &Creds) -> Result<Sealing, Failure> {
     let id = credential::id(BackendKind::Tpm, name);
     if let Some(state) = tpm::state_with_keys(name) {
-        let secret = credential::path(&id);
-        let (secret, state) = (secret.display(), state.display());
-        let text = format!(
-            "{state}/keys has keys, and the secret that they sign with, {secret}, is gone: a new \
-             one is of no use to them. Bring it back from a backup of this host; or, if none of \
-             these keys is needed any more, run `mv {state} {state}.old` and init again"
-        );
-        return Err(Failure::new(Exit::Refused, text));
+        return Err(secret_is_gone(&credential::path(&id), &state));
     }
     Ok(Sealing {
         creds: creds.clone(),
         id,
         secret: Sealed::Auth,
     })
+}
+
+/// Refuses to have a secret made in a file where keys depend on one that was there. `state_dir` is
+/// assertd's, below which the keystores that it starts itself have theirs.
+pub fn no_keys_without_secret(keystores: &[Keystore], state_dir: &Path) -> Result<(), Failure> {
+    for keystore in keystores {
+        let path = match (keystore.kind(), &keystore.secret) {
+            (BackendKind::Tpm, Secret::File(path)) if !path.exists() => path,
+            _ => continue,
+        };
+        let state = match &keystore.runs {
+            Runs::Unit(_) => Path::new(tpm::STATE_DIR).join(&keystore.name),
+            Runs::Child(_) => state_dir.join("keystore").join(&keystore.name),
+        };
+        if has_keys(&state) {
+            return Err(secret_is_gone(path, &state));
+        }
+    }
+    Ok(())
+}
+
+fn secret_is_gone(secret: &Path, state: &Path) -> Failure {
+    let (shown, away) = (state.display(), quoted(state));
+    let text = format!(
+        "{shown}/keys has keys, and the secret that they sign with, {}, is gone: a new one is of no \
+         use to them. Bring it back from a backup of this host; or, if none of these keys is needed \
+         any more, give every target and issuer of theirs another name in the configuration, run \
+         `mv {away} {away}.old` and init again, restart the keystore, then run `assertctl reload` \
+         and `assertctl apply`, which makes new keys",
+        secret.display()
+    );
+    Failure::new(Exit::Refused, text)
 }
 
 /// What a keystore that is configured needs, and is not there.
@@ -201,6 +228,9 @@ fn drop_in(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ctl::init::text::Backend;
+    use keystore::config::Tcti;
+    use std::fs::File;
 
     #[test]
     fn groups_alone_are_reason_enough_for_a_drop_in() {
@@ -223,5 +253,37 @@ mod tests {
             let failure = drop_in("hsm", &[dir.into()], &BTreeSet::new()).unwrap_err();
             assert_eq!(failure.exit, Exit::Refused, "{dir}");
         }
+    }
+    #[test]
+    fn where_keys_depend_on_a_secret_that_is_gone_no_other_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tpm.auth");
+        let keystore = Keystore {
+            name: "tpm".into(),
+            about: String::new(),
+            secret: Secret::File(path.clone()),
+            runs: Runs::Child(dir.path().to_owned()),
+            backend: Backend::Tpm(Tcti::Device("/dev/tpmrm0".into())),
+        };
+        let keystores = [keystore];
+        no_keys_without_secret(&keystores, dir.path()).unwrap();
+        let keys = dir.path().join("keystore/tpm/keys");
+        std::fs::create_dir_all(&keys).unwrap();
+        no_keys_without_secret(&keystores, dir.path()).unwrap();
+        File::create_new(keys.join("00112233445566778899aabbccddeeff.pem")).unwrap();
+        let gone = no_keys_without_secret(&keystores, dir.path()).unwrap_err();
+        assert_eq!(gone.exit, Exit::Refused);
+        let order = [
+            "Bring it back",
+            "another name",
+            "mv ",
+            "init again",
+            "apply`",
+        ];
+        let places = order.map(|part| gone.message.find(part));
+        assert!(places.iter().all(Option::is_some), "{}", gone.message);
+        assert!(places.is_sorted(), "{}", gone.message);
+        File::create_new(&path).unwrap();
+        no_keys_without_secret(&keystores, dir.path()).unwrap();
     }
 }

@@ -196,7 +196,7 @@ pub fn as_written(name: &str, section: &Section) -> Keystore {
         name: name.to_owned(),
         about: String::new(),
         secret: match source {
-            Some(PinSource::File(path)) if !path.exists() => Secret::File(path.clone()),
+            Some(PinSource::File(path)) => Secret::File(path.clone()),
             _ => Secret::Credential(id.clone(), credential::path(&id)),
         },
         runs: match &section.socket {

@@ -17,7 +17,7 @@ use std::time::Duration;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Where the units' keystores have their state.
-const STATE_DIR: &str = "/var/lib/assertd-keystore";
+pub const STATE_DIR: &str = "/var/lib/assertd-keystore";
 
 /// A TPM that keys can be made in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,12 +130,17 @@ impl Chip {
             return Ok(());
         }
         let owner = host::owner_words(node.uid, node.gid, node.mode);
-        let text = format!(
-            "user {user} may not open {path} ({owner}): udev has no rule that gives the TPM to group \
-             {GROUP}; install the package that has one (Debian, Ubuntu: apt-get install tpm-udev; \
-             Fedora, RHEL: dnf install tpm2-tss), or run {}, then init again. No file was written",
-            tpm::udev_rule()
-        );
+        let remedy = match node.behind {
+            Behind::Bare(_) => format!("take the one that is for many users: {TCTI}"),
+            _ => format!(
+                "udev has no rule that gives it to group {GROUP}; install the package that has one \
+                 (Debian, Ubuntu: apt-get install tpm-udev; Fedora, RHEL: dnf install tpm2-tss), or \
+                 run {}, then init again",
+                tpm::udev_rule()
+            ),
+        };
+        let text =
+            format!("user {user} may not open {path} ({owner}): {remedy}. No file was written");
         Err(Failure::new(Exit::Refused, text))
     }
 }

@@ -8,9 +8,9 @@ use crate::ctl::doctor::finding::{
 };
 use crate::ctl::doctor::site::{Runner, Site};
 use crate::ctl::run::within;
-use keystore::check::LOOK_MAX;
+use keystore::check::LOOK_TIME_MAX;
 use keystore::client::{Client, unexpected};
-use keystore::config::{HANG_LIMIT_S, Section};
+use keystore::config::Section;
 use keystore::protocol::{Reply, Request, Standing};
 use keystore::survey::{Line, Subject, Verdict};
 use keystore::{Error, Kind};
@@ -41,8 +41,7 @@ enum Answer {
 
 /// Asks, and says what came of it.
 pub fn findings(site: &Site, name: &str, section: &Section, socket: &Path) -> Vec<Finding> {
-    let hang_limit = Duration::from_secs(section.hang_limit_s.unwrap_or(HANG_LIMIT_S).into());
-    let look = LOOK_MAX + hang_limit;
+    let look = LOOK_TIME_MAX + section.hang_limit();
     let (asked, wanted) = (socket.to_owned(), name.to_owned());
     let answer = within(GREETING + look + MARGIN, move || ask(&asked, &wanted, look));
     match answer {
@@ -86,8 +85,7 @@ fn ask(socket: &Path, name: &str, look: Duration) -> Answer {
     };
     let failed = match health.standing {
         Standing::Usable {} => None,
-        Standing::Degraded { why } => Some((Kind::Unavailable, why)),
-        Standing::Failed { kind, why } => Some((kind, why)),
+        Standing::Degraded { kind, why } | Standing::Failed { kind, why } => Some((kind, why)),
     };
     if let Some((kind, why)) = failed {
         return Answer::Failed { kind, why, pid };

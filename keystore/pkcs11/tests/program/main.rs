@@ -64,7 +64,7 @@ fn a_login_without_a_clear_answer_is_tried_three_times_and_no_more_whatever_rest
             assert!(why.contains("restart the keystore"), "{why}");
             true
         }
-        Standing::Degraded { why } => {
+        Standing::Degraded { why, .. } => {
             assert!(why.contains("CKR_GENERAL_ERROR"), "{why}");
             false
         }

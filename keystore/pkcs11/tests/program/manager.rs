@@ -97,7 +97,7 @@ fn a_broken_configuration_is_served_as_a_failure_until_it_is_mended() {
     write(&config, &good.replace("module =", "modul ="));
     let mut running = start(dir.path());
     match health(dir.path()).standing {
-        Standing::Degraded { why } => {
+        Standing::Degraded { why, .. } => {
             assert!(
                 why.contains("assertd.toml:3:1: unknown key `modul`"),
                 "{why}"

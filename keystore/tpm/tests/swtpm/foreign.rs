@@ -14,7 +14,7 @@ const BOTH: [Sessions; 2] = [Sessions::Password, Sessions::Encrypted];
 /// Where the TCG wants a storage root key.
 const SRK: &str = "0x81000001";
 
-fn pem_path(world: &World, n: u8) -> String {
+pub fn pem_path(world: &World, n: u8) -> String {
     world.key_file(object(n)).display().to_string()
 }
 
@@ -47,13 +47,16 @@ fn openssl_reads_our_key_files_and_shows_the_same_public_keys() {
     }
 }
 
-/// The auth value of a key in hexadecimal, computed as the documentation says.
-fn auth_of(secret: &[u8; 32], n: u8) -> String {
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), &[n; 16]);
-    tag.as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+/// The auth value of a key, computed as the documentation says.
+pub fn auth_bytes(secret: &[u8; 32], n: u8) -> Vec<u8> {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    hmac::sign(&key, &[n; 16]).as_ref().to_vec()
+}
+
+/// The same in hexadecimal.
+pub fn auth_of(secret: &[u8; 32], n: u8) -> String {
+    let bytes = auth_bytes(secret, n);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]
@@ -328,5 +331,11 @@ fn a_storage_root_key_with_an_auth_value_is_named() {
         assert!(refused.to_string().contains(SRK), "{refused}");
         assert!(!world.key_file(object(1)).exists());
         assert_eq!(world.property("TPM2_PT_LOCKOUT_COUNTER"), 0);
+        // As the text says where nobody uses it: no key was made under it, so nothing binds us to it.
+        drop(backend);
+        world.tool("tpm2_evictcontrol", &["-C", "o", "-c", SRK]);
+        let backend = world.open_as(&how).unwrap();
+        let key = make(&backend, 1, Alg::ES256);
+        sign(&backend, 1, &key, Alg::ES256);
     }
 }

@@ -6,9 +6,9 @@
 mod device;
 mod foreign;
 mod keys;
+mod leaving;
 mod program;
 mod proxy;
-mod rates;
 mod recovery;
 mod survey;
 mod tools;

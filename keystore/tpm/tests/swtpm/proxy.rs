@@ -3,7 +3,7 @@
 
 use harness::swtpm::Swtpm;
 use keystore::tcti::Tcti;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -25,7 +25,7 @@ const SESSION_LEN: usize = 5;
 
 #[derive(Default)]
 struct Rules {
-    next: HashMap<u32, Fault>,
+    next: HashMap<u32, VecDeque<Fault>>,
     counts: HashMap<u32, u32>,
     seen: Vec<u8>,
 }
@@ -67,14 +67,16 @@ impl Proxy {
         }
     }
 
-    /// Spoils the next command with this code.
+    /// Spoils the next command with this code; said twice, the one after it too.
     pub fn inject(&self, command: u32, fault: Fault) {
-        self.rules.lock().unwrap().next.insert(command, fault);
+        let mut rules = self.rules.lock().unwrap();
+        rules.next.entry(command).or_default().push_back(fault);
     }
 
     /// Whether everything was spoilt that was to be.
     pub fn is_done(&self) -> bool {
-        self.rules.lock().unwrap().next.is_empty()
+        let rules = self.rules.lock().unwrap();
+        rules.next.values().all(VecDeque::is_empty)
     }
 
     /// Whether these bytes were in a command, as somebody with a probe on the bus sees it.
@@ -117,7 +119,7 @@ fn commands(
             let mut rules = rules.lock().unwrap();
             *rules.counts.entry(code).or_default() += 1;
             rules.seen.extend(&command);
-            rules.next.remove(&code)
+            rules.next.get_mut(&code).and_then(VecDeque::pop_front)
         };
         if let Some(Fault::Answer(answer)) = fault {
             let head = [0x80, 0x01, 0, 0, 0, 10];

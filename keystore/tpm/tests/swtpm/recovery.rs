@@ -28,6 +28,13 @@ fn with(sessions: Sessions) -> How {
     }
 }
 
+fn through(proxy: &Proxy, sessions: Sessions) -> How {
+    How {
+        tcti: Some(proxy.tcti()),
+        ..with(sessions)
+    }
+}
+
 #[test]
 fn a_restart_that_nobody_noticed_costs_no_signature() {
     for sessions in BOTH {
@@ -127,10 +134,7 @@ fn a_lost_reply_costs_no_slot_and_no_signature() {
     for sessions in BOTH {
         let world = World::new();
         let proxy = Proxy::start(&world.swtpm);
-        let how = How {
-            tcti: Some(proxy.tcti()),
-            ..with(sessions)
-        };
+        let how = through(&proxy, sessions);
         let backend = world.open_as(&how).unwrap();
         let keys = [1, 2, 3].map(|n| make(&backend, n, Alg::ES256));
         // TPM2_Sign, TPM2_Load, TPM2_ContextLoad, TPM2_ContextSave, TPM2_FlushContext: more often
@@ -160,10 +164,7 @@ fn a_lost_reply_costs_no_slot_and_no_signature() {
 fn a_busy_tpm_is_waited_for_and_a_failed_one_is_named() {
     let world = World::new();
     let proxy = Proxy::start(&world.swtpm);
-    let how = How {
-        tcti: Some(proxy.tcti()),
-        ..with(Sessions::Password)
-    };
+    let how = through(&proxy, Sessions::Password);
     let backend = world.open_as(&how).unwrap();
     let key = make(&backend, 1, Alg::ES256);
     proxy.inject(0x15d, Fault::Answer(0x922)); // TPM_RC_RETRY: the library sends it again
@@ -203,13 +204,17 @@ fn a_session_that_nobody_uses_is_given_back() {
 fn a_tpm_whose_pss_is_not_ps256_is_found_out_once_and_keeps_no_key() {
     let world = World::new();
     let proxy = Proxy::start(&world.swtpm);
-    let how = How {
-        tcti: Some(proxy.tcti()),
-        ..with(Sessions::Password)
-    };
+    let how = through(&proxy, Sessions::Password);
     let mut backend = world.open_as(&how).unwrap();
     assert!(backend.algs().contains(&Alg::PS256));
-    // The probe's signature: to a strict verifier a salt of another length looks like this.
+    // One wrong signature may have been an accident on the way.
+    proxy.inject(0x15d, Fault::FlipBit);
+    let key = make(&backend, 3, Alg::PS256);
+    assert!(proxy.is_done());
+    sign(&backend, 3, &key, Alg::PS256);
+    backend.destroy(object(3), &key).unwrap();
+    // The probe's signatures: to a strict verifier a salt of another length looks like this.
+    proxy.inject(0x15d, Fault::FlipBit);
     proxy.inject(0x15d, Fault::FlipBit);
     let refused = backend.generate(object(1), "assertd/a/b/1", Alg::PS256);
     let refused = refused.unwrap_err();
@@ -241,10 +246,7 @@ fn in_an_encrypted_session_no_auth_value_passes_to_the_tpm() {
     for sessions in BOTH {
         let world = World::new();
         let proxy = Proxy::start(&world.swtpm);
-        let how = How {
-            tcti: Some(proxy.tcti()),
-            ..with(sessions)
-        };
+        let how = through(&proxy, sessions);
         let backend = world.open_as(&how).unwrap();
         let keys = [1, 2, 3].map(|n| make(&backend, n, Alg::ES256));
         for (n, key) in (1..).zip(&keys) {

@@ -1,6 +1,7 @@
 //! tpm2-tools and openssl: another program's view of the TPM, and what others do with it.
 
 use crate::world::World;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -60,4 +61,12 @@ impl World {
 pub fn read(world: &World, name: &str) -> Vec<u8> {
     let path: &Path = world.dir.path();
     std::fs::read(path.join(name)).unwrap()
+}
+
+/// A file in the test's directory that is not there yet, or replaced.
+pub fn write(world: &World, name: &str, bytes: &[u8]) {
+    let path = world.dir.path().join(name);
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.create(true).truncate(true).write(true).open(path);
+    file.unwrap().write_all(bytes).unwrap();
 }

@@ -181,7 +181,9 @@ impl Noun {
         };
         format!(
             "then run {restart}: the keys in {} sign with no other secret. If none of them is needed \
-             any more: `mv {state} {state}.old{away}`, {anew}, {restart}",
+             any more: give every target and issuer of theirs another name in the configuration, \
+             run `mv {state} {state}.old{away}`, {anew}, {restart}, then `assertctl reload` and \
+             `assertctl apply`, which makes new keys",
             shown.display()
         )
     }

@@ -126,6 +126,18 @@ fn past_the_resource_manager_is_a_warning() {
     let said = one(&bare, "D26", Severity::Warn);
     assert!(said.text.contains("no other program can use the TPM"));
     assert!(remedy(said).contains("leave `tcti` out of [keystore.tpm]"));
+    let closed = Facts {
+        opens: Some(false),
+        ..bare
+    };
+    let found = of(&closed);
+    let ids: Vec<&str> = found.iter().map(|it| it.id).collect();
+    assert_eq!(ids, ["D26", "D25"]);
+    let remedy = found[1].remedy.as_deref().unwrap();
+    assert!(
+        !remedy.contains("udev"),
+        "no rule of ours opens it: {remedy}"
+    );
 }
 
 #[test]
