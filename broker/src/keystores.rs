@@ -4,7 +4,7 @@
 
 use crate::keyring::Keyring;
 use crate::queue::{Job, Queue};
-use keystore::protocol::{Condition, Health, KeyEntry, Welcome};
+use keystore::protocol::{Health, KeyEntry, Standing, Welcome};
 use keystore::{Error, KeyId, Kind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -65,7 +65,11 @@ struct State {
 enum Stage {
     Starting,
     Usable,
-    /// It answers, and says why it cannot serve; or it does not answer.
+    /// It cannot serve now and says that it goes on trying; or it does not answer.
+    Degraded {
+        why: String,
+    },
+    /// It says what a person has to do first.
     Failed {
         kind: Kind,
         why: String,
@@ -145,7 +149,7 @@ impl Keystore {
         match &state.stage {
             Stage::Usable => None,
             _ if state.since.elapsed() <= ABSENCE => None,
-            Stage::Failed { why, .. } => Some(why.clone()),
+            Stage::Failed { why, .. } | Stage::Degraded { why } => Some(why.clone()),
             Stage::Starting => Some(format!("keystore {}: does not answer yet", self.name)),
         }
     }
@@ -205,10 +209,17 @@ impl Keystore {
     /// Sets how it is; says so once per change.
     fn set(&self, stage: Stage, welcome: Option<Welcome>, health: Option<Health>) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        if state.stage != stage {
+        let is_change = match (&state.stage, &stage) {
+            (Stage::Degraded { .. }, Stage::Degraded { .. }) => false, // its reason may change often
+            (old, new) => old != new,
+        };
+        if is_change {
             match &stage {
                 Stage::Failed { why, .. } => {
                     eprintln!("assertd: keystore {}: failed: {why}", self.name)
+                }
+                Stage::Degraded { why } => {
+                    eprintln!("assertd: keystore {}: degraded: {why}", self.name)
                 }
                 Stage::Usable => eprintln!("assertd: keystore {}: usable", self.name),
                 Stage::Starting => {}
@@ -233,9 +244,10 @@ impl Keystore {
 
     /// Sets how it is from what it says of itself.
     fn set_from(&self, welcome: Welcome, health: Health) {
-        let stage = match &health.condition {
-            Condition::Usable {} => Stage::Usable,
-            Condition::Failed { kind, why } => Stage::Failed {
+        let stage = match &health.standing {
+            Standing::Usable {} => Stage::Usable,
+            Standing::Degraded { why, .. } => Stage::Degraded { why: why.clone() },
+            Standing::Failed { kind, why } => Stage::Failed {
                 kind: *kind,
                 why: why.clone(),
             },
@@ -245,14 +257,7 @@ impl Keystore {
 
     fn unreachable(&self, error: &Error) {
         let why = format!("keystore {}: {error}", self.name);
-        self.set(
-            Stage::Failed {
-                kind: error.kind(),
-                why,
-            },
-            None,
-            None,
-        );
+        self.set(Stage::Degraded { why }, None, None);
     }
 
     /// Its line in `assertctl status`.
@@ -265,6 +270,7 @@ impl Keystore {
         let (name, why) = match state.stage {
             Stage::Starting => ("starting", None),
             Stage::Usable => ("usable", None),
+            Stage::Degraded { why } => ("degraded", Some(why)),
             Stage::Failed { why, .. } => ("failed", Some(why)),
         };
         let health = state.health.as_ref();

@@ -39,6 +39,13 @@ pub trait Backend: Send + Sync + 'static {
     /// `Mismatch` if the token did not do as told (the object is destroyed again then).
     fn generate(&self, object: ObjectId, label: &str, alg: Alg) -> Result<Inspection, Error>;
 
+    /// Renews what holds for more than one request: the login, the connection. Called when
+    /// signatures failed; harmless where nothing was wrong.
+    ///
+    /// # Errors
+    /// As opening the token has them: `BadPin` and `Locked` are not tried again.
+    fn mend(&self) -> Result<(), Error>;
+
     /// Looks at an object without using it.
     ///
     /// # Errors

@@ -10,6 +10,8 @@ use std::fmt;
 pub enum Kind {
     /// The token does not answer now; may be retried.
     Unavailable,
+    /// The token or TPM is not there; waited for.
+    Absent,
     /// The PIN is locked; never retried, an operator acts.
     Locked,
     /// The PIN is wrong; never retried, an operator acts.

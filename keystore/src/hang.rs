@@ -16,17 +16,64 @@ use std::time::{Duration, Instant};
 /// How long the service manager may take to end us when it was asked to.
 const TRIGGER_WAIT: Duration = Duration::from_secs(2);
 
+/// How long a signature may take, if `hang_limit_s` is not shorter: nobody waits longer for one (the
+/// broker gives up after 5 s), and what hangs is to be over soon.
+const SIGNATURE_MAX: Duration = Duration::from_secs(4);
+
+/// What kind of call it is: how long it may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// A signature.
+    Signature,
+    /// Anything else: `hang_limit_s`.
+    Look,
+    /// The same, and signatures may have to wait for it: making a key, opening a token.
+    Making,
+}
+
 /// Calls under way, and how long one may take.
 pub struct HangWatch {
     limit: Duration,
     next: AtomicU64,
-    calls: Mutex<HashMap<u64, (Instant, &'static str)>>,
+    calls: Mutex<Calls>,
+}
+
+#[derive(Default)]
+struct Calls {
+    under_way: HashMap<u64, Begun>,
+    /// When a key was made last: signatures may have waited for it.
+    made: Option<Instant>,
+}
+
+#[derive(Clone, Copy)]
+struct Begun {
+    at: Instant,
+    what: &'static str,
+    pace: Pace,
 }
 
 /// One call under way; over when dropped.
 pub struct Call<'a> {
     watch: &'a HangWatch,
     number: u64,
+}
+
+impl Calls {
+    /// One that takes too long. A TPM does one thing at a time, so that a signature's time does not
+    /// count while a key is being made.
+    fn overdue(&self, limit: Duration, now: Instant) -> Option<Begun> {
+        let mut paces = self.under_way.values().map(|begun| begun.pace);
+        let is_making = paces.any(|pace| pace == Pace::Making);
+        let is_overdue = |begun: &&Begun| match begun.pace {
+            Pace::Look | Pace::Making => now.duration_since(begun.at) > limit,
+            Pace::Signature if is_making => false,
+            Pace::Signature => {
+                let since = self.made.map_or(begun.at, |made| made.max(begun.at));
+                now.duration_since(since) > limit.min(SIGNATURE_MAX)
+            }
+        };
+        self.under_way.values().find(is_overdue).copied()
+    }
 }
 
 impl HangWatch {
@@ -40,9 +87,12 @@ impl HangWatch {
     }
 
     /// A call begins.
-    pub fn enter(&self, what: &'static str) -> Call<'_> {
+    pub fn enter(&self, what: &'static str, pace: Pace) -> Call<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.calls().insert(number, (Instant::now(), what));
+        let at = Instant::now();
+        self.calls()
+            .under_way
+            .insert(number, Begun { at, what, pace });
         Call {
             watch: self,
             number,
@@ -53,17 +103,16 @@ impl HangWatch {
     /// Ends the process over a call that outlives the limit.
     pub fn watch(&self) {
         let watchdog = sd_notify::watchdog_enabled();
-        let look = self.limit.min(Duration::from_secs(4)) / 4;
+        let look = self.limit.min(SIGNATURE_MAX) / 8;
         let every = watchdog.map_or(look, |timeout| look.min(timeout / 3));
         loop {
             thread::sleep(every);
-            let overdue = |(since, _): &&(Instant, &str)| since.elapsed() > self.limit;
-            let hung = self.calls().values().find(overdue).copied();
-            if let Some((since, what)) = hung {
+            let hung = self.calls().overdue(self.limit, Instant::now());
+            if let Some(Begun { at, what, .. }) = hung {
                 eprintln!(
-                    "keystore: {what} has taken {} s, longer than hang_limit_s; the module hangs, \
-                     this process ends so that a new one can start",
-                    since.elapsed().as_secs()
+                    "keystore: {what} has taken {} s, longer than it may (hang_limit_s); the \
+                     module hangs, this process ends so that a new one can start",
+                    at.elapsed().as_secs()
                 );
                 if watchdog.is_some() && notify(&[NotifyState::WatchdogTrigger]).is_ok() {
                     thread::sleep(TRIGGER_WAIT); // it ends us, and says so in its own log
@@ -78,14 +127,18 @@ impl HangWatch {
         }
     }
 
-    fn calls(&self) -> MutexGuard<'_, HashMap<u64, (Instant, &'static str)>> {
+    fn calls(&self) -> MutexGuard<'_, Calls> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        self.watch.calls().remove(&self.number);
+        let mut calls = self.watch.calls();
+        let ended = calls.under_way.remove(&self.number);
+        if ended.is_some_and(|begun| begun.pace == Pace::Making) {
+            calls.made = Some(Instant::now());
+        }
     }
 }
 
@@ -117,12 +170,17 @@ impl<B: Backend> Backend for Watched<B> {
     }
 
     fn generate(&self, object: ObjectId, label: &str, alg: Alg) -> Result<Inspection, Error> {
-        let _call = self.watch.enter("making a key");
+        let _call = self.watch.enter("making a key", Pace::Making);
         self.backend.generate(object, label, alg)
     }
 
+    fn mend(&self) -> Result<(), Error> {
+        let _call = self.watch.enter("logging in again", Pace::Look);
+        self.backend.mend()
+    }
+
     fn inspect(&self, object: ObjectId) -> Result<Inspection, Error> {
-        let _call = self.watch.enter("looking at a key");
+        let _call = self.watch.enter("looking at a key", Pace::Look);
         self.backend.inspect(object)
     }
 
@@ -133,27 +191,31 @@ impl<B: Backend> Backend for Watched<B> {
         alg: Alg,
         message: &[u8],
     ) -> Result<Vec<u8>, Error> {
-        let _call = self.watch.enter("a signature");
+        let _call = self.watch.enter("a signature", Pace::Signature);
         self.backend.sign(object, public_key, alg, message)
     }
 
     fn destroy(&self, object: ObjectId, public_key: &PublicKey) -> Result<(), Error> {
-        let _call = self.watch.enter("destroying a key");
+        let _call = self.watch.enter("destroying a key", Pace::Look);
         self.backend.destroy(object, public_key)
     }
 
     fn strange(&self, known: &[ObjectId]) -> Result<Vec<String>, Error> {
-        let _call = self.watch.enter("looking at the token's objects");
+        let _call = self
+            .watch
+            .enter("looking at the token's objects", Pace::Look);
         self.backend.strange(known)
     }
 
     fn survey(&self) -> Vec<Line> {
-        let _call = self.watch.enter("asking the token about itself");
+        let _call = self
+            .watch
+            .enter("asking the token about itself", Pace::Look);
         self.backend.survey()
     }
 
     fn trial(&self, alg: Alg) -> Result<Box<dyn Trial + '_>, Error> {
-        let _call = self.watch.enter("making a key for a trial");
+        let _call = self.watch.enter("making a key for a trial", Pace::Making);
         let trial = self.backend.trial(alg)?;
         let watch = &self.watch;
         Ok(Box::new(WatchedTrial { trial, watch }))
@@ -172,12 +234,61 @@ impl Trial for WatchedTrial<'_> {
     }
 
     fn sign(&mut self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        let _call = self.watch.enter("a signature for a trial");
+        let _call = self.watch.enter("a signature for a trial", Pace::Signature);
         self.trial.sign(message)
     }
 
     fn end(self: Box<Self>) -> Result<(), Error> {
-        let _call = self.watch.enter("destroying a trial's key");
+        let _call = self.watch.enter("destroying a trial's key", Pace::Look);
         self.trial.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn overdue(calls: &[(u64, Pace)], made: Option<u64>, now: u64) -> Option<Pace> {
+        let start = Instant::now();
+        let at = |second: u64| start + Duration::from_secs(second);
+        let begun = |(n, (second, pace)): (usize, &(u64, Pace))| {
+            let begun = Begun {
+                at: at(*second),
+                what: "a call",
+                pace: *pace,
+            };
+            (n as u64, begun)
+        };
+        let calls = Calls {
+            under_way: calls.iter().enumerate().map(begun).collect(),
+            made: made.map(at),
+        };
+        calls.overdue(LIMIT, at(now)).map(|begun| begun.pace)
+    }
+
+    #[test]
+    fn a_signature_has_seconds_and_everything_else_its_limit() {
+        use Pace::{Look, Making, Signature};
+        assert_eq!(overdue(&[(0, Signature)], None, 4), None);
+        assert_eq!(overdue(&[(0, Signature)], None, 5), Some(Signature));
+        for pace in [Look, Making] {
+            assert_eq!(overdue(&[(0, pace)], None, 60), None);
+            assert_eq!(overdue(&[(0, pace)], None, 61), Some(pace));
+        }
+        assert_eq!(
+            overdue(&[(0, Look), (1, Signature)], None, 6),
+            Some(Signature)
+        );
+    }
+
+    #[test]
+    fn the_time_in_which_a_key_is_made_is_not_a_signatures() {
+        use Pace::{Making, Signature};
+        assert_eq!(overdue(&[(0, Making), (1, Signature)], None, 60), None);
+        assert_eq!(overdue(&[(1, Signature)], Some(50), 54), None);
+        assert_eq!(overdue(&[(1, Signature)], Some(50), 55), Some(Signature));
+        assert_eq!(overdue(&[(51, Signature)], Some(50), 55), None);
     }
 }

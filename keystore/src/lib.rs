@@ -28,6 +28,7 @@ pub mod incoming;
 pub mod inventory;
 pub mod jws;
 pub mod keyid;
+mod life;
 pub mod listen;
 pub mod livekey;
 pub mod notify;

@@ -19,6 +19,20 @@ pub struct LiveKey {
 }
 
 impl LiveKey {
+    /// Whether it signs.
+    pub fn is_usable(&self) -> bool {
+        self.condition == Condition::Usable {}
+    }
+
+    /// Whether it was only not there when it was looked at.
+    pub fn may_come_back(&self) -> bool {
+        let kind = match self.condition {
+            Condition::Usable {} => return false,
+            Condition::Failed { kind, .. } => kind,
+        };
+        matches!(kind, Kind::Unavailable | Kind::Absent | Kind::NotFound)
+    }
+
     /// As it is listed.
     pub fn entry(&self, key: &KeyId) -> KeyEntry {
         KeyEntry {
@@ -100,7 +114,7 @@ pub fn compare<B: Backend>(backend: &B, key: &KeyId, live: &LiveKey) -> Result<E
 }
 
 /// B-SIG-1: a fixed probe is signed and verified before the key is used for anything.
-fn probe<B: Backend>(backend: &B, key: &KeyId, live: &LiveKey) -> Result<(), Error> {
+pub fn probe<B: Backend>(backend: &B, key: &KeyId, live: &LiveKey) -> Result<(), Error> {
     let alg = live.charter.alg;
     let input = SigningInput::probe(alg, &live.object.to_string());
     let signature = backend.sign(live.object, &live.public_key, alg, input.as_bytes())?;

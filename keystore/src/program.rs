@@ -10,7 +10,7 @@ pub mod options;
 use crate::backend::Backend;
 use crate::config::{Diagnostic, HANG_LIMIT_S, Loaded, Section};
 use crate::hardening::{self, memory::Locked, reach::Places};
-use crate::server;
+use crate::server::{self, Limits};
 use crate::statefile::StateDir;
 use crate::{Error, Kind};
 use nix::sys::prctl;
@@ -23,7 +23,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Set for the second start, so that there is no third.
 const RESTARTED: &str = "ASSERTD_KEYSTORE_RESTARTED";
@@ -38,6 +38,8 @@ pub struct Program<B> {
     pub lock_memory: fn() -> Locked,
     /// Opens the token.
     pub open: fn(&Opening) -> Result<B, Error>,
+    /// How long one process waits for a token that is not there.
+    pub absence_max: fn(&Section) -> Duration,
 }
 
 /// What a token is opened with.
@@ -50,8 +52,6 @@ pub struct Opening {
     pub credentials: Option<PathBuf>,
     /// Its state directory, locked.
     pub state: StateDir,
-    /// When the process began to look for the token.
-    pub since: Instant,
 }
 
 /// First of all in main: gives up what no keystore needs.
@@ -98,14 +98,17 @@ impl<B: Backend> Program<B> {
             credentials: credentials.clone(),
             broker: broker_directories,
         };
-        let server = server_options(options, section.hang_limit())?;
+        let limits = Limits {
+            call: section.hang_limit(),
+            absence: (self.absence_max)(&section),
+        };
+        let server = server_options(options, limits)?;
         self.close_in(&name, &section, &places); // the library's code runs below this line
         let opening = Opening {
             name,
             section,
             credentials,
             state: server.state.clone(),
-            since: Instant::now(),
         };
         let open = self.open;
         server::run(server, move || open(&opening))?;
@@ -138,7 +141,11 @@ impl<B: Backend> Program<B> {
         }
         let (config, name) = (options.config.clone(), options.name.clone());
         let program = self.name;
-        let server = server_options(options, Duration::from_secs(HANG_LIMIT_S.into()))?;
+        let limits = Limits {
+            call: Duration::from_secs(HANG_LIMIT_S.into()),
+            absence: Duration::MAX, // of the section: it is looked for here until it is there
+        };
+        let server = server_options(options, limits)?;
         server::run(server, move || match crate::config::load(&config, &name) {
             Ok(_) => Err::<B, _>(start_again(program, &BTreeMap::new(), Round::First)),
             Err(diagnostic) => {
@@ -186,13 +193,13 @@ fn load(config: &Path, name: &str, program: &str) -> Result<Loaded, Diagnostic> 
     }
 }
 
-fn server_options(options: Options, hang_limit: Duration) -> Result<server::Options, Error> {
+fn server_options(options: Options, limits: Limits) -> Result<server::Options, Error> {
     Ok(server::Options {
         broker_uid: broker_uid(&options.broker)?,
         state: StateDir::lock(&options.state_dir)?,
         listener: listener(&options.listen)?,
         name: options.name,
-        hang_limit,
+        limits,
     })
 }
 

@@ -173,6 +173,28 @@ pub enum Condition {
     },
 }
 
+/// Whether a keystore signs now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Standing {
+    /// It does.
+    Usable {},
+    /// It does not, and tries by itself to do so again.
+    Degraded {
+        /// What can be done.
+        kind: Kind,
+        /// Why.
+        why: String,
+    },
+    /// It does not, and a person has to act.
+    Failed {
+        /// What can be done.
+        kind: Kind,
+        /// Why, and the remedy.
+        why: String,
+    },
+}
+
 /// How well it is known that the private key lives in hardware (standards §4.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -201,8 +223,10 @@ pub struct Evidence {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
-    /// Usable, or failed with why.
-    pub condition: Condition,
+    /// Whether it signs now.
+    pub standing: Standing,
+    /// For how long, in seconds.
+    pub for_s: u64,
     /// What it is, in words: module, token label, serial.
     pub token: String,
     /// What it passed the start-up probe for or offers by its mechanism list.

@@ -5,7 +5,7 @@
 use crate::backend::{Backend, LABEL_PREFIX, ObjectId};
 use crate::charter::PurposeKind;
 use crate::jws::SigningInput;
-use crate::livekey::{LiveKey, look};
+use crate::livekey::{LiveKey, look, probe};
 use crate::protocol::{CHARTER_LEN_MAX, Condition, FRAME_LEN_MAX, KeyEntry};
 use crate::statefile::{StateDir, StateFile};
 use crate::{Charter, Claims, Clock, Error, KeyId, KeyName, KeyVersion, Kind, PublicKey};
@@ -16,6 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 /// Most keys one keystore holds; an HSM partition has a few thousand objects, a typo times 800
 /// hosts must not fill it.
 pub const KEYS_MAX: usize = 10_000;
+
+/// Keys that are tried when the token is in doubt: one may have been deleted, three hardly at once.
+const TRIED_MAX: usize = 3;
 
 /// Bytes of a [`crate::protocol::Reply::Keys`] page, leaving room for its frame.
 const PAGE_LEN: usize = FRAME_LEN_MAX - CHARTER_LEN_MAX - 2048;
@@ -298,6 +301,49 @@ impl<B: Backend> Keys<B> {
             (key, live)
         };
         recorded.into_iter().map(with_live).collect()
+    }
+
+    /// Whether the token signs: keys are tried until one does.
+    ///
+    /// # Errors
+    /// Why the last of [`TRIED_MAX`] did not; none is no error.
+    pub fn try_some(&self) -> Result<(), Error> {
+        self.look_again();
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let usable = live.iter().filter(|(_, live)| live.is_usable());
+        let some: Vec<(KeyId, Arc<LiveKey>)> = usable
+            .take(TRIED_MAX)
+            .map(|(key, live)| (key.clone(), live.clone()))
+            .collect();
+        drop(live); // not held over a call into the token
+        let mut tried = Ok(());
+        for (key, live) in some {
+            tried = probe(&self.backend, &key, &live);
+            if tried.is_ok() {
+                break;
+            }
+        }
+        tried
+    }
+
+    /// Looks again at keys that the token did not show when they were looked at: it may be back, or
+    /// they are. A key that is another one, or could leave, stays failed until the next start.
+    pub fn look_again(&self) {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let missing = live.iter().filter(|(_, live)| live.may_come_back());
+        let missing: Vec<(KeyId, Arc<LiveKey>)> = missing
+            .map(|(key, live)| (key.clone(), live.clone()))
+            .collect();
+        drop(live);
+        for (key, was) in missing {
+            let (object, charter) = (was.object, &was.charter);
+            let now = look(&self.backend, &key, object, charter, &was.public_key);
+            let mut live = self.write_live();
+            // Destroyed or amended meanwhile: then somebody else has looked.
+            if live.get(&key).is_some_and(|there| Arc::ptr_eq(there, &was)) {
+                live.insert(key, Arc::new(now));
+            }
+        }
     }
 
     /// Labels of objects that look like ours and have no record.

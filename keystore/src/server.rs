@@ -7,11 +7,11 @@
 
 use crate::backend::Backend;
 use crate::check;
-use crate::hang::{HangWatch, Watched};
+use crate::hang::HangWatch;
 use crate::incoming::{FRAME_DEADLINE, next_request};
+use crate::life::Life;
 use crate::notify::notify;
-use crate::protocol::{self, Condition, Health, Reply, Request, VERSION, Welcome};
-use crate::records::Keys;
+use crate::protocol::{self, Health, Reply, Request, VERSION, Welcome};
 use crate::role::{Role, allowed, role};
 use crate::statefile::StateDir;
 use crate::survey::{Line, Subject, fit};
@@ -20,9 +20,9 @@ use sd_notify::NotifyState;
 use std::io::BufReader;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Most connections at a time: the broker's lanes (twice the signers of any token we know) and a
 /// few of an administrator.
@@ -33,14 +33,7 @@ pub const ROOT_IDLE: Duration = Duration::from_secs(60);
 
 /// How often the token is looked through for objects nobody knows.
 const CENSUS: Duration = Duration::from_secs(60);
-
-/// First and longest wait between attempts to open a token that is not there.
-const REOPEN_WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-
-/// After so long without one good signature, while some were asked for and the token did not
-/// answer, the process ends: a new one logs in again and finds its keys again, which is the last
-/// rung of the ladder and cures a lost login. A token that is gone then is waited for at start.
-const BARREN: Duration = Duration::from_secs(5);
+const CENSUS_WHILE_DOWN: Duration = Duration::from_millis(500);
 
 /// What a keystore process is told.
 pub struct Options {
@@ -52,29 +45,29 @@ pub struct Options {
     pub broker_uid: u32,
     /// Its state directory, locked.
     pub state: StateDir,
-    /// How long one call into the token may take.
-    pub hang_limit: Duration,
+    /// How long it may take.
+    pub limits: Limits,
 }
 
-/// How far the token has come.
-enum Stage<B> {
-    Failed { kind: Kind, why: String },
-    Open(Arc<Keys<Watched<B>>>),
+/// What one process waits for, and how long.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    /// For one call into the token.
+    pub call: Duration,
+    /// For a token that is not there.
+    pub absence: Duration,
 }
 
 struct Server<B> {
     name: String,
     broker_uid: u32,
-    state: StateDir,
-    stage: RwLock<Stage<B>>,
+    life: Life<B>,
     hang: Arc<HangWatch>,
     /// Objects that look like ours and have no record, at the last census.
     strange: Mutex<Vec<String>>,
     connections: AtomicUsize,
     minted: AtomicU64,
     failed: AtomicU64,
-    /// When the first of an unbroken row of failed signatures was, if the last one failed.
-    barren_since: Mutex<Option<Instant>>,
     /// Held over a check: two at a time would measure each other.
     checking: Mutex<()>,
 }
@@ -93,38 +86,30 @@ pub fn run<B: Backend>(
         listener,
         broker_uid,
         state,
-        hang_limit,
+        limits,
     } = options;
-    let first = Stage::Failed {
-        kind: Kind::Unavailable,
-        why: "token: not opened yet".into(),
-    };
+    let hang = Arc::new(HangWatch::new(limits.call));
     let server = Arc::new(Server {
+        life: Life::new(&name, state, limits.absence, hang.clone()),
         name,
         broker_uid,
-        state,
-        stage: RwLock::new(first),
-        hang: Arc::new(HangWatch::new(hang_limit)),
+        hang,
         strange: Mutex::default(),
         connections: AtomicUsize::new(0),
         minted: AtomicU64::new(0),
         failed: AtomicU64::new(0),
-        barren_since: Mutex::new(None),
         checking: Mutex::default(),
     });
     server
         .clone()
         .start("hang-watch", |server| server.hang.watch())?;
-    server
-        .clone()
-        .start("census", |server| server.count_strange())?;
+    server.clone().start("census", |server| server.census())?;
     // Before the token is opened: a slow one is no failed start, and health says how far it is.
     server.tell(&[NotifyState::Ready, NotifyState::Status("opening the token")]);
-    if server.try_open(&open) == Opened::Later {
-        server
-            .clone()
-            .start("reopen", move |server| server.reopen(&open))?;
-    }
+    let begun = server.life.begin(&open);
+    server
+        .clone()
+        .start("token", move |server| server.life.go_on(begun, &open))?;
     for stream in listener.incoming() {
         match stream {
             Ok(stream) => server.clone().accept(stream),
@@ -135,12 +120,6 @@ pub fn run<B: Backend>(
         }
     }
     Ok(())
-}
-
-#[derive(PartialEq, Eq)]
-enum Opened {
-    Final,
-    Later,
 }
 
 impl<B: Backend> Server<B> {
@@ -156,56 +135,10 @@ impl<B: Backend> Server<B> {
             .map_err(|e| Error::new(Kind::Unavailable, format!("thread {name}")).because(e))
     }
 
-    /// Opens the token once and sets the stage to what came of it.
-    fn try_open(&self, open: &impl Fn() -> Result<B, Error>) -> Opened {
-        let backend = {
-            let _call = self.hang.enter("opening the token");
-            open()
-        };
-        let opened = backend
-            .and_then(|backend| Keys::open(Watched::new(backend, self.hang.clone()), &self.state));
-        let (stage, verdict) = match opened {
-            Ok(keys) => {
-                let token = keys.backend().describe();
-                eprintln!("keystore {}: usable: {token}", self.name);
-                self.tell(&[NotifyState::Status(&format!("usable: {token}"))]);
-                (Stage::Open(Arc::new(keys)), Opened::Final)
-            }
-            Err(error) => {
-                eprintln!("keystore {}: failed: {error}", self.name);
-                self.tell(&[NotifyState::Status(&format!("failed: {error}"))]);
-                let verdict = match error.kind() {
-                    Kind::Unavailable => Opened::Later,
-                    _ => Opened::Final, // a PIN is tried once; a wrong token does not get right
-                };
-                (
-                    Stage::Failed {
-                        kind: error.kind(),
-                        why: error.to_string(),
-                    },
-                    verdict,
-                )
-            }
-        };
-        *self.stage.write().unwrap_or_else(PoisonError::into_inner) = stage;
-        verdict
-    }
-
     /// Tells the service manager; a failure is a line in the log.
     fn tell(&self, states: &[NotifyState<'_>]) {
         if let Err(error) = notify(states) {
             eprintln!("keystore {}: {error}", self.name);
-        }
-    }
-
-    fn reopen(&self, open: &impl Fn() -> Result<B, Error>) {
-        let (mut wait, longest) = REOPEN_WAIT;
-        loop {
-            thread::sleep(wait);
-            if self.try_open(open) == Opened::Final {
-                return;
-            }
-            wait = (wait * 2).min(longest);
         }
     }
 
@@ -273,7 +206,7 @@ impl<B: Backend> Server<B> {
     }
 
     fn welcome(&self) -> Welcome {
-        let parallelism = match self.open_keys() {
+        let parallelism = match self.life.keys() {
             Ok(keys) => keys.backend().parallelism(),
             Err(_) => 1,
         };
@@ -296,28 +229,29 @@ impl<B: Backend> Server<B> {
                 purpose,
                 claims,
             } => {
-                let keys = self.open_keys()?;
+                let keys = self.life.keys()?;
                 let minted = keys.mint(key, *purpose, claims);
                 self.note(&minted);
                 minted.map(|jws| Reply::Minted { jws })
             }
             Request::List { after } => {
-                let (keys, more) = self.open_keys()?.list(after.as_ref());
+                let (keys, more) = self.life.keys()?.list(after.as_ref());
                 Ok(Reply::Keys { keys, more })
             }
             Request::Make { key, charter } => {
-                let (key, created) = self.open_keys()?.make(key, charter)?;
+                let (key, created) = self.life.keys()?.make(key, charter)?;
                 Ok(Reply::Made { key, created })
             }
             Request::Amend { name, charter } => self
-                .open_keys()?
+                .life
+                .keys()?
                 .amend(name, charter)
                 .map(|()| Reply::Done {}),
-            Request::Destroy { key } => self.open_keys()?.destroy(key).map(|()| Reply::Done {}),
+            Request::Destroy { key } => self.life.keys()?.destroy(key).map(|()| Reply::Done {}),
         }
     }
 
-    /// Counts a mint, and ends the process when the token has answered none for too long.
+    /// Counts a mint, and has the token looked at if it was its fault.
     fn note(&self, minted: &Result<String, Error>) {
         let counter = if minted.is_ok() {
             &self.minted
@@ -325,54 +259,27 @@ impl<B: Backend> Server<B> {
             &self.failed
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        let mut since = self
-            .barren_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match minted {
-            Ok(_) => *since = None,
-            Err(error) if error.kind() == Kind::Unavailable => {
-                since.get_or_insert_with(Instant::now);
-            }
-            Err(_) => return, // refused: says nothing about the token
-        }
-        if since.is_some_and(|since| since.elapsed() > BARREN) {
-            eprintln!(
-                "keystore {}: no signature for {} s; this process ends so that a new one opens \
-                 the token anew",
-                self.name,
-                BARREN.as_secs()
-            );
-            std::process::exit(69);
-        }
-    }
-
-    fn open_keys(&self) -> Result<Arc<Keys<Watched<B>>>, Error> {
-        match &*self.stage.read().unwrap_or_else(PoisonError::into_inner) {
-            Stage::Open(keys) => Ok(keys.clone()),
-            Stage::Failed { kind, why } => Err(Error::new(*kind, why.clone())),
+        if let Err(error) = minted
+            && matches!(
+                error.kind(),
+                Kind::Unavailable | Kind::Absent | Kind::NotFound
+            )
+        {
+            self.life.doubt();
         }
     }
 
     /// How the keystore is, without a call into the token: a busy or a slow one must not be taken
     /// for a dead one.
     fn health(&self) -> Health {
-        let (condition, token, algs) = match self.open_keys() {
-            Ok(keys) => {
-                let token = keys.backend();
-                (Condition::Usable {}, token.describe(), token.algs())
-            }
-            Err(error) => {
-                let (kind, why) = (error.kind(), error.to_string());
-                (
-                    Condition::Failed { kind, why },
-                    "not open".to_owned(),
-                    Vec::new(),
-                )
-            }
+        let (standing, for_s) = self.life.standing();
+        let (token, algs) = match self.life.keys() {
+            Ok(keys) => (keys.backend().describe(), keys.backend().algs()),
+            Err(_) => ("not open".to_owned(), Vec::new()),
         };
         Health {
-            condition,
+            standing,
+            for_s,
             token,
             algs,
             strange: self.lock_strange().clone(),
@@ -383,7 +290,7 @@ impl<B: Backend> Server<B> {
 
     /// A look at everything, for people.
     fn check(&self) -> Result<Vec<Line>, Error> {
-        let keys = self.open_keys()?;
+        let keys = self.life.keys()?;
         let Ok(_alone) = self.checking.try_lock() else {
             let text = format!(
                 "keystore {}: is being looked at already; look again when that is done",
@@ -402,16 +309,20 @@ impl<B: Backend> Server<B> {
         Ok(fit(lines))
     }
 
-    /// Looks through the token now and then for objects that look like ours and have no record
-    /// (P6). Linear in all its objects, so it is nobody's request.
-    fn count_strange(&self) {
+    /// Looks through the token now and then: for objects that look like ours and have no record
+    /// (P6), and for keys that were not there. Linear in all its objects, so it is nobody's request.
+    fn census(&self) {
         loop {
-            let pause = match self.open_keys().and_then(|keys| keys.strange()) {
-                Ok(strange) => {
-                    *self.lock_strange() = strange;
+            let pause = match self.life.keys() {
+                Ok(keys) => {
+                    keys.look_again();
+                    match keys.strange() {
+                        Ok(strange) => *self.lock_strange() = strange,
+                        Err(_) => self.life.doubt(),
+                    }
                     CENSUS
                 }
-                Err(_) => REOPEN_WAIT.0, // not open yet, or gone: health says so, not the census
+                Err(_) => CENSUS_WHILE_DOWN, // health says why, not the census
             };
             thread::sleep(pause);
         }

@@ -271,7 +271,7 @@ fn what_a_keystore_says_becomes_a_remedy() {
         .unwrap();
     std::io::Write::write_all(&mut wrong, b"00000000").unwrap();
     let daemon = Daemon::start_at(site(&config(&token)));
-    failed(&daemon);
+    out_of_service(&daemon);
     let report = examine(daemon.site());
     let remedy = report.remedy("D72", "fail");
     assert!(
@@ -282,21 +282,21 @@ fn what_a_keystore_says_becomes_a_remedy() {
 
     fs::remove_file(token.pin_file()).unwrap();
     let daemon = daemon.restart();
-    failed(&daemon);
+    out_of_service(&daemon);
     let report = examine(daemon.site());
     assert!(report.remedy("D71", "fail").contains("write the PIN to"));
     assert!(report.remedy("D23", "fail").contains("install -m 0400"));
     assert!(report.remedy("D80", "fail").contains("apply"));
 }
 
-/// Waits until its keystore has failed.
-fn failed(daemon: &Daemon) {
+/// Waits until its keystore cannot serve.
+fn out_of_service(daemon: &Daemon) {
     let failed = harness::wait_until(harness::DEADLINE, || {
         daemon
             .status()
             .keystores
             .iter()
-            .all(|keystore| keystore.state == "failed")
+            .all(|keystore| ["degraded", "failed"].contains(&keystore.state.as_str()))
     });
     assert!(failed, "{:?}", daemon.status().keystores);
 }

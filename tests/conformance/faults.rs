@@ -4,7 +4,7 @@
 
 use crate::promises::check;
 use crate::token::softhsm::{self, LABEL};
-use crate::token::{Module, PIN, SHIM_COUNTS, SHIM_RULES, Token, with_token};
+use crate::token::{Module, PIN, SHIM_COUNTS, SHIM_RULES, Token, pin, with_token};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, ObjectClass};
 use cryptoki::session::Session;
@@ -17,7 +17,6 @@ use keystore_pkcs11::{Pkcs11Backend, Settings};
 use pkcs11_shim::counts::Counts;
 use pkcs11_shim::functions::Function;
 use std::path::{Path, PathBuf};
-use zeroize::Zeroizing;
 
 const ONE: ObjectId = ObjectId([1; 16]);
 
@@ -59,7 +58,7 @@ fn signs(backend: &dyn Backend, key: &PublicKey) {
 fn a_wrong_pin_is_tried_once() {
     shimmed("a_wrong_pin_is_tried_once", |token| {
         let wrong = Settings {
-            pin: Zeroizing::new(b"1234".to_vec()),
+            pin: pin(b"1234"),
             ..token.settings()
         };
         let error = Pkcs11Backend::open(wrong).map(drop).unwrap_err();
@@ -116,7 +115,7 @@ fn a_pin_that_is_not_utf_8_is_handed_over_as_it_is() {
             .unwrap();
         drop(session);
         let raw = Settings {
-            pin: Zeroizing::new(b"\xff\xfe\x00pin".to_vec()),
+            pin: pin(b"\xff\xfe\x00pin"),
             ..token.settings()
         };
         let error = Pkcs11Backend::open(raw).map(drop).unwrap_err();
@@ -408,7 +407,7 @@ fn a_token_that_is_not_there_yet_is_found_later() {
             ..token.settings()
         };
         let error = Pkcs11Backend::open(later()).map(drop).unwrap_err();
-        assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+        assert_eq!(error.kind(), Kind::Absent, "{error}");
         assert!(
             error.to_string().contains(LABEL),
             "it names the tokens there are: {error}"
@@ -553,6 +552,6 @@ fn a_module_that_is_none_is_refused() {
             ..token.settings()
         };
         let error = Pkcs11Backend::open(missing).map(drop).unwrap_err();
-        assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+        assert_eq!(error.kind(), Kind::Absent, "{error}");
     });
 }

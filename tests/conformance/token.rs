@@ -12,10 +12,12 @@ use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass};
 use cryptoki::session::Session;
 use keystore::backend::{Backend, ObjectId};
-use keystore_pkcs11::{Pkcs11Backend, Settings};
+use keystore::statefile::StateDir;
+use keystore_pkcs11::{Pkcs11Backend, ReadPin, Settings};
 use pkcs11_shim::module_path as shim;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use zeroize::Zeroizing;
 
 pub const PIN: &str = "correct horse";
@@ -106,10 +108,18 @@ impl Token {
             module: self.module.path(),
             label: Some(self.module.label().into()),
             serial: None,
-            pin: Zeroizing::new(PIN.as_bytes().to_vec()),
+            pin: pin(PIN.as_bytes()),
+            state: self.fresh_state(),
             init_args: self.module.init_args(&self.directory),
             signers: Some(2),
         }
+    }
+
+    /// A state directory that nothing was remembered in yet.
+    fn fresh_state(&self) -> StateDir {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        StateDir::lock(&self.directory.join(format!("state-{number}"))).unwrap()
     }
 
     /// As promises see it.
@@ -160,6 +170,12 @@ impl Token {
             .unwrap();
         context.open_rw_session(slot).unwrap()
     }
+}
+
+/// As if it were read from a credential.
+pub fn pin(bytes: &[u8]) -> ReadPin {
+    let bytes = bytes.to_vec();
+    Box::new(move || Ok(Zeroizing::new(bytes.clone())))
 }
 
 /// Runs `body` with a fresh token in a process of its own. `test` is the path of the calling

@@ -74,7 +74,10 @@ fn open(name: &str, section: &Section, state: &Path) -> Result<Box<dyn Backend>,
     let credentials = credentials.as_deref();
     match section.backend {
         BackendKind::Pkcs11 => {
-            let settings = keystore_pkcs11::Settings::read(section, name, credentials)?;
+            let settings = {
+                let state = StateDir::lock(state)?;
+                keystore_pkcs11::Settings::read(section, name, credentials, state)?
+            };
             Ok(Box::new(Pkcs11Backend::open(settings)?))
         }
         BackendKind::Tpm => {

@@ -154,7 +154,7 @@ fn one_hangs(ill: &impl Keystore, well: &impl Keystore, and: impl Fn(&Daemon)) {
         assert!(took < REFUSED_WITHIN, "refused after {took:?}");
     }
     others_are_served(&daemon);
-    let why = wait_ill(&daemon, "failed");
+    let why = wait_ill(&daemon, "degraded");
     assert!(why.contains(ILL) && why.contains("no answer"), "{why}");
     is_refused_for_now(&ask(&daemon, ILL));
     and(&daemon);
@@ -315,7 +315,7 @@ fn a_tpm_that_is_absent_at_the_start_is_felt_by_its_targets_alone() {
     let (mut tpm, hsm) = (Tpm::new(), SoftHsm::new());
     tpm.swtpm().power_off();
     let daemon = Daemon::start(config(&tpm, &hsm));
-    let why = wait_ill(&daemon, "failed");
+    let why = wait_ill(&daemon, "degraded");
     assert!(why.contains("TPM"), "{why}");
     // Its key is not made, and says so; the other's are.
     assert_ne!(daemon.assertctl(&["apply"]).status.code(), Some(0));
@@ -345,7 +345,7 @@ fn a_keystore_that_never_starts_is_felt_by_its_targets_alone() {
     let daemon = Daemon::start(config(&NoModule, &hsm));
     assert_ne!(daemon.assertctl(&["apply"]).status.code(), Some(0));
     others_are_served(&daemon);
-    let why = wait_ill(&daemon, "failed");
+    let why = wait_ill(&daemon, "degraded");
     assert!(why.contains("/nonexistent/"), "{why}");
     is_refused_for_now(&ask(&daemon, ILL));
     others_are_served(&daemon);

@@ -76,7 +76,9 @@ impl Failure {
     /// What a keystore says.
     pub fn from_keystore(error: &keystore::Error) -> Failure {
         let exit = match error.kind() {
-            Kind::Unavailable | Kind::Locked | Kind::BadPin | Kind::Clock => Exit::Unavailable,
+            Kind::Unavailable | Kind::Absent | Kind::Locked | Kind::BadPin | Kind::Clock => {
+                Exit::Unavailable
+            }
             Kind::Protocol | Kind::Internal => Exit::Internal,
             Kind::NotFound
             | Kind::Exists

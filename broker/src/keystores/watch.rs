@@ -67,7 +67,7 @@ async fn look(keystore: &Keystore) -> Result<(), Error> {
     let Reply::Health(health) = connection.call(&Request::Health {}).await? else {
         return Err(client::unexpected());
     };
-    let usable = matches!(health.condition, keystore::protocol::Condition::Usable {});
+    let usable = matches!(health.standing, keystore::protocol::Standing::Usable {});
     if usable {
         let recorded = keystore.keyring.records(); // before the keystore is asked
         let shown = keys(&mut connection).await?;

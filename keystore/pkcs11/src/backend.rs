@@ -9,6 +9,7 @@ use crate::mechanism::{Scheme, algs, key_pair_mechanism};
 use crate::module::Module;
 use crate::object::{Failure, View};
 use crate::pin;
+use crate::pinmemory::PinMemory;
 use crate::signer::{Order, Signers};
 use crate::strange::Strange;
 use crate::survey;
@@ -18,12 +19,16 @@ use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::session::Session;
 use keystore::backend::{Backend, Inspection, LABEL_PREFIX, ObjectId, Trial};
 use keystore::config::{Section, TokenSelector};
+use keystore::statefile::StateDir;
 use keystore::survey::Line;
 use keystore::{Alg, Error, Kind, PublicKey};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use zeroize::Zeroizing;
+
+/// Reads the user PIN; what it returns is wiped when it was used.
+pub type ReadPin = Box<dyn Fn() -> Result<Zeroizing<Vec<u8>>, Error> + Send + Sync>;
 
 /// What it takes to open a token.
 pub struct Settings {
@@ -33,8 +38,10 @@ pub struct Settings {
     pub label: Option<String>,
     /// The token's serial number.
     pub serial: Option<String>,
-    /// The user PIN, tried once and wiped.
-    pub pin: Zeroizing<Vec<u8>>,
+    /// Reads the user PIN, for the login and for each that follows when one is lost.
+    pub pin: ReadPin,
+    /// Where it is remembered which PINs the token has refused.
+    pub state: StateDir,
     /// String behind C_Initialize's pReserved.
     pub init_args: Option<String>,
     /// Signatures at a time; default: as many as there are cores.
@@ -42,24 +49,26 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What the section of keystore `name` says, with its PIN. `credentials` is
-    /// `$CREDENTIALS_DIRECTORY`.
+    /// What the section of keystore `name` says. `credentials` is `$CREDENTIALS_DIRECTORY`.
     ///
     /// # Errors
-    /// As [`pin::read`].
+    /// `Internal` if the section was not checked. That the PIN can be read shows when it is.
     pub fn read(
         section: &Section,
         name: &str,
         credentials: Option<&Path>,
+        state: StateDir,
     ) -> Result<Settings, Error> {
         let missing = |key: &str| Error::new(Kind::Internal, format!("`{key}` was not checked"));
-        let source = section.pin.as_ref().ok_or_else(|| missing("pin"))?;
+        let source = section.pin.clone().ok_or_else(|| missing("pin"))?;
         let TokenSelector { label, serial } = section.token.clone().unwrap_or_default();
+        let (name, credentials) = (name.to_owned(), credentials.map(Path::to_owned));
         Ok(Settings {
             module: section.module.clone().ok_or_else(|| missing("module"))?,
             label,
             serial,
-            pin: pin::read(source, credentials, name)?,
+            pin: Box::new(move || pin::read(&source, credentials.as_deref(), &name)),
+            state,
             init_args: section.init_args.clone(),
             signers: section.signers,
         })
@@ -68,14 +77,22 @@ impl Settings {
 
 /// One PKCS#11 token, logged in for life.
 pub struct Pkcs11Backend {
-    /// Before `login`, so that its sessions close first.
     signers: Signers,
     /// One caller at a time looks, makes or destroys, in one session more; it is opened when it
     /// is needed and closed after a failure.
     desk: Mutex<Option<Finder>>,
-    /// Holds the login and does nothing else.
-    _login: Mutex<Session>,
+    login: Mutex<Login>,
     token: Token,
+    /// Finalised when the backend goes.
+    module: Option<Module>,
+}
+
+/// What it takes to log in again.
+struct Login {
+    /// Holds the login and does nothing else; none while it is lost.
+    session: Option<Session>,
+    pin: ReadPin,
+    memory: PinMemory,
 }
 
 impl Pkcs11Backend {
@@ -87,7 +104,10 @@ impl Pkcs11Backend {
     pub fn open(settings: Settings) -> Result<Pkcs11Backend, Error> {
         let module = Module::load(&settings.module, settings.init_args.as_deref())?;
         match open_token(&module, settings) {
-            Ok(backend) => Ok(backend),
+            Ok(mut backend) => {
+                backend.module = Some(module);
+                Ok(backend)
+            }
             Err(error) => {
                 module.give_up();
                 Err(error)
@@ -135,23 +155,44 @@ impl Pkcs11Backend {
     }
 }
 
+impl Drop for Pkcs11Backend {
+    /// Closes every session and finalises the module: it is to forget all it knew when it is loaded
+    /// again.
+    fn drop(&mut self) {
+        self.signers.close();
+        *self.desk.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut login = self.login.lock().unwrap_or_else(PoisonError::into_inner);
+        login.session = None;
+        if let Some(module) = self.module.take() {
+            module.give_up();
+        }
+    }
+}
+
 fn open_token(module: &Module, settings: Settings) -> Result<Pkcs11Backend, Error> {
     let Settings {
         label,
         serial,
         pin,
+        state,
         signers,
         ..
     } = settings;
     let token = Token::choose(module, label.as_deref(), serial.as_deref())?;
-    let login = token.log_in(pin)?;
+    let mut memory = PinMemory::open(&state)?;
+    let session = token.log_in(&pin, &mut memory)?;
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let signers = Signers::open(&token, signers.unwrap_or_else(cores))?;
     Ok(Pkcs11Backend {
         signers,
         desk: Mutex::new(None),
-        _login: Mutex::new(login),
+        login: Mutex::new(Login {
+            session: Some(session),
+            pin,
+            memory,
+        }),
         token,
+        module: None,
     })
 }
 
@@ -199,6 +240,25 @@ impl Backend for Pkcs11Backend {
                 take_back(finder.view(&self.token), &[private, public], failure.into()).into()
             })
         })
+    }
+
+    /// Logs in again, if the login is lost. Every handle is found anew after that, by id and public
+    /// key.
+    fn mend(&self) -> Result<(), Error> {
+        let mut login = self.login.lock().unwrap_or_else(PoisonError::into_inner);
+        let Login {
+            session,
+            pin,
+            memory,
+        } = &mut *login;
+        let is_there = session.as_ref().is_some_and(|s| self.token.is_logged_in(s));
+        if !is_there {
+            *session = None; // closed before the next is opened: it may be one of few
+            *session = Some(self.token.log_in(pin, memory)?);
+        }
+        self.signers.forget_handles();
+        *self.desk.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
     }
 
     fn inspect(&self, object: ObjectId) -> Result<Inspection, Error> {

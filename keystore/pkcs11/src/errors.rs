@@ -23,24 +23,31 @@ pub fn explain(place: &str, doing: &str, error: &Pkcs11Error) -> Error {
     Error::new(kind, format!("{place}: {doing}: {answer}; {remedy}"))
 }
 
-/// A failed C_Login as one of ours. The PIN is tried once (P9), and a module may answer anything to
-/// a wrong one: only where the token or the session was gone before the PIN was looked at may it
-/// be tried later. Everything else that would pass with time is taken for a wrong PIN.
-pub fn explain_login(place: &str, error: &Pkcs11Error) -> Error {
-    let doing = "logging in with the user PIN";
-    match error {
-        Pkcs11Error::Pkcs11(rv, _)
-            if kind_of(rv) == Kind::Unavailable && !gone_before_the_pin(rv) =>
-        {
-            let text = format!(
-                "{place}: {doing}: C_Login answered {}; that may count as a wrong PIN, so it is \
-                 not tried again by itself; check the token and the PIN, then restart the keystore",
-                name_of(rv)
-            );
-            Error::new(Kind::BadPin, text)
-        }
-        _ => explain(place, doing, error),
-    }
+/// A failed C_Login as one of ours. A wrong PIN is tried once (P9), and a module may answer anything
+/// to one: only where the token or the session was gone before the PIN was looked at has it cost
+/// nothing for certain ([`crate::pinmemory`] counts).
+pub fn explain_login(place: &str, error: &Pkcs11Error) -> (Spent, Error) {
+    let explained = explain(place, "logging in with the user PIN", error);
+    let spent = match error {
+        Pkcs11Error::Pkcs11(rv, _) => match kind_of(rv) {
+            Kind::BadPin => Spent::Yes,
+            Kind::Unavailable if !gone_before_the_pin(rv) => Spent::Perhaps,
+            _ => Spent::No,
+        },
+        _ => Spent::Perhaps,
+    };
+    (spent, explained)
+}
+
+/// Whether a failed login has cost one of the PIN's tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spent {
+    /// The token looked at the PIN and refused it.
+    Yes,
+    /// It failed with something that tells nothing about the PIN.
+    Perhaps,
+    /// It went away before, or says that nothing is tried.
+    No,
 }
 
 fn gone_before_the_pin(rv: &RvError) -> bool {
@@ -213,7 +220,7 @@ fn remedy_of(rv: &RvError) -> &'static str {
         TokenNotPresent | DeviceRemoved | TokenNotRecognized | SlotIdInvalid => {
             "put the token back"
         }
-        UserNotLoggedIn | CryptokiNotInitialized => "the login is lost; restart the keystore",
+        UserNotLoggedIn | CryptokiNotInitialized => "the login is lost, and is made again",
         SessionCount => "close other programs that use the token, or lower `signers`",
         HostMemory => "give the keystore more memory",
         DeviceMemory => "the token is full; destroy objects that are no longer needed",
@@ -275,8 +282,8 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_login_may_come_later_only_where_the_token_was_gone() {
-        let kind = |rv| explain_login("token", &Pkcs11Error::Pkcs11(rv, Function::Login)).kind();
+    fn a_failed_login_says_whether_it_may_have_cost_a_try() {
+        let spent = |rv| explain_login("token", &Pkcs11Error::Pkcs11(rv, Function::Login)).0;
         for rv in [
             RvError::GeneralError,
             RvError::FunctionFailed,
@@ -284,10 +291,17 @@ mod tests {
             RvError::HostMemory,
             RvError::CryptokiNotInitialized,
         ] {
-            assert_eq!(kind(rv), Kind::BadPin, "{rv:?}");
+            assert_eq!(spent(rv), Spent::Perhaps, "{rv:?}");
         }
-        assert_eq!(kind(RvError::PinLocked), Kind::Locked);
         for rv in [
+            RvError::PinIncorrect,
+            RvError::PinInvalid,
+            RvError::PinLenRange,
+        ] {
+            assert_eq!(spent(rv), Spent::Yes, "{rv:?}");
+        }
+        for rv in [
+            RvError::PinLocked,
             RvError::TokenNotPresent,
             RvError::TokenNotRecognized,
             RvError::DeviceRemoved,
@@ -295,7 +309,7 @@ mod tests {
             RvError::SessionHandleInvalid,
             RvError::SessionClosed,
         ] {
-            assert_eq!(kind(rv), Kind::Unavailable, "{rv:?}");
+            assert_eq!(spent(rv), Spent::No, "{rv:?}");
         }
     }
 

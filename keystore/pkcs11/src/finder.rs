@@ -206,7 +206,7 @@ fn check_login(view: View<'_>) -> Result<(), Failure> {
     match info.session_state() {
         SessionState::RoUser | SessionState::RwUser => Ok(()),
         SessionState::RoPublic | SessionState::RwPublic | SessionState::RwSecurityOfficer => {
-            let text = "the login is lost; restart the keystore";
+            let text = "the login is lost, and is made again";
             Err(Failure {
                 blame: Blame::Login,
                 ..view.error(Kind::Unavailable, text.to_owned())

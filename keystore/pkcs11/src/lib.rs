@@ -2,7 +2,7 @@
 //!
 //! From the outside there is [`Pkcs11Backend::open`] and [`keystore::backend::Backend`]; no type
 //! of the binding appears in either. Inside, from the module outwards:
-//! [`module`] (load, initialise) → [`token`] (choose, log in once) → [`mechanism`] (what it can
+//! [`module`] (load, initialise) → [`token`] (choose, log in; [`pinmemory`] knows what it refused) → [`mechanism`] (what it can
 //! sign) → [`object`], [`finder`] and [`attribute`] (find, read, make) → [`signer`] (sessions that
 //! sign). [`strange`] is what status shows of objects that are nobody's.
 //! [`inventory`] looks at a module's tokens without a login, [`survey`] at ours with one; [`trial`]
@@ -23,6 +23,7 @@ mod mechanism;
 mod module;
 mod object;
 mod pin;
+mod pinmemory;
 mod signer;
 mod strange;
 mod survey;
@@ -30,7 +31,7 @@ mod sys;
 mod token;
 mod trial;
 
-pub use backend::{Pkcs11Backend, Settings};
+pub use backend::{Pkcs11Backend, ReadPin, Settings};
 
 /// For tests/fuzz alone: it reads what a token gives, and a fuzz target is another crate. Nothing
 /// here is promised to anybody.

@@ -10,8 +10,14 @@ use keystore::program::{End, Opening, Program, close_off};
 use keystore_pkcs11::{Pkcs11Backend, Settings};
 use options::{Command, Look};
 use std::process::ExitCode;
+use std::time::Duration;
 
 const NAME: &str = "assertd-keystore-pkcs11";
+
+/// How long one process waits for a token that is not there. What its sandbox lets it see was fixed
+/// when it started (Landlock knows files and not names), and a module may have lost sight of a token
+/// for good; a new process has neither.
+const TOKEN_WAIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     if let Err(code) = close_off(NAME) {
@@ -22,6 +28,7 @@ fn main() -> ExitCode {
         defaults: &[],
         lock_memory: keystore::hardening::memory::lock,
         open,
+        absence_max: |_| TOKEN_WAIT,
     };
     match options::parse(std::env::args_os().skip(1)) {
         Ok(Command::Serve(options)) => program.run(options),
@@ -61,10 +68,16 @@ fn list_tokens(look: &Look) -> ExitCode {
 }
 
 fn open(opening: &Opening) -> Result<Pkcs11Backend, Error> {
-    let credentials = opening.credentials.as_deref();
-    Pkcs11Backend::open(Settings::read(
-        &opening.section,
-        &opening.name,
+    let Opening {
+        name,
+        section,
         credentials,
+        state,
+    } = opening;
+    Pkcs11Backend::open(Settings::read(
+        section,
+        name,
+        credentials.as_deref(),
+        state.clone(),
     )?)
 }

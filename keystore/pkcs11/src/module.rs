@@ -35,8 +35,8 @@ impl Module {
     /// Loads and initialises the module at `path`, with `init_args` behind pReserved.
     ///
     /// # Errors
-    /// `Refused` for a path that others can write, `Unavailable` if the module is not there or
-    /// does not start, `Unsupported` if it is no PKCS#11 module or cannot be called from threads.
+    /// `Refused` for a path that others can write, `Absent` if the module is not there,
+    /// `Unavailable` if it does not start, `Unsupported` if it is no PKCS#11 module or cannot be called from threads.
     pub fn load(path: &Path, init_args: Option<&str>) -> Result<Module, Error> {
         let path = trusted_path(path, nix::unistd::geteuid().as_raw())?;
         let place = format!("module {}", path.display());
@@ -108,7 +108,7 @@ fn trusted_path(path: &Path, own_uid: u32) -> Result<PathBuf, Error> {
         Ok(trail) => trail,
         Err(error) => {
             return refuse(
-                Kind::Unavailable,
+                Kind::Absent,
                 &format!("not found ({error}); install it or correct the path"),
             );
         }
@@ -283,6 +283,6 @@ mod tests {
         assert_eq!(error.kind(), Kind::Refused);
         let dir = tempfile::tempdir().unwrap();
         let error = trusted_path(&dir.path().join("none.so"), own()).unwrap_err();
-        assert_eq!(error.kind(), Kind::Unavailable);
+        assert_eq!(error.kind(), Kind::Absent);
     }
 }

@@ -94,6 +94,11 @@ impl Signers {
         self.count
     }
 
+    /// Closes every session. Nobody signs any more.
+    pub fn close(&self) {
+        self.lock().clear();
+    }
+
     /// Makes every session forget its handles before its next signature.
     pub fn forget_handles(&self) {
         self.generation.fetch_add(1, Ordering::Relaxed);

@@ -42,7 +42,7 @@ impl Strange {
 mod tests {
     use super::*;
     use keystore::backend::LABEL_PREFIX;
-    use keystore::protocol::{Condition, FRAME_LEN_MAX, Health, Reply, write};
+    use keystore::protocol::{FRAME_LEN_MAX, Health, Reply, Standing, write};
 
     fn listed(labels: impl IntoIterator<Item = String>) -> Vec<String> {
         let mut strange = Strange::default();
@@ -61,7 +61,8 @@ mod tests {
             assert_eq!(strange.len(), LABELS_MAX + 1);
             assert_eq!(strange.last().unwrap(), "and 936 more");
             let health = Health {
-                condition: Condition::Usable {},
+                standing: Standing::Usable {},
+                for_s: 0,
                 token: "t".repeat(1000),
                 algs: Vec::new(),
                 strange,

@@ -2,18 +2,20 @@
 //! serial number; two that fit are an error, never a guess. The PIN goes in once: a wrong one is
 //! not tried again, and at the last try it is not tried at all (P9).
 
-use crate::errors::{explain, explain_login};
+use crate::backend::ReadPin;
+use crate::errors::{Spent, explain, explain_login};
 use crate::module::Module;
+use crate::pinmemory::{Answer, PinMemory};
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::mechanism::MechanismType;
-use cryptoki::session::{Session, UserType};
+use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::{Limit, Slot, TokenInfo};
 use cryptoki::types::RawAuthPin;
 use keystore::inventory::PinState;
 use keystore::{Error, Kind};
 use std::path::PathBuf;
-use zeroize::Zeroizing;
+use zeroize::Zeroize;
 
 /// A chosen token.
 pub struct Token {
@@ -23,6 +25,8 @@ pub struct Token {
     pub module: PathBuf,
     /// Its slot, for as long as the module stays initialised.
     pub slot: Slot,
+    /// Its serial number.
+    pub serial: String,
     /// How messages name it: `token "edge" (slot 3)`.
     pub place: String,
     /// For status: label, serial, model, module.
@@ -33,7 +37,6 @@ pub struct Token {
     pub sessions_max: Option<u64>,
     /// Whether private objects need our login.
     pub login: LoginNeed,
-    pin_state: PinState,
 }
 
 /// CKF_LOGIN_REQUIRED.
@@ -49,7 +52,7 @@ impl Token {
     /// Finds the one token with this label and serial number; either may be left out.
     ///
     /// # Errors
-    /// `Unavailable` if there is none, naming those there are; `Mismatch` if there are two.
+    /// `Absent` if there is none, naming those there are; `Mismatch` if there are two.
     pub fn choose(
         module: &Module,
         label: Option<&str>,
@@ -100,7 +103,7 @@ impl Token {
                 true => LoginNeed::Needed,
                 false => LoginNeed::NotNeeded,
             },
-            pin_state: pin_state(info),
+            serial: info.serial_number().to_owned(),
             slot: *slot,
             place,
             module: module.path.clone(),
@@ -109,27 +112,52 @@ impl Token {
     }
 
     /// Logs in and returns the session that holds the login; it does nothing else for life,
-    /// because closing the last session logs out. The PIN is wiped when this returns.
+    /// because closing the last session logs out. The PIN is read just before and wiped when this
+    /// returns. What the token says of it is on disk before anybody hears of it.
     ///
     /// # Errors
-    /// `Locked` or `BadPin`; neither may lead to another call by itself. `Unavailable` only if the
-    /// token or the session went away before the PIN was looked at.
-    pub fn log_in(&self, pin: Zeroizing<Vec<u8>>) -> Result<Session, Error> {
+    /// `Locked` or `BadPin`; neither may lead to another call by itself. `Unavailable` if the token
+    /// or the session went away before the PIN was looked at, or the module failed in some other
+    /// way, which `memory` allows a few times.
+    pub fn log_in(&self, read: &ReadPin, memory: &mut PinMemory) -> Result<Session, Error> {
         let place = &self.place;
-        if self.login == LoginNeed::Needed {
-            may_try(place, self.pin_state)?;
-        }
         let session = self.open_session(Access::ReadOnly)?;
         if self.login == LoginNeed::NotNeeded {
             return Ok(session);
         }
-        let mut pin = pin;
-        let pin = RawAuthPin::new(Box::new(std::mem::take(&mut *pin))); // wipes itself
-        match session.login_with_raw(UserType::User, &pin) {
+        let info = self.context.get_token_info(self.slot);
+        let info = info.map_err(|error| explain(place, "asking for its PIN's state", &error))?;
+        may_try(place, pin_state(&info))?;
+        let mut pin = read()?;
+        memory.may_try(place, &self.serial, &pin)?;
+        let shown = RawAuthPin::new(Box::new(pin.to_vec())); // wipes itself
+        let outcome = session.login_with_raw(UserType::User, &shown);
+        drop(shown);
+        let said = match outcome {
             // Login belongs to the process and the token; that it is there is what we want.
-            Ok(()) | Err(Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(session),
-            Err(error) => Err(explain_login(place, &error)),
+            Ok(()) | Err(Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
+                memory.forget(&self.serial)?;
+                return Ok(session);
+            }
+            Err(error) => explain_login(place, &error),
+        };
+        let answer = match said.0 {
+            Spent::Yes => Some(Answer::Refused),
+            Spent::Perhaps => Some(Answer::Unclear { times: 1 }),
+            Spent::No => None,
+        };
+        if let Some(answer) = answer {
+            memory.note(&self.serial, &pin, answer)?;
         }
+        pin.zeroize();
+        Err(said.1)
+    }
+
+    /// Whether this session is logged in still.
+    pub fn is_logged_in(&self, session: &Session) -> bool {
+        let state = || session.get_session_info().map(|info| info.session_state());
+        self.login == LoginNeed::NotNeeded
+            || matches!(state(), Ok(SessionState::RoUser | SessionState::RwUser))
     }
 
     /// A new session. It shares the login of the others.
@@ -248,7 +276,7 @@ fn select(
                 n => format!(", and {n} that cannot be read"),
             };
             let text = format!("no token has {wanted}; there are: {there}{broken}");
-            Err(Error::new(Kind::Unavailable, text))
+            Err(Error::new(Kind::Absent, text))
         }
         _ => {
             let text = format!(
@@ -311,7 +339,7 @@ mod tests {
     #[test]
     fn a_missing_token_may_come_later_and_the_others_are_named() {
         let error = select(&NAMES, Some("bank"), None, 1).unwrap_err();
-        assert_eq!(error.kind(), Kind::Unavailable);
+        assert_eq!(error.kind(), Kind::Absent);
         assert_eq!(
             error.to_string(),
             "no token has label \"bank\"; there are: \"edge\" (serial 1), \"edge\" (serial 2), \

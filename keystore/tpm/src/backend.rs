@@ -8,7 +8,7 @@ use crate::codes::Cure;
 use crate::connection::{Connection, Lasting, Order};
 use crate::failure::Failure;
 use crate::keydir::KeyDir;
-use crate::primary::{Memory, Pss};
+use crate::primary::{self, Memory, Pss};
 use crate::survey;
 use crate::trial::MemoryKey;
 use keystore::backend::{Backend, Inspection, ObjectId, Trial};
@@ -223,6 +223,14 @@ impl Backend for TpmBackend {
                 Err(error)
             }
         }
+    }
+
+    /// Asks the TPM for the primary; [`Self::at_desk`] opens the connection anew if that fails.
+    fn mend(&self) -> Result<(), Error> {
+        self.at_desk(|connection, lasting| {
+            let primary = connection.primary;
+            primary::name_now(&mut connection.context, primary, &lasting.place).map(drop)
+        })
     }
 
     fn inspect(&self, object: ObjectId) -> Result<Inspection, Error> {

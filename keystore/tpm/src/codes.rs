@@ -146,7 +146,8 @@ impl Code {
     fn kind(self) -> Kind {
         let code = self.raw & 0xffff;
         match self.layer {
-            Layer::Tcti | Layer::Esys => return Kind::Unavailable,
+            Layer::Tcti => return Kind::Absent,
+            Layer::Esys => return Kind::Unavailable,
             Layer::Library => return Kind::Internal,
             Layer::Tpm => {}
         }
@@ -242,7 +243,7 @@ mod tests {
             (0x0000_0101, Layer::Tpm, Kind::Unavailable, Cure::None),
             (0x0007_0001, Layer::Esys, Kind::Unavailable, Cure::Reconnect),
             (0x0007_0007, Layer::Esys, Kind::Unavailable, Cure::Reconnect),
-            (0x000a_000a, Layer::Tcti, Kind::Unavailable, Cure::Reconnect),
+            (0x000a_000a, Layer::Tcti, Kind::Absent, Cure::Reconnect),
             (0x0000_0100, Layer::Tpm, Kind::Unavailable, Cure::Startup),
             (0x0000_0902, Layer::Tpm, Kind::Unavailable, Cure::Room),
             (0x0000_0903, Layer::Tpm, Kind::Unavailable, Cure::Session),

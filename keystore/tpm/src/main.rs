@@ -2,7 +2,7 @@
 //! configuration, opens the TPM and serves the keystore protocol ([`keystore::program`]).
 #![forbid(unsafe_code)]
 
-use keystore::config::{TCTI, Tcti};
+use keystore::config::{Section, TCTI, Tcti};
 use keystore::program::options::{Asked, COMMON_USAGE, Own, read};
 use keystore::program::{Opening, Program, close_off};
 use keystore::{Error, Kind};
@@ -12,7 +12,10 @@ use std::time::Duration;
 
 const NAME: &str = "assertd-keystore-tpm";
 
-/// How long one process looks for a device node. What is in `/dev` is fixed for it when it starts, by
+/// How long one process waits for a TPM that is reached through the network.
+const TPM_WAIT: Duration = Duration::from_secs(10 * 60);
+
+/// How long one process waits for a device node. What is in `/dev` is fixed for it when it starts, by
 /// its unit (PrivateDevices=, BindPaths=) and by Landlock, which knows files and not names: a node
 /// that comes later, with the driver, is found by the next process.
 const NODE_WAIT: Duration = Duration::from_secs(10);
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
         defaults: &[("TSS2_LOG", "all+NONE")],
         lock_memory: keystore::hardening::memory::lock_all,
         open,
+        absence_max,
     };
     let asked = read(std::env::args_os().skip(1), |_, _| Ok(Own::Unknown));
     let options = asked.and_then(|asked| match asked {
@@ -69,27 +73,27 @@ Holds the private keys of one TPM 2.0 and mints assertions for assertd.
 
 fn open(opening: &Opening) -> Result<TpmBackend, Error> {
     let section = &opening.section;
-    let tcti = Tcti::parse(section.tcti.as_deref().unwrap_or(TCTI))
-        .map_err(|text| Error::new(Kind::Internal, format!("`tcti`: {text}")))?;
-    let credentials = opening.credentials.as_deref();
-    let opened = TpmBackend::open(Settings {
-        tcti: tcti.clone(),
-        secrets: Secrets::read(section.auth.as_ref(), credentials, &opening.name)?,
+    let tcti = tcti(section)?;
+    TpmBackend::open(Settings {
+        tcti,
+        secrets: Secrets::read(
+            section.auth.as_ref(),
+            opening.credentials.as_deref(),
+            &opening.name,
+        )?,
         sessions: section.sessions,
         state: opening.state.clone(),
-    });
-    match (opened, tcti.device()) {
-        (Err(error), Some(node))
-            if error.kind() == Kind::Unavailable && opening.since.elapsed() > NODE_WAIT =>
-        {
-            eprintln!(
-                "keystore {}: {} cannot be opened; if it came after this process, only a new one \
-                 finds it, so this one ends",
-                opening.name,
-                node.display()
-            );
-            std::process::exit(69);
-        }
-        (opened, _) => opened,
+    })
+}
+
+fn absence_max(section: &Section) -> Duration {
+    match tcti(section) {
+        Ok(tcti) if tcti.device().is_some() => NODE_WAIT,
+        _ => TPM_WAIT,
     }
+}
+
+fn tcti(section: &Section) -> Result<Tcti, Error> {
+    Tcti::parse(section.tcti.as_deref().unwrap_or(TCTI))
+        .map_err(|text| Error::new(Kind::Internal, format!("`tcti`: {text}")))
 }

@@ -46,7 +46,7 @@ pub fn of(backend: &TpmBackend) -> Vec<Line> {
             Err(error) => {
                 let remedy = "do what it says, then look again";
                 lines.push(Line::fail(subject, error.to_string(), remedy));
-                if error.kind() == Kind::Unavailable {
+                if matches!(error.kind(), Kind::Unavailable | Kind::Absent) {
                     break; // the others would say the same
                 }
             }

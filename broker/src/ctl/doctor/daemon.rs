@@ -16,7 +16,7 @@ use crate::ctl::run::within;
 use assertd_client::Client;
 use assertd_client::api::{KeyStatus, KeystoreStatus, Status};
 use keystore::config::BackendKind;
-use keystore::protocol::{Condition, Reply, Request};
+use keystore::protocol::{Reply, Request, Standing};
 use keystore::{Kind, client};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -86,9 +86,9 @@ pub fn look(site: &Site, units: &Units, socket: PathBuf) -> Facts {
     }))
 }
 
-/// What the keystores that have failed say can be done about it; all are asked at once.
+/// What the keystores that cannot serve say can be done about it; all are asked at once.
 fn kinds(site: &Site, status: &Status) -> BTreeMap<String, Kind> {
-    let failed = status.keystores.iter().filter(|it| it.state == "failed");
+    let failed = status.keystores.iter().filter(|it| it.state != "usable");
     let sockets = failed.filter_map(|it| {
         let section = site.keystores.get(&it.name)?;
         Some((it.name.clone(), site.keystore_socket(&it.name, section)))
@@ -107,9 +107,9 @@ fn kind_of(socket: PathBuf) -> Option<Kind> {
         client::Client::connect(&socket, KEYSTORE_DEADLINE)?.call(&Request::Health {})
     });
     match health?.ok()? {
-        Reply::Health(health) => match health.condition {
-            Condition::Failed { kind, .. } => Some(kind),
-            Condition::Usable {} => None,
+        Reply::Health(health) => match health.standing {
+            Standing::Failed { kind, .. } | Standing::Degraded { kind, .. } => Some(kind),
+            Standing::Usable {} => None,
         },
         _ => None,
     }

@@ -11,7 +11,7 @@ use crate::ctl::run::within;
 use keystore::check::LOOK_TIME_MAX;
 use keystore::client::{Client, unexpected};
 use keystore::config::Section;
-use keystore::protocol::{Condition, Reply, Request};
+use keystore::protocol::{Reply, Request, Standing};
 use keystore::survey::{Line, Subject, Verdict};
 use keystore::{Error, Kind};
 use std::error::Error as _;
@@ -83,7 +83,11 @@ fn ask(socket: &Path, name: &str, look: Duration) -> Answer {
         Ok(_) => return Answer::Silent(unexpected()),
         Err(error) => return Answer::Silent(error),
     };
-    if let Condition::Failed { kind, why } = health.condition {
+    let failed = match health.standing {
+        Standing::Usable {} => None,
+        Standing::Degraded { kind, why } | Standing::Failed { kind, why } => Some((kind, why)),
+    };
+    if let Some((kind, why)) = failed {
         return Answer::Failed { kind, why, pid };
     }
     let looked = client

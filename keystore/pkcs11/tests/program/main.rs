@@ -7,7 +7,7 @@ mod site;
 
 use keystore::Kind;
 use keystore::client::Client;
-use keystore::protocol::Condition;
+use keystore::protocol::Standing;
 use pkcs11_shim::counts::Counts;
 use pkcs11_shim::functions::Function;
 use site::{
@@ -26,7 +26,7 @@ fn it_serves_on_standard_input_with_the_environment_of_its_section() {
     prepare(dir.path(), "123456\n");
     let running = start(dir.path());
     let health = health(dir.path());
-    assert_eq!(health.condition, Condition::Usable {}, "{health:?}");
+    assert_eq!(health.standing, Standing::Usable {}, "{health:?}");
     assert!(health.token.contains("\"t\""), "{health:?}");
     let client = Client::connect(&dir.path().join("socket"), DEADLINE).unwrap();
     assert_eq!(
@@ -41,37 +41,66 @@ fn with_a_wrong_pin_it_stays_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     prepare(dir.path(), "wrong\n");
     let _running = start(dir.path());
-    match health(dir.path()).condition {
-        Condition::Failed { kind, why } => {
+    match health(dir.path()).standing {
+        Standing::Failed { kind, why } => {
             assert_eq!(kind, Kind::BadPin, "{why}");
             assert!(!why.contains("wrong"), "{why}");
         }
-        Condition::Usable {} => panic!("usable"),
+        other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn a_login_that_fails_is_not_tried_again_by_itself() {
+fn a_login_without_a_clear_answer_is_tried_three_times_and_no_more_whatever_restarts() {
     let dir = tempfile::tempdir().unwrap();
     prepare_with(dir.path(), "123456\n", &pkcs11_shim::module_path());
     let logins = Counts::open(&dir.path().join("counts")).unwrap();
     let logins = || logins.of(Function::C_Login);
     write(&dir.path().join("rules"), "C_Login * ckr:0x5\n"); // CKR_GENERAL_ERROR
-    let _running = start(dir.path());
-    match health(dir.path()).condition {
-        Condition::Failed { kind, why } => {
+    let is_over = || match health(dir.path()).standing {
+        Standing::Failed { kind, why } => {
             assert_eq!(kind, Kind::BadPin, "{why}");
-            assert!(why.contains("CKR_GENERAL_ERROR"), "{why}");
+            assert!(why.contains("without a clear answer"), "{why}");
             assert!(why.contains("restart the keystore"), "{why}");
+            true
         }
-        Condition::Usable {} => panic!("usable"),
+        Standing::Degraded { why, .. } => {
+            assert!(why.contains("CKR_GENERAL_ERROR"), "{why}");
+            false
+        }
+        Standing::Usable {} => panic!("usable"),
+    };
+    for _ in 0..3 {
+        let running = start(dir.path());
+        let deadline = Instant::now() + DEADLINE;
+        while !is_over() {
+            assert!(Instant::now() < deadline, "it is tried for ever");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        drop(running);
     }
-    // What may be retried is tried after 0.5, 1 and 2 s.
-    let watched = Instant::now() + Duration::from_secs(3);
-    while Instant::now() < watched && logins() == 1 {
-        std::thread::park_timeout(Duration::from_millis(20));
+    assert_eq!(logins(), 3);
+}
+
+#[test]
+fn a_wrong_pin_costs_one_login_over_twenty_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare_with(dir.path(), "wrong\n", &pkcs11_shim::module_path());
+    let logins = Counts::open(&dir.path().join("counts")).unwrap();
+    for _ in 0..20 {
+        let _running = start(dir.path());
+        match health(dir.path()).standing {
+            Standing::Failed { kind, why } => assert_eq!(kind, Kind::BadPin, "{why}"),
+            other => panic!("{other:?}"),
+        }
     }
-    assert_eq!(logins(), 1);
+    assert_eq!(logins.of(Function::C_Login), 1);
+    // The right one is another one.
+    std::fs::remove_file(dir.path().join("pin")).unwrap();
+    write(&dir.path().join("pin"), "123456\n");
+    let _running = start(dir.path());
+    assert_eq!(health(dir.path()).standing, Standing::Usable {});
+    assert_eq!(logins.of(Function::C_Login), 2);
 }
 
 #[test]
@@ -81,13 +110,13 @@ fn a_token_that_was_gone_at_login_is_logged_in_to_when_it_is_back() {
     let rules = dir.path().join("rules");
     write(&rules, "C_Login * ckr:0xe0\n"); // CKR_TOKEN_NOT_PRESENT
     let _running = start(dir.path());
-    match health(dir.path()).condition {
-        Condition::Failed { kind, why } => assert_eq!(kind, Kind::Unavailable, "{why}"),
-        Condition::Usable {} => panic!("usable"),
+    match health(dir.path()).standing {
+        Standing::Degraded { .. } => {}
+        other => panic!("{other:?}"),
     }
     std::fs::remove_file(&rules).unwrap();
     let deadline = Instant::now() + DEADLINE;
-    while health(dir.path()).condition != (Condition::Usable {}) {
+    while health(dir.path()).standing != (Standing::Usable {}) {
         assert!(Instant::now() < deadline, "it was not tried again");
         std::thread::park_timeout(Duration::from_millis(20));
     }
@@ -153,7 +182,7 @@ fn its_socket_is_for_owner_and_group_and_is_not_taken_from_a_live_process() {
         assert!(Instant::now() < deadline, "it does not listen");
         std::thread::park_timeout(Duration::from_millis(5));
     }
-    assert_eq!(health(dir.path()).condition, Condition::Usable {});
+    assert_eq!(health(dir.path()).standing, Standing::Usable {});
     assert_eq!(socket.metadata().unwrap().mode() & 0o777, 0o660);
 }
 
@@ -198,7 +227,7 @@ fn a_keystore_ends_with_its_parent() {
         .unwrap();
     let parent = Running(parent);
     let health = health(dir.path());
-    assert_eq!(health.condition, Condition::Usable {}, "{health:?}");
+    assert_eq!(health.standing, Standing::Usable {}, "{health:?}");
     drop(parent);
     let deadline = Instant::now() + DEADLINE;
     while UnixStream::connect(&socket).is_ok() {

@@ -4,8 +4,7 @@
 use crate::site::{
     DEADLINE, Running, health, prepare, prepare_with, program, start, start_told, write,
 };
-use keystore::Kind;
-use keystore::protocol::Condition;
+use keystore::protocol::Standing;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -97,22 +96,21 @@ fn a_broken_configuration_is_served_as_a_failure_until_it_is_mended() {
     std::fs::remove_file(&config).unwrap();
     write(&config, &good.replace("module =", "modul ="));
     let mut running = start(dir.path());
-    match health(dir.path()).condition {
-        Condition::Failed { kind, why } => {
-            assert_eq!(kind, Kind::Unavailable, "{why}");
+    match health(dir.path()).standing {
+        Standing::Degraded { why, .. } => {
             assert!(
                 why.contains("assertd.toml:3:1: unknown key `modul`"),
                 "{why}"
             );
         }
-        Condition::Usable {} => panic!("usable"),
+        other => panic!("{other:?}"),
     }
     std::fs::remove_file(&config).unwrap();
     write(&config, &good);
     let end = Instant::now() + DEADLINE;
     // Connections are cut while it starts again.
-    let usable = || std::panic::catch_unwind(|| health(dir.path()).condition).ok();
-    while usable() != Some(Condition::Usable {}) {
+    let usable = || std::panic::catch_unwind(|| health(dir.path()).standing).ok();
+    while usable() != Some(Standing::Usable {}) {
         assert!(Instant::now() < end, "it was not read again");
         std::thread::park_timeout(Duration::from_millis(50));
     }

@@ -97,7 +97,9 @@ pub fn start_as(user: u32, dir: &Path) -> Running {
 
 /// With variables of a service manager.
 pub fn start_told(user: u32, dir: &Path, told: &[(&str, &str)]) -> Running {
-    let listener = UnixListener::bind(dir.join("socket")).unwrap();
+    let socket = dir.join("socket");
+    let _ = std::fs::remove_file(&socket); // an earlier one's
+    let listener = UnixListener::bind(socket).unwrap();
     let mut command = program();
     if user != nix::unistd::geteuid().as_raw() {
         // The clone may be in a home that is nobody else's.

@@ -59,14 +59,14 @@ fn keys_work_through_a_device_node() {
 }
 
 #[test]
-fn a_device_that_is_not_there_is_unavailable() {
+fn a_device_that_is_not_there_is_absent() {
     let world = crate::world::World::new();
     let how = How {
         tcti: Some(Tcti::Device("/dev/tpm-that-is-not-there".into())),
         ..How::default()
     };
     let error = world.open_as(&how).err().unwrap();
-    assert_eq!(error.kind(), keystore::Kind::Unavailable, "{error}");
+    assert_eq!(error.kind(), keystore::Kind::Absent, "{error}");
     assert!(error.to_string().contains("group tss"), "{error}");
 }
 

@@ -51,7 +51,7 @@ fn a_restart_that_nobody_noticed_costs_no_signature() {
 }
 
 #[test]
-fn a_tpm_that_is_away_is_unavailable_and_used_again_when_it_is_back() {
+fn a_tpm_that_is_away_is_absent_and_used_again_when_it_is_back() {
     for sessions in BOTH {
         let mut world = World::new();
         let backend = world.open_as(&with(sessions)).unwrap();
@@ -59,14 +59,14 @@ fn a_tpm_that_is_away_is_unavailable_and_used_again_when_it_is_back() {
         world.swtpm.power_off();
         for _ in 0..3 {
             let away = refusal(&backend, 1, &key, Alg::ES256);
-            assert_eq!(away.kind(), Kind::Unavailable, "{away}");
+            assert_eq!(away.kind(), Kind::Absent, "{away}");
             assert!(away.to_string().contains("0xa000a"), "{away}");
         }
         let closed = world.open_as(&How {
             state: "other",
             ..with(sessions)
         });
-        assert_eq!(closed.err().unwrap().kind(), Kind::Unavailable);
+        assert_eq!(closed.err().unwrap().kind(), Kind::Absent);
         world.swtpm.power_on();
         sign(&backend, 1, &key, Alg::ES256);
         let made = make(&backend, 2, Alg::ES256);
