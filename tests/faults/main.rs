@@ -12,3 +12,4 @@ mod flush;
 mod generator;
 mod load;
 mod observed;
+mod tools;

@@ -5,7 +5,8 @@ use crate::generator::{self, Answer, Next};
 use assertd_client::api::AssertionResponse;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use harness::{Config, DEADLINE, Daemon, SoftHsm, wait_until};
+use harness::token::Keystore;
+use harness::{Config, DEADLINE, Daemon, wait_until};
 use keystore::client::Client as KeystoreClient;
 use keystore::protocol::{Reply, Request};
 use keystore::publickey::Verifier;
@@ -28,7 +29,7 @@ pub const TARGET: &str = "bank";
 const QUIET: Duration = Duration::from_secs(1);
 
 /// One workload, this test's own uid, and one target.
-pub fn config(token: &SoftHsm) -> Config {
+pub fn config(token: &impl Keystore) -> Config {
     let uid = nix::unistd::geteuid().as_raw();
     Config::new(token)
         .workload("payments", uid, NO_LIMIT)
