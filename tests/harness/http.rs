@@ -53,6 +53,11 @@ impl Raw {
     pub fn connect(socket: &Path) -> Raw {
         let stream = UnixStream::connect(socket)
             .unwrap_or_else(|error| panic!("{}: {error}", socket.display()));
+        Raw::over(stream)
+    }
+
+    /// Over a connection that somebody made, who can do something about it if there is none.
+    pub fn over(stream: UnixStream) -> Raw {
         Raw {
             stream,
             buffer: Vec::new(),

@@ -37,7 +37,8 @@ impl Faults {
         }
     }
 
-    /// One call. `forward` asks the module, `spoil` changes what it gave.
+    /// One call. `forward` asks the module, `spoil` takes away what it needs, or changes what it
+    /// gave.
     pub fn call(
         &self,
         function: Function,
@@ -57,8 +58,16 @@ impl Faults {
             self.count(Counts::add_fired, function); // now, since what comes may be the end of us
         }
         std::thread::sleep(order.before);
+        let mut spoil = Some(spoil);
+        if let Some(action) = order.action.filter(|action| action.takes_away())
+            && let Some(spoil) = spoil.take()
+        {
+            spoil(action);
+        }
         let answer = self.obey(order.action, || self.forwarded(function, forward));
-        if let Some(action) = result_only.filter(|_| answer == CKR_OK) {
+        if let Some(action) = result_only.filter(|_| answer == CKR_OK)
+            && let Some(spoil) = spoil
+        {
             self.count(Counts::add_fired, function);
             spoil(action);
         }
@@ -116,7 +125,7 @@ impl Faults {
                 forward()
             }
             Some(Action::Zeros | Action::Random | Action::Short | Action::Flags(_))
-            | Some(Action::Delay(_) | Action::After(_))
+            | Some(Action::Delay(_) | Action::After(_) | Action::Logout | Action::CloseAll)
             | None => forward(),
         }
     }
@@ -220,6 +229,22 @@ mod tests {
         assert_eq!(spoilt, Some(Action::Random));
         assert_eq!(place.fired(Function::C_Sign), (2, 1));
         assert_eq!(place.counts.fired_any(), 3);
+    }
+
+    #[test]
+    fn what_a_call_needs_is_taken_away_before_it() {
+        let (place, faults) = Place::with("C_SignInit 2 logout\n");
+        let order = std::cell::RefCell::new(Vec::new());
+        for _ in 0..2 {
+            let forward = || {
+                order.borrow_mut().push(None);
+                OTHER
+            };
+            let lose = |action| order.borrow_mut().push(Some(action));
+            assert_eq!(faults.call(Function::C_SignInit, forward, lose), OTHER);
+        }
+        assert_eq!(order.into_inner(), [None, Some(Action::Logout), None]);
+        assert_eq!(place.fired(Function::C_SignInit), (2, 1));
     }
 
     #[test]

@@ -141,6 +141,7 @@ macro_rules! forwarded {
                 C_GetFunctionList: Some(C_GetFunctionList),
                 C_GetTokenInfo: Some(C_GetTokenInfo),
                 C_Sign: Some(C_Sign),
+                C_SignInit: Some(C_SignInit),
                 $($name: Some($name),)*
                 ..real
             }
@@ -192,7 +193,6 @@ forwarded! {
         count: CK_ULONG, key: *mut CK_OBJECT_HANDLE);
     C_DeriveKey(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, from: CK_OBJECT_HANDLE,
         template: *mut CK_ATTRIBUTE, count: CK_ULONG, key: *mut CK_OBJECT_HANDLE);
-    C_SignInit(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE);
     C_SignUpdate(session: CK_SESSION_HANDLE, part: *mut CK_BYTE, len: CK_ULONG);
     C_SignFinal(session: CK_SESSION_HANDLE, signature: *mut CK_BYTE, len: *mut CK_ULONG);
     C_VerifyInit(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE);
@@ -217,6 +217,53 @@ unsafe extern "C" fn C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) 
         }
     };
     shim.faults.call(Function::C_GetTokenInfo, forward, spoil)
+}
+
+/// Like the others, but `logout` and `close-all` take the login or the sessions away first, as the
+/// token itself or another part of this process might.
+unsafe extern "C" fn C_SignInit(
+    session: CK_SESSION_HANDLE,
+    mechanism: *mut CK_MECHANISM,
+    key: CK_OBJECT_HANDLE,
+) -> CK_RV {
+    let shim = shim();
+    let forward = || match shim.real.C_SignInit {
+        // SAFETY: the arguments are the caller's, handed on as they are.
+        Some(function) => unsafe { function(session, mechanism, key) },
+        None => CKR_FUNCTION_FAILED,
+    };
+    let take_away = |action| match action {
+        Action::Logout => logout(&shim.real, session),
+        Action::CloseAll => close_all(&shim.real, session),
+        _ => {}
+    };
+    shim.faults.call(Function::C_SignInit, forward, take_away)
+}
+
+/// If the module says no, what was to be taken away is gone already.
+fn logout(real: &CK_FUNCTION_LIST, session: CK_SESSION_HANDLE) {
+    if let Some(logout) = real.C_Logout {
+        // SAFETY: any number may be asked about; the module knows which are sessions.
+        unsafe { logout(session) };
+    }
+}
+
+/// Likewise.
+fn close_all(real: &CK_FUNCTION_LIST, session: CK_SESSION_HANDLE) {
+    let (Some(info), Some(close_all)) = (real.C_GetSessionInfo, real.C_CloseAllSessions) else {
+        return;
+    };
+    let mut found = CK_SESSION_INFO {
+        slotID: 0,
+        state: 0,
+        flags: 0,
+        ulDeviceError: 0,
+    };
+    // SAFETY: the module writes one such structure here.
+    if unsafe { info(session, &raw mut found) } == CKR_OK {
+        // SAFETY: the slot is the session's.
+        unsafe { close_all(found.slotID) };
+    }
 }
 
 /// Like the others, but a call that only asks for the length is counted as

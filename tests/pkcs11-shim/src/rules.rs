@@ -15,6 +15,8 @@
 //! C_Sign         1    abort        (or segfault) the process dies
 //! C_Sign         1    exit         the module calls exit(3) with 0, or another status: exit:3
 //! C_Sign         1    hang         the call never returns
+//! C_SignInit     1!   logout       the user is logged out first, for all sessions, then the module asked
+//! C_SignInit     1!   close-all    all sessions with the token are closed first, this one too
 //! C_Sign         *    probe        first tries what code in this process can do (see [`crate::probe`])
 //! C_GetTokenInfo *    flags:0x40000   these token flags are added (CKF_USER_PIN_LOCKED)
 //! ```
@@ -59,6 +61,10 @@ pub enum Action {
     Exit(i32),
     /// Never return.
     Hang,
+    /// Log the user out, then go on.
+    Logout,
+    /// Close all sessions with the token, then go on.
+    CloseAll,
     /// Try what the file `P11SHIM_PROBE` says and report in `P11SHIM_REPORT`, then go on.
     Probe,
 }
@@ -216,6 +222,8 @@ fn action(word: &str) -> Option<Action> {
             "segfault" => Some(Action::Segfault),
             "exit" => Some(Action::Exit(0)),
             "hang" => Some(Action::Hang),
+            "logout" => Some(Action::Logout),
+            "close-all" => Some(Action::CloseAll),
             "probe" => Some(Action::Probe),
             _ => None,
         },
@@ -231,11 +239,17 @@ impl Action {
         )
     }
 
+    /// Whether it takes something away before the module is asked.
+    pub fn takes_away(self) -> bool {
+        matches!(self, Action::Logout | Action::CloseAll)
+    }
+
     /// A rule that could never fire is a mistake.
     fn fits(self, scope: Scope) -> bool {
         match self {
             Action::Zeros | Action::Random | Action::Short => scope == Scope::One(Function::C_Sign),
             Action::Flags(_) => scope == Scope::One(Function::C_GetTokenInfo),
+            Action::Logout | Action::CloseAll => scope == Scope::One(Function::C_SignInit),
             _ => true,
         }
     }
@@ -329,10 +343,13 @@ mod tests {
             "C_SignInit * random",
             "* * short",
             "C_Sign 1 flags:0x40000",
+            "C_Sign 1 logout",
+            "* 1 close-all",
         ] {
             assert_eq!(check(line), Err(line.to_owned()));
         }
-        let fit = "C_Sign 1 random\nC_GetTokenInfo * flags:0x40000\n* * ckr:0x30\nC_Sign 1 exit:3";
+        let fit = "C_Sign 1 random\nC_GetTokenInfo * flags:0x40000\n* * ckr:0x30\nC_Sign 1 exit:3\n\
+                   C_SignInit 1! logout\nC_SignInit 2 close-all";
         assert_eq!(check(fit), Ok(()));
     }
 }
