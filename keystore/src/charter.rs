@@ -4,7 +4,7 @@
 //!
 //! Pure: [`Charter::permits`] takes the claims and the time and returns a verdict.
 
-use crate::claims::{CLAIM_LEN_MAX, Claims, JTI_LEN};
+use crate::claims::{CLAIM_LEN_MAX, Claims, JTI_LEN, is_claim};
 use crate::clock::Time;
 use crate::{Alg, Error, Kind};
 use serde::{Deserialize, Serialize};
@@ -188,9 +188,9 @@ impl Charter {
             }
         };
         for (member, value) in members {
-            if !text_ok(value) {
+            if !is_claim(value) {
                 return refuse(format!(
-                    "{member} must be 1 to {CLAIM_LEN_MAX} bytes without control characters"
+                    "{member} must be 1 to {CLAIM_LEN_MAX} bytes of JSON without control characters"
                 ));
             }
         }
@@ -237,7 +237,7 @@ impl TryFrom<String> for SubjectPattern {
     type Error = Error;
     fn try_from(text: String) -> Result<SubjectPattern, Error> {
         let stem = text.strip_suffix('*').unwrap_or(&text);
-        if !text_ok(stem) || stem.contains('*') {
+        if !is_claim(stem) || stem.contains('*') {
             return Err(Error::new(
                 Kind::Refused,
                 format!(
@@ -282,17 +282,13 @@ impl fmt::Display for Refusal {
     }
 }
 
-fn text_ok(text: &str) -> bool {
-    !text.is_empty() && text.len() <= CLAIM_LEN_MAX && !text.chars().any(char::is_control)
-}
-
 fn well_formed(claims: &Claims) -> Result<(), Refusal> {
     for (claim, value) in [
         ("iss", &claims.iss),
         ("sub", &claims.sub),
         ("aud", &claims.aud),
     ] {
-        if !text_ok(value) {
+        if !is_claim(value) {
             return Err(Refusal::Malformed { claim });
         }
     }

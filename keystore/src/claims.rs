@@ -5,8 +5,8 @@
 use crate::clock::Seconds;
 use serde::{Deserialize, Serialize};
 
-/// Longest `iss`, `sub` or `aud` in bytes. Entra allows 600 characters, Google 256; 1,024 leaves
-/// room and keeps an assertion far below 8 KiB.
+/// Longest `iss`, `sub` or `aud` in bytes, as they stand in JSON. Entra allows 600 characters,
+/// Google 256; 1,024 leaves room and keeps an assertion below 8 KiB, under any key.
 pub const CLAIM_LEN_MAX: usize = 1024;
 
 /// Length of a `jti`: 16 random bytes in base64url (standards §1.3: at least 128 bits).
@@ -31,6 +31,16 @@ pub struct Claims {
     pub nbf: Option<Seconds>,
     /// Expiry, seconds since the epoch.
     pub exp: Seconds,
+}
+
+/// Whether `iss`, `sub` or `aud` may have this value: 1 to [`CLAIM_LEN_MAX`] bytes without control
+/// characters. A quotation mark and a backslash count twice, since JSON escapes them.
+pub fn is_claim(text: &str) -> bool {
+    let escaped = text
+        .bytes()
+        .filter(|byte| matches!(byte, b'"' | b'\\'))
+        .count();
+    (1..=CLAIM_LEN_MAX).contains(&(text.len() + escaped)) && !text.chars().any(char::is_control)
 }
 
 impl Claims {

@@ -71,3 +71,18 @@ fn a_tpm_behind_the_proxy_serves_and_its_faults_are_counted() {
     assert_eq!(tpm.proxy.fired("TPM2_Sign"), 1);
     assert_eq!(tpm.proxy.seen("TPM2_Sign"), signed + 2);
 }
+
+#[test]
+fn a_device_that_is_dead_lives_again_when_the_module_was_finalised() {
+    let token = Shimmed::new();
+    let daemon = serving(&token);
+    let (pid, finalised) = (daemon.keystore_pid(), token.calls(Function::C_Finalize));
+    token.rules("C_Sign 1! dead:0x30\n"); // CKR_DEVICE_ERROR
+    assert_eq!(daemon.outcome(TARGET).0, UNAVAILABLE);
+    assert_eq!(token.fired(Function::C_Sign), 1);
+    daemon.wait_served(TARGET);
+    let more = token.fired(Function::C_OpenSession);
+    assert!(more > 0, "no other function was dead");
+    let again = token.calls(Function::C_Finalize) > finalised || daemon.keystore_pid() != pid;
+    assert!(again, "it lives, and nobody began anew");
+}

@@ -78,7 +78,9 @@ impl Swtpm {
         let listens = crate::wait_until(DEADLINE, || {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
             assert_eq!(ended, None, "swtpm has ended");
-            TcpStream::connect((self.host, self.port + 1)).is_ok()
+            // It listens on the control port first; a connection that says nothing is no harm.
+            let listens_on = |port| TcpStream::connect((self.host, port)).is_ok();
+            listens_on(self.port + 1) && listens_on(self.port)
         });
         assert!(listens, "swtpm does not listen");
     }

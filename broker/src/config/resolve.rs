@@ -4,7 +4,7 @@
 use super::file::{DropIn, LimitsSection, MainFile};
 use super::*;
 use issuer::issuers;
-use keystore::claims::CLAIM_LEN_MAX;
+use keystore::claims::{CLAIM_LEN_MAX, is_claim};
 use keystore::config::suggest;
 use keystore::keyid::check_part;
 use std::ops::Range;
@@ -58,8 +58,9 @@ impl File<'_> {
 
     fn claim(&self, value: &Spanned<String>) -> Result<String> {
         let text = value.as_ref();
-        if text.is_empty() || text.len() > CLAIM_LEN_MAX || text.chars().any(char::is_control) {
-            let message = format!("must be 1 to {CLAIM_LEN_MAX} bytes without control characters");
+        if !is_claim(text) {
+            let message =
+                format!("must be 1 to {CLAIM_LEN_MAX} bytes of JSON without control characters");
             return self.error(value.span(), message);
         }
         Ok(text.clone())

@@ -1,6 +1,7 @@
 //! Each test takes claims the charter permits and moves one thing.
 
 use super::*;
+use crate::jws::{ASSERTION_LEN_MAX, SigningInput};
 use proptest::prelude::*;
 
 const NOW: u64 = 1_800_000_000;
@@ -215,6 +216,49 @@ fn a_charter_has_a_lifetime_and_subjects() {
         .is_err()
     );
     assert!(issuer(&[]).check().is_err());
+}
+
+/// Found by fuzzing: 1,024 quotation marks are 2,048 bytes of JSON, three times that is more than an
+/// assertion may have, and one that is too long suspends its key.
+#[test]
+fn the_longest_claims_make_an_assertion_that_is_released() {
+    for (mark, most) in [
+        ("a", CLAIM_LEN_MAX),
+        ("\"", CLAIM_LEN_MAX / 2),
+        ("\\", CLAIM_LEN_MAX / 2),
+    ] {
+        let with = |length| {
+            let text = mark.repeat(length);
+            let (iss, sub, aud) = (text.clone(), text.clone(), text);
+            let purpose = Purpose::ClientAuthentication { iss, sub, aud };
+            Charter {
+                purpose,
+                ..client()
+            }
+        };
+        assert!(with(most).check().is_ok(), "{mark}");
+        assert!(with(most + 1).check().is_err(), "{mark}");
+        let text = mark.repeat(most);
+        let (iss, sub, aud) = (text.clone(), text.clone(), text);
+        let nbf = Some(NOW);
+        let claims = Claims {
+            iss,
+            sub,
+            aud,
+            nbf,
+            ..permitted()
+        };
+        let verdict = with(most).permits(PurposeKind::ClientAuthentication, &claims, now());
+        assert_eq!(verdict, Ok(()));
+        let kid = serde_json::from_str(&format!("\"{}\"", "k".repeat(43))).unwrap();
+        let input = SigningInput::new(Alg::RS256, Typ::ClientAuthentication, &kid, &claims);
+        let longest = input.with_signature(&[0; 8192 / 8]);
+        assert!(
+            longest.len() <= ASSERTION_LEN_MAX,
+            "{} bytes",
+            longest.len()
+        );
+    }
 }
 
 #[test]
