@@ -15,7 +15,7 @@ BUILD ?= target/release
 # The end-to-end tests that are the same whatever holds the keys. Names say what is of one kind.
 ANY_KEYSTORE := not test(/pkcs11_/) and not test(/^several::/)
 
-.PHONY: help build install uninstall demo test test-systemd test-long bench lint clean setup peers
+.PHONY: help build install uninstall demo test test-systemd test-long defences bench lint clean setup peers
 
 help:                ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -63,6 +63,10 @@ test-long: setup peers ## the tests that take minutes: soak, many crashes, flood
 	tests/setup/tree.sh trixie target/trees/trixie-vm vm
 	$(CARGO) run --quiet --locked -p tests --bin vm -- --tree target/trees/trixie-vm
 	$(CARGO) nextest run --workspace --locked --profile long --run-ignored all
+
+# About a minute for each: every patch is a build. FEW="row_05 row_13" chooses some.
+defences: setup      ## take each defence away in a copy of the tree, and see that its test fails
+	tests/setup/defences.sh $(FEW)
 
 bench: setup         ## measure; writes target/bench/summary.json
 	$(CARGO) build --release --locked --workspace

@@ -63,7 +63,7 @@ impl SigningInput {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Assertion(String);
 
-/// Why a JWS is not the assertion that was asked for. Either one suspends the key.
+/// Why a JWS is not the assertion that was asked for. A wrong signature suspends the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bad {
     /// Header or claims are not the granted ones.

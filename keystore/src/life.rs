@@ -26,6 +26,9 @@ use std::time::{Duration, Instant};
 /// is put back may be noticed, and each attempt is a few calls into the module.
 const WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// First and longest time that an open token without keys is left as it is.
+const EMPTIED: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+
 /// Attempts in a row that fail although the token is there and was open before: then the module
 /// itself is in doubt, and the process ends.
 const TRIES_MAX: u32 = 5;
@@ -52,6 +55,22 @@ enum Stage<B> {
         kind: Kind,
         why: String,
     },
+}
+
+impl<B> Stage<B> {
+    fn away(error: &Error) -> Stage<B> {
+        Stage::Away {
+            kind: error.kind(),
+            why: error.to_string(),
+        }
+    }
+
+    fn failed(error: &Error) -> Stage<B> {
+        Stage::Failed {
+            kind: error.kind(),
+            why: error.to_string(),
+        }
+    }
 }
 
 /// A stage, and since when.
@@ -174,15 +193,16 @@ impl<B: Backend> Life<B> {
     /// process goes on.
     pub fn go_on(&self, begun: Opened, open: &impl Fn() -> Result<B, Error>) {
         let mut row = Row::new(Past::NeverOpen, self.absence_max);
+        let mut emptied = Emptied::new();
         let mut opened = begun;
         loop {
             match opened {
                 Opened::Usable => {
                     row = Row::new(Past::WasOpen, self.absence_max);
-                    match self.attend() {
-                        Verdict::Ill(error) => self.close(&error),
+                    match self.attend(&mut emptied) {
+                        Verdict::Ill(error) => self.close(Stage::away(&error)),
                         Verdict::NeedsPerson(error) => {
-                            self.close(&error);
+                            self.close(Stage::failed(&error));
                             return;
                         }
                         Verdict::Sound => {}
@@ -212,7 +232,12 @@ impl<B: Backend> Life<B> {
             open()
         };
         let opened = backend
-            .and_then(|backend| Keys::open(Watched::new(backend, self.hang.clone()), &self.state));
+            .and_then(|backend| Keys::open(Watched::new(backend, self.hang.clone()), &self.state))
+            .and_then(|keys| match keys.some_are_there() {
+                // Open, and it lets nobody look at a key: it is not.
+                Err(error) if error.kind() != Kind::NotFound => Err(error),
+                _ => Ok(keys),
+            });
         *self.doubts() = Doubt::No;
         match opened {
             Ok(keys) => {
@@ -224,7 +249,8 @@ impl<B: Backend> Life<B> {
     }
 
     /// Waits for doubts, and returns when one was right.
-    fn attend(&self) -> Verdict {
+    fn attend(&self, emptied: &mut Emptied) -> Verdict {
+        let opened = Instant::now();
         let mut mended: Option<Instant> = None;
         loop {
             let doubted = self.doubts();
@@ -238,18 +264,26 @@ impl<B: Backend> Life<B> {
                 _ => Rung::Mend,
             };
             match examine(&keys, rung) {
-                Verdict::Sound => mended = Some(Instant::now()),
+                Verdict::Sound => {
+                    mended = Some(Instant::now());
+                    *emptied = Emptied::new();
+                }
+                Verdict::Ill(error) if error.kind() == Kind::NotFound => {
+                    if emptied.is_due(opened) {
+                        return Verdict::Ill(error);
+                    }
+                }
                 other => return other,
             }
         }
     }
 
     /// Takes the token away from everybody, waits until they have left, and closes it.
-    fn close(&self, error: &Error) {
+    fn close(&self, next: Stage<B>) {
         let Ok(mut keys) = self.keys() else {
             return;
         };
-        let _ = self.set_from(error);
+        self.set(next);
         let patience = Instant::now();
         let _call = self.hang.enter("closing the token", Pace::Look);
         loop {
@@ -270,15 +304,14 @@ impl<B: Backend> Life<B> {
     }
 
     fn set_from(&self, error: &Error) -> Opened {
-        let (kind, why) = (error.kind(), error.to_string());
-        match kind {
-            Kind::Unavailable | Kind::Absent => {
-                self.set(Stage::Away { kind, why });
+        match error.kind() {
+            kind @ (Kind::Unavailable | Kind::Absent) => {
+                self.set(Stage::away(error));
                 Opened::Away(kind)
             }
             // A PIN is tried once; a wrong token does not get right by waiting.
             _ => {
-                self.set(Stage::Failed { kind, why });
+                self.set(Stage::failed(error));
                 Opened::NeedsPerson
             }
         }
@@ -331,6 +364,27 @@ fn examine<B: Backend>(keys: &Keys<B>, rung: Rung) -> Verdict {
             Kind::BadPin | Kind::Locked | Kind::Corrupt => Verdict::NeedsPerson(error),
             _ => Verdict::Ill(error),
         },
+    }
+}
+
+/// A token that is open and shows no key of ours. Either they were deleted, and opening it anew finds
+/// nothing; or the module has lost sight of them, and it may. So that is done more and more rarely.
+struct Emptied {
+    wait: Duration,
+}
+
+impl Emptied {
+    fn new() -> Emptied {
+        Emptied { wait: EMPTIED.0 }
+    }
+
+    /// Whether to open it anew, having been `opened` then.
+    fn is_due(&mut self, opened: Instant) -> bool {
+        let is_due = opened.elapsed() >= self.wait;
+        if is_due {
+            self.wait = (self.wait * 2).min(EMPTIED.1);
+        }
+        is_due
     }
 }
 

@@ -107,12 +107,18 @@ impl<B: Backend> Keys<B> {
             .permits(purpose, claims, now)
             .map_err(|refusal| Error::new(Kind::Refused, format!("key {key}: {refusal}")))?;
         let input = SigningInput::new(live.charter.alg, live.charter.typ, &live.kid, claims);
-        let signature = self.backend.sign(
+        let signed = self.backend.sign(
             live.object,
             &live.public_key,
             live.charter.alg,
             input.as_bytes(),
-        )?;
+        );
+        let signature = signed.inspect_err(|error| {
+            // The key's own fault: it stops, and no other.
+            if matches!(error.kind(), Kind::NotFound | Kind::Mismatch) {
+                self.look_anew(key, &live);
+            }
+        })?;
         Ok(input.with_signature(&signature))
     }
 
@@ -306,7 +312,8 @@ impl<B: Backend> Keys<B> {
     /// Whether the token signs: keys are tried until one does.
     ///
     /// # Errors
-    /// Why the last of [`TRIED_MAX`] did not; none is no error.
+    /// Why the last of [`TRIED_MAX`] did not; that nothing is recorded is no error.
+    /// [`Kind::NotFound`] if every recorded key is missing.
     pub fn try_some(&self) -> Result<(), Error> {
         self.look_again();
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
@@ -316,7 +323,10 @@ impl<B: Backend> Keys<B> {
             .map(|(key, live)| (key.clone(), live.clone()))
             .collect();
         drop(live); // not held over a call into the token
-        let mut tried = Ok(());
+        let mut tried = match some.is_empty() {
+            true => self.some_are_there(),
+            false => Ok(()),
+        };
         for (key, live) in some {
             tried = probe(&self.backend, &key, &live);
             if tried.is_ok() {
@@ -336,13 +346,36 @@ impl<B: Backend> Keys<B> {
             .collect();
         drop(live);
         for (key, was) in missing {
-            let (object, charter) = (was.object, &was.charter);
-            let now = look(&self.backend, &key, object, charter, &was.public_key);
-            let mut live = self.write_live();
-            // Destroyed or amended meanwhile: then somebody else has looked.
-            if live.get(&key).is_some_and(|there| Arc::ptr_eq(there, &was)) {
-                live.insert(key, Arc::new(now));
+            self.look_anew(&key, &was);
+        }
+    }
+
+    fn look_anew(&self, key: &KeyId, was: &Arc<LiveKey>) {
+        let (object, charter) = (was.object, &was.charter);
+        let now = look(&self.backend, key, object, charter, &was.public_key);
+        let mut live = self.write_live();
+        // Destroyed or amended meanwhile: then somebody else has looked.
+        if live.get(key).is_some_and(|there| Arc::ptr_eq(there, was)) {
+            live.insert(key.clone(), Arc::new(now));
+        }
+    }
+
+    /// Whether any key is there.
+    ///
+    /// # Errors
+    /// If there are keys and all of them are missing, why the first is: perhaps it is not they who
+    /// are gone.
+    pub fn some_are_there(&self) -> Result<(), Error> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let mut missing = live.values().filter_map(|live| match &live.condition {
+            Condition::Failed { kind, why } if live.may_come_back() => Some((*kind, why)),
+            _ => None,
+        });
+        match missing.next() {
+            Some((kind, why)) if missing.count() + 1 == live.len() => {
+                Err(Error::new(kind, why.clone()))
             }
+            _ => Ok(()),
         }
     }
 
