@@ -13,3 +13,4 @@ mod generator;
 mod load;
 mod observed;
 mod tools;
+mod tpm;

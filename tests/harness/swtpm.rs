@@ -8,6 +8,7 @@ pub use device::Device;
 
 use crate::DEADLINE;
 use keystore::tcti::Tcti;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -53,6 +54,14 @@ impl Swtpm {
         (self.host, self.port)
     }
 
+    /// Its process id.
+    ///
+    /// # Panics
+    /// If it is off.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it is on").id()
+    }
+
     /// Ends it as a power cut would.
     pub fn power_off(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -83,6 +92,27 @@ impl Swtpm {
             listens_on(self.port + 1) && listens_on(self.port)
         });
         assert!(listens, "swtpm does not listen");
+    }
+
+    /// Resets it while it runs, as a host that is started anew does: CMD_INIT on its control port
+    /// (swtpm_ioctls.h), then the TPM2_Startup(CLEAR) of the firmware. Connections stay.
+    pub fn reset(&self) {
+        const CMD_INIT: [u8; 8] = [0, 0, 0, 2, 0, 0, 0, 0]; // command, flags
+        const STARTUP: [u8; 12] = [0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x44, 0, 0];
+        let ask = |port: u16, command: &[u8], answer: &mut [u8]| {
+            let mut stream = TcpStream::connect((self.host, port)).unwrap();
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
+            stream.write_all(command).unwrap();
+            stream.read_exact(answer).unwrap();
+        };
+        let mut result = [0; 4];
+        ask(self.port + 1, &CMD_INIT, &mut result);
+        assert_eq!(result, [0; 4], "CMD_INIT");
+        let mut started = [0; 10];
+        ask(self.port, &STARTUP, &mut started);
+        let rc = u32::from_be_bytes([started[6], started[7], started[8], started[9]]);
+        // TPM_RC_INITIALIZE: somebody was faster.
+        assert!(matches!(rc, 0 | 0x100), "TPM2_Startup: {rc:#x}");
     }
 
     /// Puts another TPM in its place, which answers at the same address.
