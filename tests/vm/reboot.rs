@@ -74,7 +74,7 @@ fn failed_because(machine: &Machine, part: &str) -> Result<(), String> {
         let status: Value = serde_json::from_str(&last).unwrap_or_default();
         let keystore = &status["keystores"][0];
         let why = keystore["why"].as_str().unwrap_or_default();
-        keystore["state"] == "failed" && why.contains(part)
+        keystore["state"] != "usable" && why.contains(part)
     });
     match told {
         true => Ok(()),

@@ -95,9 +95,9 @@ fn missing(boxed: &SysBox) -> Result<(), String> {
             let spare = keystores
                 .into_iter()
                 .find(|keystore| keystore["name"] == "spare")?;
-            (spare["state"] == "failed").then(|| spare["why"].as_str().map(str::to_owned))?
+            (spare["state"] != "usable").then(|| spare["why"].as_str().map(str::to_owned))?
         };
-        until("keystore spare is failed because of its PIN", || {
+        until("keystore spare cannot serve because of its PIN", || {
             why().is_some_and(|why| why.contains("PIN") && why.contains("spare.pin"))
         })
         .map_err(|waited| format!("{waited}; it says {:?}", why()))?;

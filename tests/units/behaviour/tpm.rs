@@ -67,11 +67,11 @@ fn failed_because(boxed: &SysBox, parts: &[&str]) -> Result<(), String> {
         let status = status(boxed).ok()?;
         let keystores = status["keystores"].as_array()?;
         let chip = keystores.iter().find(|it| it["name"] == "chip")?;
-        (chip["state"] == "failed").then(|| chip["why"].as_str().map(str::to_owned))?
+        (chip["state"] != "usable").then(|| chip["why"].as_str().map(str::to_owned))?
     };
     let told = || why().is_some_and(|why| parts.iter().all(|part| why.contains(part)));
     until(
-        &format!("keystore chip is failed because of {parts:?}"),
+        &format!("keystore chip cannot serve because of {parts:?}"),
         told,
     )
     .map_err(|waited| format!("{waited}; it says {:?}", why()))
