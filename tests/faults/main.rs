@@ -12,5 +12,6 @@ mod flush;
 mod generator;
 mod load;
 mod observed;
+mod token;
 mod tools;
 mod tpm;

@@ -275,7 +275,10 @@ fn select(
                 0 => String::new(),
                 n => format!(", and {n} that cannot be read"),
             };
-            let text = format!("no token has {wanted}; there are: {there}{broken}");
+            let text = format!(
+                "no token has {wanted}; there are: {there}{broken}; put the token back, or correct \
+                 `token`"
+            );
             Err(Error::new(Kind::Absent, text))
         }
         _ => {
@@ -343,7 +346,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "no token has label \"bank\"; there are: \"edge\" (serial 1), \"edge\" (serial 2), \
-             \"lab\" (serial 1), and 1 that cannot be read"
+             \"lab\" (serial 1), and 1 that cannot be read; put the token back, or correct `token`"
         );
         assert_eq!(
             select(&NAMES, None, None, 0).unwrap_err().kind(),

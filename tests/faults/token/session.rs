@@ -1,0 +1,79 @@
+//! Rows 2 and 3: a session dies, with or without the login; a device session that is dead until the
+//! module is initialised anew.
+
+use super::place::{OTHER, Place};
+use crate::observed::TARGET;
+use harness::fault::Function;
+
+/// CKR_SESSION_CLOSED, CKR_SESSION_HANDLE_INVALID, CKR_KEY_HANDLE_INVALID, CKR_OPERATION_ACTIVE and
+/// CKR_OPERATION_NOT_INITIALIZED: a session, or what is open in it, is not what it was.
+const LOST: [&str; 5] = ["0xb0", "0xb3", "0x60", "0x90", "0x91"];
+
+#[test]
+fn row_02_a_lost_session_is_not_noticed_by_who_asks() {
+    let place = Place::with_two_keys();
+    let before = place.before();
+    let mut lost = 0;
+    for code in LOST {
+        for how in ["C_SignInit 1! ckr", "C_Sign 1! ckr", "C_Sign 1! lie"] {
+            place.token.rules(&format!("{how}:{code}\n"));
+            let fired = place.token.fired_any();
+            let found = place.token.calls(Function::C_FindObjectsInit);
+            let read = place.token.calls(Function::C_GetAttributeValue);
+            place.served(TARGET);
+            lost += 1;
+            assert_eq!(place.token.fired_any(), fired + 1, "{how}:{code}");
+            // Handles die with their session: the key is found again by its id, and its public key
+            // is read again, to be compared.
+            let found = place.token.calls(Function::C_FindObjectsInit) - found;
+            let read = place.token.calls(Function::C_GetAttributeValue) - read;
+            assert!(found > 0 && read > 0, "{how}:{code}: {found}, {read}");
+            place.served(OTHER);
+        }
+    }
+    let opened = before.calls(&place, Function::C_OpenSession);
+    assert_eq!(opened, lost, "one new session for each that was lost");
+    assert_eq!(before.calls(&place, Function::C_Login), 0);
+    assert_eq!(before.lines(&place, ""), Vec::<String>::new());
+    before.in_the_same_process(&place);
+    before.nothing_changed(&place);
+}
+
+#[test]
+fn row_03_a_device_that_is_dead_until_it_is_initialised_costs_one_503() {
+    // CKR_DEVICE_ERROR, CKR_SESSION_HANDLE_INVALID, CKR_USER_NOT_LOGGED_IN, CKR_GENERAL_ERROR: what
+    // modules answer when they have lost their device and do not look for it any more.
+    for code in ["0x30", "0xb3", "0x101", "0x5"] {
+        let place = Place::new();
+        let before = place.before();
+        place.token.rules(&format!("C_Sign 1! dead:{code}\n"));
+        place.refused(TARGET, "keystore_unavailable");
+        assert!(before.fired(&place, Function::C_Sign) > 0);
+        before.wait_usable(&place);
+        place.served(TARGET);
+        // The ladder was climbed as far as was needed, and not further.
+        assert_eq!(before.calls(&place, Function::C_Finalize), 1, "{code}");
+        assert_eq!(before.calls(&place, Function::C_Initialize), 1, "{code}");
+        assert_eq!(before.lines(&place, "keystore hsm: ").len(), 2, "{code}");
+        before.in_the_same_process(&place);
+        before.nothing_changed(&place);
+    }
+}
+
+#[test]
+fn row_03_a_device_that_dies_while_it_is_opened_is_initialised_again() {
+    let mut left = Place::new().end();
+    // While the key is looked for, in the start-up probe, and in the look for strange objects.
+    for rule in ["C_FindObjectsInit 1", "C_SignInit 1", "C_Sign 1"] {
+        left.1.rules(&format!("{rule}! dead:0x30\n"));
+        let (fired, begun) = (left.1.fired_any(), left.1.calls(Function::C_Initialize));
+        let place = Place::again(left);
+        place.daemon.wait_served(TARGET);
+        assert!(place.token.fired_any() > fired, "{rule}");
+        assert_eq!(place.key(TARGET).0, "active", "{rule}");
+        assert_eq!(place.daemon.status().keystores[0].restarts, 0, "{rule}");
+        let begun = place.token.calls(Function::C_Initialize) - begun;
+        assert_eq!(begun, 2, "{rule}: initialised so often");
+        left = place.end();
+    }
+}
