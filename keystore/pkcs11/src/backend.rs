@@ -102,6 +102,8 @@ impl Pkcs11Backend {
     /// `Unavailable` may be tried again later; all others (`BadPin`, `Locked`, `Mismatch`,
     /// `Refused`, `Unsupported` …) need a person first.
     pub fn open(settings: Settings) -> Result<Pkcs11Backend, Error> {
+        // First: what a module complains of hides that there is no PIN. Read again for the login.
+        drop((settings.pin)()?);
         let module = Module::load(&settings.module, settings.init_args.as_deref())?;
         match open_token(&module, settings) {
             Ok(mut backend) => {

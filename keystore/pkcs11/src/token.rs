@@ -146,11 +146,16 @@ impl Token {
             Spent::Perhaps => Some(Answer::Unclear { times: 1 }),
             Spent::No => None,
         };
-        if let Some(answer) = answer {
-            memory.note(&self.serial, &pin, answer)?;
-        }
+        let noted = answer.map_or(Ok(()), |answer| memory.note(&self.serial, &pin, answer));
         pin.zeroize();
-        Err(said.1)
+        // What is not remembered could be tried for ever: a person looks first.
+        Err(match noted {
+            Ok(()) => said.1,
+            Err(error) => {
+                let text = format!("{}; and this could not be written down: {error}", said.1);
+                Error::new(Kind::BadPin, text)
+            }
+        })
     }
 
     /// Whether this session is logged in still.
