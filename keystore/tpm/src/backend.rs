@@ -1,15 +1,17 @@
 //! The keystore's backend over one TPM: carries out the verbs of [`keystore::backend::Backend`], one
 //! after the other, since a TPM does one thing at a time. Owns what is tried again and when: a
-//! connection that broke, or a TPM that was reset, is opened anew once for each verb; a wrong auth
-//! value is never tried again.
+//! connection that broke, or a TPM that was reset, is opened anew once for each verb; a busy TPM is
+//! waited for; a wrong auth value is never tried again.
 
 use crate::auth::Secrets;
 use crate::codes::Cure;
 use crate::connection::{Connection, Lasting, Order};
 use crate::failure::Failure;
 use crate::keydir::KeyDir;
+use crate::patience::Patience;
 use crate::primary::{self, Memory, Pss};
 use crate::survey;
+use crate::tcti::Leftovers;
 use crate::trial::MemoryKey;
 use keystore::backend::{Backend, Inspection, ObjectId, Trial};
 use keystore::config::Sessions;
@@ -20,6 +22,7 @@ use keystore::tcti::Tcti;
 use keystore::{Alg, Error, Kind, PublicKey};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
+use std::time::Instant;
 
 /// What is signed to find out what PSS means to this TPM.
 const PSS_PROBE: &[u8] = b"assertd: does this TPM make PS256 signatures?";
@@ -54,6 +57,7 @@ struct Desk {
     /// `None` until it is needed, after it broke.
     connection: Option<Connection>,
     lasting: Lasting,
+    patience: Patience,
 }
 
 impl TpmBackend {
@@ -78,7 +82,8 @@ impl TpmBackend {
             secrets,
             sessions,
         };
-        let connection = Connection::open(&mut lasting).map_err(|failure| failure.error)?;
+        let connection = Connection::open(&mut lasting, Leftovers::Loaded);
+        let connection = connection.map_err(|failure| failure.error)?;
         let description = format!(
             "TPM {} at {}: {}, key slots: {}",
             connection.chip,
@@ -91,6 +96,7 @@ impl TpmBackend {
         let desk = Arc::new(Mutex::new(Desk {
             connection: Some(connection),
             lasting,
+            patience: Patience::new(),
         }));
         let weak = Arc::downgrade(&desk);
         thread::Builder::new()
@@ -115,17 +121,19 @@ impl TpmBackend {
         let Desk {
             connection: place,
             lasting,
+            patience,
         } = &mut *desk;
-        let mut tries = 0..2;
+        let mut is_last = false;
+        let mut leftovers = Leftovers::Loaded;
         loop {
-            let is_last = tries.next() == Some(1);
             let mut connection = match place.take() {
                 Some(connection) => connection,
-                None => Connection::open(lasting).map_err(|failure| failure.error)?,
+                None => Connection::open(lasting, leftovers).map_err(not_now)?,
             };
             let failure = match work(&mut connection, lasting) {
                 Ok(done) => {
                     *place = Some(connection);
+                    *patience = Patience::new();
                     return Ok(done);
                 }
                 Err(failure) => failure,
@@ -138,12 +146,18 @@ impl TpmBackend {
                     }
                     return Err(failure.error);
                 }
-                Cure::Reconnect | Cure::Startup | Cure::Room | Cure::Session if is_last => {
-                    return Err(failure.error);
+                Cure::Wait => {
+                    *place = Some(connection);
+                    match patience.next(Instant::now()) {
+                        Some(wait) => thread::sleep(wait),
+                        None => return Err(failure.error),
+                    }
                 }
+                _ if is_last => return Err(failure.error),
                 // Dropped here: what it can still flush it flushes, and where the TPM is ours alone
                 // the next one flushes the rest.
-                Cure::Reconnect | Cure::Startup | Cure::Room | Cure::Session => drop(connection),
+                Cure::Reconnect | Cure::Startup | Cure::Room | Cure::Session => is_last = true,
+                Cure::Gap => (is_last, leftovers) = (true, Leftovers::SavedToo),
             }
         }
     }
@@ -270,6 +284,7 @@ impl Backend for TpmBackend {
         let Desk {
             connection: place,
             lasting,
+            ..
         } = &mut *desk;
         match lasting.keys.read(object) {
             Err(error) if error.kind() == Kind::NotFound => return Ok(()),
@@ -307,6 +322,15 @@ impl Backend for TpmBackend {
     fn trial(&self, alg: Alg) -> Result<Box<dyn Trial + '_>, Error> {
         self.check_alg(alg)?;
         Ok(Box::new(MemoryKey::make(self, alg)?))
+    }
+}
+
+/// Of a TPM that could not be opened anew in the middle of a verb. Whether that is for good is found
+/// out where the whole token is opened; no key is to blame for it.
+fn not_now(failure: Failure) -> Error {
+    match failure.error.kind() {
+        Kind::Unavailable | Kind::Absent => failure.error,
+        _ => Error::new(Kind::Unavailable, failure.error.to_string()),
     }
 }
 

@@ -39,6 +39,10 @@ pub enum Cure {
     Room,
     /// Our session ended or has no place: another one, once others' are gone.
     Session,
+    /// No session can be started or saved while one is there that was saved long ago.
+    Gap,
+    /// The same command again, a moment later: the TPM has not begun with it.
+    Wait,
     /// Nothing that we can do.
     None,
 }
@@ -53,7 +57,9 @@ const AUTH_UNAVAILABLE: u32 = 0x12f;
 const REBOOT: u32 = 0x130;
 /// TPM_RC_COMMAND_CODE: the TPM does not have this command.
 const COMMAND_CODE: u32 = 0x143;
-/// TPM_RC_CONTEXT_GAP: somebody holds a session that was saved too long ago.
+/// TPM_RC_CONTEXT_GAP: somebody holds a session that was saved too long ago (Part 1 §30.5). We save
+/// none. On a bare TPM we meet it when we start one in the last free place; behind the kernel's resource
+/// manager, which saves ours after each command, it comes as an error of the device.
 const CONTEXT_GAP: u32 = 0x901;
 /// TPM_RC_OBJECT_MEMORY: no slot for one more object.
 const OBJECT_MEMORY: u32 = 0x902;
@@ -68,6 +74,10 @@ const REFERENCE_H: std::ops::RangeInclusive<u32> = 0x910..=0x916;
 const REFERENCE_S: std::ops::RangeInclusive<u32> = 0x918..=0x91e;
 /// TPM_RC_LOCKOUT.
 const LOCKOUT: u32 = 0x921;
+/// TPM_RC_YIELDED, _CANCELED, _TESTING, _NV_RATE, _RETRY, _NV_UNAVAILABLE: the command was not begun
+/// and may be sent again (Part 2 §6.6.3). Of three of them the library sends it again four times,
+/// at once; that is over in milliseconds.
+const BUSY: [u32; 6] = [0x908, 0x909, 0x90a, 0x920, 0x922, 0x923];
 
 /// The error number of a format-one code: what stands besides it says which handle, parameter or
 /// session it is about (TPM 2.0 Part 2 §6.6.3).
@@ -119,11 +129,12 @@ impl Code {
     pub fn cure(self) -> Cure {
         let code = self.raw & 0xffff;
         match (self.layer, code) {
-            (Layer::Esys | Layer::Tcti, _) => Cure::Reconnect,
-            (Layer::Library, _) => Cure::None,
+            (Layer::Esys | Layer::Tcti | Layer::Library, _) => Cure::Reconnect,
             (Layer::Tpm, INITIALIZE) => Cure::Startup,
             (Layer::Tpm, OBJECT_MEMORY | OBJECT_HANDLES | MEMORY) => Cure::Room,
-            (Layer::Tpm, CONTEXT_GAP | SESSION_MEMORY | SESSION_HANDLES) => Cure::Session,
+            (Layer::Tpm, SESSION_MEMORY | SESSION_HANDLES) => Cure::Session,
+            (Layer::Tpm, CONTEXT_GAP) => Cure::Gap,
+            (Layer::Tpm, code) if BUSY.contains(&code) => Cure::Wait,
             (Layer::Tpm, code) if REFERENCE_H.contains(&code) => Cure::Reconnect,
             (Layer::Tpm, code) if REFERENCE_S.contains(&code) => Cure::Reconnect,
             (Layer::Tpm, code) if format_one(code) == Some(one::HANDLE) => Cure::Reconnect,
@@ -147,8 +158,8 @@ impl Code {
         let code = self.raw & 0xffff;
         match self.layer {
             Layer::Tcti => return Kind::Absent,
-            Layer::Esys => return Kind::Unavailable,
-            Layer::Library => return Kind::Internal,
+            // What came from the TPM made no sense, and may the next time.
+            Layer::Esys | Layer::Library => return Kind::Unavailable,
             Layer::Tpm => {}
         }
         match (code, format_one(code)) {
@@ -172,7 +183,10 @@ impl Code {
                         user may open it (group tss), or that swtpm runs";
             }
             Layer::Esys => return "the connection to the TPM broke off; it is opened anew",
-            Layer::Library => return "the library and this program do not fit; check its version",
+            Layer::Library => {
+                return "what the TPM answered makes no sense; the connection is opened anew; if \
+                        that does not help, check the version of tpm2-tss";
+            }
             Layer::Tpm => {}
         }
         match (code, format_one(code)) {
@@ -185,8 +199,9 @@ impl Code {
                  that; wait, or run `tpm2_dictionarylockout --clear-lockout`"
             }
             (CONTEXT_GAP, _) => {
-                "another program holds a session that it saved long ago; end that program, or run \
-                 `tpm2_flushcontext --saved-session`"
+                "another program holds a session that it saved long ago, and until it is gone no \
+                 session can be started; end that program, or run `tpm2_flushcontext \
+                 --saved-session`"
             }
             (OBJECT_MEMORY | OBJECT_HANDLES | MEMORY, _) => {
                 "the TPM has no room for one more object; end programs that use it, or run \
@@ -219,9 +234,10 @@ impl Code {
 pub fn explain(place: &str, doing: &str, error: &tss_esapi::Error) -> Error {
     let Some(code) = Code::of(error) else {
         let text = format!(
-            "{place}: {doing}: a value cannot be used ({error}); check the version of tpm2-tss"
+            "{place}: {doing}: what the TPM answered cannot be used ({error}); the connection is \
+             opened anew; if that does not help, check the version of tpm2-tss"
         );
-        return Error::new(Kind::Internal, text);
+        return Error::new(Kind::Unavailable, text);
     };
     let who = match code.layer {
         Layer::Tpm => "the TPM",
@@ -247,19 +263,33 @@ mod tests {
             (0x0000_0100, Layer::Tpm, Kind::Unavailable, Cure::Startup),
             (0x0000_0902, Layer::Tpm, Kind::Unavailable, Cure::Room),
             (0x0000_0903, Layer::Tpm, Kind::Unavailable, Cure::Session),
-            (0x0000_0901, Layer::Tpm, Kind::Unavailable, Cure::Session),
+            (0x0000_0901, Layer::Tpm, Kind::Unavailable, Cure::Gap),
             (0x0000_0910, Layer::Tpm, Kind::Unavailable, Cure::Reconnect),
             (0x0000_0918, Layer::Tpm, Kind::Unavailable, Cure::Reconnect),
             (0x0000_018b, Layer::Tpm, Kind::Unavailable, Cure::Reconnect),
             (0x0000_0921, Layer::Tpm, Kind::Locked, Cure::None),
-            (0x0000_0922, Layer::Tpm, Kind::Unavailable, Cure::None),
+            (0x0000_0908, Layer::Tpm, Kind::Unavailable, Cure::Wait),
+            (0x0000_090a, Layer::Tpm, Kind::Unavailable, Cure::Wait),
+            (0x0000_0920, Layer::Tpm, Kind::Unavailable, Cure::Wait),
+            (0x0000_0922, Layer::Tpm, Kind::Unavailable, Cure::Wait),
+            (0x0000_0923, Layer::Tpm, Kind::Unavailable, Cure::Wait),
             (0x0000_098e, Layer::Tpm, Kind::BadPin, Cure::None),
             (0x0000_09a2, Layer::Tpm, Kind::BadPin, Cure::None),
             (0x0000_01df, Layer::Tpm, Kind::Mismatch, Cure::None),
             (0x000b_0143, Layer::Tpm, Kind::Unsupported, Cure::None),
             (0x0000_0143, Layer::Tpm, Kind::Unsupported, Cure::None),
-            (0x0008_0006, Layer::Library, Kind::Internal, Cure::None),
-            (0x0009_000b, Layer::Library, Kind::Internal, Cure::None),
+            (
+                0x0008_0006,
+                Layer::Library,
+                Kind::Unavailable,
+                Cure::Reconnect,
+            ),
+            (
+                0x0009_000b,
+                Layer::Library,
+                Kind::Unavailable,
+                Cure::Reconnect,
+            ),
         ] {
             let code = Code::new(raw);
             let verdict = (code.layer, code.kind(), code.cure());

@@ -10,6 +10,7 @@ use crate::keydir::{KeyDir, StoredKey};
 use crate::keyfile::KeyFile;
 use crate::primary::{self, Memory, OWNER, Primary, Pss};
 use crate::session::{Mode, OwnSession};
+use crate::tcti::Leftovers;
 use crate::{sign, tcti, template};
 use keystore::backend::ObjectId;
 use keystore::config::Sessions;
@@ -72,9 +73,9 @@ pub struct Order<'a> {
 
 impl Connection {
     /// Opens the TPM and finds its primary.
-    pub fn open(lasting: &mut Lasting) -> Result<Connection, Failure> {
+    pub fn open(lasting: &mut Lasting, leftovers: Leftovers) -> Result<Connection, Failure> {
         let place = &lasting.place;
-        let mut context = tcti::connect(&lasting.tcti)?;
+        let mut context = tcti::connect(&lasting.tcti, leftovers)?;
         let chip = Chip::read(&mut context, place)?;
         let mode = Mode::choose(lasting.sessions, &chip);
         let primary = primary::find(

@@ -17,7 +17,8 @@ impl Failure {
     pub fn of(place: &str, doing: &str, error: &tss_esapi::Error) -> Failure {
         Failure {
             error: explain(place, doing, error),
-            cure: Code::of(error).map_or(Cure::None, Code::cure),
+            // Without a code it is the binding that cannot use what came.
+            cure: Code::of(error).map_or(Cure::Reconnect, Code::cure),
         }
     }
 }

@@ -6,7 +6,8 @@
 //! [`session`] (how it is shown that we may use them) and [`sign`]. [`template`] says what our keys
 //! are, [`keydir`], [`keyfile`] and [`der`] how they lie in files, [`auth`] what their auth values
 //! are made of. [`survey`] is what the TPM tells of itself, [`trial`] a key that is never stored.
-//! [`codes`] turns every response code into a [`keystore::Kind`] and a remedy.
+//! [`codes`] turns every response code into a [`keystore::Kind`] and a remedy; [`patience`] is how
+//! long a busy TPM is waited for.
 #![forbid(unsafe_code)]
 
 mod auth;
@@ -18,6 +19,7 @@ mod der;
 mod failure;
 mod keydir;
 mod keyfile;
+mod patience;
 mod primary;
 mod session;
 mod sign;

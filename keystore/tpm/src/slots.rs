@@ -153,33 +153,23 @@ impl Slots {
         object: ObjectId,
         place: &str,
     ) -> Result<(), Failure> {
-        let Some(key) = self.keys.remove(&object) else {
+        let is_full = self.keys.len() > SAVED_MAX;
+        let Some(Key {
+            place: Place::Loaded { handle, saved, .. },
+            ..
+        }) = self.keys.get_mut(&object)
+        else {
             return Ok(());
         };
-        let (handle, saved) = match key.place {
-            Place::Loaded { handle, saved, .. } => (handle, saved),
-            Place::Saved(_) => {
-                self.keys.insert(object, key);
-                return Ok(());
-            }
-        };
         // Without a context it is loaded from its file the next time.
-        let saved = match saved {
-            None if self.keys.len() < SAVED_MAX => save(context, handle, place)?,
+        let context_of = match saved.take() {
+            None if !is_full => save(context, *handle, place)?,
             other => other,
         };
-        context
-            .flush_context(handle.into())
-            .map_err(|error| Failure::of(place, "flushing a key to make room", &error))?;
-        if let Some(saved) = saved {
-            let place = Place::Saved(saved);
-            self.keys.insert(
-                object,
-                Key {
-                    public_key: key.public_key,
-                    place,
-                },
-            );
+        flush(context, *handle, place, "flushing a key to make room")?;
+        match (context_of, self.keys.get_mut(&object)) {
+            (Some(saved), Some(key)) => key.place = Place::Saved(saved),
+            _ => drop(self.keys.remove(&object)),
         }
         Ok(())
     }
@@ -191,15 +181,15 @@ impl Slots {
         object: ObjectId,
         place: &str,
     ) -> Result<(), Failure> {
-        match self.keys.remove(&object) {
-            Some(Key {
-                place: Place::Loaded { handle, .. },
-                ..
-            }) => context
-                .flush_context(handle.into())
-                .map_err(|error| Failure::of(place, "flushing a key", &error)),
-            _ => Ok(()),
+        if let Some(Key {
+            place: Place::Loaded { handle, .. },
+            ..
+        }) = self.keys.get(&object)
+        {
+            flush(context, *handle, place, "flushing a key")?;
         }
+        self.keys.remove(&object);
+        Ok(())
     }
 
     /// How many keys may be in the TPM at a time.
@@ -212,6 +202,17 @@ impl Slots {
         let is_loaded = |key: &&Key| matches!(key.place, Place::Loaded { .. });
         self.keys.values().filter(is_loaded).count()
     }
+}
+
+/// Until it is done the key has its slot, and is known to have it.
+fn flush(
+    context: &mut Context,
+    handle: KeyHandle,
+    place: &str,
+    doing: &str,
+) -> Result<(), Failure> {
+    let flushed = context.flush_context(handle.into());
+    flushed.map_err(|error| Failure::of(place, doing, &error))
 }
 
 /// What brings it back; `None` if the TPM does not want to, and then its file does.

@@ -184,10 +184,12 @@ fn a_tpm_that_was_cleared_is_a_mismatch_and_nothing_is_made_in_its_place() {
     let backend = world.open();
     let key = make(&backend, 1, Alg::ES256);
     world.tool("tpm2_clear", &[]); // under our feet
+    // That it is for good is said when it is opened, which this makes happen.
     let refused = refusal(&backend, 1, &key, Alg::ES256);
-    assert_eq!(refused.kind(), Kind::Mismatch, "{refused}");
+    assert_eq!(refused.kind(), Kind::Unavailable, "{refused}");
+    assert!(refused.to_string().contains("it was cleared"), "{refused}");
     let made = backend.generate(object(2), "assertd/a/b/1", Alg::ES256);
-    assert_eq!(made.unwrap_err().kind(), Kind::Mismatch);
+    assert_eq!(made.unwrap_err().kind(), Kind::Unavailable);
     drop(backend);
     for _ in 0..2 {
         let opened = world.open_as(&How::default()).err().unwrap();
