@@ -98,6 +98,10 @@ pub fn compare<B: Backend>(backend: &B, key: &KeyId, live: &LiveKey) -> Result<E
                     live.kid, live.object
                 ),
             ),
+            Kind::Mismatch => Error::new(
+                Kind::Mismatch,
+                format!("key {key} (kid {}): {error}", live.kid),
+            ),
             _ => error,
         })?;
     if inspection.public_key != live.public_key {

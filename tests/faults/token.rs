@@ -5,6 +5,8 @@
 //! `tests/faults/defences` has, for each row, a patch that takes the defence away; with it the test
 //! fails.
 
+mod contents;
+mod pin;
 mod place;
 mod removal;
 mod session;

@@ -231,7 +231,9 @@ impl Backend for Pkcs11Backend {
                 lifetime: Lifetime::Token,
             };
             let (public, private) = generate_pair(view, &template, alg, scheme)?;
-            let made = look(finder, &self.token, object, private).and_then(|inspection| {
+            let remedy = "it is not used; choose a token that makes keys as it is told";
+            let looked = look(finder, &self.token, object, private, remedy);
+            let made = looked.and_then(|inspection| {
                 if inspection.public_key.fits(alg) {
                     return Ok(inspection);
                 }
@@ -266,7 +268,8 @@ impl Backend for Pkcs11Backend {
     fn inspect(&self, object: ObjectId) -> Result<Inspection, Error> {
         self.at_desk(|finder| {
             let private = finder.private_key(&self.token, object)?;
-            look(finder, &self.token, object, private)
+            let remedy = "it is not used and not destroyed; find out who put it there";
+            look(finder, &self.token, object, private, remedy)
         })
     }
 
@@ -407,12 +410,14 @@ fn explain_generation(view: View<'_>, alg: Alg, error: &cryptoki::error::Error) 
     explain(&view.token.place, &format!("making an {alg} key"), error)
 }
 
-/// Reads public key and attributes of a private key, and refuses one that could leave.
+/// Reads public key and attributes of a private key, and refuses one that could leave, with a word on
+/// what helps.
 fn look(
     finder: &mut Finder,
     token: &Token,
     object: ObjectId,
     private: ObjectHandle,
+    remedy: &str,
 ) -> Result<Inspection, Failure> {
     let public_key = finder.public_key(token, object, Some(private))?;
     let view = finder.view(token);
@@ -422,7 +427,7 @@ fn look(
             evidence,
         }),
         Err(Wrong(what)) => {
-            let text = format!("object {object} is not a key that can only sign: {what}");
+            let text = format!("object {object} is not a key that can only sign: {what}; {remedy}");
             Err(view.error(Kind::Mismatch, text))
         }
     }

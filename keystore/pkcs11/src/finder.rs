@@ -137,7 +137,7 @@ impl Finder {
             Some(Found::Several) => {
                 let text = format!(
                     "two {} keys have CKA_ID {object}; neither is used; find out who put the \
-                     second one there and remove it by the vendor's tool",
+                     second one there, remove it by the vendor's tool, then restart the keystore",
                     class.name()
                 );
                 Err(self.view(token).error(Kind::Mismatch, text))

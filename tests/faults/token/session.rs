@@ -4,6 +4,11 @@
 use super::place::{OTHER, Place};
 use crate::observed::TARGET;
 use harness::fault::Function;
+use harness::token::KEYSTORE;
+
+/// Attempts in a row after which a process that had the token open ends, so that another one loads
+/// the module (keystore/src/life.rs).
+const ATTEMPTS_OF_A_PROCESS: u64 = 5;
 
 /// CKR_SESSION_CLOSED, CKR_SESSION_HANDLE_INVALID, CKR_KEY_HANDLE_INVALID, CKR_OPERATION_ACTIVE and
 /// CKR_OPERATION_NOT_INITIALIZED: a session, or what is open in it, is not what it was.
@@ -76,4 +81,53 @@ fn row_03_a_device_that_dies_while_it_is_opened_is_initialised_again() {
         assert_eq!(begun, 2, "{rule}: initialised so often");
         left = place.end();
     }
+}
+
+#[test]
+fn row_02_a_login_that_is_lost_with_or_without_its_sessions_costs_one_503() {
+    for action in ["logout", "close-all"] {
+        let place = Place::with_two_keys();
+        let before = place.before();
+        place.token.rules(&format!("C_SignInit 1! {action}\n"));
+        place.refused(TARGET, "keystore_unavailable");
+        assert_eq!(before.fired(&place, Function::C_SignInit), 1, "{action}");
+        // The login is made again, and a key has signed: from then on everything is served.
+        before.wait_calls(&place, Function::C_Login, 1);
+        before.wait_calls(&place, Function::C_Sign, 1);
+        for _ in 0..4 {
+            place.served(TARGET);
+            place.served(OTHER);
+        }
+        assert_eq!(before.calls(&place, Function::C_Login), 1, "{action}");
+        assert_eq!(before.calls(&place, Function::C_Initialize), 0, "{action}");
+        assert_eq!(before.lines(&place, ""), Vec::<String>::new());
+        before.in_the_same_process(&place);
+        before.nothing_changed(&place);
+    }
+}
+
+#[test]
+fn row_03_a_device_that_fails_in_everything_for_a_while_serves_again_by_itself() {
+    let place = Place::with_two_keys();
+    let before = place.before();
+    place.token.rules("* * ckr:0x30\n"); // CKR_DEVICE_ERROR
+    place.refused(TARGET, "keystore_unavailable");
+    place.daemon.wait_keystore(KEYSTORE, "degraded");
+    // Longer than one process tries: the module itself may be what is wrong.
+    before.wait_calls(&place, Function::C_Initialize, ATTEMPTS_OF_A_PROCESS + 2);
+    place.refused(OTHER, "keystore_unavailable");
+    assert_eq!(before.calls(&place, Function::C_Login), 0);
+    place.token.rules("");
+    place.daemon.wait_served(TARGET);
+    place.served(OTHER);
+    place.daemon.wait_keystore(KEYSTORE, "usable");
+    assert!(before.fired(&place, Function::C_GetSlotList) >= ATTEMPTS_OF_A_PROCESS);
+    let ended = before.lines(&place, "assertd: keystore hsm: its process ended");
+    assert_eq!(ended.len(), 1, "{ended:?}");
+    for state in ["degraded", "usable"] {
+        let said = before.lines(&place, &format!("assertd: keystore hsm: {state}"));
+        assert_eq!(said.len(), 1, "{said:?}");
+    }
+    assert_eq!(before.calls(&place, Function::C_Login), 1);
+    before.nothing_changed(&place);
 }

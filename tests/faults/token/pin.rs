@@ -1,0 +1,161 @@
+//! Rows 4 to 6: a PIN that is wrong at the start, or is changed while the keystore runs, and one that
+//! is locked or has one try left. What a try costs cannot be given back.
+
+use super::place::Place;
+use crate::observed::TARGET;
+use harness::SoftHsm;
+use harness::fault::{Function, Shimmed};
+use harness::token::KEYSTORE;
+
+const RESTARTS: usize = 20;
+
+/// As long as the right one, which is made of digits.
+const WRONG: &str = "wrong-pin";
+const CHANGED: &str = "changed-pin";
+
+/// CKF_USER_PIN_FINAL_TRY and CKF_USER_PIN_LOCKED, and what is said of them.
+const FLAGS: [(&str, &str); 2] = [
+    ("0x20000", "has one try left, which is not spent here"),
+    ("0x40000", "unlock it with the SO PIN"),
+];
+
+fn set_pin(token: &Shimmed, pin: &str) {
+    std::fs::write(token.token().pin_file(), pin).unwrap();
+}
+
+/// As an administrator of the token does it, who forgets the keystore.
+fn change_pin(token: &SoftHsm, new: &str) {
+    let mut tool = token.pkcs11_tool();
+    let changed = tool.args(["--change-pin", "--new-pin", new]).output();
+    let changed = changed.expect("pkcs11-tool is installed by `make setup`");
+    let said = String::from_utf8_lossy(&changed.stderr).into_owned();
+    assert!(changed.status.success(), "{said}");
+}
+
+/// Nothing is served, and why is said with the remedy.
+fn is_failed_for_want_of(place: &Place, remedy: &str) {
+    let status = place.daemon.wait_keystore(KEYSTORE, "failed");
+    let why = status.why.unwrap_or_default();
+    assert!(why.contains(remedy), "{why}");
+    assert!(why.contains("restart"), "{why}");
+    for pin in [place.token.token().pin(), WRONG, CHANGED] {
+        assert!(!why.contains(pin), "a PIN is shown");
+    }
+    let (status, code) = place.daemon.outcome(TARGET);
+    assert_eq!(status, 503, "{code}");
+}
+
+#[test]
+fn row_04_a_wrong_pin_is_tried_once_over_twenty_restarts() {
+    let (site, token) = Place::new().end();
+    set_pin(&token, WRONG);
+    let logins = token.calls(Function::C_Login);
+    let place = Place::again((site, token));
+    let before = place.before();
+    is_failed_for_want_of(&place, "correct the PIN");
+    let tried = || place.token.calls(Function::C_Login) - logins;
+    assert_eq!(tried(), 1, "the wrong PIN was never tried");
+    for _ in 0..RESTARTS {
+        place.restart_keystore();
+        is_failed_for_want_of(&place, "correct it");
+    }
+    assert_eq!(tried(), 1, "C_Login over {RESTARTS} restarts");
+    let lines = before.lines(&place, "keystore hsm: failed");
+    assert_eq!(lines.len(), RESTARTS, "once in each process");
+    before.nothing_changed(&place);
+    // Nor is it after a restart of assertd; and the right one is another one.
+    let mut place = Place::again(place.end());
+    is_failed_for_want_of(&place, "correct it");
+    assert_eq!(place.token.calls(Function::C_Login) - logins, 1);
+    set_pin(&place.token, place.token.token().pin());
+    place.restart_keystore();
+    place.daemon.wait_served(TARGET);
+    assert_eq!(place.token.calls(Function::C_Login) - logins, 2);
+    assert!(place.daemon.lives());
+}
+
+#[test]
+fn row_05_a_pin_changed_while_running_costs_one_login_and_none_until_a_restart() {
+    // The device session is lost, and everything is opened anew; or the login alone, of which SoftHSM
+    // does not say CKR_PIN_INCORRECT by itself: it reads a PIN when it is initialised.
+    for rule in [
+        "C_Sign 1! dead:0x32",
+        "C_SignInit 1! logout\nC_Login 1! ckr:0xa0",
+    ] {
+        let place = Place::new();
+        change_pin(place.token.token(), CHANGED);
+        place.served(TARGET);
+        let before = place.before();
+        place.token.rules(&format!("{rule}\n"));
+        place.refused(TARGET, "keystore_unavailable");
+        assert!(
+            before.fired(&place, Function::C_SignInit) + before.fired(&place, Function::C_Sign) > 0
+        );
+        is_failed_for_want_of(&place, "correct the PIN");
+        for _ in 0..10 {
+            place.refused(TARGET, "keystore_unavailable");
+        }
+        assert_eq!(before.calls(&place, Function::C_Login), 1, "{rule}");
+        let lines = before.lines(&place, "keystore hsm: failed");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let lines = before.lines(&place, "assertd: keystore hsm: failed");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        before.in_the_same_process(&place);
+        // A restart with the old PIN costs nothing; one with the new PIN serves.
+        place.restart_keystore();
+        is_failed_for_want_of(&place, "correct it");
+        assert_eq!(before.calls(&place, Function::C_Login), 1, "{rule}");
+        set_pin(&place.token, CHANGED);
+        place.restart_keystore();
+        place.daemon.wait_served(TARGET);
+        assert_eq!(before.calls(&place, Function::C_Login), 2, "{rule}");
+        before.nothing_changed(&place);
+    }
+}
+
+#[test]
+fn row_06_a_pin_that_is_locked_or_at_its_last_try_is_not_tried_at_start() {
+    let mut left = Place::new().end();
+    for (flags, remedy) in FLAGS {
+        let (site, token) = left;
+        let (logins, flagged) = (
+            token.calls(Function::C_Login),
+            token.fired(Function::C_GetTokenInfo),
+        );
+        token.rules(&format!("C_GetTokenInfo * flags:{flags}\n"));
+        let place = Place::again((site, token));
+        let before = place.before();
+        is_failed_for_want_of(&place, remedy);
+        place.restart_keystore();
+        is_failed_for_want_of(&place, remedy);
+        assert!(place.token.fired(Function::C_GetTokenInfo) > flagged + 1);
+        assert_eq!(place.token.calls(Function::C_Login), logins, "{flags}");
+        place.token.rules("");
+        place.restart_keystore();
+        place.daemon.wait_served(TARGET);
+        assert_eq!(place.token.calls(Function::C_Login), logins + 1);
+        before.nothing_changed(&place);
+        left = place.end();
+    }
+}
+
+#[test]
+fn row_06_a_pin_that_is_locked_or_at_its_last_try_is_not_tried_again_while_running() {
+    for (flags, remedy) in FLAGS {
+        let place = Place::new();
+        let before = place.before();
+        let lost = "C_SignInit 1! logout";
+        place
+            .token
+            .rules(&format!("C_GetTokenInfo * flags:{flags}\n{lost}\n"));
+        place.refused(TARGET, "keystore_unavailable");
+        assert_eq!(before.fired(&place, Function::C_SignInit), 1);
+        is_failed_for_want_of(&place, remedy);
+        assert!(before.fired(&place, Function::C_GetTokenInfo) > 0);
+        assert_eq!(before.calls(&place, Function::C_Login), 0, "{flags}");
+        let lines = before.lines(&place, "keystore hsm: failed");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        before.in_the_same_process(&place);
+        before.nothing_changed(&place);
+    }
+}
