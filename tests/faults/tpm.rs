@@ -4,4 +4,7 @@
 //! service is back with the same keys, and nobody has done anything for it.
 
 mod away;
+mod neighbour;
+mod node;
+mod others;
 mod scene;
