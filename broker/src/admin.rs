@@ -119,8 +119,7 @@ fn key_status(app: &App, used: bool, key: &KeyId, record: &KeyRecord) -> KeyStat
             )
         }
         Seen::Unknown => {
-            let keystore = app.keystores.get(&record.keystore);
-            let status = keystore.map(|keystore| keystore.status());
+            let status = keystore_status(app, &record.keystore);
             let why = not_seen(&record.keystore, status.as_ref());
             ("unknown", Some(why), EvidenceLevel::None, false)
         }
@@ -134,7 +133,15 @@ fn key_status(app: &App, used: bool, key: &KeyId, record: &KeyRecord) -> KeyStat
             condition: Condition::Usable {},
             evidence,
             ..
-        } => ("active", None, evidence.level, evidence.imported),
+        } => {
+            // What was shown was shown before the keystore went away.
+            let status = keystore_status(app, &record.keystore);
+            let state = match status.as_ref().filter(|status| status.state != "usable") {
+                None => ("active", None),
+                away => ("unknown", Some(not_seen(&record.keystore, away))),
+            };
+            (state.0, state.1, evidence.level, evidence.imported)
+        }
     };
     let evidence = match evidence {
         EvidenceLevel::None => "none",
@@ -157,7 +164,11 @@ fn key_status(app: &App, used: bool, key: &KeyId, record: &KeyRecord) -> KeyStat
     }
 }
 
-/// Why nothing is known of a key: its keystore has shown nothing since the start.
+fn keystore_status(app: &App, name: &str) -> Option<KeystoreStatus> {
+    app.keystores.get(name).map(|keystore| keystore.status())
+}
+
+/// Why it is not known how a key is: its keystore shows nothing now.
 fn not_seen(name: &str, status: Option<&KeystoreStatus>) -> String {
     match status {
         None => format!("keystore {name} is not in the running configuration"),
