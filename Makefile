@@ -15,7 +15,10 @@ BUILD ?= target/release
 # The end-to-end tests that are the same whatever holds the keys. Names say what is of one kind.
 ANY_KEYSTORE := not test(/pkcs11_/) and not test(/^several::/)
 
-.PHONY: help build install uninstall demo test test-systemd test-long defences bench lint clean setup peers
+# How long each fuzz target runs.
+FUZZ_S ?= 1800
+
+.PHONY: help build install uninstall demo test test-systemd test-long defences fuzz bench lint clean setup peers
 
 help:                ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -67,6 +70,10 @@ test-long: setup peers ## the tests that take minutes: soak, many crashes, flood
 # About a minute for each: every patch is a build. FEW="row_05 row_13" chooses some.
 defences: setup      ## take each defence away in a copy of the tree, and see that its test fails
 	tests/setup/defences.sh $(FEW)
+
+# FUZZ_JOBS=2 in the environment runs two at once. Building takes some minutes the first time.
+fuzz: setup          ## run the fuzz targets, or TARGET="protocol claims", FUZZ_S=1800 seconds each
+	@CARGO="$(CARGO)" tests/setup/fuzz.sh $(FUZZ_S) $(TARGET)
 
 bench: setup         ## measure; writes target/bench/summary.json
 	$(CARGO) build --release --locked --workspace

@@ -1,0 +1,252 @@
+//! The keystore's protocol, and claims under a charter.
+
+use super::{Corpus, sized};
+use keystore::charter::{PurposeKind, SubjectPattern};
+use keystore::protocol::{self, Condition, Evidence, EvidenceLevel, KeyEntry, Reply, Request};
+use keystore::protocol::{VERSION, Welcome};
+use keystore::survey::{Line, Subject};
+use keystore::{Alg, Charter, Claims, KeyId, Kind, PublicKey, Purpose, Typ};
+use serde::Serialize;
+
+pub fn write(corpus: &Corpus) {
+    let requests = requests();
+    for (name, request) in &requests {
+        corpus.put("protocol", &format!("request-{name}"), &stream(&[request]));
+    }
+    let all: Vec<&Request> = requests.iter().map(|(_, request)| request).collect();
+    corpus.put("protocol", "requests", &stream(&all));
+    let replies = replies();
+    for (name, reply) in &replies {
+        corpus.put("protocol", &format!("reply-{name}"), &stream(&[reply]));
+    }
+    let all: Vec<&Reply> = replies.iter().map(|(_, reply)| reply).collect();
+    corpus.put("protocol", "replies", &stream(&all));
+    let cut = stream(&all);
+    corpus.put("protocol", "cut-off", &cut[..cut.len() - 7]);
+    corpus.put("protocol", "no-frame", &[0xff; 9]);
+    let bare = serde_json::to_vec(&requests[1].1).unwrap();
+    corpus.put("protocol", "bare", &[&[0][..], &bare].concat());
+    // As health came over the wire of the first release that had it.
+    let health = br#"{"health":{"condition":{"usable":{}},"token":"SoftHSM v2, token workloads","algs":["ES256"],"strange":["assertd/a/b/1"],"minted":3,"failed":0}}"#;
+    let frame = [&(health.len() as u32).to_be_bytes(), &health[..]].concat();
+    corpus.put("protocol", "reply-health", &[&[0xff][..], &frame].concat());
+    claims(corpus);
+}
+
+/// What one side sends, in pieces of 256 bytes.
+fn stream<M: Serialize>(messages: &[&M]) -> Vec<u8> {
+    let frames = messages.iter().map(|it| protocol::encode(it).unwrap());
+    [&[0xff][..], &frames.collect::<Vec<_>>().concat()].concat()
+}
+
+fn key(text: &str) -> KeyId {
+    text.parse().unwrap()
+}
+
+fn client() -> Charter {
+    Charter {
+        purpose: Purpose::ClientAuthentication {
+            iss: "payments-prod".into(),
+            sub: "payments-prod".into(),
+            aud: "https://as.bank.example".into(),
+        },
+        alg: Alg::ES256,
+        typ: Typ::ClientAuthentication,
+        lifetime_max_s: 60,
+    }
+}
+
+fn federation() -> Charter {
+    let pattern = |text: &str| SubjectPattern::try_from(text.to_owned()).unwrap();
+    Charter {
+        purpose: Purpose::Federation {
+            iss: "https://id.example.com/prod".into(),
+            subjects: vec![pattern("payments"), pattern("reports-*")],
+        },
+        alg: Alg::RS256,
+        typ: Typ::Jwt,
+        lifetime_max_s: 3600,
+    }
+}
+
+fn asked() -> Claims {
+    Claims {
+        iss: "payments-prod".into(),
+        sub: "payments-prod".into(),
+        aud: "https://as.bank.example".into(),
+        jti: "AAAAAAAAAAAAAAAAAAAAAA".into(),
+        iat: 1_800_000_000,
+        nbf: Some(1_800_000_000),
+        exp: 1_800_000_060,
+    }
+}
+
+fn requests() -> Vec<(&'static str, Request)> {
+    let purpose = PurposeKind::ClientAuthentication;
+    let (id, issuer) = (key("payments/bank.1"), key("issuer/prod.1"));
+    vec![
+        ("hello", Request::Hello { version: VERSION }),
+        (
+            "mint",
+            Request::Mint {
+                key: id.clone(),
+                purpose,
+                claims: asked(),
+            },
+        ),
+        ("list", Request::List { after: None }),
+        (
+            "list-on",
+            Request::List {
+                after: Some(id.clone()),
+            },
+        ),
+        ("health", Request::Health {}),
+        ("check", Request::Check {}),
+        (
+            "make",
+            Request::Make {
+                key: issuer,
+                charter: federation(),
+            },
+        ),
+        (
+            "amend",
+            Request::Amend {
+                name: id.name.clone(),
+                charter: client(),
+            },
+        ),
+        ("destroy", Request::Destroy { key: id }),
+    ]
+}
+
+/// Keys that are published somewhere: RFC 7638 §3.1, RFC 8037 §A.2, RFC 7517 §A.1.
+pub const JWKS: [&str; 3] = [
+    r#"{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB"}"#,
+    r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#,
+    r#"{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}"#,
+];
+
+fn entry(id: &str, jwk: &str, charter: Charter, condition: Condition) -> KeyEntry {
+    let public_key: PublicKey = serde_json::from_str(jwk).unwrap();
+    let (level, imported) = (EvidenceLevel::Asserted, false);
+    KeyEntry {
+        key: key(id),
+        kid: public_key.kid(),
+        public_key,
+        charter,
+        evidence: Evidence { level, imported },
+        condition,
+    }
+}
+
+fn replies() -> Vec<(&'static str, Reply)> {
+    let usable = || Condition::Usable {};
+    let (kind, why) = (
+        Kind::Mismatch,
+        "object 00 has another public key".to_owned(),
+    );
+    let issuer = || entry("issuer/prod.1", JWKS[0], federation(), usable());
+    let bank = || {
+        entry(
+            "payments/bank.1",
+            JWKS[2],
+            client(),
+            Condition::Failed { kind, why },
+        )
+    };
+    let welcome = Welcome {
+        version: VERSION,
+        keystore: "hsm".into(),
+        parallelism: 4,
+        pid: 4711,
+    };
+    let (kind, message) = (
+        Kind::Refused,
+        "this verb is for the broker alone".to_owned(),
+    );
+    vec![
+        ("welcome", Reply::Welcome(welcome)),
+        (
+            "minted",
+            Reply::Minted {
+                jws: "eyJhbGciOiJFUzI1NiJ9.e30.AAAA".into(),
+            },
+        ),
+        (
+            "keys",
+            Reply::Keys {
+                keys: vec![issuer()],
+                more: true,
+            },
+        ),
+        (
+            "keys-on",
+            Reply::Keys {
+                keys: vec![bank()],
+                more: false,
+            },
+        ),
+        (
+            "checked",
+            Reply::Checked {
+                lines: vec![Line::ok(Subject::Keystore, "hsm: usable")],
+            },
+        ),
+        (
+            "made",
+            Reply::Made {
+                key: issuer(),
+                created: true,
+            },
+        ),
+        ("done", Reply::Done {}),
+        ("refused", Reply::Refused { kind, message }),
+    ]
+}
+
+/// As the target takes a charter and claims from an input.
+fn claims(corpus: &Corpus) {
+    let text = |text: &str| sized(text.as_bytes());
+    let now = 1_800_000_000u64.to_be_bytes()[3..].to_vec();
+    // Own iss, sub, aud and jti; iat is now, exp 60 s later, no nbf.
+    let own = [2, 2, 2, 1, b'x', 2, 0, 0, 0, 2, 0, 0, 60, 2, 7].to_vec();
+    let client = [
+        vec![0],
+        text("payments-prod"),
+        text("payments-prod"),
+        text("https://as.bank.example"),
+        vec![0, 0, 0, 0, 60],
+        now.clone(),
+    ];
+    corpus.put("claims", "client", &[client.concat(), own.clone()].concat());
+    let federation = [
+        vec![1],
+        text("https://id.example.com/prod"),
+        vec![2],
+        text("payments"),
+        text("reports-*"),
+        vec![2, 1, 0, 14, 16],
+        now.clone(),
+        text("sts.amazonaws.com"),
+    ];
+    corpus.put(
+        "claims",
+        "federation",
+        &[federation.concat(), own.clone()].concat(),
+    );
+    // Every byte a quotation mark, which JSON doubles: the longest assertion there may be.
+    for (name, length) in [("quotes-512", 512), ("quotes-1024", 1024)] {
+        let quotes = text(&"\"".repeat(length));
+        let longest = [
+            vec![0],
+            quotes.clone(),
+            quotes.clone(),
+            quotes,
+            vec![0, 0, 0, 0, 60],
+            now.clone(),
+        ];
+        corpus.put("claims", name, &[longest.concat(), own.clone()].concat());
+    }
+}
