@@ -8,5 +8,8 @@
 mod contents;
 mod pin;
 mod place;
+mod process;
 mod removal;
+mod room;
 mod session;
+mod signature;

@@ -51,8 +51,9 @@ fn row_04_a_wrong_pin_is_tried_once_over_twenty_restarts() {
     set_pin(&token, WRONG);
     let logins = token.calls(Function::C_Login);
     let place = Place::again((site, token));
-    let before = place.before();
     is_failed_for_want_of(&place, "correct the PIN");
+    place.daemon.wait_logged("keystore hsm: failed", 2); // the keystore's line and assertd's
+    let before = place.before();
     let tried = || place.token.calls(Function::C_Login) - logins;
     assert_eq!(tried(), 1, "the wrong PIN was never tried");
     for _ in 0..RESTARTS {
@@ -60,8 +61,7 @@ fn row_04_a_wrong_pin_is_tried_once_over_twenty_restarts() {
         is_failed_for_want_of(&place, "correct it");
     }
     assert_eq!(tried(), 1, "C_Login over {RESTARTS} restarts");
-    let lines = before.lines(&place, "keystore hsm: failed");
-    assert_eq!(lines.len(), RESTARTS, "once in each process");
+    before.said(&place, "keystore hsm: failed", RESTARTS);
     before.nothing_changed(&place);
     // Nor is it after a restart of assertd; and the right one is another one.
     let mut place = Place::again(place.end());
@@ -96,10 +96,8 @@ fn row_05_a_pin_changed_while_running_costs_one_login_and_none_until_a_restart()
             place.refused(TARGET, "keystore_unavailable");
         }
         assert_eq!(before.calls(&place, Function::C_Login), 1, "{rule}");
-        let lines = before.lines(&place, "keystore hsm: failed");
-        assert_eq!(lines.len(), 1, "{lines:?}");
-        let lines = before.lines(&place, "assertd: keystore hsm: failed");
-        assert_eq!(lines.len(), 1, "{lines:?}");
+        before.said(&place, "keystore hsm: failed", 1);
+        before.said(&place, "assertd: keystore hsm: failed", 1);
         before.in_the_same_process(&place);
         // A restart with the old PIN costs nothing; one with the new PIN serves.
         place.restart_keystore();
@@ -153,8 +151,7 @@ fn row_06_a_pin_that_is_locked_or_at_its_last_try_is_not_tried_again_while_runni
         is_failed_for_want_of(&place, remedy);
         assert!(before.fired(&place, Function::C_GetTokenInfo) > 0);
         assert_eq!(before.calls(&place, Function::C_Login), 0, "{flags}");
-        let lines = before.lines(&place, "keystore hsm: failed");
-        assert_eq!(lines.len(), 1, "{lines:?}");
+        before.said(&place, "keystore hsm: failed", 1);
         before.in_the_same_process(&place);
         before.nothing_changed(&place);
     }

@@ -166,7 +166,12 @@ impl Before {
         place.token.calls(function) - self.calls[function as usize]
     }
 
-    /// Those of them that a rule spoilt.
+    /// Calls before then that a rule spoilt.
+    pub fn all_fired(&self, function: Function) -> u64 {
+        self.fired[function as usize]
+    }
+
+    /// Calls since then that a rule spoilt.
     pub fn fired(&self, place: &Place, function: Function) -> u64 {
         place.token.fired(function) - self.fired[function as usize]
     }
@@ -184,19 +189,28 @@ impl Before {
     }
 
     /// Lines of the log since then that begin so.
-    pub fn lines(&self, place: &Place, beginning: &str) -> Vec<String> {
+    fn lines(&self, place: &Place, beginning: &str) -> Vec<String> {
         let log = place.daemon.stderr();
         let lines = log[self.log..].lines();
         let lines = lines.filter(|line| line.starts_with(beginning));
         lines.map(str::to_owned).collect()
     }
 
+    /// Waits until the log has so many lines since then that begin so; there are no more. It is read
+    /// by way of a pipe, and so a moment later than it is written.
+    #[track_caller]
+    pub fn said(&self, place: &Place, beginning: &str, times: usize) -> Vec<String> {
+        let _ = wait_until(DEADLINE, || self.lines(place, beginning).len() >= times);
+        let lines = self.lines(place, beginning);
+        let log = place.daemon.stderr();
+        assert_eq!(lines.len(), times, "{beginning:?}: {lines:#?}\n{log}");
+        lines
+    }
+
     /// Waits until the keystore has said once more that it is usable: from then on it serves.
     #[track_caller]
     pub fn wait_usable(&self, place: &Place) {
-        let said = || self.lines(place, "keystore hsm: usable").len() == 1;
-        let log = || place.daemon.stderr();
-        assert!(wait_until(DEADLINE, said), "not usable again:\n{}", log());
+        self.said(place, "keystore hsm: usable", 1);
     }
 
     /// Both the keystore and assertd have said once that it is degraded, and once that it is usable,
@@ -206,8 +220,7 @@ impl Before {
         place.daemon.wait_keystore(KEYSTORE, "usable");
         for whose in ["keystore hsm", "assertd: keystore hsm"] {
             for state in ["degraded", "usable"] {
-                let lines = self.lines(place, &format!("{whose}: {state}"));
-                assert_eq!(lines.len(), 1, "{whose}: {state}: {lines:#?}");
+                self.said(place, &format!("{whose}: {state}"), 1);
             }
         }
         self.in_the_same_process(place);

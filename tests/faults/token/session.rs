@@ -39,7 +39,7 @@ fn row_02_a_lost_session_is_not_noticed_by_who_asks() {
     let opened = before.calls(&place, Function::C_OpenSession);
     assert_eq!(opened, lost, "one new session for each that was lost");
     assert_eq!(before.calls(&place, Function::C_Login), 0);
-    assert_eq!(before.lines(&place, ""), Vec::<String>::new());
+    before.said(&place, "", 0);
     before.in_the_same_process(&place);
     before.nothing_changed(&place);
 }
@@ -59,7 +59,7 @@ fn row_03_a_device_that_is_dead_until_it_is_initialised_costs_one_503() {
         // The ladder was climbed as far as was needed, and not further.
         assert_eq!(before.calls(&place, Function::C_Finalize), 1, "{code}");
         assert_eq!(before.calls(&place, Function::C_Initialize), 1, "{code}");
-        assert_eq!(before.lines(&place, "keystore hsm: ").len(), 2, "{code}");
+        before.said(&place, "keystore hsm: ", 2);
         before.in_the_same_process(&place);
         before.nothing_changed(&place);
     }
@@ -100,7 +100,7 @@ fn row_02_a_login_that_is_lost_with_or_without_its_sessions_costs_one_503() {
         }
         assert_eq!(before.calls(&place, Function::C_Login), 1, "{action}");
         assert_eq!(before.calls(&place, Function::C_Initialize), 0, "{action}");
-        assert_eq!(before.lines(&place, ""), Vec::<String>::new());
+        before.said(&place, "", 0);
         before.in_the_same_process(&place);
         before.nothing_changed(&place);
     }
@@ -122,11 +122,9 @@ fn row_03_a_device_that_fails_in_everything_for_a_while_serves_again_by_itself()
     place.served(OTHER);
     place.daemon.wait_keystore(KEYSTORE, "usable");
     assert!(before.fired(&place, Function::C_GetSlotList) >= ATTEMPTS_OF_A_PROCESS);
-    let ended = before.lines(&place, "assertd: keystore hsm: its process ended");
-    assert_eq!(ended.len(), 1, "{ended:?}");
+    before.said(&place, "assertd: keystore hsm: its process ended", 1);
     for state in ["degraded", "usable"] {
-        let said = before.lines(&place, &format!("assertd: keystore hsm: {state}"));
-        assert_eq!(said.len(), 1, "{said:?}");
+        before.said(&place, &format!("assertd: keystore hsm: {state}"), 1);
     }
     assert_eq!(before.calls(&place, Function::C_Login), 1);
     before.nothing_changed(&place);
