@@ -88,13 +88,18 @@ fn a_tpm_that_lies_changes_nothing_and_is_used_again_when_it_does_not() {
     replay("tpm_response", targets::tpm_response::check);
 }
 
+#[test]
+fn a_damaged_state_file_is_refused_and_left_alone() {
+    replay("state_file", targets::state_file::check);
+}
+
 /// A target that is not replayed would be forgotten, and so would its regressions.
 #[test]
 fn every_target_is_replayed() {
     let manifest = fs::read_to_string(fuzz().join("Cargo.toml")).unwrap();
     let manifest: toml::Table = manifest.parse().unwrap();
     let programs = manifest["bin"].as_array().unwrap();
-    assert!(programs.len() >= 6);
+    assert!(programs.len() >= 7);
     let here = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/main.rs"));
     let here = here.unwrap();
     let known = |name: &str| here.contains(&format!("replay(\"{name}\", targets::{name}::check)"));

@@ -31,6 +31,7 @@ pub fn write(corpus: &Corpus) {
     let frame = [&(health.len() as u32).to_be_bytes(), &health[..]].concat();
     corpus.put("protocol", "reply-health", &[&[0xff][..], &frame].concat());
     claims(corpus);
+    states(corpus);
 }
 
 /// What one side sends, in pieces of 256 bytes.
@@ -248,5 +249,23 @@ fn claims(corpus: &Corpus) {
             now.clone(),
         ];
         corpus.put("claims", name, &[longest.concat(), own.clone()].concat());
+    }
+}
+
+/// State files as they lie there, and what becomes of one.
+fn states(corpus: &Corpus) {
+    let recorded = include_bytes!("../../fuzz/recorded/state/tpm.v1");
+    corpus.put("state_file", "tpm", &[&[0], &recorded[..]].concat());
+    for (name, damage) in [
+        ("cut", &[0, 40, 0][..]),
+        ("grown", &[0, 40, 1, 1, 0, b'x']),
+        ("shrunk", &[0, 40, 2, 3]),
+        ("longer", &[0, 0, 3, 1, 0, b'\n']),
+        ("flipped", &[0, 40, 4, 1, 0, 0, 0]),
+        ("unharmed", &[0, 0, 4]),
+    ] {
+        let values = [sized(br#"{"a":1}"#), sized(br#"{"a":1,"b":[null,"text"]}"#)].concat();
+        let input = [&[1, 1], &values[..], damage].concat();
+        corpus.put("state_file", name, &input);
     }
 }

@@ -8,5 +8,6 @@ pub mod ecpoint;
 pub mod input;
 pub mod protocol;
 pub mod signature;
+pub mod state_file;
 pub mod tpm_response;
 pub mod tpm_structures;
