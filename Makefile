@@ -65,6 +65,7 @@ test-long: setup peers ## the tests that take minutes: soak, many crashes, flood
 	$(MAKE) demo KEYSTORE=tpm
 	tests/setup/tree.sh trixie target/trees/trixie-vm vm
 	$(CARGO) run --quiet --locked -p tests --bin vm -- --tree target/trees/trixie-vm
+	$(MAKE) outages
 	$(CARGO) nextest run --workspace --locked --profile long --run-ignored all
 
 # About a minute for each: every patch is a build. FEW="row_05 row_13" chooses some.
@@ -74,6 +75,11 @@ defences: setup      ## take each defence away in a copy of the tree, and see th
 # FUZZ_JOBS=2 in the environment runs two at once. Building takes some minutes the first time.
 fuzz: setup          ## run the fuzz targets, or TARGET="protocol claims", FUZZ_S=1800 seconds each
 	@CARGO="$(CARGO)" tests/setup/fuzz.sh $(FUZZ_S) $(TARGET)
+
+# Words in FAULTS choose the faults whose names hold one of them.
+outages: setup       ## fail tokens under load, measure how long; writes target/bench/outages.json
+	$(CARGO) build --release --locked --workspace
+	$(CARGO) run --release --quiet --locked -p tests --bin outages -- $(FAULTS)
 
 bench: setup         ## measure; writes target/bench/summary.json
 	$(CARGO) build --release --locked --workspace

@@ -37,7 +37,8 @@ pub fn module_path() -> std::path::PathBuf {
     const NAME: &str = "libpkcs11_shim.so";
     let exe = std::env::current_exe().expect("a process has a program");
     let directory = exe.parent().expect("a program is in a directory");
-    let places = [directory.join(NAME), directory.join("deps").join(NAME)];
+    // What lies beside a program that is no test is as old as the last build of this package alone.
+    let places = [directory.join("deps").join(NAME), directory.join(NAME)];
     let found = places.iter().find(|path| path.exists());
     found
         .unwrap_or_else(|| panic!("{} is missing", places[0].display()))
