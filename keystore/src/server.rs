@@ -7,11 +7,12 @@
 
 use crate::backend::Backend;
 use crate::check;
-use crate::hang::HangWatch;
+use crate::hang::{HangWatch, Watched};
 use crate::incoming::{FRAME_DEADLINE, next_request};
 use crate::life::Life;
 use crate::notify::notify;
 use crate::protocol::{self, Health, Reply, Request, VERSION, Welcome};
+use crate::records::Keys;
 use crate::role::{Role, allowed, role};
 use crate::statefile::StateDir;
 use crate::survey::{Line, Subject, fit};
@@ -22,7 +23,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Most connections at a time: the broker's lanes (twice the signers of any token we know) and a
 /// few of an administrator.
@@ -33,7 +34,14 @@ pub const ROOT_IDLE: Duration = Duration::from_secs(60);
 
 /// How often the token is looked through for objects nobody knows.
 const CENSUS: Duration = Duration::from_secs(60);
-const CENSUS_WHILE_DOWN: Duration = Duration::from_millis(500);
+
+/// How often keys that were not there are looked for: a key that a passing fault has stopped serves
+/// again so soon.
+const LOOK: Duration = Duration::from_secs(5);
+const LOOK_WHILE_DOWN: Duration = Duration::from_millis(500);
+
+/// Of the time, looking for them takes at most one part in so many: thousands may be missing.
+const LOOK_SHARE: u32 = 10;
 
 /// What a keystore process is told.
 pub struct Options {
@@ -309,22 +317,36 @@ impl<B: Backend> Server<B> {
         Ok(fit(lines))
     }
 
-    /// Looks through the token now and then: for objects that look like ours and have no record
-    /// (P6), and for keys that were not there. Linear in all its objects, so it is nobody's request.
+    /// Looks through the token now and then: for keys that were not there, and for objects that look
+    /// like ours and have no record (P6). The latter is linear in all its objects, so it is nobody's
+    /// request.
     fn census(&self) {
+        let mut counted: Option<Instant> = None;
         loop {
+            let began = Instant::now();
             let pause = match self.life.keys() {
                 Ok(keys) => {
                     keys.look_again();
-                    match keys.strange() {
-                        Ok(strange) => *self.lock_strange() = strange,
-                        Err(_) => self.life.doubt(),
+                    let pause = LOOK.max(began.elapsed() * LOOK_SHARE).min(CENSUS);
+                    if counted.is_none_or(|at| at.elapsed() >= CENSUS) {
+                        counted = Some(began);
+                        self.count_strange(&keys);
                     }
-                    CENSUS
+                    pause
                 }
-                Err(_) => CENSUS_WHILE_DOWN, // health says why, not the census
+                Err(_) => {
+                    counted = None;
+                    LOOK_WHILE_DOWN // health says why, not the census
+                }
             };
             thread::sleep(pause);
+        }
+    }
+
+    fn count_strange(&self, keys: &Keys<Watched<B>>) {
+        match keys.strange() {
+            Ok(strange) => *self.lock_strange() = strange,
+            Err(_) => self.life.doubt(),
         }
     }
 

@@ -129,3 +129,23 @@ fn row_03_a_device_that_fails_in_everything_for_a_while_serves_again_by_itself()
     assert_eq!(before.calls(&place, Function::C_Login), 1);
     before.nothing_changed(&place);
 }
+
+#[test]
+fn row_03_a_key_that_a_passing_fault_stopped_while_the_token_was_opened_serves_soon() {
+    let place = Place::with_two_keys();
+    let before = place.before();
+    // The second is bank's start-up probe, after everything was opened anew: bank is the first by its
+    // id. The other key signs, so that the token is open.
+    place
+        .token
+        .rules("C_Sign 1! dead:0x30\nC_Sign 2! ckr:0x30\n");
+    place.refused(TARGET, "keystore_unavailable");
+    before.wait_usable(&place);
+    place.daemon.wait_served(OTHER);
+    place.daemon.wait_served(TARGET);
+    assert_eq!(place.key(TARGET).0, "active");
+    assert!(before.fired(&place, Function::C_Sign) >= 2);
+    assert_eq!(before.calls(&place, Function::C_Initialize), 1);
+    before.in_the_same_process(&place);
+    before.nothing_changed(&place);
+}
