@@ -4,7 +4,10 @@
 //! service is back with the same keys, and nobody has done anything for it.
 
 mod away;
+mod busy;
+mod garbage;
 mod neighbour;
 mod node;
 mod others;
 mod scene;
+mod signing;

@@ -139,13 +139,11 @@ impl TpmBackend {
                 Err(failure) => failure,
             };
             match failure.cure {
-                // A session may be out of step after a refusal; the next command starts another.
                 Cure::None => {
-                    if connection.give_back_session().is_ok() {
-                        *place = Some(connection);
-                    }
+                    *place = Some(connection);
                     return Err(failure.error);
                 }
+                Cure::Forget => return Err(failure.error),
                 Cure::Wait => {
                     *place = Some(connection);
                     match patience.next(Instant::now()) {

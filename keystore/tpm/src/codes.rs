@@ -14,7 +14,7 @@ pub enum Layer {
     Esys,
     /// The way to the TPM.
     Tcti,
-    /// Another part of the library.
+    /// Another part of the library; or nobody, if it is no code at all.
     Library,
 }
 
@@ -43,6 +43,9 @@ pub enum Cure {
     Gap,
     /// The same command again, a moment later: the TPM has not begun with it.
     Wait,
+    /// Nothing for this command. But we asked for something that the TPM does not do, and one answer
+    /// that was changed on its way is enough for that (a handle): what we believe of it is forgotten.
+    Forget,
     /// Nothing that we can do.
     None,
 }
@@ -116,10 +119,11 @@ impl Code {
     }
 
     fn new(raw: u32) -> Code {
-        let layer = match (raw >> 16) & 0xff {
-            0x00 | 0x0b => Layer::Tpm, // 11: a resource manager that speaks for the TPM
-            0x07 => Layer::Esys,
-            0x0a => Layer::Tcti,
+        // A TPM's own have twelve bits; whatever has others is none.
+        let layer = match raw >> 12 {
+            0x00 | 0xb0 => Layer::Tpm, // 11: a resource manager that speaks for the TPM
+            0x70 => Layer::Esys,
+            0xa0 => Layer::Tcti,
             _ => Layer::Library,
         };
         Code { layer, raw }
@@ -138,7 +142,7 @@ impl Code {
             (Layer::Tpm, code) if REFERENCE_H.contains(&code) => Cure::Reconnect,
             (Layer::Tpm, code) if REFERENCE_S.contains(&code) => Cure::Reconnect,
             (Layer::Tpm, code) if format_one(code) == Some(one::HANDLE) => Cure::Reconnect,
-            (Layer::Tpm, _) => Cure::None,
+            (Layer::Tpm, _) => Cure::Forget,
         }
     }
 
@@ -169,7 +173,7 @@ impl Code {
             (_, Some(one::HIERARCHY)) => Kind::Refused,
             (COMMAND_CODE, _) => Kind::Unsupported,
             _ if self.is_unsupported() => Kind::Unsupported,
-            _ if self.cure() != Cure::None => Kind::Unavailable,
+            _ if self.cure() != Cure::Forget => Kind::Unavailable,
             (0x900..=0x9ff | FAILURE | REBOOT, _) => Kind::Unavailable, // warnings pass
             _ => Kind::Internal,
         }
@@ -256,7 +260,7 @@ mod tests {
     #[test]
     fn the_layer_is_looked_at_before_the_code() {
         for (raw, layer, kind, cure) in [
-            (0x0000_0101, Layer::Tpm, Kind::Unavailable, Cure::None),
+            (0x0000_0101, Layer::Tpm, Kind::Unavailable, Cure::Forget),
             (0x0007_0001, Layer::Esys, Kind::Unavailable, Cure::Reconnect),
             (0x0007_0007, Layer::Esys, Kind::Unavailable, Cure::Reconnect),
             (0x000a_000a, Layer::Tcti, Kind::Absent, Cure::Reconnect),
@@ -267,17 +271,17 @@ mod tests {
             (0x0000_0910, Layer::Tpm, Kind::Unavailable, Cure::Reconnect),
             (0x0000_0918, Layer::Tpm, Kind::Unavailable, Cure::Reconnect),
             (0x0000_018b, Layer::Tpm, Kind::Unavailable, Cure::Reconnect),
-            (0x0000_0921, Layer::Tpm, Kind::Locked, Cure::None),
+            (0x0000_0921, Layer::Tpm, Kind::Locked, Cure::Forget),
             (0x0000_0908, Layer::Tpm, Kind::Unavailable, Cure::Wait),
             (0x0000_090a, Layer::Tpm, Kind::Unavailable, Cure::Wait),
             (0x0000_0920, Layer::Tpm, Kind::Unavailable, Cure::Wait),
             (0x0000_0922, Layer::Tpm, Kind::Unavailable, Cure::Wait),
             (0x0000_0923, Layer::Tpm, Kind::Unavailable, Cure::Wait),
-            (0x0000_098e, Layer::Tpm, Kind::BadPin, Cure::None),
-            (0x0000_09a2, Layer::Tpm, Kind::BadPin, Cure::None),
-            (0x0000_01df, Layer::Tpm, Kind::Mismatch, Cure::None),
-            (0x000b_0143, Layer::Tpm, Kind::Unsupported, Cure::None),
-            (0x0000_0143, Layer::Tpm, Kind::Unsupported, Cure::None),
+            (0x0000_098e, Layer::Tpm, Kind::BadPin, Cure::Forget),
+            (0x0000_09a2, Layer::Tpm, Kind::BadPin, Cure::Forget),
+            (0x0000_01df, Layer::Tpm, Kind::Mismatch, Cure::Forget),
+            (0x000b_0143, Layer::Tpm, Kind::Unsupported, Cure::Forget),
+            (0x0000_0143, Layer::Tpm, Kind::Unsupported, Cure::Forget),
             (
                 0x0008_0006,
                 Layer::Library,

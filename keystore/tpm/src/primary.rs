@@ -43,7 +43,10 @@ impl Primary {
                      where nobody uses it, `tpm2_evictcontrol -C o -c {PERSISTENT:#x}` is enough: \
                      then our keys are made under the owner hierarchy"
                 );
-                Error::new(Kind::Refused, text).into()
+                Failure {
+                    error: Error::new(Kind::Refused, text),
+                    cure: failure.cure,
+                }
             }
             _ => failure,
         }

@@ -240,7 +240,7 @@ fn restore(
         Ok(object) => Ok(Some(KeyHandle::from(object))),
         Err(error) => match Failure::of(place, "bringing a key back", &error) {
             Failure {
-                cure: Cure::None, ..
+                cure: Cure::Forget, ..
             } => Ok(None),
             failure => Err(failure),
         },

@@ -155,8 +155,10 @@ impl Witness {
             last = self.ask(daemon, n);
             last.0 == 200
         });
+        let outcomes = daemon.audit_records().into_iter();
+        let why = outcomes.rev().find(|it| it["kind"] == "outcome");
         let (target, log) = (name(n), daemon.stderr());
-        assert!(served, "{target}: {last:?}\n{log}");
+        assert!(served, "{target}: {last:?}: {why:?}\n{log}");
     }
 
     /// A 200 is signed by a key that was there at first; a 503 says when to come back.
