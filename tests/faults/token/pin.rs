@@ -13,6 +13,9 @@ const RESTARTS: usize = 20;
 const WRONG: &str = "wrong-pin";
 const CHANGED: &str = "changed-pin";
 
+/// What is said of a PIN that was refused now or before: `correct the PIN`, `correct it`.
+const CORRECT: &str = "correct ";
+
 /// CKF_USER_PIN_FINAL_TRY and CKF_USER_PIN_LOCKED, and what is said of them.
 const FLAGS: [(&str, &str); 2] = [
     ("0x20000", "has one try left, which is not spent here"),
@@ -51,21 +54,21 @@ fn row_04_a_wrong_pin_is_tried_once_over_twenty_restarts() {
     set_pin(&token, WRONG);
     let logins = token.calls(Function::C_Login);
     let place = Place::again((site, token));
-    is_failed_for_want_of(&place, "correct the PIN");
+    is_failed_for_want_of(&place, CORRECT);
     place.daemon.wait_logged("keystore hsm: failed", 2); // the keystore's line and assertd's
     let before = place.before();
     let tried = || place.token.calls(Function::C_Login) - logins;
     assert_eq!(tried(), 1, "the wrong PIN was never tried");
     for _ in 0..RESTARTS {
         place.restart_keystore();
-        is_failed_for_want_of(&place, "correct it");
+        is_failed_for_want_of(&place, CORRECT);
     }
     assert_eq!(tried(), 1, "C_Login over {RESTARTS} restarts");
     before.said(&place, "keystore hsm: failed", RESTARTS);
     before.nothing_changed(&place);
     // Nor is it after a restart of assertd; and the right one is another one.
     let mut place = Place::again(place.end());
-    is_failed_for_want_of(&place, "correct it");
+    is_failed_for_want_of(&place, CORRECT);
     assert_eq!(place.token.calls(Function::C_Login) - logins, 1);
     set_pin(&place.token, place.token.token().pin());
     place.restart_keystore();
@@ -91,7 +94,7 @@ fn row_05_a_pin_changed_while_running_costs_one_login_and_none_until_a_restart()
         assert!(
             before.fired(&place, Function::C_SignInit) + before.fired(&place, Function::C_Sign) > 0
         );
-        is_failed_for_want_of(&place, "correct the PIN");
+        is_failed_for_want_of(&place, CORRECT);
         for _ in 0..10 {
             place.refused(TARGET, "keystore_unavailable");
         }
@@ -101,7 +104,7 @@ fn row_05_a_pin_changed_while_running_costs_one_login_and_none_until_a_restart()
         before.in_the_same_process(&place);
         // A restart with the old PIN costs nothing; one with the new PIN serves.
         place.restart_keystore();
-        is_failed_for_want_of(&place, "correct it");
+        is_failed_for_want_of(&place, CORRECT);
         assert_eq!(before.calls(&place, Function::C_Login), 1, "{rule}");
         set_pin(&place.token, CHANGED);
         place.restart_keystore();

@@ -79,6 +79,10 @@ fn row_03_a_device_that_dies_while_it_is_opened_is_initialised_again() {
         assert_eq!(place.daemon.status().keystores[0].restarts, 0, "{rule}");
         let begun = place.token.calls(Function::C_Initialize) - begun;
         assert_eq!(begun, 2, "{rule}: initialised so often");
+        // It was not called usable before it was.
+        let log = place.daemon.stderr();
+        let usable = log.matches("\nkeystore hsm: usable").count();
+        assert_eq!(usable, 1, "{rule}:\n{log}");
         left = place.end();
     }
 }
