@@ -39,6 +39,7 @@ pub mod records;
 pub mod role;
 pub mod server;
 pub mod statefile;
+pub mod stop;
 pub mod survey;
 pub mod tcti;
 pub mod trail;

@@ -303,6 +303,26 @@ impl<B: Backend> Life<B> {
         }
     }
 
+    /// Closes the token for good; nobody asks any more. The module may finish what it does at its end
+    /// while no thread is in it.
+    pub fn end(&self) {
+        let Ok(mut keys) = self.keys() else {
+            return;
+        };
+        let stage = Stage::Away {
+            kind: Kind::Unavailable,
+            why: "this process ends".to_owned(),
+        };
+        self.now
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stage = stage;
+        while let Err(shared) = Arc::try_unwrap(keys).map(drop) {
+            keys = shared;
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     fn set_from(&self, error: &Error) -> Opened {
         match error.kind() {
             kind @ (Kind::Unavailable | Kind::Absent) => {

@@ -80,6 +80,7 @@ impl<B: Backend> Program<B> {
     }
 
     fn serve(&self, options: Options) -> Result<(), End> {
+        crate::stop::hold_back()?;
         if options.listen == Listen::Stdin {
             die_with_parent(options.parent)?;
         }

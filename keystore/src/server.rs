@@ -15,6 +15,7 @@ use crate::protocol::{self, Health, Reply, Request, VERSION, Welcome};
 use crate::records::Keys;
 use crate::role::{Role, allowed, role};
 use crate::statefile::StateDir;
+use crate::stop::{self, Gate};
 use crate::survey::{Line, Subject, fit};
 use crate::{Error, Kind};
 use sd_notify::NotifyState;
@@ -78,6 +79,7 @@ struct Server<B> {
     failed: AtomicU64,
     /// Held over a check: two at a time would measure each other.
     checking: Mutex<()>,
+    gate: Gate,
 }
 
 /// Serves until the process is ended. `open` opens the token; what can be cured by waiting is
@@ -107,7 +109,12 @@ pub fn run<B: Backend>(
         minted: AtomicU64::new(0),
         failed: AtomicU64::new(0),
         checking: Mutex::default(),
+        gate: Gate::default(),
     });
+    let ending = server.clone();
+    server
+        .clone()
+        .start("stop", move |_| ending.end_when_told())?;
     server
         .clone()
         .start("hang-watch", |server| server.hang.watch())?;
@@ -189,6 +196,7 @@ impl<B: Backend> Server<B> {
         let mut reader = BufReader::with_capacity(16 * 1024, stream);
         let mut greeted = false;
         while let Some(request) = next_request(&mut reader, idle)? {
+            let _under_way = self.gate.enter();
             let reply = match (&request, greeted) {
                 (Request::Hello { version }, false) if *version == VERSION => {
                     greeted = true;
@@ -211,6 +219,19 @@ impl<B: Backend> Server<B> {
             }
         }
         Ok(())
+    }
+
+    /// Ends the process, with 0 also where something hangs: its state is safe at any point.
+    fn end_when_told(self: &Arc<Self>) {
+        stop::told();
+        let late = |_: &Self| {
+            thread::sleep(stop::DRAIN);
+            std::process::exit(0);
+        };
+        let _ = self.clone().start("stop-late", late); // without it we only may be late
+        let _closed = self.gate.close();
+        self.life.end();
+        std::process::exit(0);
     }
 
     fn welcome(&self) -> Welcome {

@@ -1,0 +1,49 @@
+//! The end of a keystore process that is told to end: requests under way are answered, the token is
+//! closed, the exit code is 0. What comes after waits in the socket for the next process, or sees
+//! its connection end. Must never take longer than a service manager waits.
+
+use crate::Error;
+use crate::Kind;
+use nix::sys::signal::{SigSet, Signal};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+/// How long requests under way may take, and the token to be closed: the units are given 5 s, and a
+/// signature takes 4 s at most.
+pub const DRAIN: Duration = Duration::from_millis(4_500);
+
+/// Keeps the signals that ask for our end until [`told`] takes them. To be called while there is one
+/// thread: the others, the library's too, are started with what it holds back.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn hold_back() -> Result<(), Error> {
+    asking()
+        .thread_block()
+        .map_err(|e| Error::new(Kind::Internal, "SIGTERM cannot be held back").because(e))
+}
+
+/// Returns when our end is asked for.
+pub fn told() {
+    while asking().wait().is_err() {} // it can only be interrupted
+}
+
+fn asking() -> SigSet {
+    [Signal::SIGTERM, Signal::SIGINT].into_iter().collect()
+}
+
+/// Requests go through while it is open.
+#[derive(Default)]
+pub struct Gate(RwLock<()>);
+
+impl Gate {
+    /// One request, until its answer has been sent. Waits for ever once the gate is being closed.
+    pub fn enter(&self) -> RwLockReadGuard<'_, ()> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets nobody in any more, and returns when all are out.
+    pub fn close(&self) -> RwLockWriteGuard<'_, ()> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
