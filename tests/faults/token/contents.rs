@@ -5,7 +5,7 @@ use super::place::{Files, OTHER, Place, files_below, same_files};
 use crate::observed::{self, TARGET};
 use harness::fault::{Function, Shimmed};
 use harness::token::KEYSTORE;
-use harness::{SoftHsm, public_dir};
+use harness::{DEADLINE, SoftHsm, public_dir, wait_until};
 use std::path::Path;
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -180,8 +180,11 @@ fn row_07_a_token_that_is_not_the_one_with_the_serial_is_not_used_and_waited_out
         if another {
             put_another(place.token.token(), place.token.token().pin());
         }
-        let begun = place.token.calls(Function::C_Initialize);
-        before.wait_calls(&place, Function::C_Initialize, begun + 2);
+        let begun = before.calls(&place, Function::C_Initialize);
+        let logins_now = || place.token.calls(Function::C_Login);
+        let looked = || before.calls(&place, Function::C_Initialize) >= begun + 2;
+        assert!(wait_until(DEADLINE, || looked() || logins_now() > logins));
+        assert_eq!(logins_now(), logins, "a login to another token");
         let why = place.daemon.wait_keystore(KEYSTORE, "degraded").why;
         let why = why.unwrap_or_default();
         assert!(

@@ -167,7 +167,8 @@ fn row_12_a_module_that_dies_while_it_makes_a_key_leaves_nothing_half_made() {
         place
             .token
             .rules(&format!("C_GenerateKeyPair 1! {action}\n"));
-        apply_fails(&place);
+        let said = apply_fails(&place);
+        assert!(said.contains("do this again"), "{said}");
         assert_eq!(before.fired(&place, Function::C_GenerateKeyPair), times);
         place.daemon.wait_served(TARGET);
         only_the_first_signs(&place);
