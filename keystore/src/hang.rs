@@ -20,6 +20,9 @@ const TRIGGER_WAIT: Duration = Duration::from_secs(2);
 /// broker gives up after 5 s), and what hangs is to be over soon.
 const SIGNATURE_MAX: Duration = Duration::from_secs(4);
 
+/// How often calls under way are looked at: a hung one is not to go on for longer than it has to.
+const CLOSE_LOOK: Duration = Duration::from_millis(100);
+
 /// What kind of call it is: how long it may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
@@ -106,7 +109,8 @@ impl HangWatch {
         let look = self.limit.min(SIGNATURE_MAX) / 8;
         let every = watchdog.map_or(look, |timeout| look.min(timeout / 3));
         loop {
-            thread::sleep(every);
+            let is_idle = self.calls().under_way.is_empty();
+            thread::sleep(if is_idle { every } else { every.min(CLOSE_LOOK) });
             let hung = self.calls().overdue(self.limit, Instant::now());
             if let Some(Begun { at, what, .. }) = hung {
                 eprintln!(
