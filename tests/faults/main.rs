@@ -14,6 +14,7 @@ mod load;
 mod observed;
 #[path = "../outages/scene/mod.rs"]
 mod scene;
+mod soak;
 mod stop;
 mod token;
 mod tools;

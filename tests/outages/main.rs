@@ -8,9 +8,9 @@
 mod scene;
 mod table;
 
-use scene::client::Client;
+use scene::client::{Client, EVERY};
 use scene::fault::Fault;
-use scene::log::{self, Outage, Outcome};
+use scene::log::{self, Outage};
 use scene::place::Place;
 use std::path::Path;
 use std::process::ExitCode;
@@ -86,40 +86,24 @@ fn run(
     length: Duration,
 ) -> (String, Result<(Outage, Duration), String>) {
     place.daemon.wait_served(fault.keystore());
-    let client = Client::start(&place.daemon, fault.keystore());
+    let client = Client::start(&place.daemon, fault.keystore(), EVERY);
     std::thread::sleep(BEFORE); // what is measured needs a past
     let inflicted = fault.inflict(place, &client, length);
     let absence = inflicted.clone().unwrap_or_default();
     let undone = client.now();
     let back = harness::wait_until(BACK_MAX, || {
         let since = client.now().saturating_sub(AFTER);
-        since >= undone && client.with_entries(|all| serves(all, since))
+        since >= undone && client.serves_since(since)
     });
     place.hsm.rules("");
     place.tpm.proxy.rules("");
     let entries = client.stop();
     let text = log::text(&entries, absence);
     let found = inflicted.and_then(|_| log::outage(&entries, absence));
-    let found = found.and_then(|outage| match wrong(&entries) {
+    let found = found.and_then(|outage| match log::wrong(&entries) {
         _ if !back => Err(format!("service was not back after {BACK_MAX:?}")),
         Some(what) => Err(what),
         None => Ok((outage, absence.length())),
     });
     (text, found)
-}
-
-/// Whether nothing that ended since then had another end than an assertion.
-fn serves(entries: &[log::Entry], since: Duration) -> bool {
-    let mut late = entries.iter().rev().take_while(|entry| entry.ended > since);
-    late.all(|entry| entry.outcome == Outcome::Released)
-        && entries.last().is_some_and(|entry| entry.ended > since)
-}
-
-/// What must never be, whatever the token does.
-fn wrong(entries: &[log::Entry]) -> Option<String> {
-    entries.iter().find_map(|entry| match &entry.outcome {
-        Outcome::Released | Outcome::Refused(_) => None,
-        Outcome::Wrong => Some("a wrong signature was released".to_owned()),
-        Outcome::Strange(what) => Some(format!("a request was not answered as it should: {what}")),
-    })
 }

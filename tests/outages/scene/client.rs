@@ -10,10 +10,10 @@ use harness::http::{Answer, Raw, post_target};
 use harness::{DEADLINE, Daemon, wait_until};
 use keystore::publickey::Verifier;
 use keystore::{Alg, PublicKey};
-use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,8 @@ pub const EVERY: Duration = Duration::from_millis(20);
 /// assertd gives a request 5 s; what is not answered by then is given up.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
 
-/// assertd closes a connection that rests for 30 s; before that a new one is made.
-const REST_MAX: Duration = Duration::from_secs(10);
+/// A connection that is not needed for so long is closed: assertd closes it after 30 s.
+const REST_MAX: Duration = Duration::from_secs(5);
 
 /// Asks until it is dropped.
 pub struct Client {
@@ -34,19 +34,18 @@ pub struct Client {
 
 struct Shared {
     began: Instant,
+    every: Duration,
     socket: PathBuf,
     request: Vec<u8>,
     verifier: Verifier,
     state: Mutex<State>,
-    due: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    /// When each was due that nobody has taken yet.
-    due: VecDeque<Duration>,
-    /// Who waits for one.
-    resting: usize,
+    /// Who waits for the next request; who came last is the first to get it, so that connections
+    /// which are too many come to their end.
+    resting: Vec<(u64, Sender<Duration>)>,
     asking: usize,
     stop: bool,
     entries: Vec<Entry>,
@@ -54,14 +53,14 @@ struct State {
 
 impl Client {
     /// Begins to ask for the target of that name, which has its key in the keystore of that name.
-    pub fn start(daemon: &Daemon, target: &str) -> Client {
+    pub fn start(daemon: &Daemon, target: &str, every: Duration) -> Client {
         let shared = Arc::new(Shared {
             began: Instant::now(),
+            every,
             socket: daemon.socket(),
             request: post_target(target),
             verifier: verifier(daemon, target),
             state: Mutex::default(),
-            due: Condvar::new(),
         });
         let pacer = shared.clone();
         Client {
@@ -78,6 +77,15 @@ impl Client {
     /// What was logged so far, in the order in which it ended.
     pub fn with_entries<T>(&self, look: impl FnOnce(&[Entry]) -> T) -> T {
         look(&self.shared.lock().entries)
+    }
+
+    /// Whether something has ended since then, and everything that has is an assertion.
+    pub fn serves_since(&self, since: Duration) -> bool {
+        self.with_entries(|entries| {
+            let mut late = entries.iter().rev().take_while(|entry| entry.ended > since);
+            late.all(|entry| entry.outcome == Outcome::Released)
+                && entries.last().is_some_and(|entry| entry.ended > since)
+        })
     }
 
     /// Forgets what was logged so far.
@@ -100,10 +108,10 @@ impl Client {
 
     fn end(&mut self) {
         self.shared.lock().stop = true;
-        self.shared.due.notify_all();
         if let Some(pacer) = self.pacer.take() {
             pacer.join().expect("it panics nowhere");
         }
+        self.shared.lock().resting.clear(); // whoever rests hears that no more will come
     }
 }
 
@@ -122,37 +130,38 @@ impl Shared {
 /// Hands out one request after the other, each on its time.
 fn pace(shared: &Arc<Shared>) {
     for number in 0.. {
-        let due = EVERY * number;
+        let due = shared.every * number;
         thread::sleep(due.saturating_sub(shared.began.elapsed()));
         let mut state = shared.lock();
         if state.stop {
             return;
         }
-        state.due.push_back(due);
         state.asking += 1;
-        if state.due.len() > state.resting {
-            let asker = shared.clone();
-            thread::spawn(move || ask(&asker));
-        }
+        let rested = state.resting.pop();
         drop(state);
-        shared.due.notify_one();
+        let taken = rested.is_some_and(|(_, asker)| asker.send(due).is_ok());
+        if !taken {
+            let asker = shared.clone();
+            thread::spawn(move || ask(&asker, u64::from(number), due));
+        }
     }
 }
 
-/// One connection at a time: asks, logs, rests.
-fn ask(shared: &Shared) {
-    let mut connection: Option<(Raw, Instant)> = None;
-    while let Some(due) = next(shared) {
-        let rested = connection.take();
-        let usable = rested.filter(|(_, since)| since.elapsed() < REST_MAX);
-        let raw = match usable {
-            Some((raw, _)) => Ok(raw),
+/// One connection: asks, logs, rests.
+fn ask(shared: &Shared, number: u64, first: Duration) {
+    let mut connection: Option<Raw> = None;
+    let mut due = Some(first);
+    while let Some(sent) = due {
+        let raw = match connection.take() {
+            Some(raw) => Ok(raw),
             None => UnixStream::connect(&shared.socket).map(Raw::over),
         };
         let outcome = match raw {
             Ok(mut raw) => match exchange(&mut raw, &shared.request) {
                 Ok(answer) => {
-                    connection = Some((raw, Instant::now()));
+                    // assertd closes a connection when it says so.
+                    let stays = answer.header("connection") != Some("close");
+                    connection = stays.then_some(raw);
                     judge(&answer, &shared.verifier)
                 }
                 Err(error) => Outcome::Strange(error),
@@ -160,25 +169,30 @@ fn ask(shared: &Shared) {
             Err(error) => Outcome::Strange(format!("no connection: {error}")),
         };
         let entry = Entry {
-            sent: due,
+            sent,
             ended: shared.began.elapsed(),
             outcome,
         };
-        let mut state = shared.lock();
-        state.entries.push(entry);
-        state.asking -= 1;
+        due = rest(shared, number, entry);
     }
 }
 
-fn next(shared: &Shared) -> Option<Duration> {
+/// Hands in what became of one request; when the next is due, if one comes soon.
+fn rest(shared: &Shared, number: u64, entry: Entry) -> Option<Duration> {
+    let (asker, orders): (Sender<Duration>, Receiver<Duration>) = mpsc::channel();
     let mut state = shared.lock();
-    state.resting += 1;
-    let waited = shared
-        .due
-        .wait_while(state, |state| state.due.is_empty() && !state.stop);
-    state = waited.expect("nobody panics while holding it");
-    state.resting -= 1;
-    state.due.pop_front()
+    state.entries.push(entry);
+    state.asking -= 1;
+    if state.stop {
+        return None;
+    }
+    state.resting.push((number, asker));
+    drop(state);
+    if let Ok(due) = orders.recv_timeout(REST_MAX) {
+        return Some(due);
+    }
+    shared.lock().resting.retain(|(other, _)| *other != number);
+    orders.recv().ok() // one that was being handed over, or none
 }
 
 fn exchange(raw: &mut Raw, request: &[u8]) -> Result<Answer, String> {

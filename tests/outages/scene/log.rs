@@ -143,6 +143,15 @@ pub fn troubles(entries: &[Entry], since: Duration) -> Vec<Trouble> {
     found
 }
 
+/// What must never be, whatever a token does.
+pub fn wrong(entries: &[Entry]) -> Option<String> {
+    entries.iter().find_map(|entry| match &entry.outcome {
+        Outcome::Released | Outcome::Refused(_) => None,
+        Outcome::Wrong => Some("a wrong signature was released".to_owned()),
+        Outcome::Strange(what) => Some(format!("a request was not answered as it should: {what}")),
+    })
+}
+
 /// What the log says of one fault at `absence.from`.
 ///
 /// # Errors
