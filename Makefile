@@ -18,7 +18,7 @@ ANY_KEYSTORE := not test(/pkcs11_/) and not test(/^several::/)
 # How long each fuzz target runs.
 FUZZ_S ?= 1800
 
-.PHONY: help build install uninstall demo test test-systemd test-long defences fuzz bench lint clean setup peers
+.PHONY: help build install uninstall demo test test-systemd test-long outages defences fuzz bench lint clean setup peers soak long
 
 help:                ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -59,6 +59,18 @@ test-long: setup peers ## the tests that take minutes: soak, many crashes, flood
 	@tests/setup/install.sh long
 	tests/setup/kryoptic.sh
 	$(CARGO) build --locked --workspace --all-targets
+	@echo "the soak runs beside all that follows, and writes target/soak.log"
+	@$(MAKE) --no-print-directory soak >target/soak.log 2>&1 & soak=$$!; \
+	trap 'kill $$soak' INT TERM; \
+	$(MAKE) --no-print-directory long; long=$$?; \
+	wait $$soak || { cat target/soak.log; exit 1; }; \
+	tail -n 12 target/soak.log; exit $$long
+
+# SOAK_S in the environment has it try with less than half an hour.
+soak:
+	$(CARGO) nextest run --locked -p tests --test faults --profile long --run-ignored all --no-capture -E 'test(/^soak::/)'
+
+long:
 	tests/setup/tree.sh trixie target/trees/trixie
 	$(CARGO) run --quiet --locked -p tests --bin units -- --tree target/trees/trixie
 	$(MAKE) demo KEYSTORE=pkcs11
@@ -66,7 +78,7 @@ test-long: setup peers ## the tests that take minutes: soak, many crashes, flood
 	tests/setup/tree.sh trixie target/trees/trixie-vm vm
 	$(CARGO) run --quiet --locked -p tests --bin vm -- --tree target/trees/trixie-vm
 	$(MAKE) outages
-	$(CARGO) nextest run --workspace --locked --profile long --run-ignored all
+	$(CARGO) nextest run --workspace --locked --profile long --run-ignored all -E 'not test(/^soak::/)'
 
 # About a minute for each: every patch is a build. FEW="row_05 row_13" chooses some.
 defences: setup      ## take each defence away in a copy of the tree, and see that its test fails

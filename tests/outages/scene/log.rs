@@ -263,7 +263,7 @@ mod tests {
         let gone = |sent| (sent >= 1_000).then_some((2, false));
         let said = outage(&log(gone), at(1_000, 1_000)).unwrap_err();
         assert!(said.contains("no service any more after 0.982 s"), "{said}");
-        let silent = |sent| (sent >= 1_000).then(|| (60_000, false));
+        let silent = |sent| (sent >= 1_000).then_some((60_000, false));
         assert!(outage(&log(silent), at(1_000, 1_000)).is_err());
     }
 
