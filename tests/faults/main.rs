@@ -12,6 +12,7 @@ mod flush;
 mod generator;
 mod load;
 mod observed;
+mod rows;
 #[path = "../outages/scene/mod.rs"]
 mod scene;
 mod soak;
