@@ -5,8 +5,10 @@ use super::node::Shared;
 use super::scene::{
     BOTH, ENCRYPTED, MANY, PASSWORD, Scene, Witness, config, files, handles, name, number, tool,
 };
+use harness::process;
 use harness::token::KEYSTORE;
 use harness::{DEADLINE, Daemon, wait_until};
+use nix::sys::signal::Signal;
 use tss_esapi::handles::KeyHandle;
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{Auth, Digest, HashcheckTicket, SignatureScheme};
@@ -235,23 +237,40 @@ fn row_18_in_a_full_tpm_every_key_is_served_in_the_place_that_we_have() {
     }
 }
 
-/// Where the configuration says that the TPM is ours alone, what stands in the way was left behind.
+/// Where the configuration says that the TPM is ours alone, what stands in the way was left behind: by
+/// a program that has ended, or by a process of ours that was killed.
 #[test]
 fn row_18_in_a_tpm_of_ours_alone_what_was_left_behind_stops_nothing() {
     for sessions in BOTH {
-        let scene = Scene::new(MANY, sessions);
-        let (tcti, pid) = (scene.tcti(), scene.daemon.keystore_pid());
+        let Scene {
+            mut daemon,
+            tpm,
+            witness,
+        } = Scene::new(MANY, sessions);
+        assert_eq!(daemon.stop(), Some(0), "{}", daemon.stderr());
+        let tcti = tpm.tpm.tcti();
         let mut other = Neighbour::at(&tcti);
-        for _ in 0..3 {
-            while other.take_object() {}
-            while other.take_session() {}
-            assert_eq!(handles(&tcti, "transient").len(), 3);
-            assert_eq!(handles(&tcti, "loaded-session").len(), 3);
-            for n in 1..=MANY {
-                scene.serves_again(n);
-            }
-        }
-        scene.is_as_before(pid);
+        while other.take_object() {}
+        while other.take_session() {}
         std::mem::forget(other); // it ends without tidying up
+        for kind in ["transient", "loaded-session"] {
+            assert_eq!(handles(&tcti, kind).len(), 3, "{kind}");
+        }
+        let daemon = Daemon::start_at(daemon.into_site());
+        for n in 1..=MANY {
+            witness.serves_again(&daemon, n);
+        }
+        let killed = daemon.keystore_pid();
+        process::send(killed, Signal::SIGKILL);
+        let replaced = wait_until(DEADLINE, || {
+            let now = daemon.keystore_process(KEYSTORE);
+            now.is_some_and(|now| now != killed)
+        });
+        assert!(replaced, "{}", daemon.stderr());
+        for n in 1..=MANY {
+            witness.serves_again(&daemon, n);
+        }
+        assert_eq!(daemon.status().keystores[0].restarts, 1);
+        witness.knows_all(&daemon);
     }
 }
