@@ -21,6 +21,12 @@ pub fn write(corpus: &Corpus) {
     }
     let all: Vec<&Reply> = replies.iter().map(|(_, reply)| reply).collect();
     corpus.put("protocol", "replies", &stream(&all));
+    let issuer = &replies[2].1; // says that more follow, and is all that follows
+    corpus.put(
+        "protocol",
+        "replies-standing-still",
+        &stream(&[issuer, issuer, issuer]),
+    );
     let cut = stream(&all);
     corpus.put("protocol", "cut-off", &cut[..cut.len() - 7]);
     corpus.put("protocol", "no-frame", &[0xff; 9]);
@@ -207,48 +213,201 @@ fn replies() -> Vec<(&'static str, Reply)> {
     ]
 }
 
-/// As the target takes a charter and claims from an input.
+/// What is asked for, beside a charter: as the target takes it from an input.
+struct Ask {
+    iss: Vec<u8>,
+    sub: Vec<u8>,
+    aud: Vec<u8>,
+    /// Direction and seconds from now; 1 is back, 2 is ahead.
+    iat: [u8; 2],
+    /// Seconds from `iat`.
+    exp: u8,
+    nbf: Vec<u8>,
+    kind: u8,
+}
+
+/// The charter's own value; that and more; another; the pattern with this for its star.
+const OWN: [u8; 1] = [3];
+fn more(text: &str) -> Vec<u8> {
+    [&[2][..], &sized(text.as_bytes())].concat()
+}
+fn other(text: &str) -> Vec<u8> {
+    [&[0][..], &sized(text.as_bytes())].concat()
+}
+fn star(text: &str) -> Vec<u8> {
+    [&[1][..], &sized(text.as_bytes())].concat()
+}
+
+impl Ask {
+    /// What every charter of ours permits.
+    fn good() -> Ask {
+        let own = || OWN.to_vec();
+        Ask {
+            iss: own(),
+            sub: own(),
+            aud: own(),
+            iat: [2, 0],
+            exp: 60,
+            nbf: vec![2],
+            kind: 7,
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let jti = [1, b'x'];
+        let iat = match self.iat {
+            [1, back] => vec![1, back],
+            [_, ahead] => vec![2, 0, 0, ahead],
+        };
+        let exp = [2, 0, 0, self.exp];
+        let parts: [&[u8]; 8] = [
+            &self.iss,
+            &self.sub,
+            &self.aud,
+            &jti,
+            &iat,
+            &exp,
+            &self.nbf,
+            &[self.kind],
+        ];
+        parts.concat()
+    }
+}
+
+/// At every edge of a charter, and one step beyond.
 fn claims(corpus: &Corpus) {
     let text = |text: &str| sized(text.as_bytes());
     let now = 1_800_000_000u64.to_be_bytes()[3..].to_vec();
-    // Own iss, sub, aud and jti; iat is now, exp 60 s later, no nbf.
-    let own = [2, 2, 2, 1, b'x', 2, 0, 0, 0, 2, 0, 0, 60, 2, 7].to_vec();
-    let client = [
-        vec![0],
-        text("payments-prod"),
-        text("payments-prod"),
-        text("https://as.bank.example"),
-        vec![0, 0, 0, 0, 60],
-        now.clone(),
-    ];
-    corpus.put("claims", "client", &[client.concat(), own.clone()].concat());
+    let party = |iss: &str, sub: &str, aud: &str| {
+        let members = [
+            vec![0],
+            text(iss),
+            text(sub),
+            text(aud),
+            vec![0, 0, 0, 0, 60],
+        ];
+        [members.concat(), now.clone()].concat()
+    };
+    let bank = party("payments-prod", "payments-prod", "https://as.bank.example");
+    let put = |name: &str, charter: &[u8], ask: &Ask| {
+        corpus.put("claims", name, &[charter, &ask.bytes()].concat());
+    };
+    let good = Ask::good;
+    for (name, ask) in [
+        ("client", good()),
+        (
+            "iss-other",
+            Ask {
+                iss: other("reports"),
+                ..good()
+            },
+        ),
+        (
+            "sub-other",
+            Ask {
+                sub: other("reports"),
+                ..good()
+            },
+        ),
+        (
+            "aud-other",
+            Ask {
+                aud: other("https://as.example"),
+                ..good()
+            },
+        ),
+        (
+            "aud-more",
+            Ask {
+                aud: more("/"),
+                ..good()
+            },
+        ),
+        (
+            "aud-empty",
+            Ask {
+                aud: other(""),
+                ..good()
+            },
+        ),
+        (
+            "iat-1-ahead",
+            Ask {
+                iat: [2, 1],
+                exp: 59,
+                ..good()
+            },
+        ),
+        (
+            "iat-2-ahead",
+            Ask {
+                iat: [2, 2],
+                exp: 58,
+                ..good()
+            },
+        ),
+        (
+            "iat-10-ago",
+            Ask {
+                iat: [1, 10],
+                ..good()
+            },
+        ),
+        (
+            "iat-11-ago",
+            Ask {
+                iat: [1, 11],
+                ..good()
+            },
+        ),
+        ("lifetime-0", Ask { exp: 0, ..good() }),
+        ("lifetime-61", Ask { exp: 61, ..good() }),
+        (
+            "nbf-is-iat",
+            Ask {
+                nbf: vec![0],
+                ..good()
+            },
+        ),
+        (
+            "nbf-later",
+            Ask {
+                nbf: vec![1, 0, 0, 0, 0, 0, 0, 0, 1],
+                ..good()
+            },
+        ),
+        ("kind-other", Ask { kind: 0, ..good() }),
+    ] {
+        put(name, &bank, &ask);
+    }
     let federation = [
         vec![1],
         text("https://id.example.com/prod"),
         vec![2],
-        text("payments"),
         text("reports-*"),
+        text("payments"),
         vec![2, 1, 0, 14, 16],
         now.clone(),
         text("sts.amazonaws.com"),
     ];
-    corpus.put(
-        "claims",
-        "federation",
-        &[federation.concat(), own.clone()].concat(),
-    );
+    let federation = federation.concat();
+    for (name, sub) in [
+        ("prefix-itself", star("")),
+        ("prefix-and-1", star("x")),
+        ("prefix-less", other("reports")),
+        ("subject", other("payments")),
+        ("subject-more", other("payments2")),
+    ] {
+        put(
+            &format!("federation-{name}"),
+            &federation,
+            &Ask { sub, ..good() },
+        );
+    }
     // Every byte a quotation mark, which JSON doubles: the longest assertion there may be.
     for (name, length) in [("quotes-512", 512), ("quotes-1024", 1024)] {
-        let quotes = text(&"\"".repeat(length));
-        let longest = [
-            vec![0],
-            quotes.clone(),
-            quotes.clone(),
-            quotes,
-            vec![0, 0, 0, 0, 60],
-            now.clone(),
-        ];
-        corpus.put("claims", name, &[longest.concat(), own.clone()].concat());
+        let quotes = "\"".repeat(length);
+        put(name, &party(&quotes, &quotes, &quotes), &good());
     }
 }
 

@@ -14,6 +14,9 @@ pub fn write(corpus: &Corpus) {
     // CKA_EC_POINT as SoftHSM, NSS and others show it.
     put("octet-string", 0, &[&[4, 65], point].concat());
     put("bit-string", 0, &[&[3, 66, 0], point].concat());
+    put("octet-string-of-99", 0, &[&[4, 99], point].concat());
+    put("bit-string-of-99", 0, &[&[3, 99, 0], point].concat());
+    put("bit-string-less-1-bit", 0, &[&[3, 66, 1], point].concat());
     put("point", 0, point);
     put("x-y", 0, &point[1..]);
     let edwards = [0x58; 32];
