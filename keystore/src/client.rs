@@ -109,7 +109,7 @@ pub fn answer(reply: Option<Reply>) -> Result<Reply, Error> {
         Some(reply) => Ok(reply),
         None => Err(Error::new(
             Kind::Unavailable,
-            "the keystore ended before it answered; do this again, and if it ends again see its log",
+            "the keystore ended before it answered; do this again; if it ends again, see its log",
         )),
     }
 }

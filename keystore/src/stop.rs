@@ -9,8 +9,8 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 /// How long requests under way may take, and the token to be closed: the units are given 5 s, and a
-/// signature takes 4 s at most.
-pub const DRAIN: Duration = Duration::from_millis(4_500);
+/// signature that hangs ends the process after 4 s, not with 0.
+pub const DRAIN: Duration = Duration::from_secs(3);
 
 /// Keeps the signals that ask for our end until [`told`] takes them. To be called while there is one
 /// thread: the others, the library's too, are started with what it holds back.

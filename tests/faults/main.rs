@@ -13,6 +13,9 @@ mod flush;
 mod generator;
 mod load;
 mod observed;
+#[path = "../outages/scene/mod.rs"]
+mod scene;
+mod stop;
 mod token;
 mod tools;
 mod tpm;

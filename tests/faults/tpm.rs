@@ -5,7 +5,9 @@
 
 mod away;
 mod busy;
+mod gap;
 mod garbage;
+mod long;
 mod neighbour;
 mod node;
 mod others;

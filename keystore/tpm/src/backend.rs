@@ -58,6 +58,8 @@ struct Desk {
     connection: Option<Connection>,
     lasting: Lasting,
     patience: Patience,
+    /// What the next connection finds in its way.
+    leftovers: Leftovers,
 }
 
 impl TpmBackend {
@@ -97,6 +99,7 @@ impl TpmBackend {
             connection: Some(connection),
             lasting,
             patience: Patience::new(),
+            leftovers: Leftovers::Loaded,
         }));
         let weak = Arc::downgrade(&desk);
         thread::Builder::new()
@@ -122,14 +125,15 @@ impl TpmBackend {
             connection: place,
             lasting,
             patience,
+            leftovers,
         } = &mut *desk;
         let mut is_last = false;
-        let mut leftovers = Leftovers::Loaded;
         loop {
             let mut connection = match place.take() {
                 Some(connection) => connection,
-                None => Connection::open(lasting, leftovers).map_err(not_now)?,
+                None => Connection::open(lasting, *leftovers).map_err(not_now)?,
             };
+            *leftovers = Leftovers::Loaded;
             let failure = match work(&mut connection, lasting) {
                 Ok(done) => {
                     *place = Some(connection);
@@ -146,16 +150,20 @@ impl TpmBackend {
                 Cure::Forget => return Err(failure.error),
                 Cure::Wait => {
                     *place = Some(connection);
-                    match patience.next(Instant::now()) {
-                        Some(wait) => thread::sleep(wait),
-                        None => return Err(failure.error),
-                    }
+                    let Some(wait) = patience.next(Instant::now()) else {
+                        return Err(failure.error);
+                    };
+                    thread::sleep(wait);
+                    continue;
                 }
-                _ if is_last => return Err(failure.error),
-                // Dropped here: what it can still flush it flushes, and where the TPM is ours alone
-                // the next one flushes the rest.
-                Cure::Reconnect | Cure::Startup | Cure::Room | Cure::Session => is_last = true,
-                Cure::Gap => (is_last, leftovers) = (true, Leftovers::SavedToo),
+                Cure::Gap => *leftovers = Leftovers::SavedToo,
+                Cure::Reconnect | Cure::Startup | Cure::Room | Cure::Session => {}
+            }
+            // Dropped here: what it can still flush it flushes, and where the TPM is ours alone the
+            // next one flushes the rest.
+            drop(connection);
+            if std::mem::replace(&mut is_last, true) {
+                return Err(failure.error);
             }
         }
     }

@@ -16,7 +16,7 @@ const LABEL: &str = "assertd/payments/bank/1";
 /// The right token while it is not in its slot.
 struct Aside(TempDir);
 
-/// Takes the token out of its slot. The directory stays: a keystore's sandbox knows it and no other.
+/// Takes the token out of its slot. The directory stays: a keystore's sandbox knows it alone.
 fn take_out(token: &SoftHsm) -> Aside {
     let aside = Aside(public_dir());
     move_all(&token.state(), aside.0.path());

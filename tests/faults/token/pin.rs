@@ -1,5 +1,5 @@
-//! Rows 4 to 6: a PIN that is wrong at the start, or is changed while the keystore runs, and one that
-//! is locked or has one try left. What a try costs cannot be given back.
+//! Rows 4 to 6: a PIN that is wrong at the start, or is changed while the keystore runs, and one
+//! that is locked or has one try left. What a try costs cannot be given back.
 
 use super::place::Place;
 use crate::observed::TARGET;
@@ -79,8 +79,8 @@ fn row_04_a_wrong_pin_is_tried_once_over_twenty_restarts() {
 
 #[test]
 fn row_05_a_pin_changed_while_running_costs_one_login_and_none_until_a_restart() {
-    // The device session is lost, and everything is opened anew; or the login alone, of which SoftHSM
-    // does not say CKR_PIN_INCORRECT by itself: it reads a PIN when it is initialised.
+    // The device session is lost, and everything is opened anew; or the login alone, of which
+    // SoftHSM does not say CKR_PIN_INCORRECT by itself: it reads a PIN when it is initialised.
     for rule in [
         "C_Sign 1! dead:0x32",
         "C_SignInit 1! logout\nC_Login 1! ckr:0xa0",

@@ -143,8 +143,8 @@ impl Place {
         }
     }
 
-    /// What the keystore and assertd remember of keys, and the objects that the token's module keeps.
-    /// It counts logins in `token.object`; which PINs were refused is in `pin.v1`.
+    /// What the keystore and assertd remember of keys, and the objects that the token's module
+    /// keeps. It counts logins in `token.object`; which PINs were refused is in `pin.v1`.
     fn files(&self) -> Files {
         let site = self.daemon.site();
         let mut files = files_below(&site.keystore_state(KEYSTORE));
@@ -196,8 +196,8 @@ impl Before {
         lines.map(str::to_owned).collect()
     }
 
-    /// Waits until the log has so many lines since then that begin so; there are no more. It is read
-    /// by way of a pipe, and so a moment later than it is written.
+    /// Waits until the log has so many lines since then that begin so; there are no more. It is
+    /// read by way of a pipe, and so a moment later than it is written.
     #[track_caller]
     pub fn said(&self, place: &Place, beginning: &str, times: usize) -> Vec<String> {
         let _ = wait_until(DEADLINE, || self.lines(place, beginning).len() >= times);
@@ -213,8 +213,8 @@ impl Before {
         self.said(place, "keystore hsm: usable", 1);
     }
 
-    /// Both the keystore and assertd have said once that it is degraded, and once that it is usable,
-    /// and nothing ended.
+    /// Both the keystore and assertd have said once that it is degraded, and once that it is
+    /// usable, and nothing ended.
     #[track_caller]
     pub fn went_and_came_back_once(&self, place: &Place) {
         place.daemon.wait_keystore(KEYSTORE, "usable");
@@ -240,8 +240,8 @@ impl Before {
         place.token.changes() - self.changes
     }
 
-    /// Nothing was made, changed or destroyed in the token, and what is on the disk is the same, byte
-    /// for byte.
+    /// Nothing was made, changed or destroyed in the token, and what is on the disk is the same,
+    /// byte for byte.
     #[track_caller]
     pub fn nothing_changed(&self, place: &Place) {
         assert_eq!(self.changes(place), 0, "the token was changed");

