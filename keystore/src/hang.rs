@@ -109,8 +109,11 @@ impl HangWatch {
         let look = self.limit.min(SIGNATURE_MAX) / 8;
         let every = watchdog.map_or(look, |timeout| look.min(timeout / 3));
         loop {
-            let is_idle = self.calls().under_way.is_empty();
-            thread::sleep(if is_idle { every } else { every.min(CLOSE_LOOK) });
+            let pause = match self.calls().under_way.is_empty() {
+                true => every,
+                false => every.min(CLOSE_LOOK),
+            };
+            thread::sleep(pause);
             let hung = self.calls().overdue(self.limit, Instant::now());
             if let Some(Begun { at, what, .. }) = hung {
                 eprintln!(

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod crash;
+mod defences;
 mod flood;
 mod flush;
 #[path = "../bench/load.rs"]
