@@ -421,6 +421,8 @@ fn states(corpus: &Corpus) {
         ("shrunk", &[0, 40, 2, 3]),
         ("longer", &[0, 0, 3, 1, 0, b'\n']),
         ("flipped", &[0, 40, 4, 1, 0, 0, 0]),
+        ("number-of-two-forms", &[0, 16, 1, 1, 0, b'0']),
+        ("length-another", &[0, 19, 4, 1, 0, 0, 0]),
         ("unharmed", &[0, 0, 4]),
     ] {
         let values = [sized(br#"{"a":1}"#), sized(br#"{"a":1,"b":[null,"text"]}"#)].concat();

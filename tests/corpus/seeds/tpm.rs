@@ -223,10 +223,9 @@ fn responses(corpus: &Corpus) {
         put(&format!("honest-{operation}"), &[1, operation]);
     }
     put("all", &[6, 0, 1, 2, 3, 4, 5]);
-    let honest = |n: usize| vec![0u8; n];
     for (name, fault) in [
         ("handle", &[0x81, 0, 0, 1, 0x8b][..]),
-        ("retry", &[0x81, 0, 0, 9, 0x22]),
+        ("busy", &[0x81, 0, 0, 9, 0x22]),
         ("lockout", &[0x81, 0, 0, 9, 0x21]),
         ("bad-auth", &[0x81, 0, 0, 9, 0xa2]),
         ("flip", &[0x82, 0, 30, 1]),
@@ -235,10 +234,23 @@ fn responses(corpus: &Corpus) {
         ("gone", &[0x85]),
         ("cut", &[0x86, 0, 20]),
         ("size", &[0x87, 0, 0, 0x10, 0]),
+        ("another-primary", &[0x89, 70, 1]),
     ] {
-        for at in [0, 3, 12, 20, 26] {
-            let script = [&[2, 0, 1][..], &honest(at), fault].concat();
-            put(&format!("{name}-at-{at}"), &script);
+        // Opening is a dozen commands, the primary the seventh of them; a signature after that two, a
+        // new key three.
+        for at in [0, 3, 6, 12, 13, 14] {
+            put(&format!("{name}-at-{at}"), &spoilt(&[0, 1], at, fault));
         }
     }
+    for at in 11..18 {
+        put(
+            &format!("make-spoilt-{at}"),
+            &spoilt(&[5], at, &[0x81, 0, 0, 1, 0xdf]),
+        );
+    }
+}
+
+/// These verbs, with so many honest answers before one that is not.
+fn spoilt(verbs: &[u8], honest: usize, fault: &[u8]) -> Vec<u8> {
+    [&[verbs.len() as u8], verbs, &vec![0; honest], fault].concat()
 }

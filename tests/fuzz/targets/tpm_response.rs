@@ -1,7 +1,8 @@
 //! A whole TPM backend before a TPM that lies. A conversation with swtpm was recorded
 //! (tests/corpus/seeds/tpm.rs); it is played back over a socket to the backend and the real
 //! tpm2-tss, and the input says what the backend is asked and which answers are spoilt: another
-//! response code, flipped bits, another body, any bytes, cut off, another size, none at all.
+//! response code, flipped bits, another body, any bytes, cut off, another size, none at all, or what
+//! another TPM would have said.
 //!
 //! Asserted: nothing panics or hangs; a key that is shown has the recorded public key; a signature
 //! has the length of its algorithm; what lies in the state directory is the same afterwards, byte for
@@ -14,6 +15,7 @@ use keystore::config::Sessions;
 use keystore::statefile::StateDir;
 use keystore::tcti::Tcti;
 use keystore::{Alg, PublicKey};
+use keystore_tpm::fuzzed::{name, unmarshalled};
 use keystore_tpm::{Secrets, Settings, TpmBackend};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -306,11 +308,32 @@ impl Play {
                 let length = other.len().min(answer.len() - at);
                 answer[at..at + length].copy_from_slice(&other[..length]);
             }
+            0x89 => {
+                let (at, flip) = (input.byte(), input.byte());
+                answer = with_another_primary(&answer, at, flip).unwrap_or(answer);
+            }
             _ => {}
         }
         self.script = input.rest().to_vec();
         (!answer.is_empty()).then_some(answer)
     }
+}
+
+/// The answer to TPM2_CreatePrimary as another TPM gives it: another public area, with its right name.
+fn with_another_primary(answer: &[u8], at: u8, flip: u8) -> Option<Vec<u8>> {
+    // Header, handle, size of the parameters; then TPM2B_PUBLIC.
+    let (size, rest) = answer.get(18..)?.split_first_chunk::<2>()?;
+    let own = rest.get(..usize::from(u16::from_be_bytes(*size)))?;
+    let named = |bytes: &[u8]| name(&unmarshalled(bytes).ok()?).ok();
+    let mut other = own.to_vec();
+    *other.get_mut(usize::from(at))? ^= flip;
+    let (own_name, other_name) = (named(own)?, named(&other)?);
+    let mut changed = answer.to_vec();
+    changed[20..20 + other.len()].copy_from_slice(&other);
+    let mut windows = answer.windows(own_name.len());
+    let place = windows.position(|window| window == own_name)?;
+    changed[place..place + other_name.len()].copy_from_slice(&other_name);
+    Some(changed)
 }
 
 /// Answers as swtpm does: commands on one port, on the next what a mainboard would say.
