@@ -46,6 +46,19 @@ struct Calls {
     under_way: HashMap<u64, Begun>,
     /// When a key was made last: signatures may have waited for it.
     made: Option<Instant>,
+    /// When a signature ended last, if the token makes one at a time: the next may have waited for it.
+    signed: Option<Instant>,
+    signers: Signers,
+    /// Whether the process is ending, which nothing is to disturb.
+    is_ending: bool,
+}
+
+/// How many signatures the token makes at a time.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Signers {
+    #[default]
+    Several,
+    One,
 }
 
 #[derive(Clone, Copy)]
@@ -65,17 +78,23 @@ impl Calls {
     /// One that takes too long. A TPM does one thing at a time, so that a signature's time does not
     /// count while a key is being made.
     fn overdue(&self, limit: Duration, now: Instant) -> Option<Begun> {
-        let mut paces = self.under_way.values().map(|begun| begun.pace);
-        let is_making = paces.any(|pace| pace == Pace::Making);
+        let is_making = self.is_making();
         let is_overdue = |begun: &&Begun| match begun.pace {
             Pace::Look | Pace::Making => now.duration_since(begun.at) > limit,
             Pace::Signature if is_making => false,
             Pace::Signature => {
-                let since = self.made.map_or(begun.at, |made| made.max(begun.at));
+                let waited = [self.made, self.signed].into_iter().flatten().max();
+                let since = waited.map_or(begun.at, |until| until.max(begun.at));
                 now.duration_since(since) > limit.min(SIGNATURE_MAX)
             }
         };
-        self.under_way.values().find(is_overdue).copied()
+        let overdue = self.under_way.values().find(is_overdue);
+        overdue.filter(|_| !self.is_ending).copied()
+    }
+
+    fn is_making(&self) -> bool {
+        let mut paces = self.under_way.values().map(|begun| begun.pace);
+        paces.any(|pace| pace == Pace::Making)
     }
 }
 
@@ -100,6 +119,16 @@ impl HangWatch {
             watch: self,
             number,
         }
+    }
+
+    /// Whether a key is being made, or a token opened, which may take long.
+    pub fn is_making(&self) -> bool {
+        self.calls().is_making()
+    }
+
+    /// The process ends by itself, in its own time: no call is overdue any more.
+    pub fn end(&self) {
+        self.calls().is_ending = true;
     }
 
     /// Watches for ever, and feeds the service manager's watchdog, if it has one (sd_notify(3)).
@@ -143,8 +172,12 @@ impl Drop for Call<'_> {
     fn drop(&mut self) {
         let mut calls = self.watch.calls();
         let ended = calls.under_way.remove(&self.number);
-        if ended.is_some_and(|begun| begun.pace == Pace::Making) {
-            calls.made = Some(Instant::now());
+        match ended.map(|begun| begun.pace) {
+            Some(Pace::Making) => calls.made = Some(Instant::now()),
+            Some(Pace::Signature) if calls.signers == Signers::One => {
+                calls.signed = Some(Instant::now());
+            }
+            Some(Pace::Signature | Pace::Look) | None => {}
         }
     }
 }
@@ -159,6 +192,10 @@ pub struct Watched<B> {
 impl<B: Backend> Watched<B> {
     /// Watches `backend`.
     pub fn new(backend: B, watch: Arc<HangWatch>) -> Watched<B> {
+        watch.calls().signers = match backend.parallelism() {
+            1 => Signers::One,
+            _ => Signers::Several,
+        };
         Watched { backend, watch }
     }
 }
@@ -271,6 +308,7 @@ mod tests {
         let calls = Calls {
             under_way: calls.iter().enumerate().map(begun).collect(),
             made: made.map(at),
+            ..Calls::default()
         };
         calls.overdue(LIMIT, at(now)).map(|begun| begun.pace)
     }
@@ -288,6 +326,27 @@ mod tests {
             overdue(&[(0, Look), (1, Signature)], None, 6),
             Some(Signature)
         );
+    }
+
+    #[test]
+    fn what_waited_for_another_signature_of_a_slow_token_does_not_hang() {
+        let start = Instant::now();
+        let at = |second: u64| start + Duration::from_secs(second);
+        let mut calls = Calls::default();
+        let (what, pace) = ("a signature", Pace::Signature);
+        calls.under_way.insert(
+            0,
+            Begun {
+                at: at(0),
+                what,
+                pace,
+            },
+        );
+        calls.signed = Some(at(3));
+        assert!(calls.overdue(LIMIT, at(7)).is_none());
+        assert!(calls.overdue(LIMIT, at(8)).is_some());
+        calls.is_ending = true;
+        assert!(calls.overdue(LIMIT, at(8)).is_none());
     }
 
     #[test]

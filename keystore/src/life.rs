@@ -10,28 +10,20 @@
 //! (a wrong PIN, another token) ends the ladder at once: nothing is tried again, and health says
 //! what helps. Nothing here signs for anybody.
 
-use crate::backend::{Backend, ObjectId};
+mod ladder;
+
+use crate::backend::Backend;
 use crate::hang::{HangWatch, Pace, Watched};
 use crate::notify::notify;
 use crate::protocol::Standing;
 use crate::records::Keys;
 use crate::statefile::StateDir;
 use crate::{Error, Kind};
+use ladder::{Emptied, Past, Row};
 use sd_notify::NotifyState;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// First and longest wait between attempts to open a token. The longest is also how late one that
-/// is put back may be noticed, and each attempt is a few calls into the module.
-const WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-
-/// First and longest time that an open token without keys is left as it is.
-const EMPTIED: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
-
-/// Attempts in a row that fail although the token is there and was open before: then the module
-/// itself is in doubt, and the process ends.
-const TRIES_MAX: u32 = 5;
 
 /// How long those who use the token may take to leave it before it is closed: as long as the broker
 /// waits for one signature, twice.
@@ -39,6 +31,13 @@ const LEAVE_MAX: Duration = Duration::from_secs(10);
 
 /// After a mend that seemed to work, doubts so soon after it mean that it did not.
 const MENDED_FOR: Duration = Duration::from_secs(2);
+
+/// Shortest and longest pause after a look at the token that found it sound; between them it is as
+/// long as the look took. Whoever doubts all the time gets no more than half of a slow token.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Without a doubt nobody looks; any time that is long.
+const NO_NEWS: Duration = Duration::from_secs(3600);
 
 /// How far the token has come.
 enum Stage<B> {
@@ -73,10 +72,11 @@ impl<B> Stage<B> {
     }
 }
 
-/// A stage, and since when.
+/// A stage, since when, and what the log says of it.
 struct Now<B> {
     stage: Stage<B>,
     since: Instant,
+    said: String,
 }
 
 /// The token of one process.
@@ -89,12 +89,20 @@ pub struct Life<B> {
     /// Whether somebody could not sign, since it was last looked at.
     doubted: Mutex<Doubt>,
     news: Condvar,
+    /// Held while this looks after the token, which is not once the process is to end.
+    work: Mutex<Work>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Doubt {
     No,
     Yes,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    GoesOn,
+    IsOver,
 }
 
 /// What came of one attempt to open it.
@@ -109,12 +117,24 @@ pub enum Opened {
 
 /// What came of a doubt.
 enum Verdict {
-    /// It signs.
+    /// It signs, and nothing was done.
     Sound,
+    /// It signs again.
+    Mended,
     /// It does not, and is to be opened anew.
     Ill(Error),
+    /// It is open, and none of its keys is there.
+    Emptied,
     /// A person has to act.
     NeedsPerson(Error),
+}
+
+/// Whether the log is told that the token is closed.
+#[derive(PartialEq, Eq)]
+enum Manner {
+    Said,
+    /// It is about to be open again, as it was.
+    Quiet,
 }
 
 impl<B: Backend> Life<B> {
@@ -135,9 +155,11 @@ impl<B: Backend> Life<B> {
             now: RwLock::new(Now {
                 stage: Stage::Opening,
                 since: Instant::now(),
+                said: String::new(),
             }),
             doubted: Mutex::new(Doubt::No),
             news: Condvar::new(),
+            work: Mutex::new(Work::GoesOn),
         }
     }
 
@@ -161,7 +183,7 @@ impl<B: Backend> Life<B> {
     pub fn standing(&self) -> (Standing, u64) {
         let now = self.now.read().unwrap_or_else(PoisonError::into_inner);
         let standing = match &now.stage {
-            Stage::Open(_) => Standing::Usable {},
+            Stage::Open(_) => Standing::Usable {}, // keys that are missing are shown one by one
             Stage::Opening => Standing::Degraded {
                 kind: Kind::Unavailable,
                 why: "token: not opened yet".to_owned(),
@@ -199,19 +221,15 @@ impl<B: Backend> Life<B> {
             match opened {
                 Opened::Usable => {
                     row = Row::new(Past::WasOpen, self.absence_max);
-                    match self.attend(&mut emptied) {
-                        Verdict::Ill(error) => self.close(Stage::away(&error)),
-                        Verdict::NeedsPerson(error) => {
-                            self.close(Stage::failed(&error));
-                            return;
-                        }
-                        Verdict::Sound => {}
+                    if let Next::Person = self.attend(&mut emptied) {
+                        return;
                     }
                 }
                 Opened::NeedsPerson => return,
                 Opened::Away(kind) => {
                     row.note(kind);
                     if let Some(why) = row.is_over() {
+                        let _at_work = self.at_work(); // or it is ending already, with 0
                         eprintln!(
                             "keystore {}: the token: {why}; this process ends so that a new one \
                              opens it",
@@ -227,14 +245,18 @@ impl<B: Backend> Life<B> {
     }
 
     fn open(&self, open: &impl Fn() -> Result<B, Error>) -> Opened {
+        let _at_work = self.at_work();
         let backend = {
             let _call = self.hang.enter("opening the token", Pace::Making);
             open()
         };
         let opened = backend
             .and_then(|backend| Keys::open(Watched::new(backend, self.hang.clone()), &self.state))
-            .and_then(|keys| match keys.some_are_there() {
+            .and_then(|keys| match keys.signs() {
                 // Open, and it lets nobody look at a key: it is not.
+                Err(error) if error.kind() == Kind::Internal => {
+                    Err(Error::new(Kind::Unavailable, error.to_string()))
+                }
                 Err(error) if error.kind() != Kind::NotFound => Err(error),
                 _ => Ok(keys),
             });
@@ -248,42 +270,66 @@ impl<B: Backend> Life<B> {
         }
     }
 
-    /// Waits for doubts, and returns when one was right.
-    fn attend(&self, emptied: &mut Emptied) -> Verdict {
+    /// Looks at the token when somebody doubts, until it has to be opened anew; then it is closed.
+    fn attend(&self, emptied: &mut Emptied) -> Next {
         let opened = Instant::now();
         let mut mended: Option<Instant> = None;
         loop {
-            let doubted = self.doubts();
-            let doubted = self.news.wait_while(doubted, |doubt| *doubt == Doubt::No);
-            *doubted.unwrap_or_else(PoisonError::into_inner) = Doubt::No;
+            self.wait_for_news(emptied.left(opened));
+            let began = Instant::now();
+            let at_work = self.at_work();
             let Ok(keys) = self.keys() else {
-                return Verdict::Sound;
+                return Next::Opening;
             };
             let rung = match mended {
                 Some(at) if at.elapsed() < MENDED_FOR => Rung::OpenAnew,
                 _ => Rung::Mend,
             };
             match examine(&keys, rung) {
-                Verdict::Sound => {
-                    mended = Some(Instant::now());
+                Verdict::Sound => *emptied = Emptied::new(),
+                Verdict::Mended => {
                     *emptied = Emptied::new();
+                    mended = Some(Instant::now());
                 }
-                Verdict::Ill(error) if error.kind() == Kind::NotFound => {
-                    if emptied.is_due(opened) {
-                        return Verdict::Ill(error);
-                    }
+                Verdict::Emptied if emptied.left(opened).is_zero() => {
+                    emptied.note();
+                    self.close(keys, Stage::Opening, &Manner::Quiet);
+                    return Next::Opening;
                 }
-                other => return other,
+                Verdict::Emptied => {}
+                Verdict::Ill(error) => {
+                    self.close(keys, Stage::away(&error), &Manner::Said);
+                    return Next::Opening;
+                }
+                Verdict::NeedsPerson(error) => {
+                    self.close(keys, Stage::failed(&error), &Manner::Said);
+                    return Next::Person;
+                }
             }
+            drop((keys, at_work));
+            thread::sleep(began.elapsed().clamp(PAUSE.0, PAUSE.1));
         }
     }
 
+    /// Returns when somebody doubts; or, if no key is there, when it is time to look for them.
+    fn wait_for_news(&self, emptied: Duration) {
+        let is_emptied = self.keys().is_ok_and(|keys| keys.signs().is_err());
+        let most = if is_emptied { emptied } else { NO_NEWS };
+        let no_doubt = |doubt: &mut Doubt| *doubt == Doubt::No;
+        let waited = self
+            .news
+            .wait_timeout_while(self.doubts(), most, no_doubt)
+            .unwrap_or_else(PoisonError::into_inner);
+        let (mut doubt, _) = waited;
+        *doubt = Doubt::No;
+    }
+
     /// Takes the token away from everybody, waits until they have left, and closes it.
-    fn close(&self, next: Stage<B>) {
-        let Ok(mut keys) = self.keys() else {
-            return;
-        };
-        self.set(next);
+    fn close(&self, mut keys: Arc<Keys<Watched<B>>>, next: Stage<B>, manner: &Manner) {
+        match manner {
+            Manner::Said => self.set(next),
+            Manner::Quiet => self.write_now().stage = next,
+        }
         let patience = Instant::now();
         let _call = self.hang.enter("closing the token", Pace::Look);
         loop {
@@ -291,35 +337,45 @@ impl<B: Backend> Life<B> {
                 Ok(alone) => return drop(alone),
                 Err(shared) => keys = shared,
             }
-            if patience.elapsed() > LEAVE_MAX {
+            if patience.elapsed() > LEAVE_MAX && !self.hang.is_making() {
                 eprintln!(
                     "keystore {}: a call into the module does not return, so that it cannot be \
                      closed; this process ends so that a new one opens the token",
                     self.name
                 );
-                std::process::exit(69);
+                // What the module does at exit(3) may wait for that call.
+                std::process::abort();
             }
             thread::sleep(Duration::from_millis(2));
         }
     }
 
-    /// Closes the token for good; nobody asks any more. The module may finish what it does at its end
-    /// while no thread is in it.
+    /// Closes the token for good; nobody asks any more. When this returns no thread is in the module
+    /// but one that it does not let out: it may finish what it does at its end.
     pub fn end(&self) {
+        *self.work() = Work::IsOver; // waits for what is being done
         let Ok(mut keys) = self.keys() else {
             return;
         };
-        let stage = Stage::Away {
+        self.write_now().stage = Stage::Away {
             kind: Kind::Unavailable,
             why: "this process ends".to_owned(),
         };
-        self.now
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .stage = stage;
         while let Err(shared) = Arc::try_unwrap(keys).map(drop) {
             keys = shared;
             thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The right to look after the token. Once the process is to end nobody gets it any more.
+    fn at_work(&self) -> MutexGuard<'_, Work> {
+        let work = self.work();
+        if *work == Work::GoesOn {
+            return work;
+        }
+        drop(work);
+        loop {
+            thread::park();
         }
     }
 
@@ -339,27 +395,46 @@ impl<B: Backend> Life<B> {
 
     /// Sets the stage; a change is one line in the log.
     fn set(&self, stage: Stage<B>) {
-        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
-        let (text, is_new) = match (&stage, &now.stage) {
-            (Stage::Opening, _) => ("opening".to_owned(), false),
-            (Stage::Open(keys), _) => (format!("usable: {}", keys.backend().describe()), true),
-            (Stage::Away { why, .. }, Stage::Away { .. }) => (format!("degraded: {why}"), false),
-            (Stage::Away { why, .. }, _) => (format!("degraded: {why}"), true),
-            (Stage::Failed { why, .. }, _) => (format!("failed: {why}"), true),
+        let mut now = self.write_now();
+        let text = match &stage {
+            Stage::Opening => "opening the token".to_owned(),
+            Stage::Open(keys) => format!("usable: {}", keys.backend().describe()),
+            Stage::Away { why, .. } => format!("degraded: {why}"),
+            Stage::Failed { why, .. } => format!("failed: {why}"),
         };
-        if is_new {
+        // While it is away its reason may change often; health has the last one.
+        let stages = (&stage, &now.stage);
+        let is_still_away = matches!(stages, (Stage::Away { .. }, Stage::Away { .. }));
+        if text != now.said && !is_still_away {
             eprintln!("keystore {}: {text}", self.name);
             if let Err(error) = notify(&[NotifyState::Status(&text)]) {
                 eprintln!("keystore {}: {error}", self.name);
             }
             now.since = Instant::now();
+            now.said = text;
         }
         now.stage = stage;
+    }
+
+    fn write_now(&self) -> std::sync::RwLockWriteGuard<'_, Now<B>> {
+        self.now.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn doubts(&self) -> MutexGuard<'_, Doubt> {
         self.doubted.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What follows when a token was closed.
+enum Next {
+    /// It is opened anew.
+    Opening,
+    /// A person acts.
+    Person,
 }
 
 /// How far up the ladder.
@@ -374,125 +449,20 @@ fn examine<B: Backend>(keys: &Keys<B>, rung: Rung) -> Verdict {
     if keys.try_some().is_ok() {
         return Verdict::Sound;
     }
-    let tried = match rung {
-        Rung::Mend => keys.backend().mend().and_then(|()| keys.try_some()),
-        Rung::OpenAnew => keys.try_some(),
-    };
-    match tried {
-        Ok(()) => Verdict::Sound,
-        Err(error) => match error.kind() {
-            Kind::BadPin | Kind::Locked | Kind::Corrupt => Verdict::NeedsPerson(error),
+    if rung == Rung::Mend
+        && let Err(error) = keys.backend().mend()
+    {
+        return match error.kind() {
+            Kind::BadPin | Kind::Locked | Kind::Corrupt | Kind::Mismatch => {
+                Verdict::NeedsPerson(error)
+            }
             _ => Verdict::Ill(error),
-        },
+        };
     }
-}
-
-/// A token that is open and shows no key of ours. Either they were deleted, and opening it anew finds
-/// nothing; or the module has lost sight of them, and it may. So that is done more and more rarely.
-struct Emptied {
-    wait: Duration,
-}
-
-impl Emptied {
-    fn new() -> Emptied {
-        Emptied { wait: EMPTIED.0 }
-    }
-
-    /// Whether to open it anew, having been `opened` then.
-    fn is_due(&mut self, opened: Instant) -> bool {
-        let is_due = opened.elapsed() >= self.wait;
-        if is_due {
-            self.wait = (self.wait * 2).min(EMPTIED.1);
-        }
-        is_due
-    }
-}
-
-/// Whether this process has had the token open: what never worked is no better in a new process.
-#[derive(PartialEq, Eq)]
-enum Past {
-    NeverOpen,
-    WasOpen,
-}
-
-/// Attempts in a row.
-struct Row {
-    past: Past,
-    absence_max: Duration,
-    /// When the first of them failed.
-    since: Option<Instant>,
-    ill: u32,
-    wait: Duration,
-}
-
-impl Row {
-    fn new(past: Past, absence_max: Duration) -> Row {
-        Row {
-            past,
-            absence_max,
-            since: None,
-            ill: 0,
-            wait: WAIT.0,
-        }
-    }
-
-    fn note(&mut self, kind: Kind) {
-        self.since.get_or_insert_with(Instant::now);
-        match kind {
-            Kind::Absent => self.ill = 0,
-            _ => self.ill += 1,
-        }
-    }
-
-    /// Why this process should not go on trying.
-    fn is_over(&self) -> Option<String> {
-        if self.ill >= TRIES_MAX && self.past == Past::WasOpen {
-            return Some(format!("could not be opened {} times in a row", self.ill));
-        }
-        let waited = self.since?.elapsed();
-        (waited > self.absence_max).then(|| format!("not there for {} s", waited.as_secs()))
-    }
-
-    /// How long to wait before the next one: twice as long each time, and by a quarter more or
-    /// less, so that many hosts do not come back to one network HSM at the same moment.
-    fn wait(&mut self) -> Duration {
-        let wait = self.wait;
-        self.wait = (wait * 2).min(WAIT.1);
-        let byte = ObjectId::random().map_or(128, |random| random.0[0]);
-        wait.mul_f64(0.75 + f64::from(byte) / 255.0 / 2.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ABSENCE_MAX: Duration = Duration::from_secs(60);
-
-    #[test]
-    fn waits_grow_to_their_longest_and_differ() {
-        let mut row = Row::new(Past::NeverOpen, ABSENCE_MAX);
-        let waits: Vec<Duration> = (0..64).map(|_| row.wait()).collect();
-        assert!(waits[0] >= WAIT.0.mul_f64(0.75) && waits[0] <= WAIT.0.mul_f64(1.25));
-        assert!(waits.iter().all(|wait| *wait <= WAIT.1.mul_f64(1.25)));
-        assert!(waits[8..].iter().all(|wait| *wait >= WAIT.1.mul_f64(0.75)));
-        assert!(waits[8..].windows(2).any(|pair| pair[0] != pair[1]));
-    }
-
-    #[test]
-    fn an_absent_token_is_waited_for_and_an_ill_one_gets_a_new_process() {
-        let mut row = Row::new(Past::WasOpen, ABSENCE_MAX);
-        for _ in 0..TRIES_MAX * 2 {
-            row.note(Kind::Absent);
-        }
-        assert_eq!(row.is_over(), None);
-        for _ in 0..TRIES_MAX {
-            assert_eq!(row.is_over(), None);
-            row.note(Kind::Unavailable);
-        }
-        assert!(row.is_over().is_some());
-        let mut never = Row::new(Past::NeverOpen, ABSENCE_MAX);
-        (0..TRIES_MAX * 2).for_each(|_| never.note(Kind::Unavailable));
-        assert_eq!(never.is_over(), None);
+    // Of one key's answer nothing follows for the token but that it is to be opened anew.
+    match keys.try_some() {
+        Ok(()) => Verdict::Mended,
+        Err(error) if error.kind() == Kind::NotFound => Verdict::Emptied,
+        Err(error) => Verdict::Ill(error),
     }
 }

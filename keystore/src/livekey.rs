@@ -30,7 +30,8 @@ impl LiveKey {
             Condition::Usable {} => return false,
             Condition::Failed { kind, .. } => kind,
         };
-        matches!(kind, Kind::Unavailable | Kind::Absent | Kind::NotFound)
+        let passing = [Kind::Unavailable, Kind::Absent, Kind::Internal];
+        kind == Kind::NotFound || passing.contains(&kind)
     }
 
     /// As it is listed.

@@ -10,7 +10,7 @@ use crate::protocol::{CHARTER_LEN_MAX, Condition, FRAME_LEN_MAX, KeyEntry};
 use crate::statefile::{StateDir, StateFile};
 use crate::{Charter, Claims, Clock, Error, KeyId, KeyName, KeyVersion, Kind, PublicKey};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Most keys one keystore holds; an HSM partition has a few thousand objects, a typo times 800
@@ -52,6 +52,25 @@ pub struct Keys<B> {
     clock: Clock,
     file: Mutex<(StateFile<Stored>, Stored)>,
     live: RwLock<BTreeMap<KeyId, Arc<LiveKey>>>,
+    /// Keys that did not sign since somebody last looked.
+    suspects: Mutex<BTreeSet<KeyId>>,
+}
+
+/// Why there is no assertion.
+#[derive(Debug)]
+pub enum Unminted {
+    /// The token was not asked, or is known to have lost the key.
+    Refused(Error),
+    /// It was, and did not sign.
+    Token(Error),
+}
+
+impl From<Unminted> for Error {
+    fn from(unminted: Unminted) -> Error {
+        match unminted {
+            Unminted::Refused(error) | Unminted::Token(error) => error,
+        }
+    }
 }
 
 impl<B: Backend> Keys<B> {
@@ -83,6 +102,7 @@ impl<B: Backend> Keys<B> {
             clock: Clock::new(),
             file,
             live,
+            suspects: Mutex::default(),
         })
     }
 
@@ -92,20 +112,26 @@ impl<B: Backend> Keys<B> {
     }
 
     /// The one signing verb: a JWS over `claims`, if the key's charter permits them now.
+    ///
+    /// # Errors
+    /// Whether it is the token's doing, and why.
     pub fn mint(
         &self,
         key: &KeyId,
         purpose: PurposeKind,
         claims: &Claims,
-    ) -> Result<String, Error> {
-        let live = self.find(key)?;
+    ) -> Result<String, Unminted> {
+        let live = self.find(key).map_err(Unminted::Refused)?;
         if let Condition::Failed { kind, why } = &live.condition {
-            return Err(Error::new(*kind, why.clone()));
+            return Err(Unminted::Refused(Error::new(*kind, why.clone())));
         }
-        let now = self.clock.trusted()?;
+        let now = self.clock.trusted().map_err(Unminted::Refused)?;
         live.charter
             .permits(purpose, claims, now)
-            .map_err(|refusal| Error::new(Kind::Refused, format!("key {key}: {refusal}")))?;
+            .map_err(|refusal| {
+                let text = format!("key {key}: {refusal}");
+                Unminted::Refused(Error::new(Kind::Refused, text))
+            })?;
         let input = SigningInput::new(live.charter.alg, live.charter.typ, &live.kid, claims);
         let signed = self.backend.sign(
             live.object,
@@ -113,11 +139,13 @@ impl<B: Backend> Keys<B> {
             live.charter.alg,
             input.as_bytes(),
         );
-        let signature = signed.inspect_err(|error| {
-            // The key's own fault: it stops, and no other.
-            if matches!(error.kind(), Kind::NotFound | Kind::Mismatch) {
-                self.look_anew(key, &live);
+        let signature = signed.map_err(|error| {
+            match error.kind() {
+                // The key's own fault: it stops, and no other.
+                Kind::NotFound | Kind::Mismatch => self.look_anew(key, &live),
+                _ => drop(self.lock_suspects().insert(key.clone())),
             }
+            Unminted::Token(error)
         })?;
         Ok(input.with_signature(&signature))
     }
@@ -309,31 +337,51 @@ impl<B: Backend> Keys<B> {
         recorded.into_iter().map(with_live).collect()
     }
 
-    /// Whether the token signs: keys are tried until one does.
+    /// Whether the token signs: keys are tried until one does, those first that did not. If another
+    /// one does it is they that are ill, and they stop.
     ///
     /// # Errors
-    /// Why the last of [`TRIED_MAX`] did not; that nothing is recorded is no error.
-    /// [`Kind::NotFound`] if every recorded key is missing.
+    /// Why the last of them did not; that nothing is recorded is no error. [`Kind::NotFound`] if every
+    /// recorded key is missing.
     pub fn try_some(&self) -> Result<(), Error> {
         self.look_again();
+        let suspects = std::mem::take(&mut *self.lock_suspects());
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
         let usable = live.iter().filter(|(_, live)| live.is_usable());
-        let some: Vec<(KeyId, Arc<LiveKey>)> = usable
-            .take(TRIED_MAX)
-            .map(|(key, live)| (key.clone(), live.clone()))
-            .collect();
+        let usable = usable.map(|(key, live)| (key.clone(), live.clone()));
+        let (suspected, others): (Vec<_>, Vec<_>) =
+            usable.partition(|(key, _)| suspects.contains(key));
         drop(live); // not held over a call into the token
-        let mut tried = match some.is_empty() {
-            true => self.some_are_there(),
-            false => Ok(()),
-        };
-        for (key, live) in some {
-            tried = probe(&self.backend, &key, &live);
-            if tried.is_ok() {
-                break;
+        if suspected.is_empty() && others.is_empty() {
+            return self.signs();
+        }
+        let (mut ill, mut tried) = (Vec::new(), Ok(()));
+        for (key, live) in suspected.into_iter().take(TRIED_MAX) {
+            match probe(&self.backend, &key, &live) {
+                Ok(()) => return self.only_these(ill),
+                Err(error) => {
+                    tried = Err(error);
+                    ill.push((key, live));
+                }
             }
         }
+        for (key, live) in others.iter().take(TRIED_MAX) {
+            match probe(&self.backend, key, live) {
+                Ok(()) => return self.only_these(ill),
+                Err(error) => tried = Err(error),
+            }
+        }
+        self.lock_suspects()
+            .extend(ill.into_iter().map(|(key, _)| key));
         tried
+    }
+
+    /// The token signs, and not with these.
+    fn only_these(&self, ill: Vec<(KeyId, Arc<LiveKey>)>) -> Result<(), Error> {
+        for (key, was) in ill {
+            self.look_anew(&key, &was);
+        }
+        Ok(())
     }
 
     /// Looks again at keys that the token did not show when they were looked at: it may be back, or
@@ -360,22 +408,19 @@ impl<B: Backend> Keys<B> {
         }
     }
 
-    /// Whether any key is there.
+    /// Whether any key signs, as far as is known without asking the token.
     ///
     /// # Errors
-    /// If there are keys and all of them are missing, why the first is: perhaps it is not they who
-    /// are gone.
-    pub fn some_are_there(&self) -> Result<(), Error> {
+    /// If none does although there are some, and one may do so again: why it does not.
+    pub fn signs(&self) -> Result<(), Error> {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        let mut missing = live.values().filter_map(|live| match &live.condition {
-            Condition::Failed { kind, why } if live.may_come_back() => Some((*kind, why)),
-            _ => None,
-        });
-        match missing.next() {
-            Some((kind, why)) if missing.count() + 1 == live.len() => {
-                Err(Error::new(kind, why.clone()))
-            }
-            _ => Ok(()),
+        if live.values().any(|live| live.is_usable()) {
+            return Ok(());
+        }
+        let mut away = live.values().filter(|live| live.may_come_back());
+        match away.next().map(|live| &live.condition) {
+            Some(Condition::Failed { kind, why }) => Err(Error::new(*kind, why.clone())),
+            Some(Condition::Usable {}) | None => Ok(()),
         }
     }
 
@@ -398,6 +443,10 @@ impl<B: Backend> Keys<B> {
 
     fn lock(&self) -> MutexGuard<'_, (StateFile<Stored>, Stored)> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_suspects(&self) -> MutexGuard<'_, BTreeSet<KeyId>> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write_live(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<KeyId, Arc<LiveKey>>> {

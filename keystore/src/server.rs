@@ -12,7 +12,7 @@ use crate::incoming::{FRAME_DEADLINE, next_request};
 use crate::life::Life;
 use crate::notify::notify;
 use crate::protocol::{self, Health, Reply, Request, VERSION, Welcome};
-use crate::records::Keys;
+use crate::records::{Keys, Unminted};
 use crate::role::{Role, allowed, role};
 use crate::statefile::StateDir;
 use crate::stop::{self, Gate};
@@ -224,11 +224,18 @@ impl<B: Backend> Server<B> {
     /// Ends the process, with 0 also where something hangs: its state is safe at any point.
     fn end_when_told(self: &Arc<Self>) {
         stop::told();
+        self.hang.end();
         let late = |_: &Self| {
             thread::sleep(stop::DRAIN);
             std::process::exit(0);
         };
-        let _ = self.clone().start("stop-late", late); // without it we only may be late
+        // One thread alone can be in exit(3), and what the module does there may wait for ever.
+        let too_late = |_: &Self| {
+            thread::sleep(stop::DRAIN + stop::EXIT);
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+        };
+        let _ = self.clone().start("stop-late", late); // without them we only may be late
+        let _ = self.clone().start("stop-too-late", too_late);
         let _closed = self.gate.close();
         self.life.end();
         std::process::exit(0);
@@ -261,7 +268,8 @@ impl<B: Backend> Server<B> {
                 let keys = self.life.keys()?;
                 let minted = keys.mint(key, *purpose, claims);
                 self.note(&minted);
-                minted.map(|jws| Reply::Minted { jws })
+                let jws = minted.map_err(Error::from)?;
+                Ok(Reply::Minted { jws })
             }
             Request::List { after } => {
                 let (keys, more) = self.life.keys()?.list(after.as_ref());
@@ -281,19 +289,14 @@ impl<B: Backend> Server<B> {
     }
 
     /// Counts a mint, and has the token looked at if it was its fault.
-    fn note(&self, minted: &Result<String, Error>) {
+    fn note(&self, minted: &Result<String, Unminted>) {
         let counter = if minted.is_ok() {
             &self.minted
         } else {
             &self.failed
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = minted
-            && matches!(
-                error.kind(),
-                Kind::Unavailable | Kind::Absent | Kind::NotFound
-            )
-        {
+        if let Err(Unminted::Token(_)) = minted {
             self.life.doubt();
         }
     }

@@ -8,9 +8,11 @@ use nix::sys::signal::{SigSet, Signal};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-/// How long requests under way may take, and the token to be closed: the units are given 5 s, and a
-/// signature that hangs ends the process after 4 s, not with 0.
+/// How long requests under way may take, and the token to be closed: the units are given 5 s.
 pub const DRAIN: Duration = Duration::from_secs(3);
+
+/// How long the module may take for what it does at exit(3).
+pub const EXIT: Duration = Duration::from_secs(1);
 
 /// Keeps the signals that ask for our end until [`told`] takes them. To be called while there is one
 /// thread: the others, the library's too, are started with what it holds back.
