@@ -194,3 +194,27 @@ fn a_keystore_whose_module_hangs_ends_with_0_when_it_is_told() {
     unit.start_again();
     unit.daemon.wait_served(TARGET);
 }
+
+/// What is being closed for good is not opened again: a module that is at its end while a thread is in
+/// it takes the process with it.
+#[test]
+fn a_keystore_that_is_told_to_end_while_it_recovers_ends_with_0() {
+    let token = harness::fault::Shimmed::new();
+    let function = harness::fault::Function::C_SignInit;
+    let mut unit = Unit::start(Kind::Pkcs11, &token);
+    for round in 1..=2 * SHORT {
+        unit.daemon.wait_served(TARGET);
+        let fired = token.fired(function);
+        token.rules("C_SignInit * delay:50\nC_SignInit * ckr:0x30\n");
+        let mut raw = unit.daemon.raw();
+        raw.send(&post_target(TARGET)).unwrap();
+        // Another step of the ladder each time.
+        token.wait_fired(function, fired + 1 + round as u64 % 4);
+        ends_with_0(&mut unit.process, KEYSTORE_WITHIN + DEADLINE, round);
+        let answer = raw.answer(DEADLINE).expect("an answer");
+        assert_eq!(answer.status, 503, "{}", answer.body());
+        token.rules("");
+        unit.start_again();
+    }
+    unit.daemon.wait_served(TARGET);
+}
