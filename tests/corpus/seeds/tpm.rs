@@ -176,6 +176,9 @@ fn inputs(corpus: &Corpus, keys: &Path) {
         put(&format!("public-{alg}"), 3, &file.public);
         let longer = [&file.public[..], &[0]].concat();
         put(&format!("public-{alg}-longer"), 3, &longer);
+        let (head, rest) = (&file.public[..8], &file.public[10..]);
+        let with_policy = [head, &[0, 32], &[7; 32], rest].concat();
+        put(&format!("public-{alg}-with-policy"), 3, &with_policy);
         let base64: String = text
             .lines()
             .filter(|line| !line.contains(['/', ' ']))
