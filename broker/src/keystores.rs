@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 pub mod child;
 mod connection;
 mod lane;
+mod pauses;
 mod presence;
 mod watch;
 
@@ -183,6 +184,11 @@ impl Keystore {
         self.restarts.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How many assertions it has minted since we started.
+    fn minted(&self) -> u64 {
+        self.minted.load(Ordering::Relaxed)
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -293,7 +299,7 @@ impl Keystore {
                 .map_or(0, |welcome| welcome.parallelism),
             queued: self.queue.depth(),
             in_flight: self.in_flight.load(Ordering::Relaxed),
-            minted: self.minted.load(Ordering::Relaxed),
+            minted: self.minted(),
         }
     }
 }

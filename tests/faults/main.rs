@@ -13,6 +13,7 @@ mod flush;
 mod generator;
 mod load;
 mod observed;
+mod respawn;
 mod rows;
 #[path = "../outages/scene/mod.rs"]
 mod scene;

@@ -3,25 +3,20 @@
 //! replaced, connections wait in the socket's backlog instead of failing.
 
 use super::Keystore;
+use super::pauses::{Life, Pauses, QUICK_MAX, Said};
 use crate::config::Config;
-use crate::listen;
+use crate::{id, listen};
 use keystore::config::Section;
+use keystore::{Error, Kind};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-
-/// A child that lived this long did not fail at start.
-const STEADY: Duration = Duration::from_secs(2);
-
-/// First and longest wait before the next child. Short, because a module that crashes is back in
-/// 10 ms and clients wait; not zero, so that a broken one does not eat a core.
-const WAIT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
 
 /// A child to be kept running, and the thread that does it: it alone starts and ends the child,
 /// because it was started before the sandbox was entered, in which neither can be done.
@@ -75,7 +70,7 @@ impl Supervised {
             .name(format!("keystore-{}", keystore.name()))
             .spawn(move || {
                 if let Ok(recipe) = orders.recv() {
-                    keep_running(&recipe, &keystore, &stop);
+                    keep_running(&recipe, &keystore, &stop, &orders);
                 } // else the start has failed
             })
             .map_err(|error| format!("thread: {error}"))?;
@@ -102,28 +97,70 @@ impl Supervised {
 /// Children are asked for their end every so often; their connections show it at once.
 const POLL: Duration = Duration::from_millis(10);
 
-fn keep_running(recipe: &Recipe, keystore: &Keystore, stopping: &AtomicBool) {
-    let (mut wait, longest) = WAIT;
+/// There is no second order, but the end of orders ends a pause.
+fn keep_running(
+    recipe: &Recipe,
+    keystore: &Keystore,
+    stopping: &AtomicBool,
+    orders: &Receiver<Recipe>,
+) {
+    let (mut pauses, mut said) = (Pauses::new(), Said::default());
     while !stopping.load(Ordering::SeqCst) {
-        let started = Instant::now();
-        let ended = match recipe.spawn() {
-            Err(error) => format!("cannot be started: {error}"),
+        let (started, minted) = (Instant::now(), keystore.minted());
+        let spawned = recipe.spawn();
+        let was_started = spawned.is_ok();
+        let ended = match spawned {
+            Err(error) => format!("cannot be started: {}: {error}", recipe.program.display()),
             Ok(child) => match wait_for_end(child, stopping) {
                 Some(ended) => ended,
                 None => return,
             },
         };
-        eprintln!(
-            "assertd: keystore {}: its process {ended}; starting it again",
-            recipe.name
-        );
-        keystore.note_restart();
-        if started.elapsed() >= STEADY {
-            wait = WAIT.0;
+        let life = Life::of(started.elapsed(), keystore.minted() - minted);
+        let pause = pauses.after(life, random_byte());
+        if was_started {
+            keystore.note_restart();
+            let again = again(pauses.short, pause);
+            eprintln!(
+                "assertd: keystore {}: its process {ended}; {again}",
+                recipe.name
+            );
+        } else if said.is_news(&ended, Instant::now()) {
+            eprintln!(
+                "assertd: keystore {}: its process {ended}; it is tried again by itself",
+                recipe.name
+            );
         }
-        thread::sleep(wait);
-        wait = (wait * 2).min(longest);
+        if pause > QUICK_MAX {
+            // Connections wait in the socket meanwhile, where nobody would learn why.
+            keystore.unreachable(&Error::new(Kind::Unavailable, absent(&ended, pauses.short)));
+        }
+        match orders.recv_timeout(pause) {
+            Err(RecvTimeoutError::Disconnected) => return,
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+        }
     }
+}
+
+fn random_byte() -> u8 {
+    id::random::<1>().map_or(0, |[byte]| byte) // without, the pause is the whole one
+}
+
+/// What comes next, in the line of one that ended.
+fn again(short: u32, pause: Duration) -> String {
+    if pause <= QUICK_MAX {
+        return "starting it again".to_owned();
+    }
+    let seconds = pause.as_secs_f64();
+    format!("{short} times in a row, soon after its start; starting it again in {seconds:.1} s")
+}
+
+/// Why there is no process, as long as the next one is waited for.
+fn absent(ended: &str, short: u32) -> String {
+    format!(
+        "its process {ended} ({short} times in a row); it is started again by itself every few \
+         seconds, and assertd's log says more"
+    )
 }
 
 /// How the child ended; `None` if it was ended because we stop.

@@ -40,7 +40,7 @@ pub struct Settings {
     pub serial: Option<String>,
     /// Reads the user PIN, for the login and for each that follows when one is lost.
     pub pin: ReadPin,
-    /// Where it is remembered which PINs the token has refused.
+    /// Where it is written down which PINs were tried.
     pub state: StateDir,
     /// String behind C_Initialize's pReserved.
     pub init_args: Option<String>,
@@ -92,7 +92,8 @@ struct Login {
     /// Holds the login and does nothing else; none while it is lost.
     session: Option<Session>,
     pin: ReadPin,
-    memory: PinMemory,
+    /// Where its tries are written down; read anew each time, since a person may remove that.
+    state: StateDir,
 }
 
 impl Pkcs11Backend {
@@ -191,7 +192,7 @@ fn open_token(module: &Module, settings: Settings) -> Result<Pkcs11Backend, Erro
         login: Mutex::new(Login {
             session: Some(session),
             pin,
-            memory,
+            state,
         }),
         token,
         module: None,
@@ -253,12 +254,13 @@ impl Backend for Pkcs11Backend {
         let Login {
             session,
             pin,
-            memory,
+            state,
         } = &mut *login;
         let is_there = session.as_ref().is_some_and(|s| self.token.is_logged_in(s));
         if !is_there {
             *session = None; // closed before the next is opened: it may be one of few
-            *session = Some(self.token.log_in(pin, memory)?);
+            let mut memory = PinMemory::open(state)?;
+            *session = Some(self.token.log_in(pin, &mut memory)?);
         }
         self.signers.forget_handles();
         *self.desk.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -329,7 +331,7 @@ impl Backend for Pkcs11Backend {
                 let failed = view.failed("destroying an object");
                 view.session.destroy_object(handle).map_err(failed)?;
             }
-            self.signers.forget_handles();
+            self.signers.forget(object);
             Ok(())
         })
     }

@@ -1,6 +1,7 @@
 //! What a module's return value means for us. The match over CKR_* is exhaustive on purpose: a
 //! new one must be thought about. Nothing here decides to retry.
 
+use cryptoki::context::Function;
 use cryptoki::error::{Error as Pkcs11Error, RvError};
 use keystore::{Error, Kind};
 
@@ -8,7 +9,7 @@ use keystore::{Error, Kind};
 pub fn explain(place: &str, doing: &str, error: &Pkcs11Error) -> Error {
     let (kind, answer) = match error {
         Pkcs11Error::Pkcs11(rv, function) => (
-            kind_of(rv),
+            kind_in(rv, *function),
             format!("C_{function:?} answered {}", name_of(rv)),
         ),
         other => (
@@ -17,7 +18,8 @@ pub fn explain(place: &str, doing: &str, error: &Pkcs11Error) -> Error {
         ),
     };
     let remedy = match error {
-        Pkcs11Error::Pkcs11(rv, _) => remedy_of(rv),
+        Pkcs11Error::Pkcs11(rv, function) if kind_in(rv, *function) == kind_of(rv) => remedy_of(rv),
+        Pkcs11Error::Pkcs11(..) => CHECK,
         _ => "check the module's version",
     };
     Error::new(kind, format!("{place}: {doing}: {answer}; {remedy}"))
@@ -25,18 +27,18 @@ pub fn explain(place: &str, doing: &str, error: &Pkcs11Error) -> Error {
 
 /// A failed C_Login as one of ours. A wrong PIN is tried once (P9), and a module may answer anything
 /// to one: only where the token or the session was gone before the PIN was looked at has it cost
-/// nothing for certain ([`crate::pinmemory`] counts).
+/// nothing for certain. Whatever tells nothing about the PIN may pass, and [`crate::pinmemory`] counts.
 pub fn explain_login(place: &str, error: &Pkcs11Error) -> (Spent, Error) {
     let explained = explain(place, "logging in with the user PIN", error);
-    let spent = match error {
-        Pkcs11Error::Pkcs11(rv, _) => match kind_of(rv) {
-            Kind::BadPin => Spent::Yes,
-            Kind::Unavailable if !gone_before_the_pin(rv) => Spent::Perhaps,
-            _ => Spent::No,
-        },
-        _ => Spent::Perhaps,
-    };
-    (spent, explained)
+    match (error, explained.kind()) {
+        (Pkcs11Error::Pkcs11(rv, _), _) if gone_before_the_pin(rv) => (Spent::No, explained),
+        (_, Kind::BadPin) => (Spent::Yes, explained),
+        (_, Kind::Locked) => (Spent::No, explained),
+        _ => {
+            let unclear = Error::new(Kind::Unavailable, explained.to_string());
+            (Spent::Perhaps, unclear)
+        }
+    }
 }
 
 /// Whether a failed login has cost one of the PIN's tries.
@@ -103,6 +105,15 @@ pub fn blame(error: &Pkcs11Error) -> Blame {
     }
 }
 
+/// What can be done about what a function answered. That a PIN is wrong means something only where one
+/// was shown: from any other function it is a module that is not itself.
+fn kind_in(rv: &RvError, function: Function) -> Kind {
+    match kind_of(rv) {
+        Kind::BadPin if !matches!(function, Function::Login) => Kind::Unavailable,
+        kind => kind,
+    }
+}
+
 /// What can be done about a return value.
 pub fn kind_of(rv: &RvError) -> Kind {
     use RvError::*;
@@ -138,7 +149,12 @@ pub fn kind_of(rv: &RvError) -> Kind {
         | ExceededMaxIterations
         | FipsSelfTestFailed
         | LibraryLoadFailed
-        | NoEvent => Kind::Unavailable,
+        | NoEvent
+        // From anything but C_Initialize, after which it is no error: a module that is not itself.
+        | CryptokiAlreadyInitialized
+        // What only the vendor knows: most of these say that the device or the network is away.
+        | VendorDefined(_)
+        | UnknownErrorCode(_) => Kind::Unavailable,
 
         // An operator acts.
         PinLocked | PinExpired | UserPinNotInitialized | NewPinMode | NextOtp => Kind::Locked,
@@ -200,12 +216,11 @@ pub fn kind_of(rv: &RvError) -> Kind {
         | BufferTooSmall
         | SavedStateInvalid
         | InformationSensitive
-        | StateUnsaveable
-        | CryptokiAlreadyInitialized
-        | VendorDefined(_)
-        | UnknownErrorCode(_) => Kind::Internal,
+        | StateUnsaveable => Kind::Internal,
     }
 }
+
+const CHECK: &str = "check the token and the log of its vendor's module";
 
 /// What a person does about a return value.
 fn remedy_of(rv: &RvError) -> &'static str {
@@ -230,7 +245,7 @@ fn remedy_of(rv: &RvError) -> &'static str {
         MechanismInvalid | CurveNotSupported | KeySizeRange | DomainParamsInvalid => {
             "choose an algorithm that the token has"
         }
-        _ => "check the token and the log of its vendor's module",
+        _ => CHECK,
     }
 }
 
@@ -252,7 +267,6 @@ fn name_of(rv: &RvError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cryptoki::context::Function;
 
     #[test]
     fn a_return_value_is_shown_by_the_name_in_the_standard() {
@@ -290,7 +304,14 @@ mod tests {
             RvError::DeviceError,
             RvError::HostMemory,
             RvError::CryptokiNotInitialized,
+            RvError::ArgumentsBad,
+            RvError::MechanismInvalid,
+            RvError::VendorDefined(0x8000_0001),
+            RvError::UnknownErrorCode(0x4711),
         ] {
+            let error = Pkcs11Error::Pkcs11(rv, Function::Login);
+            let kind = explain_login("token", &error).1.kind();
+            assert_eq!(kind, Kind::Unavailable, "{rv:?}");
             assert_eq!(spent(rv), Spent::Perhaps, "{rv:?}");
         }
         for rv in [
@@ -311,6 +332,18 @@ mod tests {
         ] {
             assert_eq!(spent(rv), Spent::No, "{rv:?}");
         }
+    }
+
+    #[test]
+    fn a_pin_is_wrong_only_where_one_was_shown() {
+        let explained = |function| {
+            let error = Pkcs11Error::Pkcs11(RvError::PinIncorrect, function);
+            explain("token", "calling it", &error)
+        };
+        assert_eq!(explained(Function::Login).kind(), Kind::BadPin);
+        let strange = explained(Function::SignInit);
+        assert_eq!(strange.kind(), Kind::Unavailable);
+        assert!(!strange.to_string().contains("PIN,"), "{strange}");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! From the outside there is [`Pkcs11Backend::open`] and [`keystore::backend::Backend`]; no type
 //! of the binding appears in either. Inside, from the module outwards:
-//! [`module`] (load, initialise) → [`token`] (choose, log in; [`pinmemory`] knows what it refused) → [`mechanism`] (what it can
+//! [`module`] (load, initialise) → [`token`] (choose, log in; [`pinmemory`] knows what it refused,
+//! [`accepted`] what it took) → [`mechanism`] (what it can
 //! sign) → [`object`], [`finder`] and [`attribute`] (find, read, make) → [`signer`] (sessions that
 //! sign). [`strange`] is what status shows of objects that are nobody's.
 //! [`inventory`] looks at a module's tokens without a login, [`survey`] at ours with one; [`trial`]
@@ -13,6 +14,7 @@
 //! Unsafe code is two expressions in [`sys`]: a pointer of PKCS#11 that no safe call can pass, and
 //! the call that keeps the PIN's page out of swap.
 
+mod accepted;
 mod attribute;
 mod backend;
 mod ecpoint;

@@ -17,10 +17,10 @@ use crate::token::{Access, Token};
 use cryptoki::object::ObjectHandle;
 use keystore::backend::ObjectId;
 use keystore::{Error, Kind, PublicKey};
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a caller waits for a free session. The broker gives up on a mint before this; the
@@ -33,6 +33,9 @@ const SIGNATURE_LEN_MAX: usize = 8192 / 8 + 1;
 
 /// Sessions we hold that do not sign: the login, and one that looks, makes or destroys.
 const OTHER_SESSIONS: u64 = 2;
+
+/// Keys that have signed in this process; their ids are random. A token is opened anew many times.
+static SIGNED: LazyLock<Mutex<HashSet<ObjectId>>> = LazyLock::new(Mutex::default);
 
 /// All signing sessions of a token.
 pub struct Signers {
@@ -52,6 +55,8 @@ struct Signer {
 struct FoundKey {
     handle: ObjectHandle,
     public_key: PublicKey,
+    /// Whether it is in [`SIGNED`] for certain, so that not every signature has to look.
+    signed: bool,
 }
 
 /// What is to be signed, by which key.
@@ -104,6 +109,12 @@ impl Signers {
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A key was destroyed: nothing is known of it any more.
+    pub fn forget(&self, object: ObjectId) {
+        signed().remove(&object);
+        self.forget_handles();
+    }
+
     /// Signs in the first free session. If that session turns out to be dead, once more in a new
     /// one; any other failure is final.
     pub fn sign(&self, token: &Token, order: &Order<'_>) -> Result<Vec<u8>, Error> {
@@ -148,10 +159,11 @@ impl Signers {
         };
         match signer.sign(token, order, handle) {
             Ok(signature) => {
+                signer.note_signed(order.object);
                 *place = Some(signer);
                 Ok(signature)
             }
-            Err(failure) => Err(self.give_up(signer, failure)),
+            Err(failure) => Err(self.give_up(signer, may_pass(order.object, failure))),
         }
     }
 
@@ -225,6 +237,13 @@ impl Signer {
         Ok(signature)
     }
 
+    fn note_signed(&mut self, object: ObjectId) {
+        if let Some(found) = self.keys.get_mut(&object).filter(|found| !found.signed) {
+            signed().insert(object);
+            found.signed = true;
+        }
+    }
+
     /// The handle of a key whose public key is the expected one.
     fn handle(
         &mut self,
@@ -237,7 +256,11 @@ impl Signer {
             Entry::Vacant(entry) => {
                 let handle = self.finder.private_key(token, object)?;
                 let public_key = self.finder.public_key(token, object, Some(handle))?;
-                entry.insert(FoundKey { handle, public_key })
+                entry.insert(FoundKey {
+                    handle,
+                    public_key,
+                    signed: false,
+                })
             }
         };
         if found.public_key != *expected {
@@ -253,6 +276,24 @@ impl Signer {
     }
 }
 
+fn signed() -> MutexGuard<'static, HashSet<ObjectId>> {
+    SIGNED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A token that cannot do what it did before with the same key, or does not understand the same call,
+/// is not itself now, whatever it answers.
+fn may_pass(object: ObjectId, failure: Failure) -> Failure {
+    let Failure { blame, error } = failure;
+    let error = match error.kind() {
+        Kind::Internal | Kind::Unsupported if signed().contains(&object) => {
+            let text = format!("{error}; this key has signed before, so it is tried again");
+            Error::new(Kind::Unavailable, text)
+        }
+        _ => error,
+    };
+    Failure { blame, error }
+}
+
 fn allowed(wanted: usize, sessions_max: Option<u64>) -> usize {
     let room = sessions_max.map_or(u64::MAX, |most| most.saturating_sub(OTHER_SESSIONS));
     wanted
@@ -263,6 +304,24 @@ fn allowed(wanted: usize, sessions_max: Option<u64>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_key_did_before_it_is_able_to_do_again() {
+        let (new, old) = (ObjectId([1; 16]), ObjectId([2; 16]));
+        signed().insert(old);
+        let kind = |object, kind| {
+            let failure = Failure {
+                blame: Blame::Other,
+                error: Error::new(kind, "signing"),
+            };
+            may_pass(object, failure).error.kind()
+        };
+        for doubtful in [Kind::Internal, Kind::Unsupported] {
+            assert_eq!(kind(new, doubtful), doubtful);
+            assert_eq!(kind(old, doubtful), Kind::Unavailable);
+        }
+        assert_eq!(kind(old, Kind::Mismatch), Kind::Mismatch);
+    }
 
     #[test]
     fn the_token_has_room_for_our_other_sessions() {

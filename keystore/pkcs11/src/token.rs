@@ -5,17 +5,17 @@
 use crate::backend::ReadPin;
 use crate::errors::{Spent, explain, explain_login};
 use crate::module::Module;
-use crate::pinmemory::{Answer, PinMemory};
+use crate::pinmemory::{Count, PinMemory, Shown};
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::mechanism::MechanismType;
 use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::{Limit, Slot, TokenInfo};
 use cryptoki::types::RawAuthPin;
+use keystore::clock::Clock;
 use keystore::inventory::PinState;
 use keystore::{Error, Kind};
 use std::path::PathBuf;
-use zeroize::Zeroize;
 
 /// A chosen token.
 pub struct Token {
@@ -113,12 +113,13 @@ impl Token {
 
     /// Logs in and returns the session that holds the login; it does nothing else for life,
     /// because closing the last session logs out. The PIN is read just before and wiped when this
-    /// returns. What the token says of it is on disk before anybody hears of it.
+    /// returns. That it is tried is on disk before the token sees it, and what the token says of it
+    /// before anybody hears of that.
     ///
     /// # Errors
     /// `Locked` or `BadPin`; neither may lead to another call by itself. `Unavailable` if the token
-    /// or the session went away before the PIN was looked at, or the module failed in some other
-    /// way, which `memory` allows a few times.
+    /// or the session went away before the PIN was looked at, if the module failed in some other
+    /// way, or if `memory` cannot be written or has the next try later.
     pub fn log_in(&self, read: &ReadPin, memory: &mut PinMemory) -> Result<Session, Error> {
         let place = &self.place;
         let session = self.open_session(Access::ReadOnly)?;
@@ -128,32 +129,44 @@ impl Token {
         let info = self.context.get_token_info(self.slot);
         let info = info.map_err(|error| explain(place, "asking for its PIN's state", &error))?;
         may_try(place, pin_state(&info))?;
-        let mut pin = read()?;
-        memory.may_try(place, &self.serial, &pin)?;
-        let shown = RawAuthPin::new(Box::new(pin.to_vec())); // wipes itself
-        let outcome = session.login_with_raw(UserType::User, &shown);
-        drop(shown);
-        let said = match outcome {
+        let pin = read()?;
+        let shown = Shown {
+            place,
+            serial: &self.serial,
+            count: match info.user_pin_count_low() {
+                true => Count::Low,
+                false => Count::Clear,
+            },
+            pin: &pin,
+            now: Clock::new().read(),
+        };
+        let before = memory.begin(&shown)?;
+        let raw = RawAuthPin::new(Box::new(pin.to_vec())); // wipes itself
+        let outcome = session.login_with_raw(UserType::User, &raw);
+        drop(raw);
+        let (spent, error) = match outcome {
+            Ok(()) => {
+                memory.accepted(&shown)?;
+                return Ok(session);
+            }
             // Login belongs to the process and the token; that it is there is what we want.
-            Ok(()) | Err(Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
-                memory.forget(&self.serial)?;
+            Err(Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
+                memory.not_tried(&shown, &before)?;
                 return Ok(session);
             }
             Err(error) => explain_login(place, &error),
         };
-        let answer = match said.0 {
-            Spent::Yes => Some(Answer::Refused),
-            Spent::Perhaps => Some(Answer::Unclear { times: 1 }),
-            Spent::No => None,
+        let noted = match spent {
+            Spent::Yes => memory.refused(&shown),
+            Spent::Perhaps => memory.unclear(&shown, &before),
+            Spent::No => memory.not_tried(&shown, &before),
         };
-        let noted = answer.map_or(Ok(()), |answer| memory.note(&self.serial, &pin, answer));
-        pin.zeroize();
-        // What is not remembered could be tried for ever: a person looks first.
+        // If this is not written the try stands as one without a clear answer, and counts.
         Err(match noted {
-            Ok(()) => said.1,
-            Err(error) => {
-                let text = format!("{}; and this could not be written down: {error}", said.1);
-                Error::new(Kind::BadPin, text)
+            Ok(()) => error,
+            Err(unwritten) => {
+                let text = format!("{error}; and that could not be written down: {unwritten}");
+                Error::new(error.kind(), text)
             }
         })
     }

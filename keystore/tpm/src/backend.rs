@@ -331,6 +331,15 @@ impl Backend for TpmBackend {
     }
 }
 
+/// The connection ends here and not with the last who holds the desk, which may be the thread for idle
+/// sessions: dropped later it would flush handles whose numbers the next connection has again.
+impl Drop for TpmBackend {
+    fn drop(&mut self) {
+        let mut desk = lock(&self.desk);
+        drop(desk.connection.take());
+    }
+}
+
 /// Of a TPM that could not be opened anew in the middle of a verb. Whether that is for good is found
 /// out where the whole token is opened; no key is to blame for it.
 fn not_now(failure: Failure) -> Error {
@@ -360,5 +369,57 @@ fn give_back_idle_sessions(desk: &Weak<Mutex<Desk>>) {
         {
             desk.connection = Some(connection);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use harness::swtpm::Swtpm;
+    use std::process::Command;
+
+    const SECRET: [u8; 32] = [7; 32];
+
+    /// Objects that are loaded, as tpm2-tools see it.
+    fn loaded(swtpm: &Swtpm) -> usize {
+        let output = Command::new("tpm2_getcap")
+            .arg("handles-transient")
+            .env("TPM2TOOLS_TCTI", swtpm.tcti().to_string())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let shown = String::from_utf8(output.stdout).unwrap();
+        shown.lines().filter(|line| line.contains("0x")).count()
+    }
+
+    #[test]
+    fn a_backend_that_is_dropped_leaves_nothing_for_whoever_still_holds_its_desk() {
+        let dir = tempfile::tempdir().unwrap();
+        let swtpm = Swtpm::start(dir.path());
+        let open = || {
+            TpmBackend::open(Settings {
+                tcti: swtpm.tcti(),
+                secrets: Secrets::new(&SECRET),
+                sessions: None,
+                state: StateDir::lock(&dir.path().join("state")).unwrap(),
+            })
+            .unwrap()
+        };
+        let backend = open();
+        backend
+            .generate(ObjectId([1; 16]), "assertd/test/key/1", Alg::ES256)
+            .unwrap();
+        assert_eq!(loaded(&swtpm), 2, "the primary and a key");
+        let held = backend.desk.clone(); // as the thread for idle sessions does for a moment
+        drop(backend);
+        assert_eq!(loaded(&swtpm), 0);
+
+        let next = open();
+        next.inspect(ObjectId([1; 16])).unwrap();
+        let theirs = loaded(&swtpm);
+        assert!(theirs > 0);
+        drop(held);
+        assert_eq!(loaded(&swtpm), theirs, "what the next has is left to it");
+        next.inspect(ObjectId([1; 16])).unwrap();
     }
 }

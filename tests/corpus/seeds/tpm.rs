@@ -169,8 +169,16 @@ fn inputs(corpus: &Corpus, keys: &Path) {
         let file = keys.join(format!("{}.pem", ObjectId([n; 16])));
         let text = std::fs::read_to_string(file).unwrap();
         put(&format!("file-{alg}"), 0, text.as_bytes());
+        let (begin, end) = text.split_at(text.len() / 2);
+        let wrapped = [begin, "\n", end].concat();
+        put(&format!("file-{alg}-wrapped-again"), 0, wrapped.as_bytes());
         let file = keystore_tpm::fuzzed::KeyFile::parse(&text).unwrap();
         put(&format!("public-{alg}"), 3, &file.public);
+        let longer = [&file.public[..], &[0]].concat();
+        put(&format!("public-{alg}-longer"), 3, &longer);
+        let (head, rest) = (&file.public[..8], &file.public[10..]);
+        let with_policy = [head, &[0, 32], &[7; 32], rest].concat();
+        put(&format!("public-{alg}-with-policy"), 3, &with_policy);
         let base64: String = text
             .lines()
             .filter(|line| !line.contains(['/', ' ']))
@@ -225,6 +233,7 @@ fn responses(corpus: &Corpus) {
     put("all", &[6, 0, 1, 2, 3, 4, 5]);
     for (name, fault) in [
         ("handle", &[0x81, 0, 0, 1, 0x8b][..]),
+        ("gap", &[0x81, 0, 0, 9, 1]),
         ("busy", &[0x81, 0, 0, 9, 0x22]),
         ("lockout", &[0x81, 0, 0, 9, 0x21]),
         ("bad-auth", &[0x81, 0, 0, 9, 0xa2]),

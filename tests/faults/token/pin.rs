@@ -1,13 +1,27 @@
 //! Rows 4 to 6: a PIN that is wrong at the start, or is changed while the keystore runs, and one
-//! that is locked or has one try left. What a try costs cannot be given back.
+//! that is locked or has one try left. What a try costs cannot be given back, and what came of one
+//! is not always told.
 
 use super::place::Place;
 use crate::observed::TARGET;
-use harness::SoftHsm;
 use harness::fault::{Function, Shimmed};
 use harness::token::KEYSTORE;
+use harness::{DEADLINE, SoftHsm, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::time::{Duration, Instant};
 
 const RESTARTS: usize = 20;
+
+/// So many of a keystore that dies at its start, and so long at least: assertd starts each a little
+/// later than the one before.
+const DEATHS: usize = 8;
+const DEATHS_TAKE: Duration = Duration::from_secs(12);
+
+/// Tries without a clear answer that are made at once, and the seconds before each of the next
+/// (keystore/pkcs11/src/pinmemory.rs). Less one, for a clock of whole seconds.
+const QUICK: u64 = 3;
+const WAITS_S: [u64; 3] = [9, 59, 599];
 
 /// As long as the right one, which is made of digits.
 const WRONG: &str = "wrong-pin";
@@ -75,6 +89,95 @@ fn row_04_a_wrong_pin_is_tried_once_over_twenty_restarts() {
     place.daemon.wait_served(TARGET);
     assert_eq!(place.token.calls(Function::C_Login) - logins, 2);
     assert!(place.daemon.lives());
+}
+
+/// Most tries without a clear answer that may be made in a time.
+fn tries_within(time: Duration) -> u64 {
+    let mut left = time.as_secs();
+    let waited = WAITS_S.iter().take_while(|wait| {
+        let over = left.checked_sub(**wait);
+        left = over.unwrap_or(0);
+        over.is_some()
+    });
+    QUICK + waited.count() as u64
+}
+
+/// Waits until the keystore says that it waits, and how to end that.
+fn waits_with_its_pin(place: &Place) -> bool {
+    let status = place.daemon.keystore(KEYSTORE);
+    let why = status.and_then(|status| status.why).unwrap_or_default();
+    assert!(!why.contains(place.token.token().pin()), "a PIN is shown");
+    why.contains("the next is made in") && why.contains("pin.v1")
+}
+
+#[test]
+fn row_04_a_module_that_dies_in_its_login_gets_the_pin_three_times_and_then_rarely() {
+    let place = Place::new();
+    let before = place.before();
+    let (site, token) = place.end();
+    let logins = token.calls(Function::C_Login);
+    let fired = token.fired(Function::C_Login);
+    token.rules("C_Login * segfault\n");
+    let begun = Instant::now();
+    let mut place = Place::again((site, token));
+    let tried = || place.token.calls(Function::C_Login) - logins;
+    let mut deaths = 0;
+    while deaths < DEATHS || begun.elapsed() < DEATHS_TAKE {
+        let Some(pid) = place.daemon.keystore_process(KEYSTORE) else {
+            assert!(begun.elapsed() < 6 * DEADLINE, "{deaths} deaths");
+            std::thread::yield_now();
+            continue;
+        };
+        // It dies of its login, or else it waits, and is killed.
+        let gone = || place.daemon.keystore_process(KEYSTORE) != Some(pid);
+        let over = wait_until(DEADLINE, || gone() || waits_with_its_pin(&place));
+        assert!(over, "{}", place.daemon.stderr());
+        let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
+        assert!(wait_until(DEADLINE, gone), "{pid} goes on");
+        deaths += 1;
+    }
+    let tries = tried();
+    let allowed = tries_within(begun.elapsed());
+    println!("{tries} logins over {deaths} deaths, of {allowed}");
+    assert!((QUICK..=allowed).contains(&tries), "{tries} of {allowed}");
+    assert!(place.token.fired(Function::C_Login) - fired >= tries);
+    // Somebody who knows that the PIN is right does what is said.
+    place.token.rules("");
+    let waits = wait_until(DEADLINE, || waits_with_its_pin(&place));
+    assert!(waits, "{}", place.daemon.stderr());
+    let tries = tried();
+    let memory = place.daemon.site().keystore_state(KEYSTORE).join("pin.v1");
+    std::fs::remove_file(memory).unwrap();
+    place.daemon.wait_served(TARGET);
+    assert_eq!(tried(), tries + 1);
+    assert!(place.daemon.lives());
+    before.nothing_changed(&place);
+}
+
+#[test]
+fn row_04_a_right_pin_that_got_no_clear_answer_at_the_start_is_tried_again_after_a_while() {
+    let place = Place::new();
+    let before = place.before();
+    let (site, token) = place.end();
+    let (logins, fired) = (
+        token.calls(Function::C_Login),
+        token.fired(Function::C_Login),
+    );
+    let rules = (1..=QUICK).map(|n| format!("C_Login {n}! ckr:0x30\n")); // CKR_DEVICE_ERROR
+    token.rules(&rules.collect::<String>());
+    let begun = Instant::now();
+    let place = Place::again((site, token));
+    let waits = wait_until(DEADLINE, || waits_with_its_pin(&place));
+    assert!(waits, "{}", place.daemon.stderr());
+    place.refused(TARGET, "key_unavailable");
+    let status = place.daemon.keystore(KEYSTORE).unwrap();
+    assert_eq!(status.state, "degraded");
+    place.daemon.wait_served(TARGET);
+    assert_eq!(place.token.fired(Function::C_Login) - fired, QUICK);
+    assert_eq!(place.token.calls(Function::C_Login) - logins, QUICK + 1);
+    assert!(begun.elapsed() >= Duration::from_secs(WAITS_S[0]));
+    assert!(place.daemon.logged("keystore hsm: failed").is_empty());
+    before.nothing_changed(&place);
 }
 
 #[test]

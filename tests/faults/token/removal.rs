@@ -81,9 +81,9 @@ fn row_01_a_token_that_is_gone_is_looked_for_with_pauses_and_by_nobody_else() {
     let place = Place::new();
     let before = place.before();
     place.token.rules(&gone("C_SignInit * ckr", NOT_PRESENT));
+    let first = Instant::now(); // before the first attempt, however late that is seen
     place.refused(TARGET, "keystore_unavailable");
     before.wait_calls(&place, Function::C_Initialize, 1);
-    let first = Instant::now();
     let mut asked = 0;
     while before.calls(&place, Function::C_Initialize) < ATTEMPTS {
         assert!(first.elapsed() < DEADLINE, "it is not looked for any more");

@@ -10,6 +10,9 @@ use harness::token::KEYSTORE;
 /// the module (keystore/src/life.rs).
 const ATTEMPTS_OF_A_PROCESS: u64 = 5;
 
+/// Answers without sense: more than there are calls before the token is opened anew.
+const SENSELESS: u64 = 6;
+
 /// CKR_SESSION_CLOSED, CKR_SESSION_HANDLE_INVALID, CKR_KEY_HANDLE_INVALID, CKR_OPERATION_ACTIVE and
 /// CKR_OPERATION_NOT_INITIALIZED: a session, or what is open in it, is not what it was.
 const LOST: [&str; 5] = ["0xb0", "0xb3", "0x60", "0x90", "0x91"];
@@ -152,4 +155,68 @@ fn row_03_a_key_that_a_passing_fault_stopped_while_the_token_was_opened_serves_s
     assert_eq!(before.calls(&place, Function::C_Initialize), 1);
     before.in_the_same_process(&place);
     before.nothing_changed(&place);
+}
+
+#[test]
+fn row_03_a_login_that_fails_for_a_while_is_made_again_by_itself() {
+    // What C_SignInit and C_Login answer: CKR_DEVICE_ERROR, a code of the vendor's own, and what has
+    // no sense there (CKR_PIN_INCORRECT without a PIN, CKR_ARGUMENTS_BAD).
+    for (signing, login) in [
+        ("0x30", "0x30"),
+        ("0x80000001", "0x80000001"),
+        ("0xa0", "0x7"),
+    ] {
+        let place = Place::new();
+        let before = place.before();
+        place.token.rules(&format!(
+            "C_SignInit * ckr:{signing}\nC_Login * ckr:{login}\n"
+        ));
+        place.refused(TARGET, "keystore_unavailable");
+        place.daemon.wait_keystore(KEYSTORE, "degraded");
+        // Longer than one process tries, and more often in the next one than a PIN of which nobody
+        // knows whether it is right would be.
+        before.wait_calls(&place, Function::C_Login, ATTEMPTS_OF_A_PROCESS + 5);
+        place.daemon.wait_keystore(KEYSTORE, "degraded");
+        place.token.rules("");
+        place.daemon.wait_served(TARGET);
+        assert!(before.fired(&place, Function::C_SignInit) > 0);
+        assert!(before.fired(&place, Function::C_Login) > ATTEMPTS_OF_A_PROCESS);
+        before.said(&place, "keystore hsm: failed", 0);
+        before.said(&place, "assertd: keystore hsm: its process ended", 1);
+        before.nothing_changed(&place);
+    }
+}
+
+#[test]
+fn row_03_a_code_of_the_vendors_own_is_waited_out() {
+    let place = Place::new();
+    let before = place.before();
+    place.token.rules("C_SignInit * ckr:0x80000001\n");
+    place.refused(TARGET, "keystore_unavailable");
+    place.daemon.wait_keystore(KEYSTORE, "degraded");
+    before.wait_calls(&place, Function::C_Initialize, 2);
+    place.token.rules("");
+    place.daemon.wait_served(TARGET);
+    assert!(before.fired(&place, Function::C_SignInit) > 2);
+    before.said(&place, "keystore hsm: failed", 0);
+    before.nothing_changed(&place);
+}
+
+#[test]
+fn row_03_a_key_that_signed_before_is_not_given_up_for_an_answer_without_sense() {
+    // CKR_ARGUMENTS_BAD and CKR_MECHANISM_INVALID, to the same call as before: in the request, in
+    // what is tried then, and in some start-up probes of the token that was opened anew.
+    for code in ["0x7", "0x70"] {
+        let place = Place::new();
+        let before = place.before();
+        let rules = (1..=SENSELESS).map(|n| format!("C_SignInit {n}! ckr:{code}\n"));
+        place.token.rules(&rules.collect::<String>());
+        place.refused(TARGET, "keystore_unavailable");
+        place.daemon.wait_served(TARGET);
+        assert_eq!(before.fired(&place, Function::C_SignInit), SENSELESS);
+        assert!(before.calls(&place, Function::C_Initialize) >= 2, "{code}");
+        before.said(&place, "keystore hsm: failed", 0);
+        before.in_the_same_process(&place);
+        before.nothing_changed(&place);
+    }
 }

@@ -253,6 +253,10 @@ const RECORDED_STATE: [(&str, &[u8]); 4] = [
 /// TPM_RC_HANDLE for the first handle: what a TPM says to a command about an object it does not have.
 const NO_SUCH_HANDLE: [u8; 10] = [0x80, 0x01, 0, 0, 0, 10, 0, 0, 0x01, 0x8b];
 
+/// TPM2_GetCapability of handles up to their kind; and its answer that there is none of that kind.
+const HANDLES: [u8; 14] = *b"\x80\x01\0\0\0\x16\0\0\x01\x7a\0\0\0\x01";
+const NO_HANDLES: [u8; 19] = *b"\x80\x01\0\0\0\x13\0\0\0\0\0\0\0\0\x01\0\0\0\0";
+
 /// The TPM: what it answered to which command, and the lies to come.
 struct Play {
     recorded: HashMap<Vec<u8>, Vec<u8>>,
@@ -278,8 +282,11 @@ impl Play {
     /// The answer to a command; none: the connection breaks. One byte of the script says what
     /// becomes of it, and for a script that is over nothing does.
     fn answer(&mut self, command: &[u8]) -> Option<Vec<u8>> {
-        let honest = self.recorded.get(command);
-        let mut answer = honest.map_or(NO_SUCH_HANDLE.to_vec(), Vec::clone);
+        let mut answer = match self.recorded.get(command) {
+            Some(answer) => answer.clone(),
+            None if command.starts_with(&HANDLES) => NO_HANDLES.to_vec(),
+            None => NO_SUCH_HANDLE.to_vec(),
+        };
         let script = std::mem::take(&mut self.script);
         let mut input = Input::of(&script);
         match input.byte() {

@@ -67,8 +67,12 @@ fn degraded(status: &Status, keys: &[KeyStatus]) -> Vec<Vec<String>> {
                 .why
                 .clone()
                 .unwrap_or_else(|| "no answer yet".to_owned());
+            let by_itself = match keystore.state.as_str() {
+                "degraded" => ", tries by itself",
+                _ => "",
+            };
             let text = format!(
-                "{} for {}: {why}",
+                "{} for {}{by_itself}: {why}",
                 keystore.state,
                 duration(keystore.since_s)
             );
@@ -248,6 +252,22 @@ mod tests {
         for (since_s, sign) in [(0, "warn"), (STARTING_S, "FAIL")] {
             status.keystores[0].since_s = since_s;
             assert_eq!(degraded(&status, &[])[0][0], sign);
+        }
+    }
+
+    #[test]
+    fn one_that_comes_back_by_itself_is_told_from_one_that_needs_somebody() {
+        let mut status = status();
+        status.keystores[0].why = Some("the TPM cannot be reached".into());
+        for (state, text) in [
+            (
+                "degraded",
+                "degraded for 60 s, tries by itself: the TPM cannot be reached",
+            ),
+            ("failed", "failed for 60 s: the TPM cannot be reached"),
+        ] {
+            status.keystores[0].state = state.into();
+            assert_eq!(degraded(&status, &[])[0][2], text);
         }
     }
 

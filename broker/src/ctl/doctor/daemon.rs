@@ -15,9 +15,10 @@ use crate::ctl::out::duration;
 use crate::ctl::run::within;
 use assertd_client::Client;
 use assertd_client::api::{KeyStatus, KeystoreStatus, Status};
+use keystore::client;
 use keystore::config::BackendKind;
-use keystore::protocol::{Reply, Request, Standing};
-use keystore::{Kind, client};
+use keystore::protocol::{Reply, Request};
+use keystores::Word;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -47,8 +48,8 @@ pub struct Answers {
     status: Status,
     /// Its keys.
     keys: Vec<KeyStatus>,
-    /// What can be done about keystores that have failed, by their own word.
-    kinds: BTreeMap<String, Kind>,
+    /// What can be done about keystores that cannot serve, by their own word.
+    words: BTreeMap<String, Word>,
     /// Processes of ours whose program is not the installed one any more.
     outdated: Vec<String>,
 }
@@ -79,7 +80,7 @@ pub fn look(site: &Site, units: &Units, socket: PathBuf) -> Facts {
         None => return Facts::Silent(format!("{}: no answer", socket.display())),
     };
     Facts::Answers(Box::new(Answers {
-        kinds: kinds(site, &status),
+        words: words(site, &status),
         outdated: outdated(&status),
         status,
         keys,
@@ -87,14 +88,14 @@ pub fn look(site: &Site, units: &Units, socket: PathBuf) -> Facts {
 }
 
 /// What the keystores that cannot serve say can be done about it; all are asked at once.
-fn kinds(site: &Site, status: &Status) -> BTreeMap<String, Kind> {
+fn words(site: &Site, status: &Status) -> BTreeMap<String, Word> {
     let failed = status.keystores.iter().filter(|it| it.state != "usable");
     let sockets = failed.filter_map(|it| {
         let section = site.keystores.get(&it.name)?;
         Some((it.name.clone(), site.keystore_socket(&it.name, section)))
     });
-    let asked: Vec<(String, thread::JoinHandle<Option<Kind>>)> = sockets
-        .map(|(name, socket)| (name, thread::spawn(move || kind_of(socket))))
+    let asked: Vec<(String, thread::JoinHandle<Option<Word>>)> = sockets
+        .map(|(name, socket)| (name, thread::spawn(move || word_of(socket))))
         .collect();
     asked
         .into_iter()
@@ -102,15 +103,12 @@ fn kinds(site: &Site, status: &Status) -> BTreeMap<String, Kind> {
         .collect()
 }
 
-fn kind_of(socket: PathBuf) -> Option<Kind> {
+fn word_of(socket: PathBuf) -> Option<Word> {
     let health = within(KEYSTORE_DEADLINE, move || {
         client::Client::connect(&socket, KEYSTORE_DEADLINE)?.call(&Request::Health {})
     });
     match health?.ok()? {
-        Reply::Health(health) => match health.standing {
-            Standing::Failed { kind, .. } | Standing::Degraded { kind, .. } => Some(kind),
-            Standing::Usable {} => None,
-        },
+        Reply::Health(health) => Word::of(&health.standing),
         _ => None,
     }
 }
@@ -194,9 +192,9 @@ fn of_answers(site: &Site, answers: &Answers) -> Vec<Finding> {
     found.extend(program(site, answers));
     found.extend(config_in_force(site, status));
     for keystore in &status.keystores {
-        let kind = answers.kinds.get(&keystore.name).copied();
+        let word = answers.words.get(&keystore.name).copied();
         found.push(match site.keystores.get(&keystore.name) {
-            Some(section) => keystores::finding(site, keystore, section, kind),
+            Some(section) => keystores::finding(site, keystore, section, word),
             None => unknown(site, keystore),
         });
         found.extend(strange(site, keystore));

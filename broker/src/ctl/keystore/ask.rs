@@ -1,7 +1,7 @@
 //! What a keystore says of itself, on its own socket; or why it does not. Every answer has a
 //! deadline: a process that hangs, or has been stopped, accepts connections all the same.
 
-use crate::ctl::doctor::daemon::keystores::remedy;
+use crate::ctl::doctor::daemon::keystores::{Word, remedy};
 use crate::ctl::doctor::finding::{
     ALGS, Check, Finding, KEY, KEYSTORE, KEYSTORE_ANSWERS, LOCKOUT, MEMORY, MODULE_SAYS, PIN,
     PRIMARY, RATE, SALT, SESSIONS, SLOTS, STRANGE_OBJECTS, TOKEN, TPM,
@@ -30,7 +30,7 @@ enum Answer {
     /// It has looked.
     Lines(Vec<Line>),
     /// It cannot serve.
-    Failed { kind: Kind, why: String, pid: u32 },
+    Down { word: Word, why: String, pid: u32 },
     /// It is another keystore.
     Other { name: String },
     /// It said who it is and how, and then did not look.
@@ -46,10 +46,7 @@ pub fn findings(site: &Site, name: &str, section: &Section, socket: &Path) -> Ve
     let answer = within(GREETING + look + MARGIN, move || ask(&asked, &wanted, look));
     match answer {
         Some(Answer::Lines(lines)) => lines.into_iter().map(finding).collect(),
-        Some(Answer::Failed { kind, why, pid }) => {
-            let (check, remedy) = remedy(site, (name, Some(pid)), section, Some(kind), &why);
-            vec![check.fail(format!("{name} has failed: {why}"), remedy)]
-        }
+        Some(Answer::Down { word, why, pid }) => vec![down(site, (name, pid), section, word, &why)],
         Some(Answer::Other { name: other }) => {
             let text = format!(
                 "{}: keystore {other} answers there, not {name}",
@@ -83,12 +80,11 @@ fn ask(socket: &Path, name: &str, look: Duration) -> Answer {
         Ok(_) => return Answer::Silent(unexpected()),
         Err(error) => return Answer::Silent(error),
     };
-    let failed = match health.standing {
-        Standing::Usable {} => None,
-        Standing::Degraded { kind, why } | Standing::Failed { kind, why } => Some((kind, why)),
-    };
-    if let Some((kind, why)) = failed {
-        return Answer::Failed { kind, why, pid };
+    let word = Word::of(&health.standing);
+    if let (Some(word), Standing::Degraded { why, .. } | Standing::Failed { why, .. }) =
+        (word, health.standing)
+    {
+        return Answer::Down { word, why, pid };
     }
     let looked = client
         .set_deadline(look)
@@ -101,6 +97,22 @@ fn ask(socket: &Path, name: &str, look: Duration) -> Answer {
         },
         Err(error) => Answer::NoLook { error, pid },
     }
+}
+
+/// It says itself that it cannot serve.
+fn down(
+    site: &Site,
+    (name, pid): (&str, u32),
+    section: &Section,
+    word: Word,
+    why: &str,
+) -> Finding {
+    let (check, remedy) = remedy(site, (name, Some(pid)), section, Some(word), why);
+    let how = match word {
+        Word::Tries(_) => "is degraded and tries by itself",
+        Word::NeedsPerson(_) => "has failed",
+    };
+    check.fail(format!("{name} {how}: {why}"), remedy)
 }
 
 /// What the system said of a socket; nothing where the keystore itself spoke.
@@ -268,6 +280,25 @@ mod tests {
             remedy.contains("systemctl enable --now assertd-keystore-tpm@tpm.socket"),
             "{remedy}"
         );
+    }
+
+    #[test]
+    fn one_that_tries_by_itself_is_left_alone_and_one_that_has_failed_is_not() {
+        let site = somebody();
+        let why = "device /dev/tpmrm0: the TPM cannot be reached; start what stands before it";
+        let found = |word| down(&site, ("tpm", 7), &site.keystores["tpm"], word, why);
+        let tries = found(Word::Tries(Kind::Absent));
+        assert_eq!(tries.severity, Severity::Fail);
+        assert!(tries.text.contains("degraded"), "{}", tries.text);
+        let remedy = tries.remedy.unwrap();
+        assert!(remedy.contains("by itself"), "{remedy}");
+        assert!(
+            !remedy.contains("kill") && !remedy.contains("run `"),
+            "{remedy}"
+        );
+        let failed = found(Word::NeedsPerson(Kind::Mismatch));
+        assert!(failed.text.contains("has failed"), "{}", failed.text);
+        assert!(failed.remedy.unwrap().contains("run `kill 7`"));
     }
 
     #[test]

@@ -51,35 +51,39 @@ fn with_a_wrong_pin_it_stays_and_says_so() {
 }
 
 #[test]
-fn a_login_without_a_clear_answer_is_tried_three_times_and_no_more_whatever_restarts() {
+fn a_login_without_a_clear_answer_is_tried_three_times_and_then_rarely_whatever_restarts() {
     let dir = tempfile::tempdir().unwrap();
     prepare_with(dir.path(), "123456\n", &pkcs11_shim::module_path());
     let logins = Counts::open(&dir.path().join("counts")).unwrap();
     let logins = || logins.of(Function::C_Login);
     write(&dir.path().join("rules"), "C_Login * ckr:0x5\n"); // CKR_GENERAL_ERROR
-    let is_over = || match health(dir.path()).standing {
-        Standing::Failed { kind, why } => {
-            assert_eq!(kind, Kind::BadPin, "{why}");
-            assert!(why.contains("without a clear answer"), "{why}");
-            assert!(why.contains("restart the keystore"), "{why}");
+    let waits = || match health(dir.path()).standing {
+        Standing::Degraded { kind, why } if why.contains("without a clear answer") => {
+            assert_eq!(kind, Kind::Unavailable, "{why}");
+            assert!(why.contains("the next is made in"), "{why}");
+            assert!(why.contains("pin.v1, and it is tried at once"), "{why}");
             true
         }
         Standing::Degraded { why, .. } => {
             assert!(why.contains("CKR_GENERAL_ERROR"), "{why}");
             false
         }
-        Standing::Usable {} => panic!("usable"),
+        other => panic!("{other:?}"),
     };
+    let begun = Instant::now();
     for _ in 0..3 {
         let running = start(dir.path());
         let deadline = Instant::now() + DEADLINE;
-        while !is_over() {
+        while !waits() {
             assert!(Instant::now() < deadline, "it is tried for ever");
             std::thread::park_timeout(Duration::from_millis(20));
         }
         drop(running);
     }
-    assert_eq!(logins(), 3);
+    // The fourth is made 10 s after the third, by a clock of whole seconds.
+    let made = logins();
+    let rare = u64::from(begun.elapsed() > Duration::from_secs(9));
+    assert!((3..=3 + rare).contains(&made), "{made} logins");
 }
 
 #[test]

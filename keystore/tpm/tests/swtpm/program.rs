@@ -3,11 +3,13 @@
 use crate::world::{SECRET, World};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use harness::DEADLINE;
+use harness::process::send;
 use harness::swtpm::kept_until_we_end;
 use keystore::charter::PurposeKind;
 use keystore::client::Client;
-use keystore::protocol::{Condition, Health, Reply, Request, Standing};
+use keystore::protocol::{Condition, Health, KeyEntry, Reply, Request, Standing};
 use keystore::{Alg, Charter, Claims, Clock, Error, KeyId, Kind, Purpose, Typ};
+use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -231,6 +233,50 @@ fn mint(client: &mut Client, key: &KeyId) -> Result<String, Error> {
     }
 }
 
+/// Has a usable key made.
+fn made(client: &mut Client, key: &KeyId) -> KeyEntry {
+    let make = Request::Make {
+        key: key.clone(),
+        charter: charter(),
+    };
+    let entry = match client.call(&make).unwrap() {
+        Reply::Made { key, created: true } => key,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(entry.condition, Condition::Usable {}, "{entry:?}");
+    entry
+}
+
+#[test]
+fn a_keystore_that_is_told_to_end_leaves_nothing_in_a_bare_tpm() {
+    for sessions in ["password", "encrypted"] {
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
+            let world = World::new();
+            let more = format!("sessions = \"{sessions}\"\n");
+            let mut running = start(&world, &more, &SECRET);
+            assert_eq!(health(&world).standing, Standing::Usable {});
+            let socket = world.dir.path().join("socket");
+            let mut client = Client::connect(&socket, DEADLINE).unwrap();
+            for number in 1..=3 {
+                let key: KeyId = format!("payments/bank{number}.1").parse().unwrap();
+                made(&mut client, &key);
+                mint(&mut client, &key).unwrap();
+            }
+            assert!(world.handles("transient") > 0, "nothing to leave behind");
+            if sessions == "encrypted" {
+                assert!(world.handles("loaded-session") > 0, "it has no session");
+            }
+            send(running.0.id(), signal);
+            let ended = harness::wait_for(DEADLINE, || running.0.try_wait().unwrap());
+            assert_eq!(ended.and_then(|status| status.code()), Some(0), "{ended:?}");
+            for kind in ["transient", "loaded-session", "saved-session"] {
+                let left = world.handles(kind);
+                assert_eq!(left, 0, "{sessions}, {signal}, {kind}: {}", running.end());
+            }
+        }
+    }
+}
+
 #[test]
 fn an_assertion_is_minted_by_the_same_key_before_and_after_the_tpm_was_off() {
     let mut world = World::new();
@@ -239,16 +285,7 @@ fn an_assertion_is_minted_by_the_same_key_before_and_after_the_tpm_was_off() {
     let socket = world.dir.path().join("socket");
     let mut client = Client::connect(&socket, DEADLINE).unwrap();
     let key: KeyId = "payments/bank.1".parse().unwrap();
-    let charter = charter();
-    let make = Request::Make {
-        key: key.clone(),
-        charter,
-    };
-    let entry = match client.call(&make).unwrap() {
-        Reply::Made { key, created: true } => key,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(entry.condition, Condition::Usable {}, "{entry:?}");
+    let entry = made(&mut client, &key);
     let verifier = entry.public_key.verifier(Alg::ES256).unwrap();
     let verified = |jws: &str| {
         let (input, signature) = jws.rsplit_once('.').unwrap();

@@ -11,14 +11,35 @@ use crate::ctl::out::duration;
 use assertd_client::api::KeystoreStatus;
 use keystore::Kind;
 use keystore::config::{BackendKind, PinSource, Section, TokenSelector};
+use keystore::protocol::Standing;
 use std::path::Path;
+
+/// What a keystore that cannot serve says can be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It tries by itself.
+    Tries(Kind),
+    /// A person acts, and it tries nothing until then.
+    NeedsPerson(Kind),
+}
+
+impl Word {
+    /// What it says of itself; nothing if it serves.
+    pub fn of(standing: &Standing) -> Option<Word> {
+        match standing {
+            Standing::Usable {} => None,
+            Standing::Degraded { kind, .. } => Some(Word::Tries(*kind)),
+            Standing::Failed { kind, .. } => Some(Word::NeedsPerson(*kind)),
+        }
+    }
+}
 
 /// One keystore's finding.
 pub fn finding(
     site: &Site,
     keystore: &KeystoreStatus,
     section: &Section,
-    kind: Option<Kind>,
+    word: Option<Word>,
 ) -> Finding {
     let name = &keystore.name;
     if keystore.state == "usable" {
@@ -35,19 +56,28 @@ pub fn finding(
         let remedy = "wait for it: a token may take a minute to open; then look again";
         return KEYSTORE.warn(text, remedy);
     }
-    let (check, remedy) = remedy(site, (name, keystore.pid), section, kind, why);
+    let (check, remedy) = remedy(site, (name, keystore.pid), section, word, why);
     check.fail(text, remedy)
 }
 
-/// What helps against `why` one has failed, and the check that this answers. A keystore is told by
-/// its name and, where that is known, its process id.
+/// What helps against `why` one cannot serve, and the check that this answers. A keystore is told by
+/// its name and, where that is known, its process id; without a `word` of its own nobody answers.
 pub fn remedy(
     site: &Site,
     (name, pid): (&str, Option<u32>),
     section: &Section,
-    kind: Option<Kind>,
+    word: Option<Word>,
     why: &str,
 ) -> (Check, String) {
+    let kind = match word {
+        Some(Word::Tries(_)) => return by_itself(site, name, section, why),
+        Some(Word::NeedsPerson(kind)) => Some(kind),
+        // Of the process that assertd itself starts, again and again.
+        None if why.contains("started again by itself") => {
+            return by_itself(site, name, section, why);
+        }
+        None => None,
+    };
     let again = site.restart_keystore(name, pid);
     if section.backend == BackendKind::Tpm {
         return (KEYSTORE, as_it_says(site, name, &again));
@@ -76,28 +106,58 @@ pub fn remedy(
     if why.contains(" tokens have ") {
         return (TOKEN_AMBIGUOUS, say_serial(site, name, section, why));
     }
-    if why.contains("no token has ") {
-        let remedy = format!(
-            "put the token back; or correct `token` in [keystore.{name}] (`{}` lists what there \
-             is) and {}",
-            tool(section, "--list-token-slots"),
-            restart_both(site, name)
-        );
+    if why.contains(NO_TOKEN) {
+        let remedy = format!("put the token back; {}", or_another(site, name, section));
         return (TOKEN_MISSING, remedy);
     }
     (KEYSTORE, as_it_says(site, name, &again))
 }
 
+/// How a keystore begins to say that its token is not there.
+const NO_TOKEN: &str = "no token has ";
+
+/// For one that comes back without us: a restart would not make that sooner.
+fn by_itself(site: &Site, name: &str, section: &Section, why: &str) -> (Check, String) {
+    if why.contains(NO_TOKEN) {
+        let remedy = format!(
+            "put the token back, which it notices by itself; {}",
+            or_another(site, name, section)
+        );
+        return (TOKEN_MISSING, remedy);
+    }
+    let what = match section.backend {
+        BackendKind::Pkcs11 => "the token or what its library needs",
+        BackendKind::Tpm => "the TPM or what is in its way",
+    };
+    let remedy = format!(
+        "mend what it names, {what}: it tries by itself and then serves, without a restart; {}",
+        log(site, name)
+    );
+    (KEYSTORE, remedy)
+}
+
+/// A section may name a token that nobody has.
+fn or_another(site: &Site, name: &str, section: &Section) -> String {
+    format!(
+        "or correct `token` in [keystore.{name}] (`{}` lists what there is) and {}",
+        tool(section, "--list-token-slots"),
+        restart_both(site, name)
+    )
+}
+
 /// For a sentence that ends with its own remedy, as all of a TPM's do.
 fn as_it_says(site: &Site, name: &str, again: &str) -> String {
-    let log = match site.runner {
+    format!("do what it says; {}; then {again}", log(site, name))
+}
+
+fn log(site: &Site, name: &str) -> String {
+    match site.runner {
         Runner::Units => {
             let unit = site.keystore_unit(name);
             format!("`journalctl -u {unit} -n 20 --no-pager` says more")
         }
         Runner::Somebody(_) => "what assertd said on its standard error says more".to_owned(),
-    };
-    format!("do what it says; {log}; then {again}")
+    }
 }
 
 /// How the PIN gets to where the configuration says.

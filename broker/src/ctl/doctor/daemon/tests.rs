@@ -3,6 +3,7 @@ use super::super::site::NoUnits;
 use super::*;
 use crate::config::Config;
 use crate::ctl::fixtures::{self, key, keystore};
+use keystore::Kind;
 
 const CONFIG: &str = "[keystore.hsm]\nbackend = \"pkcs11\"\nmodule = \"/m.so\"\n\
 token = { label = \"edge\" }\npin = { credential = \"hsm.pin\" }\n\
@@ -36,7 +37,7 @@ fn healthy(site: &Site) -> Answers {
     Answers {
         status,
         keys: vec![key("a/x.1", "active")],
-        kinds: BTreeMap::new(),
+        words: BTreeMap::new(),
         outdated: Vec::new(),
     }
 }
@@ -71,7 +72,7 @@ fn a_tpm_has_no_remedy_that_is_a_modules() {
     ] {
         let mut answers = healthy(&site);
         answers.status.keystores = vec![keystore("failed", Some(why))];
-        answers.kinds.insert("hsm".into(), kind);
+        answers.words.insert("hsm".into(), Word::NeedsPerson(kind));
         let found = of_answers(&site, &answers);
         let one = found.iter().find(|it| it.text.contains(why)).unwrap();
         let remedy = one.remedy.as_deref().unwrap();
@@ -165,13 +166,53 @@ fn each_fault_of_a_keystore_has_its_own_remedy() {
     ] {
         let (got, severity, remedy) = bad(|answers| {
             answers.status.keystores = vec![keystore("failed", Some(why))];
-            answers.kinds.insert("hsm".into(), kind);
+            answers.words.insert("hsm".into(), Word::NeedsPerson(kind));
         });
         assert_eq!((got, severity), (id, Severity::Fail), "{why}");
         for phrase in phrases {
             assert!(remedy.contains(phrase), "{why}: {remedy}");
         }
     }
+}
+
+#[test]
+fn a_keystore_that_comes_back_by_itself_is_to_be_left_alone() {
+    for (kind, why, id, phrase) in [
+        (
+            Kind::Absent,
+            "module /m.so: no token has label \"edge\"; there are: none",
+            "D75",
+            "put the token back, which it notices by itself",
+        ),
+        (
+            Kind::Unavailable,
+            "token \"edge\" (slot 3): opening a session: C_OpenSession answered CKR_DEVICE_ERROR",
+            "D70",
+            "without a restart",
+        ),
+    ] {
+        let (got, severity, remedy) = bad(|answers| {
+            answers.status.keystores = vec![keystore("degraded", Some(why))];
+            answers.words.insert("hsm".into(), Word::Tries(kind));
+        });
+        assert_eq!((got, severity), (id, Severity::Fail), "{why}");
+        assert!(remedy.contains(phrase), "{why}: {remedy}");
+        assert!(!remedy.contains("; then run"), "{why}: {remedy}");
+    }
+    // Nobody answers; assertd goes on to start its process.
+    let (_, severity, remedy) = bad(|answers| {
+        let why = "keystore hsm: its process ended (signal: 11 (SIGSEGV)) (5 times in a row); it is \
+                   started again by itself every few seconds";
+        answers.status.keystores = vec![keystore("degraded", Some(why))];
+    });
+    assert_eq!(severity, Severity::Fail);
+    assert!(remedy.contains("without a restart"), "{remedy}");
+    // Nobody answers, and nobody knows why.
+    let (_, _, remedy) = bad(|answers| {
+        let why = "keystore hsm: no answer within 20 s";
+        answers.status.keystores = vec![keystore("degraded", Some(why))];
+    });
+    assert!(remedy.contains("; then run `systemctl restart"), "{remedy}");
 }
 
 #[test]
@@ -213,7 +254,7 @@ fn a_socket_that_assertd_alone_names_is_not_connected_to() {
         keystore.socket = path.display().to_string();
         status.keystores.push(keystore);
     }
-    assert!(kinds(&site, &status).is_empty());
+    assert!(words(&site, &status).is_empty());
     let nobody = listener.accept().unwrap_err();
     assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
 }
