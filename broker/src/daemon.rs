@@ -166,7 +166,7 @@ fn run(command: Command) -> Result<(), Failure> {
         .map_err(|error| Failure::new(70, error.to_string()));
     // A name service that hangs may hold one thread; it keeps nobody from stopping.
     runtime.shutdown_timeout(SHUTDOWN_WAIT);
-    children.into_values().for_each(Supervised::stop);
+    Supervised::stop_all(children.into_values());
     let closed = audit
         .close()
         .map_err(|error| Failure::new(error.exit_code(), error.to_string()));

@@ -8,6 +8,8 @@ use crate::config::Config;
 use crate::{id, listen};
 use keystore::config::Section;
 use keystore::{Error, Kind};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -86,16 +88,25 @@ impl Supervised {
         let _ = self.order.send(recipe); // the thread waits for it
     }
 
-    /// Ends the child for good.
-    pub fn stop(self) {
-        self.stopping.store(true, Ordering::SeqCst);
-        drop(self.order);
-        let _ = self.thread.join(); // a panic would have ended us
+    /// Ends the children for good, all at the same time.
+    pub fn stop_all(children: impl IntoIterator<Item = Supervised>) {
+        let told = |child: Supervised| {
+            child.stopping.store(true, Ordering::SeqCst);
+            child.thread // the end of orders ends a pause
+        };
+        let threads: Vec<JoinHandle<()>> = children.into_iter().map(told).collect();
+        for thread in threads {
+            let _ = thread.join(); // a panic would have ended us
+        }
     }
 }
 
 /// Children are asked for their end every so often; their connections show it at once.
 const POLL: Duration = Duration::from_millis(10);
+
+/// How long a child may take to close its token when we end; nothing is under way then. Else it is
+/// killed: its state is safe at any point, but a TPM without a resource manager keeps what was loaded.
+const CLOSING_MAX: Duration = Duration::from_secs(2);
 
 /// There is no second order, but the end of orders ends a pause.
 fn keep_running(
@@ -119,6 +130,7 @@ fn keep_running(
         let life = Life::of(started.elapsed(), keystore.minted() - minted);
         let pause = pauses.after(life, random_byte());
         if was_started {
+            said = Said::default();
             keystore.note_restart();
             let again = again(pauses.short, pause);
             eprintln!(
@@ -167,8 +179,7 @@ fn absent(ended: &str, short: u32) -> String {
 fn wait_for_end(mut child: Child, stopping: &AtomicBool) -> Option<String> {
     loop {
         if stopping.load(Ordering::SeqCst) {
-            let _ = child.kill(); // its state is safe at any point; it may have ended already
-            let _ = child.wait();
+            end(child);
             return None;
         }
         match child.try_wait() {
@@ -177,6 +188,19 @@ fn wait_for_end(mut child: Child, stopping: &AtomicBool) -> Option<String> {
             Err(error) => return Some(format!("is lost: {error}")),
         }
     }
+}
+
+/// Has it close its token and end; waits for that, but not for long.
+fn end(mut child: Child) {
+    if let Ok(pid) = i32::try_from(child.id()) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM); // ours until it is waited for
+    }
+    let told = Instant::now();
+    while told.elapsed() < CLOSING_MAX && matches!(child.try_wait(), Ok(None)) {
+        thread::sleep(POLL);
+    }
+    let _ = child.kill(); // it may have ended already
+    let _ = child.wait();
 }
 
 impl Recipe {
