@@ -193,6 +193,20 @@ impl Witness {
     }
 }
 
+/// How many commands a TPM may have got since a moment: some at once, and then so many a second,
+/// because the ladder goes by time and a busy machine takes longer over the same requests.
+pub struct Allowance {
+    pub at_once: u64,
+    pub each_second: u64,
+}
+
+impl Allowance {
+    /// What is allowed by now.
+    pub fn since(&self, moment: Instant) -> u64 {
+        self.at_once + self.each_second * (moment.elapsed().as_secs() + 1)
+    }
+}
+
 /// All files below a directory, by path.
 pub fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
