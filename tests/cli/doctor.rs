@@ -289,14 +289,15 @@ fn what_a_keystore_says_becomes_a_remedy() {
     assert!(report.remedy("D80", "fail").contains("apply"));
 }
 
-/// Waits until its keystore cannot serve before a person acts.
+/// Waits until its keystore cannot serve because of its PIN.
 fn out_of_service(daemon: &Daemon) {
     let failed = harness::wait_until(harness::DEADLINE, || {
-        daemon
-            .status()
-            .keystores
-            .iter()
-            .all(|keystore| keystore.state == "failed")
+        daemon.status().keystores.iter().all(|keystore| {
+            keystore
+                .why
+                .as_deref()
+                .is_some_and(|why| why.contains("PIN"))
+        })
     });
     assert!(failed, "{:?}", daemon.status().keystores);
 }

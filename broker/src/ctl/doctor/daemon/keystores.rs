@@ -69,7 +69,11 @@ pub fn remedy(
     word: Option<Word>,
     why: &str,
 ) -> (Check, String) {
+    // Handed over at its start, so that trying does not help.
+    let wants_pin = section.backend == BackendKind::Pkcs11
+        && (why.contains("no PIN:") || why.contains("PIN file"));
     let kind = match word {
+        Some(Word::Tries(kind)) if wants_pin => Some(kind),
         Some(Word::Tries(_)) => return by_itself(site, name, section, why),
         Some(Word::NeedsPerson(kind)) => Some(kind),
         // Of the process that assertd itself starts, again and again.
@@ -82,7 +86,7 @@ pub fn remedy(
     if section.backend == BackendKind::Tpm {
         return (KEYSTORE, as_it_says(site, name, &again));
     }
-    if why.contains("no PIN:") || why.contains("PIN file") {
+    if wants_pin {
         return (
             PIN_MISSING,
             format!("{}, then {again}", give_pin(name, section)),
