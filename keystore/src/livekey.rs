@@ -30,8 +30,12 @@ impl LiveKey {
             Condition::Usable {} => return false,
             Condition::Failed { kind, .. } => kind,
         };
-        let passing = [Kind::Unavailable, Kind::Absent, Kind::Internal];
-        kind == Kind::NotFound || passing.contains(&kind)
+        match kind {
+            Kind::Unavailable | Kind::Absent | Kind::NotFound => true,
+            // A module that is ill also says that it cannot do what it did.
+            Kind::Internal | Kind::Unsupported => true,
+            _ => false,
+        }
     }
 
     /// As it is listed.

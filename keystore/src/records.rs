@@ -419,8 +419,11 @@ impl<B: Backend> Keys<B> {
         }
         let mut away = live.values().filter(|live| live.may_come_back());
         match away.next().map(|live| &live.condition) {
-            Some(Condition::Failed { kind, why }) => Err(Error::new(*kind, why.clone())),
-            Some(Condition::Usable {}) | None => Ok(()),
+            // A token that never could is not opened anew for that.
+            Some(Condition::Failed { kind, why }) if *kind != Kind::Unsupported => {
+                Err(Error::new(*kind, why.clone()))
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
