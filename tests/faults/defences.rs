@@ -51,6 +51,7 @@ fn every_defence_is_still_where_its_patch_takes_it_away() {
             .args(["apply", "--check"])
             .arg(&patch)
             .current_dir(root())
+            .env("GIT_CEILING_DIRECTORIES", root().parent().unwrap()) // whosever repository it is
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&check.stderr);
