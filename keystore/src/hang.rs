@@ -36,6 +36,8 @@ pub enum Pace {
 
 /// Calls under way, and how long one may take.
 pub struct HangWatch {
+    /// Name of the keystore, for the log.
+    name: String,
     limit: Duration,
     next: AtomicU64,
     calls: Mutex<Calls>,
@@ -99,9 +101,10 @@ impl Calls {
 }
 
 impl HangWatch {
-    /// A watch without calls.
-    pub fn new(limit: Duration) -> HangWatch {
+    /// A watch without calls, of the keystore of this name.
+    pub fn new(name: &str, limit: Duration) -> HangWatch {
         HangWatch {
+            name: name.to_owned(),
             limit,
             next: AtomicU64::new(0),
             calls: Mutex::default(),
@@ -146,8 +149,9 @@ impl HangWatch {
             let hung = self.calls().overdue(self.limit, Instant::now());
             if let Some(Begun { at, what, .. }) = hung {
                 eprintln!(
-                    "keystore: {what} has taken {} s, longer than it may (hang_limit_s); the \
+                    "keystore {}: {what} has taken {} s, longer than it may (hang_limit_s); the \
                      module hangs, this process ends so that a new one can start",
+                    self.name,
                     at.elapsed().as_secs()
                 );
                 if watchdog.is_some() && notify(&[NotifyState::WatchdogTrigger]).is_ok() {
@@ -158,7 +162,7 @@ impl HangWatch {
             if watchdog.is_some()
                 && let Err(error) = notify(&[NotifyState::Watchdog])
             {
-                eprintln!("keystore: {error}");
+                eprintln!("keystore {}: {error}", self.name);
             }
         }
     }

@@ -39,6 +39,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// Without a doubt nobody looks; any time that is long.
 const NO_NEWS: Duration = Duration::from_secs(3600);
 
+/// What is said of a token that is being opened.
+const OPENING: &str = "token: is being opened; it is slow, or its module waits for something";
+
 /// How far the token has come.
 enum Stage<B> {
     /// It is being opened for the first time.
@@ -171,7 +174,7 @@ impl<B: Backend> Life<B> {
         let now = self.now.read().unwrap_or_else(PoisonError::into_inner);
         match &now.stage {
             Stage::Open(keys) => Ok(keys.clone()),
-            Stage::Opening => Err(Error::new(Kind::Unavailable, "token: not opened yet")),
+            Stage::Opening => Err(Error::new(Kind::Unavailable, OPENING)),
             Stage::Away { kind, why } | Stage::Failed { kind, why } => {
                 Err(Error::new(*kind, why.clone()))
             }
@@ -186,7 +189,7 @@ impl<B: Backend> Life<B> {
             Stage::Open(_) => Standing::Usable {}, // keys that are missing are shown one by one
             Stage::Opening => Standing::Degraded {
                 kind: Kind::Unavailable,
-                why: "token: not opened yet".to_owned(),
+                why: OPENING.to_owned(),
             },
             Stage::Away { kind, why } => Standing::Degraded {
                 kind: *kind,

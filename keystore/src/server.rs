@@ -22,7 +22,7 @@ use sd_notify::NotifyState;
 use std::io::BufReader;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,10 @@ const LOOK_WHILE_DOWN: Duration = Duration::from_millis(500);
 
 /// Of the time, looking for them takes at most one part in so many: thousands may be missing.
 const LOOK_SHARE: u32 = 10;
+
+/// How long those who connect wait in the backlog while the token is opened for the first time: over
+/// a restart nobody is refused. A token that takes longer is one of which health says so.
+const OPENING_QUIET: Duration = Duration::from_secs(3);
 
 /// What a keystore process is told.
 pub struct Options {
@@ -98,7 +102,7 @@ pub fn run<B: Backend>(
         state,
         limits,
     } = options;
-    let hang = Arc::new(HangWatch::new(limits.call));
+    let hang = Arc::new(HangWatch::new(&name, limits.call));
     let server = Arc::new(Server {
         life: Life::new(&name, state, limits.absence, hang.clone()),
         name,
@@ -121,10 +125,13 @@ pub fn run<B: Backend>(
     server.clone().start("census", |server| server.census())?;
     // Before the token is opened: a slow one is no failed start, and health says how far it is.
     server.tell(&[NotifyState::Ready, NotifyState::Status("opening the token")]);
-    let begun = server.life.begin(&open);
-    server
-        .clone()
-        .start("token", move |server| server.life.go_on(begun, &open))?;
+    let (begun, has_begun) = mpsc::channel::<()>();
+    server.clone().start("token", move |server| {
+        let first = server.life.begin(&open);
+        drop(begun);
+        server.life.go_on(first, &open);
+    })?;
+    let _ = has_begun.recv_timeout(OPENING_QUIET);
     for stream in listener.incoming() {
         match stream {
             Ok(stream) => server.clone().accept(stream),

@@ -8,7 +8,8 @@ use crate::observed::{self, Load, TARGET};
 use harness::fault::{Function, Shimmed};
 use harness::http::{Raw, post_target};
 use harness::token::KEYSTORE;
-use harness::{Config, DEADLINE, wait_until};
+use harness::{Config, DEADLINE, process, wait_until};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -28,6 +29,9 @@ const STATUS_MIN: usize = 3;
 
 /// Connections that ask without pause while the module dies.
 const CONNECTIONS: usize = 16;
+
+/// Longer than connections wait while a token is opened, and shorter than a call may take.
+const OPENS_SLOWLY_MS: u32 = 7_000;
 
 /// Assertions between two deaths, so that each hits a keystore at work.
 const RELEASED_BETWEEN: u64 = 100;
@@ -91,7 +95,8 @@ fn row_11_a_module_that_hangs_is_replaced_and_keeps_nobody_waiting() {
 
     place.daemon.wait_served(TARGET);
     assert_eq!(before.fired(&place, Function::C_Sign), SIGNERS as u64);
-    before.said(&place, "keystore: a signature has taken", 1);
+    let said = format!("keystore {KEYSTORE}: a signature has taken");
+    before.said(&place, &said, 1);
     before.said(&place, "assertd: keystore hsm: its process ended", 1);
     assert_eq!(place.daemon.status().keystores[0].restarts, 1);
     assert!(place.daemon.lives());
@@ -177,4 +182,22 @@ fn row_12_a_module_that_dies_while_it_makes_a_key_leaves_nothing_half_made() {
         assert_eq!(place.token.token().private_keys(), 1, "{action}");
     }
     both_sign_and_nothing_is_left_over(&place);
+}
+
+#[test]
+fn a_token_that_takes_long_to_open_is_degraded_and_says_why() {
+    let place = Place::new();
+    let before = place.before();
+    let rule = format!("C_Initialize 1! delay:{OPENS_SLOWLY_MS}\n");
+    place.token.rules(&rule);
+    process::send(before.pid, Signal::SIGKILL);
+    let status = place.daemon.wait_keystore(KEYSTORE, "degraded");
+    let why = status.why.unwrap_or_default();
+    assert!(why.contains("is being opened"), "{why}");
+    let opening = status.pid.expect("it says who it is while it opens");
+    assert_ne!(opening, before.pid);
+    place.daemon.wait_served(TARGET);
+    assert_eq!(place.daemon.keystore_pid(), opening, "it was left in peace");
+    assert_eq!(before.fired(&place, Function::C_Initialize), 1);
+    before.nothing_changed(&place);
 }
