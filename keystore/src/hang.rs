@@ -124,9 +124,11 @@ impl HangWatch {
         }
     }
 
-    /// Whether a key is being made, or a token opened, which may take long.
-    pub fn is_making(&self) -> bool {
-        self.calls().is_making()
+    /// Whether a call has been under way for longer than this, which nothing explains.
+    pub fn is_stuck(&self, limit: Duration) -> bool {
+        let calls = self.calls();
+        let is_long = |begun: &Begun| begun.pace != Pace::Making && begun.at.elapsed() > limit;
+        !calls.is_making() && calls.under_way.values().any(is_long)
     }
 
     /// The process ends by itself, in its own time: no call is overdue any more.
@@ -189,7 +191,8 @@ impl Drop for Call<'_> {
 /// A backend every call of which is watched by itself: opening a token with thousands of keys is
 /// many short calls, not one long one.
 pub struct Watched<B> {
-    backend: B,
+    /// There until this is dropped.
+    backend: Option<B>,
     watch: Arc<HangWatch>,
 }
 
@@ -200,36 +203,51 @@ impl<B: Backend> Watched<B> {
             1 => Signers::One,
             _ => Signers::Several,
         };
+        let backend = Some(backend);
         Watched { backend, watch }
+    }
+}
+
+impl<B> Watched<B> {
+    fn backend(&self) -> &B {
+        self.backend.as_ref().expect("it is there until the drop")
+    }
+}
+
+impl<B> Drop for Watched<B> {
+    /// Closing a token is calls into its module too.
+    fn drop(&mut self) {
+        let _call = self.watch.enter("closing the token", Pace::Look);
+        drop(self.backend.take());
     }
 }
 
 impl<B: Backend> Backend for Watched<B> {
     fn describe(&self) -> String {
-        self.backend.describe()
+        self.backend().describe()
     }
 
     fn algs(&self) -> Vec<Alg> {
-        self.backend.algs()
+        self.backend().algs()
     }
 
     fn parallelism(&self) -> usize {
-        self.backend.parallelism()
+        self.backend().parallelism()
     }
 
     fn generate(&self, object: ObjectId, label: &str, alg: Alg) -> Result<Inspection, Error> {
         let _call = self.watch.enter("making a key", Pace::Making);
-        self.backend.generate(object, label, alg)
+        self.backend().generate(object, label, alg)
     }
 
     fn mend(&self) -> Result<(), Error> {
         let _call = self.watch.enter("logging in again", Pace::Look);
-        self.backend.mend()
+        self.backend().mend()
     }
 
     fn inspect(&self, object: ObjectId) -> Result<Inspection, Error> {
         let _call = self.watch.enter("looking at a key", Pace::Look);
-        self.backend.inspect(object)
+        self.backend().inspect(object)
     }
 
     fn sign(
@@ -240,31 +258,31 @@ impl<B: Backend> Backend for Watched<B> {
         message: &[u8],
     ) -> Result<Vec<u8>, Error> {
         let _call = self.watch.enter("a signature", Pace::Signature);
-        self.backend.sign(object, public_key, alg, message)
+        self.backend().sign(object, public_key, alg, message)
     }
 
     fn destroy(&self, object: ObjectId, public_key: &PublicKey) -> Result<(), Error> {
         let _call = self.watch.enter("destroying a key", Pace::Look);
-        self.backend.destroy(object, public_key)
+        self.backend().destroy(object, public_key)
     }
 
     fn strange(&self, known: &[ObjectId]) -> Result<Vec<String>, Error> {
         let _call = self
             .watch
             .enter("looking at the token's objects", Pace::Look);
-        self.backend.strange(known)
+        self.backend().strange(known)
     }
 
     fn survey(&self) -> Vec<Line> {
         let _call = self
             .watch
             .enter("asking the token about itself", Pace::Look);
-        self.backend.survey()
+        self.backend().survey()
     }
 
     fn trial(&self, alg: Alg) -> Result<Box<dyn Trial + '_>, Error> {
         let _call = self.watch.enter("making a key for a trial", Pace::Making);
-        let trial = self.backend.trial(alg)?;
+        let trial = self.backend().trial(alg)?;
         let watch = &self.watch;
         Ok(Box::new(WatchedTrial { trial, watch }))
     }

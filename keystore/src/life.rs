@@ -16,8 +16,9 @@ use crate::backend::Backend;
 use crate::hang::{HangWatch, Pace, Watched};
 use crate::notify::notify;
 use crate::protocol::Standing;
-use crate::records::Keys;
+use crate::records::{Keys, Tried};
 use crate::statefile::StateDir;
+use crate::stop;
 use crate::{Error, Kind};
 use ladder::{Emptied, Past, Row};
 use sd_notify::NotifyState;
@@ -25,7 +26,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long those who use the token may take to leave it before it is closed: as long as the broker
+/// How long one call of those who use the token may take before it is closed: as long as the broker
 /// waits for one signature, twice.
 const LEAVE_MAX: Duration = Duration::from_secs(10);
 
@@ -39,13 +40,19 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// Without a doubt nobody looks; any time that is long.
 const NO_NEWS: Duration = Duration::from_secs(3600);
 
-/// What is said of a token that is being opened.
+/// How long nothing is said of a token that is being opened. For so long who connects at the start
+/// waits in the backlog, so that over a restart nobody is refused.
+pub const OPENING_QUIET: Duration = Duration::from_secs(3);
+
+/// What is said of it from then on.
 const OPENING: &str = "token: is being opened; it is slow, or its module waits for something";
 
 /// How far the token has come.
 enum Stage<B> {
-    /// It is being opened for the first time.
-    Opening,
+    /// It is being opened, for the first time or again.
+    Opening {
+        since: Instant,
+    },
     Open(Arc<Keys<Watched<B>>>),
     /// It is tried again by itself.
     Away {
@@ -60,6 +67,12 @@ enum Stage<B> {
 }
 
 impl<B> Stage<B> {
+    fn opening() -> Stage<B> {
+        Stage::Opening {
+            since: Instant::now(),
+        }
+    }
+
     fn away(error: &Error) -> Stage<B> {
         Stage::Away {
             kind: error.kind(),
@@ -156,7 +169,7 @@ impl<B: Backend> Life<B> {
             absence_max,
             hang,
             now: RwLock::new(Now {
-                stage: Stage::Opening,
+                stage: Stage::opening(),
                 since: Instant::now(),
                 said: String::new(),
             }),
@@ -174,7 +187,7 @@ impl<B: Backend> Life<B> {
         let now = self.now.read().unwrap_or_else(PoisonError::into_inner);
         match &now.stage {
             Stage::Open(keys) => Ok(keys.clone()),
-            Stage::Opening => Err(Error::new(Kind::Unavailable, OPENING)),
+            Stage::Opening { .. } => Err(Error::new(Kind::Unavailable, OPENING)),
             Stage::Away { kind, why } | Stage::Failed { kind, why } => {
                 Err(Error::new(*kind, why.clone()))
             }
@@ -187,7 +200,9 @@ impl<B: Backend> Life<B> {
         let now = self.now.read().unwrap_or_else(PoisonError::into_inner);
         let standing = match &now.stage {
             Stage::Open(_) => Standing::Usable {}, // keys that are missing are shown one by one
-            Stage::Opening => Standing::Degraded {
+            // As it was: who opens it again in a moment has lost nothing.
+            Stage::Opening { since } if since.elapsed() < OPENING_QUIET => Standing::Usable {},
+            Stage::Opening { .. } => Standing::Degraded {
                 kind: Kind::Unavailable,
                 why: OPENING.to_owned(),
             },
@@ -211,7 +226,7 @@ impl<B: Backend> Life<B> {
 
     /// Opens it for the first time.
     pub fn begin(&self, open: &impl Fn() -> Result<B, Error>) -> Opened {
-        self.open(open)
+        self.open(open, Past::NeverOpen)
     }
 
     /// Goes on from there until a person has to act; then the stage says why, for as long as the
@@ -223,31 +238,41 @@ impl<B: Backend> Life<B> {
         loop {
             match opened {
                 Opened::Usable => {
-                    row = Row::new(Past::WasOpen, self.absence_max);
-                    if let Next::Person = self.attend(&mut emptied) {
+                    let since = Instant::now();
+                    let next = self.attend(&mut emptied);
+                    if let Next::Person = next {
                         return;
+                    }
+                    match (next, row.past()) {
+                        // Ill again at once: it was not cured.
+                        (Next::Ill(kind), Past::WasOpen) if since.elapsed() < MENDED_FOR => {
+                            self.after_failure(&mut row, kind);
+                        }
+                        _ => row = Row::new(Past::WasOpen, self.absence_max),
                     }
                 }
                 Opened::NeedsPerson => return,
-                Opened::Away(kind) => {
-                    row.note(kind);
-                    if let Some(why) = row.is_over() {
-                        let _at_work = self.at_work(); // or it is ending already, with 0
-                        eprintln!(
-                            "keystore {}: the token: {why}; this process ends so that a new one \
-                             opens it",
-                            self.name
-                        );
-                        std::process::exit(69);
-                    }
-                    thread::sleep(row.wait());
-                }
+                Opened::Away(kind) => self.after_failure(&mut row, kind),
             }
-            opened = self.open(open);
+            opened = self.open(open, row.past());
         }
     }
 
-    fn open(&self, open: &impl Fn() -> Result<B, Error>) -> Opened {
+    /// Waits for the next attempt, or ends the process.
+    fn after_failure(&self, row: &mut Row, kind: Kind) {
+        row.note(kind);
+        if let Some(why) = row.is_over() {
+            let _at_work = self.at_work(); // or it is ending already, with 0
+            eprintln!(
+                "keystore {}: the token: {why}; this process ends so that a new one opens it",
+                self.name
+            );
+            stop::exit(69);
+        }
+        thread::sleep(row.wait());
+    }
+
+    fn open(&self, open: &impl Fn() -> Result<B, Error>, past: Past) -> Opened {
         let _at_work = self.at_work();
         let backend = {
             let _call = self.hang.enter("opening the token", Pace::Making);
@@ -269,7 +294,7 @@ impl<B: Backend> Life<B> {
                 self.set(Stage::Open(Arc::new(keys)));
                 Opened::Usable
             }
-            Err(error) => self.set_from(&error),
+            Err(error) => self.set_from(&error, past),
         }
     }
 
@@ -284,6 +309,9 @@ impl<B: Backend> Life<B> {
             let Ok(keys) = self.keys() else {
                 return Next::Opening;
             };
+            if keys.signs().is_ok() {
+                *emptied = Emptied::new(); // they came back meanwhile
+            }
             let rung = match mended {
                 Some(at) if at.elapsed() < MENDED_FOR => Rung::OpenAnew,
                 _ => Rung::Mend,
@@ -296,13 +324,13 @@ impl<B: Backend> Life<B> {
                 }
                 Verdict::Emptied if emptied.left(opened).is_zero() => {
                     emptied.note();
-                    self.close(keys, Stage::Opening, &Manner::Quiet);
+                    self.close(keys, Stage::opening(), &Manner::Quiet);
                     return Next::Opening;
                 }
                 Verdict::Emptied => {}
                 Verdict::Ill(error) => {
                     self.close(keys, Stage::away(&error), &Manner::Said);
-                    return Next::Opening;
+                    return Next::Ill(error.kind());
                 }
                 Verdict::NeedsPerson(error) => {
                     self.close(keys, Stage::failed(&error), &Manner::Said);
@@ -333,14 +361,13 @@ impl<B: Backend> Life<B> {
             Manner::Said => self.set(next),
             Manner::Quiet => self.write_now().stage = next,
         }
-        let patience = Instant::now();
-        let _call = self.hang.enter("closing the token", Pace::Look);
         loop {
             match Arc::try_unwrap(keys) {
                 Ok(alone) => return drop(alone),
                 Err(shared) => keys = shared,
             }
-            if patience.elapsed() > LEAVE_MAX && !self.hang.is_making() {
+            // Who looks at everything makes many calls, and comes to an end.
+            if self.hang.is_stuck(LEAVE_MAX) {
                 eprintln!(
                     "keystore {}: a call into the module does not return, so that it cannot be \
                      closed; this process ends so that a new one opens the token",
@@ -382,11 +409,16 @@ impl<B: Backend> Life<B> {
         }
     }
 
-    fn set_from(&self, error: &Error) -> Opened {
-        match error.kind() {
-            kind @ (Kind::Unavailable | Kind::Absent) => {
+    fn set_from(&self, error: &Error, past: Past) -> Opened {
+        match (error.kind(), past) {
+            (kind @ (Kind::Unavailable | Kind::Absent), _) => {
                 self.set(Stage::away(error));
                 Opened::Away(kind)
+            }
+            // It could before, and is not itself: a new process may do better.
+            (Kind::Internal | Kind::Unsupported, Past::WasOpen) => {
+                self.set(Stage::away(error));
+                Opened::Away(Kind::Unavailable)
             }
             // A PIN is tried once; a wrong token does not get right by waiting.
             _ => {
@@ -400,7 +432,7 @@ impl<B: Backend> Life<B> {
     fn set(&self, stage: Stage<B>) {
         let mut now = self.write_now();
         let text = match &stage {
-            Stage::Opening => "opening the token".to_owned(),
+            Stage::Opening { .. } => "opening the token".to_owned(),
             Stage::Open(keys) => format!("usable: {}", keys.backend().describe()),
             Stage::Away { why, .. } => format!("degraded: {why}"),
             Stage::Failed { why, .. } => format!("failed: {why}"),
@@ -436,6 +468,8 @@ impl<B: Backend> Life<B> {
 enum Next {
     /// It is opened anew.
     Opening,
+    /// The same, because it was ill.
+    Ill(Kind),
     /// A person acts.
     Person,
 }
@@ -449,7 +483,8 @@ enum Rung {
 
 /// Whether the token signs, after what can be mended was.
 fn examine<B: Backend>(keys: &Keys<B>, rung: Rung) -> Verdict {
-    if keys.try_some().is_ok() {
+    let tried = keys.try_some();
+    if let Ok(Tried::Signs) = tried {
         return Verdict::Sound;
     }
     if rung == Rung::Mend
@@ -464,7 +499,12 @@ fn examine<B: Backend>(keys: &Keys<B>, rung: Rung) -> Verdict {
     }
     // Of one key's answer nothing follows for the token but that it is to be opened anew.
     match keys.try_some() {
-        Ok(()) => Verdict::Mended,
+        // Whether it is well nobody can tell without a key; doubted again at once, it is not.
+        Ok(Tried::NoKey) if rung == Rung::OpenAnew => {
+            let text = "the token: does not do what it is asked, and has no key to be tried with";
+            Verdict::Ill(Error::new(Kind::Unavailable, text))
+        }
+        Ok(_) => Verdict::Mended,
         Err(error) if error.kind() == Kind::NotFound => Verdict::Emptied,
         Err(error) => Verdict::Ill(error),
     }

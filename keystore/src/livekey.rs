@@ -102,7 +102,8 @@ pub fn compare<B: Backend>(backend: &B, key: &KeyId, live: &LiveKey) -> Result<E
                      token back or restore it from its backup; nothing was made in its place",
                     live.kid, live.object
                 ),
-            ),
+            )
+            .because(error),
             Kind::Mismatch => Error::new(
                 Kind::Mismatch,
                 format!("key {key} (kid {}): {error}", live.kid),

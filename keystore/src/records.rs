@@ -56,6 +56,15 @@ pub struct Keys<B> {
     suspects: Mutex<BTreeSet<KeyId>>,
 }
 
+/// What trying keys has shown of a token that is not ill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tried {
+    /// It signs.
+    Signs,
+    /// There is no key that it could sign with.
+    NoKey,
+}
+
 /// Why there is no assertion.
 #[derive(Debug)]
 pub enum Unminted {
@@ -338,12 +347,11 @@ impl<B: Backend> Keys<B> {
     }
 
     /// Whether the token signs: keys are tried until one does, those first that did not. If another
-    /// one does it is they that are ill, and they stop.
+    /// one does it is they that are ill, and they stop. One whose signature is wrong stops at once.
     ///
     /// # Errors
-    /// Why the last of them did not; that nothing is recorded is no error. [`Kind::NotFound`] if every
-    /// recorded key is missing.
-    pub fn try_some(&self) -> Result<(), Error> {
+    /// Why the last of them did not. [`Kind::NotFound`] if every recorded key is missing.
+    pub fn try_some(&self) -> Result<Tried, Error> {
         self.look_again();
         let suspects = std::mem::take(&mut *self.lock_suspects());
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
@@ -353,13 +361,14 @@ impl<B: Backend> Keys<B> {
             usable.partition(|(key, _)| suspects.contains(key));
         drop(live); // not held over a call into the token
         if suspected.is_empty() && others.is_empty() {
-            return self.signs();
+            return self.signs().map(|()| Tried::NoKey);
         }
-        let (mut ill, mut tried) = (Vec::new(), Ok(()));
+        let (mut ill, mut tried) = (Vec::new(), Ok(Tried::NoKey));
         for (key, live) in suspected.into_iter().take(TRIED_MAX) {
             match probe(&self.backend, &key, &live) {
                 Ok(()) => return self.only_these(ill),
                 Err(error) => {
+                    self.stop_if_wrong(&key, &live, &error);
                     tried = Err(error);
                     ill.push((key, live));
                 }
@@ -368,7 +377,10 @@ impl<B: Backend> Keys<B> {
         for (key, live) in others.iter().take(TRIED_MAX) {
             match probe(&self.backend, key, live) {
                 Ok(()) => return self.only_these(ill),
-                Err(error) => tried = Err(error),
+                Err(error) => {
+                    self.stop_if_wrong(key, live, &error);
+                    tried = Err(error);
+                }
             }
         }
         self.lock_suspects()
@@ -377,11 +389,23 @@ impl<B: Backend> Keys<B> {
     }
 
     /// The token signs, and not with these.
-    fn only_these(&self, ill: Vec<(KeyId, Arc<LiveKey>)>) -> Result<(), Error> {
+    fn only_these(&self, ill: Vec<(KeyId, Arc<LiveKey>)>) -> Result<Tried, Error> {
         for (key, was) in ill {
             self.look_anew(&key, &was);
         }
-        Ok(())
+        Ok(Tried::Signs)
+    }
+
+    /// A key that gave a wrong signature, or is another one now, does not get a second chance.
+    fn stop_if_wrong(&self, key: &KeyId, was: &Arc<LiveKey>, error: &Error) {
+        if error.kind() == Kind::Mismatch {
+            let (kind, why) = (error.kind(), error.to_string());
+            let stopped = LiveKey {
+                condition: Condition::Failed { kind, why },
+                ..(**was).clone()
+            };
+            self.put_in_place(key, was, stopped);
+        }
     }
 
     /// Looks again at keys that the token did not show when they were looked at: it may be back, or
@@ -401,6 +425,10 @@ impl<B: Backend> Keys<B> {
     fn look_anew(&self, key: &KeyId, was: &Arc<LiveKey>) {
         let (object, charter) = (was.object, &was.charter);
         let now = look(&self.backend, key, object, charter, &was.public_key);
+        self.put_in_place(key, was, now);
+    }
+
+    fn put_in_place(&self, key: &KeyId, was: &Arc<LiveKey>, now: LiveKey) {
         let mut live = self.write_live();
         // Destroyed or amended meanwhile: then somebody else has looked.
         if live.get(key).is_some_and(|there| Arc::ptr_eq(there, was)) {
@@ -417,13 +445,21 @@ impl<B: Backend> Keys<B> {
         if live.values().any(|live| live.is_usable()) {
             return Ok(());
         }
-        let mut away = live.values().filter(|live| live.may_come_back());
-        match away.next().map(|live| &live.condition) {
+        // What one of them says of the token counts more than that another one is missing.
+        let weight = |kind: Kind| match kind {
+            Kind::NotFound => 1,
+            Kind::Unsupported => 2,
+            _ => 0,
+        };
+        let away = live.values().filter(|live| live.may_come_back());
+        let reasons = away.filter_map(|live| match &live.condition {
+            Condition::Failed { kind, why } => Some((*kind, why)),
+            Condition::Usable {} => None,
+        });
+        match reasons.min_by_key(|(kind, _)| weight(*kind)) {
             // A token that never could is not opened anew for that.
-            Some(Condition::Failed { kind, why }) if *kind != Kind::Unsupported => {
-                Err(Error::new(*kind, why.clone()))
-            }
-            Some(_) | None => Ok(()),
+            None | Some((Kind::Unsupported, _)) => Ok(()),
+            Some((kind, why)) => Err(Error::new(kind, why.clone())),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::backend::Backend;
 use crate::check;
 use crate::hang::{HangWatch, Watched};
 use crate::incoming::{FRAME_DEADLINE, next_request};
-use crate::life::Life;
+use crate::life::{Life, OPENING_QUIET};
 use crate::notify::notify;
 use crate::protocol::{self, Health, Reply, Request, VERSION, Welcome};
 use crate::records::{Keys, Unminted};
@@ -43,10 +43,6 @@ const LOOK_WHILE_DOWN: Duration = Duration::from_millis(500);
 
 /// Of the time, looking for them takes at most one part in so many: thousands may be missing.
 const LOOK_SHARE: u32 = 10;
-
-/// How long those who connect wait in the backlog while the token is opened for the first time: over
-/// a restart nobody is refused. A token that takes longer is one of which health says so.
-const OPENING_QUIET: Duration = Duration::from_secs(3);
 
 /// What a keystore process is told.
 pub struct Options {
@@ -283,7 +279,8 @@ impl<B: Backend> Server<B> {
                 Ok(Reply::Keys { keys, more })
             }
             Request::Make { key, charter } => {
-                let (key, created) = self.life.keys()?.make(key, charter)?;
+                let made = self.life.keys()?.make(key, charter);
+                let (key, created) = self.noted(made)?;
                 Ok(Reply::Made { key, created })
             }
             Request::Amend { name, charter } => self
@@ -291,8 +288,20 @@ impl<B: Backend> Server<B> {
                 .keys()?
                 .amend(name, charter)
                 .map(|()| Reply::Done {}),
-            Request::Destroy { key } => self.life.keys()?.destroy(key).map(|()| Reply::Done {}),
+            Request::Destroy { key } => {
+                let destroyed = self.life.keys()?.destroy(key);
+                self.noted(destroyed).map(|()| Reply::Done {})
+            }
         }
+    }
+
+    /// Has the token looked at if it was not there for what was to be done.
+    fn noted<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
+        done.inspect_err(|error| {
+            if matches!(error.kind(), Kind::Unavailable | Kind::Absent) {
+                self.life.doubt();
+            }
+        })
     }
 
     /// Counts a mint, and has the token looked at if it was its fault.

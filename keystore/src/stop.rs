@@ -25,6 +25,17 @@ pub fn hold_back() -> Result<(), Error> {
         .map_err(|e| Error::new(Kind::Internal, "SIGTERM cannot be held back").because(e))
 }
 
+/// Ends the process with this code, also where what the module does at exit(3) waits for ever.
+pub fn exit(code: i32) -> ! {
+    let _ = std::thread::Builder::new()
+        .name("exit".to_owned())
+        .spawn(|| {
+            std::thread::sleep(EXIT);
+            let _ = nix::sys::signal::raise(Signal::SIGKILL);
+        }); // without that thread we only may be late
+    std::process::exit(code)
+}
+
 /// Returns when our end is asked for.
 pub fn told() {
     while asking().wait().is_err() {} // it can only be interrupted

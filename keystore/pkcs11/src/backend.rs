@@ -25,7 +25,12 @@ use keystore::{Alg, Error, Kind, PublicKey};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
+
+/// How long looking for objects that nobody knows may take: others wait for the session meanwhile, and
+/// where each call is a way over a network there may be thousands.
+const STRANGE_MAX: Duration = Duration::from_secs(10);
 
 /// Reads the user PIN; what it returns is wiped when it was used.
 pub type ReadPin = Box<dyn Fn() -> Result<Zeroizing<Vec<u8>>, Error> + Send + Sync>;
@@ -341,9 +346,12 @@ impl Backend for Pkcs11Backend {
         self.at_desk(|finder| {
             finder.forget(); // somebody wants to know how things are now
             let view = finder.view(&self.token);
-            let mut strange = Strange::default();
+            let (mut strange, began) = (Strange::default(), Instant::now());
             for class in Class::ALL {
                 for handle in view.search(&[class.attribute()], usize::MAX)? {
+                    if began.elapsed() > STRANGE_MAX {
+                        return Ok(strange.into_list()); // it is a report: what there is of it
+                    }
                     let label = view
                         .bytes(handle, AttributeType::Label)?
                         .unwrap_or_default();

@@ -105,11 +105,11 @@ pub fn blame(error: &Pkcs11Error) -> Blame {
     }
 }
 
-/// What can be done about what a function answered. That a PIN is wrong means something only where one
-/// was shown: from any other function it is a module that is not itself.
+/// What can be done about what a function answered. That a PIN is wrong or locked means something only
+/// where one was shown: from any other function it is a module that is not itself.
 fn kind_in(rv: &RvError, function: Function) -> Kind {
     match kind_of(rv) {
-        Kind::BadPin if !matches!(function, Function::Login) => Kind::Unavailable,
+        Kind::BadPin | Kind::Locked if !matches!(function, Function::Login) => Kind::Unavailable,
         kind => kind,
     }
 }

@@ -11,19 +11,32 @@ use cryptoki::session::{Session, SessionState};
 use keystore::backend::ObjectId;
 use keystore::{Error, Kind, PublicKey};
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 /// Searches before the whole token is read instead: reading costs about as much as this many
 /// searches, so nothing is ever twice as slow as it would be with the better choice.
 const SEARCHES_MAX: u32 = 8;
 
+/// How long reading may take. It happens in front of somebody's signature, which may take 4 s; and where
+/// each call is a way over a network, searching for one key is a few of them, and reading thousands.
+const READING_MAX: Duration = Duration::from_millis(1_000);
+
 /// One session and its memory.
 pub struct Finder {
     session: Session,
     searches: u32,
-    directory: Option<Directory>,
+    directory: Directory,
 }
 
-type Directory = HashMap<(Class, ObjectId), Found>;
+/// The ids of all keys in the token.
+enum Directory {
+    /// Not read yet.
+    Unread,
+    /// All of them.
+    Whole(HashMap<(Class, ObjectId), Found>),
+    /// That takes too long here.
+    TooLong,
+}
 
 #[derive(Clone, Copy)]
 enum Found {
@@ -66,7 +79,7 @@ impl Finder {
         Ok(Finder {
             session: token.open_session(access)?,
             searches: 0,
-            directory: None,
+            directory: Directory::Unread,
         })
     }
 
@@ -81,7 +94,9 @@ impl Finder {
     /// Forgets every handle.
     pub fn forget(&mut self) {
         self.searches = 0;
-        self.directory = None;
+        if let Directory::Whole(_) = self.directory {
+            self.directory = Directory::Unread;
+        }
     }
 
     /// The private key with this id.
@@ -112,13 +127,15 @@ impl Finder {
         class: Class,
         object: ObjectId,
     ) -> Result<Option<ObjectHandle>, Failure> {
-        if self.directory.is_none() && self.searches >= SEARCHES_MAX {
-            self.directory = Some(read_directory(self.view(token))?);
+        if self.searches >= SEARCHES_MAX
+            && let Directory::Unread = self.directory
+        {
+            self.directory = read_directory(self.view(token))?;
         }
-        let known = self
-            .directory
-            .as_ref()
-            .and_then(|known| known.get(&(class, object)).copied());
+        let known = match &self.directory {
+            Directory::Whole(known) => known.get(&(class, object)).copied(),
+            Directory::Unread | Directory::TooLong => None,
+        };
         let found = match known {
             Some(found) => Some(found),
             None => {
@@ -167,8 +184,9 @@ impl Finder {
         {
             return view.public_key_of(private);
         }
+        // It may come: a copy of a token arrives piece by piece.
         Err(view.error(
-            Kind::Mismatch,
+            Kind::NotFound,
             format!("object {object} has no public key, so it cannot be told whose it is"),
         ))
     }
@@ -176,22 +194,26 @@ impl Finder {
 
 /// Reads the ids of all keys.
 fn read_directory(view: View<'_>) -> Result<Directory, Failure> {
-    let mut directory = Directory::new();
+    let began = Instant::now();
+    let mut known = HashMap::new();
     for class in Class::ALL {
         for handle in view.search(&[class.attribute()], usize::MAX)? {
+            if began.elapsed() > READING_MAX {
+                return Ok(Directory::TooLong);
+            }
             let Some(id) = view.bytes(handle, AttributeType::Id)? else {
                 continue;
             };
             let Ok(id) = <[u8; 16]>::try_from(id) else {
                 continue;
             };
-            directory
+            known
                 .entry((class, ObjectId(id)))
                 .and_modify(|found| *found = Found::Several)
                 .or_insert(Found::One(handle));
         }
     }
-    Ok(directory)
+    Ok(Directory::Whole(known))
 }
 
 /// A token that does not know us any more shows no private objects instead of an error.

@@ -139,9 +139,22 @@ impl PinMemory {
     }
 
     fn beside(dir: &StateDir, accepted: &'static Accepted) -> Result<PinMemory, Error> {
-        let (file, stored) = StateFile::open(dir, FILE)?;
+        let path = dir.path().join(FILE);
+        let (file, stored) = StateFile::open(dir, FILE).map_err(|error| match error.kind() {
+            // Not worth a backup, and an older one knows of fewer tries.
+            Kind::Corrupt => {
+                let text = format!(
+                    "{}: is damaged, so that nobody knows which PINs were refused, and none is \
+                     tried; make sure that the keystore has the right PIN, then remove the file \
+                     and restart the keystore",
+                    path.display()
+                );
+                Error::new(Kind::Corrupt, text)
+            }
+            _ => error,
+        })?;
         Ok(PinMemory {
-            path: dir.path().join(FILE),
+            path,
             file,
             stored,
             accepted,

@@ -8,13 +8,27 @@
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags};
 use nix::errno::Errno;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
 
-/// Arguments for C_Initialize with `text` behind `pReserved`. The text is never freed: modules
-/// may keep the pointer, and a process initialises its module a handful of times in its life.
+/// Texts that modules were given. They are never freed, since a module may keep the pointer, and a
+/// process may initialise its module many times, with the same text.
+static GIVEN: Mutex<Vec<&'static CStr>> = Mutex::new(Vec::new());
+
+fn for_ever(text: CString) -> &'static CStr {
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = given.iter().find(|known| ***known == *text) {
+        return known;
+    }
+    let text: &'static CStr = Box::leak(text.into_boxed_c_str());
+    given.push(text);
+    text
+}
+
+/// Arguments for C_Initialize with `text` behind `pReserved`.
 pub fn initialize_args(flags: CInitializeFlags, text: CString) -> CInitializeArgs {
-    let text: &'static std::ffi::CStr = Box::leak(text.into_boxed_c_str());
+    let text = for_ever(text);
     let pointer = NonNull::from(text).cast();
     // SAFETY: the pointer is to a NUL-terminated string that lives as long as the process. That
     // the module takes pReserved for a string is what the operator states by writing `init_args`.

@@ -128,6 +128,7 @@ impl Token {
         }
         let info = self.context.get_token_info(self.slot);
         let info = info.map_err(|error| explain(place, "asking for its PIN's state", &error))?;
+        self.is_still(&info)?;
         may_try(place, pin_state(&info))?;
         let pin = read()?;
         let shown = Shown {
@@ -169,6 +170,24 @@ impl Token {
                 Error::new(error.kind(), text)
             }
         })
+    }
+
+    /// Another token may have been put in the slot since this one was chosen: it sees no PIN of ours,
+    /// and what it says of its own is not about ours.
+    fn is_still(&self, info: &TokenInfo) -> Result<(), Error> {
+        let there = Name {
+            label: info.label(),
+            serial: info.serial_number(),
+        };
+        if info.token_initialized() && there.serial == self.serial {
+            return Ok(());
+        }
+        let text = format!(
+            "{}: {there} is in its slot now, not the one with serial {}; put that back",
+            self.place,
+            printable(&self.serial)
+        );
+        Err(Error::new(Kind::Absent, text))
     }
 
     /// Whether this session is logged in still.

@@ -12,6 +12,9 @@ const WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_s
 /// itself is in doubt, and the process ends.
 const TRIES_MAX: u32 = 5;
 
+/// How long one process tries a token that is there and was never open: its users may be many.
+const UNUSABLE_MAX: Duration = Duration::from_secs(600);
+
 /// First and longest time that an open token without keys is left as it is.
 const EMPTIED: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
@@ -39,7 +42,7 @@ impl Emptied {
 }
 
 /// Whether this process has had the token open: what never worked is no better in a new process.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Past {
     /// It has not.
     NeverOpen,
@@ -83,12 +86,17 @@ impl Row {
         if self.ill >= TRIES_MAX && self.past == Past::WasOpen {
             return Some(format!("could not be opened {} times in a row", self.ill));
         }
+        let (most, what) = match self.ill {
+            0 => (self.absence_max, "not there"),
+            _ => (UNUSABLE_MAX, "could not be opened"),
+        };
         let waited = self.since?.elapsed();
-        let waited = (waited > self.absence_max).then_some(waited.as_secs())?;
-        Some(match self.ill {
-            0 => format!("not there for {waited} s"),
-            _ => format!("could not be opened for {waited} s"),
-        })
+        (waited > most).then(|| format!("{what} for {} s", waited.as_secs()))
+    }
+
+    /// Whether this process has had it open.
+    pub fn past(&self) -> Past {
+        self.past
     }
 
     /// How long to wait before the next one: twice as long each time, and by a quarter more or
@@ -132,5 +140,17 @@ mod tests {
         let mut never = Row::new(Past::NeverOpen, ABSENCE_MAX);
         (0..TRIES_MAX * 2).for_each(|_| never.note(Kind::Unavailable));
         assert_eq!(never.is_over(), None);
+    }
+
+    #[test]
+    fn the_time_of_absence_is_that_of_a_token_that_is_not_there() {
+        let ago = Instant::now().checked_sub(ABSENCE_MAX * 2);
+        let since = Some(ago.expect("this machine has run for longer"));
+        for (kind, is_over) in [(Kind::Absent, true), (Kind::Unavailable, false)] {
+            let mut row = Row::new(Past::NeverOpen, ABSENCE_MAX);
+            row.since = since;
+            row.note(kind);
+            assert_eq!(row.is_over().is_some(), is_over, "{kind:?}");
+        }
     }
 }

@@ -163,12 +163,43 @@ fn with_serial(token: &Shimmed, serial: &str) -> String {
     observed::config(token).text().replace(&label, &both)
 }
 
+/// The serial number of the token, as status shows it.
+fn serial(place: &Place) -> String {
+    let shown = place.daemon.status().keystores[0].token.clone();
+    let serial = shown.split("(serial ").nth(1).unwrap_or_default();
+    serial.split(',').next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn row_07_another_token_put_in_while_it_runs_is_shown_no_pin() {
+    let place = Place::new();
+    let serial = serial(&place);
+    let (site, token) = place.end();
+    site.configure(&with_serial(&token, &serial));
+    let place = Place::again((site, token));
+    place.daemon.wait_served(TARGET);
+    let before = place.before();
+    place
+        .token
+        .rules("C_GetTokenInfo * another\nC_SignInit 1! logout\n");
+    place.refused(TARGET, "keystore_unavailable");
+    let why = place.daemon.wait_keystore(KEYSTORE, "degraded").why;
+    assert!(why.is_some_and(|why| why.contains(&serial)));
+    before.wait_calls(&place, Function::C_Initialize, 2); // opened anew, and not only once
+    assert_eq!(before.fired(&place, Function::C_SignInit), 1);
+    assert!(before.fired(&place, Function::C_GetTokenInfo) > 2);
+    assert_eq!(before.calls(&place, Function::C_Login), 0);
+    place.token.rules("");
+    place.daemon.wait_served(TARGET);
+    before.in_the_same_process(&place);
+    assert_eq!(before.calls(&place, Function::C_Login), 1);
+    before.nothing_changed(&place);
+}
+
 #[test]
 fn row_07_a_token_that_is_not_the_one_with_the_serial_is_not_used_and_waited_out() {
     let place = Place::new();
-    let shown = place.daemon.status().keystores[0].token.clone();
-    let serial = shown.split("(serial ").nth(1).unwrap_or_default();
-    let serial = serial.split(',').next().unwrap_or_default().to_owned();
+    let serial = serial(&place);
     let (site, token) = place.end();
     site.configure(&with_serial(&token, &serial));
     let aside = take_out(token.token());

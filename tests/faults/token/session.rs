@@ -2,9 +2,10 @@
 //! module is initialised anew.
 
 use super::place::{OTHER, Place};
-use crate::observed::TARGET;
-use harness::fault::Function;
+use crate::observed::{self, TARGET};
+use harness::fault::{Function, Shimmed};
 use harness::token::KEYSTORE;
+use harness::{DEADLINE, Daemon, wait_until};
 
 /// Attempts in a row after which a process that had the token open ends, so that another one loads
 /// the module (keystore/src/life.rs).
@@ -219,4 +220,19 @@ fn row_03_a_key_that_signed_before_is_not_given_up_for_an_answer_without_sense()
         before.in_the_same_process(&place);
         before.nothing_changed(&place);
     }
+}
+
+#[test]
+fn row_03_a_device_without_keys_that_is_dead_is_initialised_for_the_first_of_them() {
+    let token = Shimmed::new();
+    let daemon = Daemon::start(observed::config(&token));
+    daemon.wait_keystore(KEYSTORE, "usable");
+    let pid = daemon.keystore_pid();
+    token.rules("C_OpenSession 1! dead:0x30\n");
+    let apply = || daemon.assertctl(&["apply", "--yes"]).status.success();
+    assert!(!apply(), "{}", daemon.stderr());
+    assert!(token.fired(Function::C_OpenSession) > 0);
+    assert!(wait_until(DEADLINE, apply), "{}", daemon.stderr());
+    daemon.wait_served(TARGET);
+    assert_eq!(daemon.keystore_pid(), pid);
 }

@@ -17,6 +17,7 @@ use keystore::tcti::Tcti;
 use keystore::{Alg, PublicKey};
 use keystore_tpm::fuzzed::{name, unmarshalled};
 use keystore_tpm::{Secrets, Settings, TpmBackend};
+use nix::sys::signal::{SigSet, Signal};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{Read, Write};
@@ -61,6 +62,7 @@ fn play(stage: &Stage, data: &[u8]) {
         }
     }
     stage.lies(&[]);
+    let _undisturbed = Undisturbed::begin();
     assert!(
         stage.files() == stage.before,
         "the state directory has changed"
@@ -83,6 +85,25 @@ fn play(stage: &Stage, data: &[u8]) {
         stage.files() == stage.before,
         "the state directory has changed"
     );
+}
+
+/// libFuzzer's clock is a signal that breaks system calls off (it sets no SA_RESTART), among them a
+/// connect(2) of tpm2-tss, which is an error then. A keystore has no such signal, so an honest TPM is
+/// not asked while one may come.
+struct Undisturbed(SigSet);
+
+impl Undisturbed {
+    fn begin() -> Undisturbed {
+        let clock: SigSet = std::iter::once(Signal::SIGALRM).collect();
+        clock.thread_block().expect("a thread's own signals");
+        Undisturbed(clock)
+    }
+}
+
+impl Drop for Undisturbed {
+    fn drop(&mut self) {
+        self.0.thread_unblock().expect("a thread's own signals");
+    }
 }
 
 /// What stays from input to input: a state directory with three keys, and their TPM. One for each

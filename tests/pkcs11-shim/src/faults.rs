@@ -125,6 +125,7 @@ impl Faults {
                 forward()
             }
             Some(Action::Zeros | Action::Random | Action::Short | Action::Flags(_))
+            | Some(Action::Another)
             | Some(Action::Delay(_) | Action::After(_) | Action::Logout | Action::CloseAll)
             | None => forward(),
         }

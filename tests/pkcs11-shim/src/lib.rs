@@ -203,7 +203,7 @@ forwarded! {
     C_GenerateRandom(session: CK_SESSION_HANDLE, data: *mut CK_BYTE, len: CK_ULONG);
 }
 
-/// Like the others, but `flags:` adds token flags to the answer.
+/// Like the others, but `flags:` adds token flags to the answer, and `another` changes its serial.
 unsafe extern "C" fn C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> CK_RV {
     let shim = shim();
     let forward = || match shim.real.C_GetTokenInfo {
@@ -211,11 +211,12 @@ unsafe extern "C" fn C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) 
         Some(function) => unsafe { function(slot, info) },
         None => CKR_FUNCTION_FAILED,
     };
-    let spoil = |action| {
-        if let Action::Flags(flags) = action {
-            // SAFETY: the real module has just written here and said CKR_OK.
-            unsafe { (*info).flags |= flags as CK_FLAGS };
-        }
+    let spoil = |action| match action {
+        // SAFETY: the real module has just written here and said CKR_OK.
+        Action::Flags(flags) => unsafe { (*info).flags |= flags as CK_FLAGS },
+        // SAFETY: as above.
+        Action::Another => unsafe { (*info).serialNumber = *b"another one     " },
+        _ => {}
     };
     shim.faults.call(Function::C_GetTokenInfo, forward, spoil)
 }

@@ -19,6 +19,7 @@
 //! C_SignInit     1!   close-all    all sessions with the token are closed first, this one too
 //! C_Sign         *    probe        first tries what code in this process can do (see [`crate::probe`])
 //! C_GetTokenInfo *    flags:0x40000   these token flags are added (CKF_USER_PIN_LOCKED)
+//! C_GetTokenInfo * another         the token has another serial number: it is another one
 //! ```
 //!
 //! Calls are counted by each process from the moment it read the file, but for `N!`. It is read
@@ -53,6 +54,8 @@ pub enum Action {
     Short,
     /// Add flags to the token information.
     Flags(u64),
+    /// Give it another serial number.
+    Another,
     /// abort(3)
     Abort,
     /// SIGSEGV
@@ -224,6 +227,7 @@ fn action(word: &str) -> Option<Action> {
             "hang" => Some(Action::Hang),
             "logout" => Some(Action::Logout),
             "close-all" => Some(Action::CloseAll),
+            "another" => Some(Action::Another),
             "probe" => Some(Action::Probe),
             _ => None,
         },
@@ -235,7 +239,7 @@ impl Action {
     pub fn spoils_result(self) -> bool {
         matches!(
             self,
-            Action::Zeros | Action::Random | Action::Short | Action::Flags(_)
+            Action::Zeros | Action::Random | Action::Short | Action::Flags(_) | Action::Another
         )
     }
 
@@ -248,7 +252,7 @@ impl Action {
     fn fits(self, scope: Scope) -> bool {
         match self {
             Action::Zeros | Action::Random | Action::Short => scope == Scope::One(Function::C_Sign),
-            Action::Flags(_) => scope == Scope::One(Function::C_GetTokenInfo),
+            Action::Flags(_) | Action::Another => scope == Scope::One(Function::C_GetTokenInfo),
             Action::Logout | Action::CloseAll => scope == Scope::One(Function::C_SignInit),
             _ => true,
         }
