@@ -143,12 +143,6 @@ fn key_status(app: &App, used: bool, key: &KeyId, record: &KeyRecord) -> KeyStat
             (state.0, state.1, evidence.level, evidence.imported)
         }
     };
-    let evidence = match evidence {
-        EvidenceLevel::None => "none",
-        EvidenceLevel::Asserted => "asserted",
-        EvidenceLevel::DeviceAttested => "device-attested",
-        EvidenceLevel::TpmCertified => "tpm-certified",
-    };
     KeyStatus {
         key: key.to_string(),
         kid: record.public_key.kid().to_string(),
@@ -156,7 +150,7 @@ fn key_status(app: &App, used: bool, key: &KeyId, record: &KeyRecord) -> KeyStat
         keystore: record.keystore.clone(),
         state: state.to_owned(),
         why,
-        evidence: evidence.to_owned(),
+        evidence: evidence.to_string(),
         imported,
         made_at: record.made_at,
         used,

@@ -27,6 +27,8 @@ pub struct App {
     pub clock: Clock,
     /// Requests of each workload.
     pub workload_rate: Limiter<Arc<str>>,
+    /// Requests for each target that has a rate of its own, by workload and target.
+    pub target_rate: Limiter<(Arc<str>, String)>,
     /// Denials of each uid.
     pub denial_rate: Limiter<u32>,
     /// Answers since start.

@@ -6,14 +6,18 @@
 
 use crate::audit::Sha256;
 use crate::profile::Profile;
+use crate::selector::Selector;
 use keystore::charter::{Charter, Purpose, SubjectPattern};
 use keystore::config::{Diagnostic, Section as KeystoreSection, read_text};
+use keystore::protocol::EvidenceLevel;
 use keystore::{Alg, KeyName, Time};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod file;
+mod many;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -86,10 +90,18 @@ pub struct Issuer {
 pub struct Section {
     /// Its name.
     pub name: Arc<str>,
+    /// Where it is written.
+    pub place: Place,
     /// Whom to ask about it.
     pub owner: Option<String>,
-    /// Whom it fits.
-    pub matches: Match,
+    /// What it is for.
+    pub purpose: Option<String>,
+    /// Whom it fits: all of these hold.
+    pub matches: Vec<Selector>,
+    /// Whom it does not fit all the same: where all of one of these hold, or may hold.
+    pub unless: Vec<Vec<Selector>>,
+    /// What is recorded if it does not hold, and changes nothing.
+    pub shadow: Vec<Selector>,
     /// It grants nothing from this moment on.
     pub expires: Option<Time>,
     /// Whether it serves on kernels that prove the peer by pid alone.
@@ -102,17 +114,19 @@ pub struct Section {
     pub targets: BTreeMap<String, Arc<Target>>,
 }
 
-/// Selectors; all that are given must hold, and at least one is given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Match {
-    /// Name of the outermost unit, or its full cgroup path if it starts with `/`.
-    pub unit: Option<String>,
-    /// User id.
-    pub uid: Option<u32>,
-    /// Group id.
-    pub gid: Option<u32>,
-    /// Whether a containerised process is meant; a host process otherwise.
-    pub container: bool,
+/// Where something is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: Arc<Path>,
+    /// Its line, from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
 }
 
 /// A `[workload.NAME.target.NAME]`.
@@ -132,6 +146,10 @@ pub struct Target {
     pub aud: String,
     /// Seconds an assertion lives unless a shorter life is asked for.
     pub lifetime_s: u32,
+    /// Requests per second and at once for this target alone, beyond its workload's.
+    pub rate: Option<(u32, u32)>,
+    /// How well it must be known that the key lives in hardware.
+    pub evidence_min: EvidenceLevel,
     /// Whether another workload may have the same subject of the same issuer.
     pub shared: bool,
     /// The key that signs: its own, or its issuer's.

@@ -151,6 +151,7 @@ fn run(command: Command) -> Result<(), Failure> {
         audit: audit.clone(),
         clock: Clock::new(),
         workload_rate: crate::rate::Limiter::new(),
+        target_rate: crate::rate::Limiter::new(),
         denial_rate: crate::rate::Limiter::new(),
         counts: crate::reply::Counts::default(),
         connections: std::sync::atomic::AtomicUsize::new(0),

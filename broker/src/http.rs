@@ -84,11 +84,17 @@ async fn assertion(
         .map_err(|error| Refusal::unavailable("clock_untrusted", error))?;
     let target = grant.target().clone();
     let section = grant.section().name.clone();
+    let shadowed = grant.shadowed().to_vec();
     let claims = Claims::from_grant(grant, now, random::<JTI_BYTES>().map_err(no_random)?);
     let expires_at = claims.wire().exp;
     let expected = SigningInput::new(key.alg, key.typ, &key.kid, claims.wire());
 
-    let record = reply::decision_record(id, &workload, &section, &target, &key, claims.wire());
+    let granted = reply::Granted {
+        section: &section,
+        target: &target,
+        shadowed: &shadowed,
+    };
+    let record = reply::decision_record(id, &workload, &granted, &key, claims.wire());
     let mut durable = app
         .audit
         .decision(record)
@@ -152,12 +158,8 @@ fn attest(
     id: RequestId,
     target: Option<&str>,
 ) -> Result<Workload, Refusal> {
-    Workload::attest(peer).map_err(|unattested| {
-        let reason = match unattested {
-            Unattested::Gone => "peer_gone",
-            Unattested::ChangedUser => "peer_changed_user",
-            Unattested::Unreadable(_) => "peer_unreadable",
-        };
+    let extent = app.rules.now().policy.extent();
+    Workload::attest(peer, extent).map_err(|unattested: Unattested| {
         app.audit.denied(audit::Denial {
             id: id.as_str(),
             uid: peer.uid(),
@@ -165,7 +167,7 @@ fn attest(
             pid: peer.pid(),
             unit: None,
             target: target.filter(|target| app.rules.now().policy.knows_target(target)),
-            reason,
+            reason: unattested.reason(),
         });
         Refusal::Denied
     })
@@ -192,7 +194,10 @@ fn decide(
                 section.burst,
                 Instant::now(),
             );
-            match verdict {
+            if let Verdict::Wait(wait) = verdict {
+                return Err(Refusal::TooFast(wait));
+            }
+            match target_rate(app, &grant) {
                 Verdict::Go => Ok(grant),
                 Verdict::Wait(wait) => Err(Refusal::TooFast(wait)),
             }
@@ -220,6 +225,16 @@ fn decide(
     }
 }
 
+/// Whether a target with a rate of its own is asked for too often.
+fn target_rate(app: &App, grant: &Grant) -> Verdict {
+    let target = grant.target();
+    let Some((rate, burst)) = target.rate else {
+        return Verdict::Go;
+    };
+    let name = (target.workload.clone(), target.name.clone());
+    app.target_rate.check(name, rate, burst, Instant::now())
+}
+
 /// A place among those that wait for a keystore.
 fn place_for(app: &App, keystore: &str) -> Result<Place, Refusal> {
     let Some(keystore) = app.keystores.get(keystore) else {
@@ -245,6 +260,15 @@ async fn key_of(
         .keyring
         .active(&grant.target().key)
         .map_err(|unusable| Refusal::unavailable("key_unavailable", unusable))?;
+    let (target, level) = (grant.target(), app.keyring.evidence(&key.id));
+    if level < target.evidence_min {
+        let text = format!(
+            "key {}: its evidence is `{level}`, and target {} of workload {} wants `{}` at least; \
+             an administrator makes the key in a keystore that can show more, or asks for less",
+            key.id, target.name, target.workload, target.evidence_min
+        );
+        return Err(Refusal::unavailable("evidence_too_low", text));
+    }
     if key.keystore != place.keystore().name() {
         place = place_for(app, &key.keystore)?; // the section has changed since the key was made
     }

@@ -4,7 +4,7 @@
 //!
 //! Rotation will add states and a journal here; for now a recorded version is active.
 
-use keystore::protocol::{Condition, Evidence, KeyEntry};
+use keystore::protocol::{Condition, Evidence, EvidenceLevel, KeyEntry};
 use keystore::publickey::Verifier;
 use keystore::statefile::{StateDir, StateFile};
 use keystore::{Alg, Error, KeyId, KeyName, Kid, Kind, PublicKey, Typ};
@@ -107,6 +107,14 @@ impl Keyring {
             file: Mutex::new((file, stored)),
             live: RwLock::default(),
         })
+    }
+
+    /// What is known about where a key lives.
+    pub fn evidence(&self, key: &KeyId) -> EvidenceLevel {
+        match self.read().seen.get(key) {
+            Some(Seen::Shown { evidence, .. }) => evidence.level,
+            Some(Seen::Unknown | Seen::Wrong(_)) | None => EvidenceLevel::None,
+        }
     }
 
     /// The version of `name` that signs now.

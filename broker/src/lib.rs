@@ -29,6 +29,7 @@ pub mod rate;
 pub mod reply;
 pub mod rules;
 pub mod sandbox;
+pub mod selector;
 pub mod server;
 pub mod service;
 pub mod sys;

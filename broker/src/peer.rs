@@ -185,6 +185,7 @@ impl fmt::Display for NoPeer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workload::Extent;
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::process::Command;
 
@@ -194,7 +195,7 @@ mod tests {
         let peer = Peer::of(&ours).unwrap();
         assert_eq!(peer.pid(), std::process::id());
         assert_eq!(peer.life(), Life::Running);
-        let workload = crate::workload::Workload::attest(&peer).unwrap();
+        let workload = crate::workload::Workload::attest(&peer, Extent::WithSession).unwrap();
         assert_eq!(workload.uid(), nix::unistd::geteuid().as_raw());
     }
 

@@ -5,18 +5,26 @@
 //! Pure: workload, target and time in, a verdict out. Only [`Policy::decide`] makes a [`Grant`],
 //! and without a grant there are no claims.
 
-use crate::config::{Match, Section, Target};
+use crate::config::{Section, Target};
 use crate::peer::Proof;
-use crate::workload::{Unit, Workload};
+use crate::selector::{Selector, Source, Verdict};
+use crate::workload::{Extent, Workload};
+use index::Index;
 use keystore::Time;
 use std::collections::HashMap;
 use std::sync::Arc;
+
+mod explain;
+mod index;
+pub use explain::{Explanation, Judged, SectionVerdict, Standing};
 
 /// All sections, found by the targets they own.
 #[derive(Debug, Default)]
 pub struct Policy {
     sections: Vec<Arc<Section>>,
-    owners: HashMap<String, Vec<usize>>,
+    all: Index,
+    owners: HashMap<String, Index>,
+    uses_session: bool,
 }
 
 /// The right to one assertion. Used once: not `Clone`, taken by value.
@@ -26,6 +34,7 @@ pub struct Grant {
     section: Arc<Section>,
     target: Arc<Target>,
     lifetime_s: u32,
+    shadowed: Vec<&'static str>,
 }
 
 /// What the policy says.
@@ -67,13 +76,35 @@ pub enum Denial {
 impl Policy {
     /// A policy of these sections. None at all denies everything.
     pub fn new(sections: Vec<Arc<Section>>) -> Policy {
-        let mut owners: HashMap<String, Vec<usize>> = HashMap::new();
-        for (index, section) in sections.iter().enumerate() {
+        let mut policy = Policy::default();
+        for (number, section) in sections.iter().enumerate() {
+            policy.all.add(number, section);
             for target in section.targets.keys() {
-                owners.entry(target.clone()).or_default().push(index);
+                let owners = policy.owners.entry(target.clone()).or_default();
+                owners.add(number, section);
             }
+            policy.uses_session |= uses(section, Source::Session);
         }
-        Policy { sections, owners }
+        policy.sections = sections;
+        policy
+    }
+
+    /// What has to be read of every workload.
+    pub fn extent(&self) -> Extent {
+        match self.uses_session {
+            true => Extent::WithSession,
+            false => Extent::Usual,
+        }
+    }
+
+    /// Whether its program may decide about this workload: some section that owns the target asks
+    /// for it, and would match but for that.
+    pub fn asks_for_program(&self, workload: &Workload, target: &str) -> bool {
+        let mut candidates = self.candidates(workload, target);
+        candidates.any(|section| {
+            let others = section.matches.iter().filter(|s| s.source() != Source::Program);
+            uses(section, Source::Program) && all_hold(others, workload)
+        })
     }
 
     /// Decides about one request. `lifetime_s` can only shorten.
@@ -84,13 +115,12 @@ impl Policy {
         lifetime_s: Option<u32>,
         now: Time,
     ) -> Decision {
-        let Some(owners) = self.owners.get(target) else {
+        if !self.knows_target(target) {
             return Decision::Deny(Denial::UnknownTarget);
-        };
-        let mut matching = owners
-            .iter()
-            .map(|index| &self.sections[*index])
-            .filter(|s| fits(&s.matches, workload));
+        }
+        let mut matching = self
+            .candidates(workload, target)
+            .filter(|section| fits(section, workload));
         let Some(section) = matching.next() else {
             return Decision::Deny(Denial::NotYours);
         };
@@ -98,37 +128,43 @@ impl Policy {
             let (one, other) = (section.name.clone(), other.name.clone());
             return Decision::Deny(Denial::Ambiguous { one, other });
         }
+        let name = || section.name.clone();
         if section.expires.is_some_and(|expires| now >= expires) {
-            return Decision::Deny(Denial::Expired {
-                section: section.name.clone(),
-            });
+            return Decision::Deny(Denial::Expired { section: name() });
         }
         if workload.proof() == Proof::Pid && !section.allow_pid_fallback {
-            return Decision::Deny(Denial::WeakProof {
-                section: section.name.clone(),
-            });
+            return Decision::Deny(Denial::WeakProof { section: name() });
         }
         let target = section.targets[target].clone();
         let lifetime_s = lifetime_s
             .unwrap_or(target.lifetime_s)
             .clamp(1, target.lifetime_s);
+        let shadow = section.shadow.iter();
+        let shadowed = shadow.filter(|selector| selector.verdict(workload) != Verdict::Holds);
         Decision::Allow(Grant {
             section: section.clone(),
             target,
             lifetime_s,
+            shadowed: shadowed.map(Selector::key).collect(),
         })
     }
 
     /// The sections that match a workload, for `whoami` and `targets`.
     pub fn sections_of(&self, workload: &Workload) -> impl Iterator<Item = &Arc<Section>> {
-        self.sections
-            .iter()
-            .filter(|section| fits(&section.matches, workload))
+        let candidates = self.all.candidates(workload);
+        let sections = candidates.map(|number| &self.sections[number]);
+        sections.filter(|section| fits(section, workload))
     }
 
     /// Whether any section has a target of this name: unknown ones are recorded as one.
     pub fn knows_target(&self, target: &str) -> bool {
         self.owners.contains_key(target)
+    }
+
+    fn candidates(&self, workload: &Workload, target: &str) -> impl Iterator<Item = &Arc<Section>> {
+        let owners = self.owners.get(target).into_iter();
+        let numbers = owners.flat_map(|index| index.candidates(workload));
+        numbers.map(|number| &self.sections[number])
     }
 }
 
@@ -147,27 +183,34 @@ impl Grant {
     pub fn lifetime_s(&self) -> u32 {
         self.lifetime_s
     }
-}
 
-/// All selectors that are given hold. A selector on a property the workload lacks never does.
-fn fits(matches: &Match, workload: &Workload) -> bool {
-    let unit_fits = match (&matches.unit, workload.unit()) {
-        (None, _) => true,
-        (Some(wanted), Some(unit)) => unit_is(wanted, unit),
-        (Some(_), None) => false,
-    };
-    unit_fits
-        && matches.uid.is_none_or(|uid| uid == workload.uid())
-        && matches.gid.is_none_or(|gid| gid == workload.gid())
-        && matches.container == workload.container()
-}
-
-fn unit_is(wanted: &str, unit: &Unit) -> bool {
-    if wanted.starts_with('/') {
-        unit.path() == wanted
-    } else {
-        unit.name() == wanted
+    /// Selectors in the section's `shadow` that do not hold.
+    pub fn shadowed(&self) -> &[&'static str] {
+        &self.shadowed
     }
+}
+
+/// Whether a section is about this workload: all of `match` holds, and no `unless` may.
+fn fits(section: &Section, workload: &Workload) -> bool {
+    let may_hold = |selector: &Selector| selector.verdict(workload) != Verdict::Fails;
+    all_hold(section.matches.iter(), workload)
+        && !section.unless.iter().any(|unless| unless.iter().all(may_hold))
+}
+
+fn all_hold<'a>(mut selectors: impl Iterator<Item = &'a Selector>, workload: &Workload) -> bool {
+    selectors.all(|selector| selector.verdict(workload) == Verdict::Holds)
+}
+
+/// Whether anything in a section needs to know this of a workload.
+fn uses(section: &Section, source: Source) -> bool {
+    let Section {
+        matches,
+        unless,
+        shadow,
+        ..
+    } = section;
+    let mut all = matches.iter().chain(unless.iter().flatten()).chain(shadow);
+    all.any(|selector| selector.source() == source)
 }
 
 impl Denial {

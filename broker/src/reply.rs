@@ -7,7 +7,7 @@ use crate::config::Target;
 use crate::id::RequestId;
 use crate::keyring::ActiveKey;
 use crate::peer::Proof;
-use crate::workload::Workload;
+use crate::workload::{Program, Workload};
 use assertd_client::api::{Problem, RequestCounts};
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -221,16 +221,30 @@ pub const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     {\"type\":\"urn:assertd:problem:too_many_connections\",\"title\":\"overloaded\",\"status\":503,\
     \"detail\":\"too many connections are open\",\"id\":\"-\"}";
 
+/// What was granted, of which a record is made.
+pub struct Granted<'a> {
+    /// The workload section that owns the target.
+    pub section: &'a str,
+    /// The target.
+    pub target: &'a Target,
+    /// Keys of shadow conditions that do not hold.
+    pub shadowed: &'a [&'static str],
+}
+
 /// The audit record of a grant.
 pub fn decision_record(
     id: RequestId,
     workload: &Workload,
-    section: &str,
-    target: &Target,
+    granted: &Granted<'_>,
     key: &ActiveKey,
     claims: &Claims,
 ) -> audit::Decision {
     let unit = workload.unit();
+    let Granted {
+        section,
+        target,
+        shadowed,
+    } = granted;
     audit::Decision {
         id: id.as_str().into(),
         uid: workload.uid(),
@@ -244,7 +258,12 @@ pub fn decision_record(
         nested: unit.is_some_and(|unit| unit.nested()),
         invocation: unit.and_then(|unit| unit.invocation()).map(Into::into),
         container: workload.container(),
-        workload: section.into(),
+        exe_sha256: match workload.program() {
+            Program::Is { sha256, .. } => Some(*sha256),
+            Program::Unread | Program::NotAttestable(_) => None,
+        },
+        shadow: shadowed.iter().map(|key| (*key).into()).collect(),
+        workload: (*section).into(),
         target: target.name.as_str().into(),
         profile: target.profile.name.into(),
         kid: key.kid.as_str().into(),

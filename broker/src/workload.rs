@@ -6,10 +6,17 @@
 //! Only this module reads what `/proc` says about a peer.
 
 use crate::peer::{Life, Peer, Proof};
-use std::fmt;
 
 mod proc;
+mod program;
+mod session;
+mod unattested;
+mod unit;
 pub use proc::{Files, start_time};
+pub use program::Program;
+pub use session::Session;
+pub use unattested::Unattested;
+pub use unit::Unit;
 #[cfg(test)]
 mod tests;
 
@@ -18,45 +25,38 @@ mod tests;
 pub struct Workload {
     uid: u32,
     gid: u32,
+    groups: Vec<u32>,
     pid: u32,
     unit: Option<Unit>,
     container: bool,
+    session: Session,
+    program: Program,
     proof: Proof,
 }
 
-/// The systemd unit a process runs in: the outermost service or scope below its slices. Whatever
-/// a delegated service builds below itself is still that unit, and is marked nested.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unit {
-    name: String,
-    path: String,
-    nested: bool,
-    invocation: Option<String>,
-}
-
-/// Why a peer could not be attested. None of these reach the caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unattested {
-    /// It has died; what was read may have been about another process.
-    Gone,
-    /// Its uid or gid now is not the one it connected with (reliability §1).
-    ChangedUser,
-    /// `/proc` did not show what is needed.
-    Unreadable(String),
+/// What to read beyond what every request needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Nothing.
+    Usual,
+    /// Whether somebody sits before it.
+    WithSession,
 }
 
 impl Workload {
     /// Reads what there is to know about a peer, then checks that it still lives.
-    pub fn attest(peer: &Peer) -> Result<Workload, Unattested> {
-        let status = peer
-            .files()
-            .status()
-            .map_err(|text| unreadable(peer, text))?;
-        let cgroup = peer
-            .files()
-            .cgroup()
-            .map_err(|text| unreadable(peer, text))?;
+    pub fn attest(peer: &Peer, extent: Extent) -> Result<Workload, Unattested> {
+        let failed = |text| unreadable(peer, text);
+        let status = peer.files().status().map_err(failed)?;
+        let cgroup = peer.files().cgroup().map_err(failed)?;
         let unit = Unit::of_cgroup(&cgroup).map(Unit::with_invocation);
+        let session = match extent {
+            Extent::Usual => Session::Unread,
+            Extent::WithSession => {
+                let terminal = proc::terminal(peer.pid()).map_err(failed)?;
+                Session::of(terminal, unit.as_ref())
+            }
+        };
         if peer.life() == Life::Over {
             return Err(Unattested::Gone);
         }
@@ -68,9 +68,12 @@ impl Workload {
         Ok(Workload {
             uid: peer.uid(),
             gid: peer.gid(),
+            groups: status.groups,
             pid: peer.pid(),
             unit,
             container: status.pid_namespaces > 1,
+            session,
+            program: Program::Unread,
             proof: peer.proof(),
         })
     }
@@ -88,11 +91,31 @@ impl Workload {
         Workload {
             uid,
             gid,
+            groups: Vec::new(),
             pid: 1,
             unit,
             container,
+            session: Session::Unread,
+            program: Program::Unread,
             proof,
         }
+    }
+
+    /// Gives it these groups.
+    #[cfg(test)]
+    pub fn set_groups(&mut self, groups: Vec<u32>) {
+        self.groups = groups;
+    }
+
+    /// Says whether somebody sits before it.
+    #[cfg(test)]
+    pub fn set_session(&mut self, session: Session) {
+        self.session = session;
+    }
+
+    /// Says what it runs, which is attested by itself.
+    pub fn set_program(&mut self, program: Program) {
+        self.program = program;
     }
 
     /// Real, effective and saved user id, which are equal.
@@ -105,6 +128,11 @@ impl Workload {
         self.gid
     }
 
+    /// Its other groups.
+    pub fn groups(&self) -> &[u32] {
+        &self.groups
+    }
+
     /// Process id; for records, never an identity.
     pub fn pid(&self) -> u32 {
         self.pid
@@ -113,6 +141,27 @@ impl Workload {
     /// Its unit.
     pub fn unit(&self) -> Option<&Unit> {
         self.unit.as_ref()
+    }
+
+    /// The slices it is in, from the outermost.
+    pub fn slices(&self) -> impl Iterator<Item = &str> {
+        self.unit.iter().flat_map(Unit::slices)
+    }
+
+    /// Its unit of the user's own service manager, if it has one and that user is its user.
+    pub fn user_unit(&self) -> Option<&str> {
+        let (user, unit) = self.unit()?.of_user()?;
+        (user == self.uid).then_some(unit)
+    }
+
+    /// Whether somebody sits before it.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// What it runs.
+    pub fn program(&self) -> &Program {
+        &self.program
     }
 
     /// Whether it runs in a pid namespace of its own.
@@ -130,67 +179,5 @@ fn unreadable(peer: &Peer, text: String) -> Unattested {
     match peer.life() {
         Life::Over => Unattested::Gone, // reads fail with ESRCH once it is reaped
         Life::Running => Unattested::Unreadable(text),
-    }
-}
-
-impl Unit {
-    /// The unit in a cgroup v2 path. Slices are skipped from the top; the first other component
-    /// is the unit if systemd names units so. Nothing below it matters: a user manager is
-    /// `user@1000.service`, so its units never equal a system unit of the same name.
-    pub fn of_cgroup(path: &str) -> Option<Unit> {
-        let mut end = 0;
-        for component in path.strip_prefix('/')?.split('/') {
-            end += 1 + component.len();
-            if component.ends_with(".slice") {
-                continue;
-            }
-            let named_as_unit = [".service", ".scope"].iter().any(|suffix| {
-                component
-                    .strip_suffix(suffix)
-                    .is_some_and(|stem| !stem.is_empty())
-            });
-            return named_as_unit.then(|| Unit {
-                name: component.to_owned(),
-                path: path[..end].to_owned(),
-                nested: end < path.len(),
-                invocation: None,
-            });
-        }
-        None
-    }
-
-    fn with_invocation(mut self) -> Unit {
-        self.invocation = proc::invocation(&self.name);
-        self
-    }
-
-    /// `payments.service`
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// `/system.slice/payments.service`
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
-    /// Whether the process is in a cgroup below the unit's.
-    pub fn nested(&self) -> bool {
-        self.nested
-    }
-
-    /// systemd's id of this start of the unit, 32 hexadecimal digits.
-    pub fn invocation(&self) -> Option<&str> {
-        self.invocation.as_deref()
-    }
-}
-
-impl fmt::Display for Unattested {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Unattested::Gone => f.write_str("the peer has died"),
-            Unattested::ChangedUser => f.write_str("the peer's user is not the one that connected"),
-            Unattested::Unreadable(text) => write!(f, "the peer cannot be read: {text}"),
-        }
     }
 }

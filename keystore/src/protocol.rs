@@ -9,6 +9,7 @@ use crate::claims::Claims;
 use crate::survey::Line;
 use crate::{Alg, Charter, Error, KeyId, KeyName, Kid, Kind, PublicKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::fmt;
 use std::io::{Read, Write};
 
 /// The version both sides must speak. There is no negotiation: broker and keystores are installed
@@ -207,6 +208,17 @@ pub enum EvidenceLevel {
     DeviceAttested,
     /// TPM2_Certify by an enrolled attestation key.
     TpmCertified,
+}
+
+impl fmt::Display for EvidenceLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            EvidenceLevel::None => "none",
+            EvidenceLevel::Asserted => "asserted",
+            EvidenceLevel::DeviceAttested => "device-attested",
+            EvidenceLevel::TpmCertified => "tpm-certified",
+        })
+    }
 }
 
 /// Evidence level and the mark that never goes away.

@@ -77,6 +77,12 @@ pub struct Decision {
     pub nested: bool,
     pub invocation: Option<ShortText>,
     pub container: bool,
+    /// Of the executable, where a section asks what runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe_sha256: Option<Sha256>,
+    /// Keys of shadow conditions that did not hold (a section's `shadow`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadow: Vec<ShortText>,
     /// The name of the workload section that owned the target.
     pub workload: LongText,
     pub target: LongText,
@@ -294,6 +300,12 @@ mod tests {
             nested: false,
             invocation: Some(worst()),
             container: false,
+            exe_sha256: Some(Sha256::ZERO),
+            shadow: ["slice", "group", "supplementary_group", "exe", "exe_sha256"]
+                .into_iter()
+                .chain(["container", "interactive"])
+                .map(Into::into)
+                .collect(),
             workload: worst(),
             target: worst(),
             profile: worst(),

@@ -54,6 +54,8 @@ pub(super) fn a_decision(id: &str) -> Decision {
         nested: false,
         invocation: Some("0123456789abcdef0123456789abcdef".into()),
         container: false,
+        exe_sha256: None,
+        shadow: Vec::new(),
         workload: "payments".into(),
         target: "bank".into(),
         profile: "rfc7523".into(),

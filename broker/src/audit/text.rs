@@ -68,6 +68,11 @@ impl Sha256 {
         Sha256::from_digest(&digest::digest(&digest::SHA256, bytes))
     }
 
+    /// From 64 hexadecimal digits of either case.
+    pub fn from_hex(text: &str) -> Option<Sha256> {
+        unhex(&text.to_ascii_lowercase()).map(Sha256)
+    }
+
     pub(crate) fn from_digest(digest: &digest::Digest) -> Sha256 {
         Sha256(
             digest

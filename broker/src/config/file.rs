@@ -1,8 +1,10 @@
 //! The files as they are written: serde types with spans, nothing resolved, nothing allowed that
 //! is not named here.
 
+use super::many::OneOrMany;
 use keystore::Alg;
 use keystore::config::Section as KeystoreSection;
+use keystore::protocol::EvidenceLevel;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,6 +27,8 @@ pub struct MainFile {
     pub issuer: BTreeMap<Spanned<String>, Spanned<IssuerSection>>,
     #[serde(default)]
     pub workload: BTreeMap<Spanned<String>, Spanned<WorkloadSection>>,
+    #[serde(default)]
+    pub bounds: BTreeMap<Spanned<String>, Spanned<BoundsSection>>,
 }
 
 /// conf.d/NAME.toml: what a team may write.
@@ -69,9 +73,13 @@ pub struct IssuerSection {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkloadSection {
-    pub owner: Option<String>,
+    pub owner: Option<Spanned<String>>,
+    pub purpose: Option<Spanned<String>>,
     pub expires: Option<Spanned<Datetime>>,
     pub r#match: Spanned<MatchSection>,
+    #[serde(default)]
+    pub unless: OneOrMany<MatchSection>,
+    pub shadow: Option<Spanned<MatchSection>>,
     #[serde(default)]
     pub allow_pid_fallback: bool,
     pub rate: Option<Spanned<u32>>,
@@ -80,16 +88,40 @@ pub struct WorkloadSection {
     pub target: BTreeMap<Spanned<String>, Spanned<TargetSection>>,
 }
 
+/// Of `match`, `unless` and `shadow`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MatchSection {
     pub unit: Option<Spanned<String>>,
-    pub uid: Option<u32>,
+    pub slice: Option<Spanned<String>>,
+    pub user_unit: Option<Spanned<String>>,
+    pub uid: Option<Spanned<u32>>,
     pub user: Option<Spanned<String>>,
-    pub gid: Option<u32>,
+    pub gid: Option<Spanned<u32>>,
     pub group: Option<Spanned<String>>,
+    pub supplementary_group: Option<Spanned<String>>,
+    pub exe: Option<Spanned<String>>,
     #[serde(default)]
-    pub container: bool,
+    pub exe_sha256: OneOrMany<String>,
+    pub container: Option<Spanned<bool>>,
+    pub interactive: Option<Spanned<bool>>,
+}
+
+/// `[bounds.NAME]`: what the drop-in files it names may do.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BoundsSection {
+    pub files: OneOrMany<String>,
+    #[serde(default)]
+    pub workloads: OneOrMany<String>,
+    pub units: Option<OneOrMany<String>>,
+    pub users: Option<OneOrMany<String>>,
+    #[serde(default)]
+    pub issuers: OneOrMany<String>,
+    #[serde(default)]
+    pub subjects: OneOrMany<String>,
+    #[serde(default)]
+    pub keystores: OneOrMany<String>,
 }
 
 /// Which of these a target needs depends on its profile's purpose.
@@ -98,6 +130,9 @@ pub struct MatchSection {
 pub struct TargetSection {
     pub profile: Spanned<String>,
     pub lifetime: Option<Spanned<u32>>,
+    pub rate: Option<Spanned<u32>>,
+    pub burst: Option<Spanned<u32>>,
+    pub evidence: Option<Spanned<EvidenceLevel>>,
     // client authentication
     pub authorization_server: Option<Spanned<String>>,
     pub client_id: Option<Spanned<String>>,

@@ -3,16 +3,22 @@
 
 use super::file::{DropIn, LimitsSection, MainFile};
 use super::*;
+use bounds::Bounds;
 use issuer::issuers;
 use keystore::claims::{CLAIM_LEN_MAX, is_claim};
 use keystore::config::suggest;
 use keystore::keyid::check_part;
 use std::ops::Range;
 use toml::Spanned;
+use matching::Accounts;
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use workload::Known;
 
+mod bounds;
 mod expiry;
 mod issuer;
+mod matching;
 mod target;
 mod workload;
 
@@ -26,9 +32,32 @@ type Result<T> = std::result::Result<T, Diagnostic>;
 struct File<'a> {
     path: &'a Path,
     text: &'a str,
+    shared_path: Arc<Path>,
+    /// Where its lines begin, once somebody has asked.
+    lines: OnceCell<Vec<usize>>,
 }
 
-impl File<'_> {
+impl<'a> File<'a> {
+    fn of(source: &'a Source) -> File<'a> {
+        File {
+            path: &source.path,
+            text: &source.text,
+            shared_path: source.path.as_path().into(),
+            lines: OnceCell::new(),
+        }
+    }
+
+    fn place(&self, span: &Range<usize>) -> Place {
+        let lines = self.lines.get_or_init(|| {
+            let ends = self.text.match_indices('\n').map(|(at, _)| at + 1);
+            std::iter::once(0).chain(ends).collect()
+        });
+        Place {
+            file: self.shared_path.clone(),
+            line: lines.partition_point(|start| *start <= span.start),
+        }
+    }
+
     fn error<T>(&self, span: Range<usize>, message: impl Into<String>) -> Result<T> {
         Err(Diagnostic::at(self.path, self.text, span, message, None))
     }
@@ -70,28 +99,26 @@ impl File<'_> {
 pub fn resolve(sources: Vec<Source>) -> Result<Config> {
     let sha256 = digest(&sources);
     let (main, drop_ins) = sources.split_first().expect("the main file is always read");
-    let file = File {
-        path: &main.path,
-        text: &main.text,
-    };
+    let file = File::of(main);
     let parsed: MainFile = parse(&file)?;
 
     let keystores = keystores(&file, parsed.keystore)?;
     let issuers = issuers(&file, parsed.issuer, &keystores)?;
+    let mut accounts = Accounts::default();
+    let bounds = bounds::bounds(&file, &mut accounts, parsed.bounds)?;
     let mut known = Known {
         keystores,
         issuers,
         limits: limits(&file, &parsed.limits)?,
+        accounts,
         sections: BTreeMap::new(),
     };
-    known.add(&file, parsed.workload)?;
+    known.add(&file, None, parsed.workload)?;
     for source in drop_ins {
-        let file = File {
-            path: &source.path,
-            text: &source.text,
-        };
+        let file = File::of(source);
+        let bounds = bounds::of_file(&bounds, file.path)?;
         let drop_in: DropIn = parse(&file)?;
-        known.add(&file, drop_in.workload)?;
+        known.add(&file, bounds, drop_in.workload)?;
     }
     known.subjects_have_one_owner(&main.path)?;
 

@@ -296,7 +296,8 @@ fn a_weak_proof_serves_nobody_who_did_not_allow_it() {
 fn a_full_path_matches_that_path_alone() {
     let fits_path = |path: &str, wanted: &str| {
         let caller = Workload::for_test(1, 1, Some(path), false, Proof::Pidfd);
-        caller.unit().is_some_and(|unit| unit_is(wanted, unit))
+        let selector = Selector::Unit(crate::selector::Pattern::new(wanted).unwrap());
+        selector.verdict(&caller) == Verdict::Holds
     };
     assert!(fits_path(
         "/system.slice/a.service",

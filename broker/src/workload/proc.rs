@@ -1,6 +1,7 @@
 //! What `/proc` says about one process, read below one directory descriptor and parsed without
 //! trust: process names may hold spaces, parentheses and newlines, cgroup names anything.
 
+use super::session::Terminal;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
@@ -18,6 +19,8 @@ pub struct Status {
     pub uids: [u32; 4],
     /// The same for groups.
     pub gids: [u32; 4],
+    /// Its supplementary groups.
+    pub groups: Vec<u32>,
     /// In how many pid namespaces it has a pid, ours included.
     pub pid_namespaces: usize,
 }
@@ -62,10 +65,10 @@ pub fn invocation(unit: &str) -> Option<String> {
     (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
 }
 
-/// Field by field from the end of `comm`, which alone may hold newlines: the kernel escapes them
-/// in status, so lines are lines.
+/// Line by line. `comm` alone may hold newlines, and the kernel escapes them in status, so that
+/// lines are lines.
 pub fn parse_status(text: &str) -> Option<Status> {
-    let (mut uids, mut gids, mut pid_namespaces) = (None, None, None);
+    let (mut uids, mut gids, mut groups, mut pid_namespaces) = (None, None, None, None);
     for line in text.lines() {
         let Some((name, value)) = line.split_once(':') else {
             continue;
@@ -73,28 +76,29 @@ pub fn parse_status(text: &str) -> Option<Status> {
         match name {
             "Uid" if uids.is_none() => uids = Some(four(value)?),
             "Gid" if gids.is_none() => gids = Some(four(value)?),
+            "Groups" if groups.is_none() => groups = Some(numbers(value)?),
             "NSpid" if pid_namespaces.is_none() => {
                 pid_namespaces = Some(value.split_ascii_whitespace().count());
+                break; // it comes last; two thirds of the file follow, and every request reads it
             }
             _ => continue,
-        }
-        if pid_namespaces.is_some() && uids.is_some() && gids.is_some() {
-            break; // two thirds of the file follow, and every request reads it
         }
     }
     Some(Status {
         uids: uids?,
         gids: gids?,
+        groups: groups?,
         pid_namespaces: pid_namespaces?,
     })
 }
 
+fn numbers(value: &str) -> Option<Vec<u32>> {
+    let numbers = value.split_ascii_whitespace().map(|text| text.parse().ok());
+    numbers.collect()
+}
+
 fn four(value: &str) -> Option<[u32; 4]> {
-    let numbers: Vec<u32> = value
-        .split_ascii_whitespace()
-        .map(|text| text.parse().ok())
-        .collect::<Option<_>>()?;
-    numbers.try_into().ok()
+    numbers(value)?.try_into().ok()
 }
 
 /// The path in the unified hierarchy: the line that starts with `0::` (cgroups(7)).
@@ -104,8 +108,8 @@ pub fn parse_cgroup(text: &str) -> Option<&str> {
         .filter(|path| path.starts_with('/'))
 }
 
-/// Field 22 of `/proc/PID/stat`: start time in clock ticks since boot (proc_pid_stat(5)). The
-/// command name in field 2 may hold anything; the last `)` ends it.
+/// Field 22 of `/proc/PID/stat`: start time in clock ticks since boot. The command's name in field 2 may
+/// hold anything; the last `)` ends it.
 pub fn start_time(dir: BorrowedFd<'_>) -> Result<u64, String> {
     let file = open(dir, "stat").map_err(|errno| format!("stat: {errno}"))?;
     let text = read(&file, "stat")?;
@@ -113,8 +117,31 @@ pub fn start_time(dir: BorrowedFd<'_>) -> Result<u64, String> {
 }
 
 pub fn parse_start_time(text: &str) -> Option<u64> {
+    field(text, 22)?.parse().ok()
+}
+
+/// Whether a process has a terminal. By its number: the caller asks afterwards whether the process
+/// still lives, and only then was it that one.
+pub fn terminal(pid: u32) -> Result<Terminal, String> {
+    let path = format!("/proc/{pid}/stat");
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let file = nix::fcntl::open(path.as_str(), flags, Mode::empty());
+    let text = read(&file.map_err(|errno| format!("stat: {errno}"))?, "stat")?;
+    parse_terminal(&text).ok_or_else(|| "stat: not understood".to_owned())
+}
+
+/// Field 7, `tty_nr`: the device of its controlling terminal, 0 for none.
+pub fn parse_terminal(text: &str) -> Option<Terminal> {
+    match field(text, 7)?.parse::<i32>().ok()? {
+        0 => Some(Terminal::None),
+        _ => Some(Terminal::Controlling),
+    }
+}
+
+/// A field of `/proc/PID/stat` after the command's name, as proc_pid_stat(5) numbers them.
+fn field(text: &str, number: usize) -> Option<&str> {
     let (_, after_name) = text.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+    after_name.split_ascii_whitespace().nth(number.checked_sub(3)?)
 }
 
 fn open(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {

@@ -1,11 +1,12 @@
 //! Parsing what `/proc` and systemd show, hostile names included.
 
-use super::proc::{parse_cgroup, parse_start_time, parse_status};
+use super::proc::{parse_cgroup, parse_start_time, parse_status, parse_terminal};
+use super::session::Terminal;
 use super::*;
 use proptest::prelude::*;
 
 fn unit(path: &str) -> Option<(String, String, bool)> {
-    Unit::of_cgroup(path).map(|unit| (unit.name, unit.path, unit.nested))
+    Unit::of_cgroup(path).map(|unit| (unit.name().into(), unit.path().into(), unit.nested()))
 }
 
 fn some(name: &str, path: &str, nested: bool) -> Option<(String, String, bool)> {
@@ -78,14 +79,17 @@ fn the_unified_line_is_found_among_others() {
 
 #[test]
 fn status_is_read_by_its_lines() {
-    let text = "Name:\tUid:\\n0\nUid:\t7\t7\t7\t7\nGid:\t8\t8\t8\t8\nNSpid:\t100\t1\n";
+    let text = "Name:\tUid:\\n0\nUid:\t7\t7\t7\t7\nGid:\t8\t8\t8\t8\nGroups:\t8 9 \nNSpid:\t100\t1\n";
     let status = parse_status(text).unwrap();
     assert_eq!(
-        (status.uids, status.gids, status.pid_namespaces),
-        ([7; 4], [8; 4], 2)
+        (status.uids, status.gids, status.groups, status.pid_namespaces),
+        ([7; 4], [8; 4], vec![8, 9], 2)
     );
-    assert!(parse_status("Uid:\t7\t7\t7\nGid:\t8\t8\t8\t8\nNSpid:\t1\n").is_none());
-    assert!(parse_status("Uid:\t7\t7\t7\t-1\nGid:\t8\t8\t8\t8\nNSpid:\t1\n").is_none());
+    let right = "Uid:\t7\t7\t7\t7\nGid:\t8\t8\t8\t8\nGroups:\t\nNSpid:\t1\n";
+    assert!(parse_status(right).is_some_and(|status| status.groups.is_empty()));
+    for (from, to) in [("Uid:\t7", "Uid:\t"), ("Uid:\t7", "Uid:\t-7"), ("Gid", "Gud"), ("Groups:\t", "Groups:\tx"), ("Groups", "G"), ("NSpid", "N")] {
+        assert!(parse_status(&right.replacen(from, to, 1)).is_none(), "{to}");
+    }
 }
 
 #[test]
@@ -101,6 +105,7 @@ proptest! {
     #[test]
     fn nothing_in_proc_panics_us(text in "\\PC{0,200}") {
         let _ = (parse_status(&text), parse_cgroup(&text), parse_start_time(&text));
+        let _ = parse_terminal(&text);
         let _ = Unit::of_cgroup(&text);
     }
 
@@ -111,4 +116,26 @@ proptest! {
         prop_assert_eq!(unit.path(), "/system.slice/web.service");
         prop_assert_eq!(unit.nested(), !below.is_empty());
     }
+}
+
+#[test]
+fn a_terminal_and_a_login_session_are_interactive() {
+    let stat = |tty: i32| format!("7 (a) b) S 1 1 1 {tty} -1 4194560 1 0");
+    assert_eq!(parse_terminal(&stat(0)), Some(Terminal::None));
+    assert_eq!(parse_terminal(&stat(34816)), Some(Terminal::Controlling));
+    assert_eq!(parse_terminal("7 (a) S 1"), None);
+    let session = |path: &str, terminal| {
+        let unit = Unit::of_cgroup(path);
+        Session::of(terminal, unit.as_ref()).is_interactive()
+    };
+    let (login, service) = ("/user.slice/user-7.slice/session-3.scope", "/system.slice/a.service");
+    assert!(session(login, Terminal::None));
+    assert!(session(service, Terminal::Controlling));
+    assert!(!session(service, Terminal::None));
+}
+
+#[test]
+fn slices_end_where_the_unit_begins() {
+    let unit = Unit::of_cgroup("/system.slice/system-a.slice/a@1.service/b.slice/c.service").unwrap();
+    assert_eq!(unit.slices().collect::<Vec<_>>(), ["system.slice", "system-a.slice"]);
 }

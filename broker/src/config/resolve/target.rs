@@ -4,12 +4,14 @@ use super::super::file::TargetSection;
 use super::issuer::known_keystore;
 use super::*;
 use keystore::charter::PurposeKind;
+use keystore::protocol::EvidenceLevel;
 
 impl Known {
     /// One target, by its profile.
     pub fn target(
         &self,
         file: &File,
+        bounds: Option<&Bounds>,
         workload: &Arc<str>,
         name: &Spanned<String>,
         target: Spanned<TargetSection>,
@@ -31,6 +33,7 @@ impl Known {
         };
         let place = TargetPlace {
             file,
+            bounds,
             workload,
             name,
             profile,
@@ -77,6 +80,8 @@ impl Known {
             sub: client_id,
             aud,
             lifetime_s,
+            rate: rate(place.file, section)?,
+            evidence_min: evidence_min(section),
             shared: false,
             key,
             keystore,
@@ -137,6 +142,8 @@ impl Known {
             sub,
             aud,
             lifetime_s,
+            rate: rate(place.file, section)?,
+            evidence_min: evidence_min(section),
             shared: section.shared,
             key: issuer.key.clone(),
             keystore: issuer.keystore.clone(),
@@ -147,7 +154,12 @@ impl Known {
     fn only_keystore(&self, place: &TargetPlace) -> Result<String> {
         let mut names = self.keystores.keys();
         match (names.next(), names.next()) {
-            (Some(name), None) => Ok(name.clone()),
+            (Some(name), None) => {
+                if let Some(bounds) = place.bounds {
+                    bounds.only_keystore(place.file, place.name.span(), name)?;
+                }
+                Ok(name.clone())
+            }
             _ => place.file.error(
                 place.name.span(),
                 "`keystore` is missing: name the [keystore.…] section that shall hold the key",
@@ -156,9 +168,29 @@ impl Known {
     }
 }
 
+/// How often the target may be asked for by its workload, if that is limited by itself.
+fn rate(file: &File, section: &TargetSection) -> Result<Option<(u32, u32)>> {
+    let (rate, burst) = (&section.rate, &section.burst);
+    match (rate, burst) {
+        (None, None) => Ok(None),
+        (Some(rate), None) => {
+            let rate = file.positive(rate)?;
+            Ok(Some((rate, rate)))
+        }
+        (Some(rate), Some(burst)) => Ok(Some((file.positive(rate)?, file.positive(burst)?))),
+        (None, Some(burst)) => file.error(burst.span(), "`burst` needs `rate` beside it"),
+    }
+}
+
+fn evidence_min(section: &TargetSection) -> EvidenceLevel {
+    let least = section.evidence.as_ref();
+    least.map_or(EvidenceLevel::None, |level| *level.as_ref())
+}
+
 /// A target on its way to being resolved.
 struct TargetPlace<'a> {
     file: &'a File<'a>,
+    bounds: Option<&'a Bounds>,
     workload: &'a Arc<str>,
     name: &'a Spanned<String>,
     profile: &'static Profile,

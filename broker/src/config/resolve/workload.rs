@@ -1,7 +1,8 @@
 //! `[workload.NAME]`: whom it fits, until when, how often; and that a subject has one owner.
 
-use super::super::file::{MatchSection, WorkloadSection};
+use super::super::file::WorkloadSection;
 use super::expiry::expiry;
+use super::matching::{Role, selectors};
 use super::*;
 
 /// What sections may refer to, and the sections so far.
@@ -9,14 +10,16 @@ pub struct Known {
     pub keystores: BTreeMap<String, KeystoreSection>,
     pub issuers: BTreeMap<String, Arc<Issuer>>,
     pub limits: (u32, u32),
+    pub accounts: Accounts,
     pub sections: BTreeMap<Arc<str>, Arc<Section>>,
 }
 
 impl Known {
-    /// Adds one file's sections.
+    /// Adds one file's sections, which stay inside its bounds.
     pub fn add(
         &mut self,
         file: &File,
+        bounds: Option<&Bounds>,
         sections: BTreeMap<Spanned<String>, Spanned<WorkloadSection>>,
     ) -> Result<()> {
         for (name, section) in sections {
@@ -28,7 +31,7 @@ impl Known {
                 let message = format!("workload `{}` is defined twice", name.as_ref());
                 return file.error(name.span(), message);
             }
-            let section = self.section(file, &name, section.into_inner())?;
+            let section = self.section(file, bounds, &name, section.into_inner())?;
             self.sections
                 .insert(section.name.clone(), Arc::new(section));
         }
@@ -36,8 +39,9 @@ impl Known {
     }
 
     fn section(
-        &self,
+        &mut self,
         file: &File,
+        bounds: Option<&Bounds>,
         name: &Spanned<String>,
         section: WorkloadSection,
     ) -> Result<Section> {
@@ -52,17 +56,30 @@ impl Known {
                 }
             },
         };
+        let mut of = |section: &Spanned<_>, role| selectors(file, &mut self.accounts, section, role);
+        let matches = of(&section.r#match, Role::Match)?;
+        let excluded = section.unless.0.iter().map(|section| of(section, Role::Unless));
+        let unless = excluded.collect::<Result<_>>()?;
+        let shadow = section.shadow.as_ref().map(|section| of(section, Role::Shadow));
+        let shadow = shadow.transpose()?.unwrap_or_default();
+        if let Some(bounds) = bounds {
+            bounds.check(file, name, &section, &matches)?;
+        }
         let workload: Arc<str> = name.as_ref().as_str().into();
         let mut targets = BTreeMap::new();
         for (target_name, target) in section.target {
             file.name(&target_name)?;
-            let target = self.target(file, &workload, &target_name, target)?;
+            let target = self.target(file, bounds, &workload, &target_name, target)?;
             targets.insert(target_name.into_inner(), Arc::new(target));
         }
         Ok(Section {
             name: workload,
-            owner: section.owner,
-            matches: matching(file, section.r#match)?,
+            place: file.place(&name.span()),
+            owner: section.owner.map(Spanned::into_inner),
+            purpose: section.purpose.map(Spanned::into_inner),
+            matches,
+            unless,
+            shadow,
             expires,
             allow_pid_fallback: section.allow_pid_fallback,
             rate_per_s: section.rate.map_or(Ok(rate), |rate| file.positive(&rate))?,
@@ -99,52 +116,4 @@ impl Known {
         }
         Ok(())
     }
-}
-
-fn matching(file: &File, section: Spanned<MatchSection>) -> Result<Match> {
-    let span = section.span();
-    let section = section.into_inner();
-    if section.uid.is_some() && section.user.is_some()
-        || section.gid.is_some() && section.group.is_some()
-    {
-        return file.error(span, "give `uid` or `user`, `gid` or `group`, not both");
-    }
-    let uid = match &section.user {
-        None => section.uid,
-        Some(user) => match nix::unistd::User::from_name(user.as_ref()) {
-            Ok(Some(found)) => Some(found.uid.as_raw()),
-            _ => {
-                return file.error(
-                    user.span(),
-                    format!("this host has no user `{}`", user.as_ref()),
-                );
-            }
-        },
-    };
-    let gid = match &section.group {
-        None => section.gid,
-        Some(group) => match nix::unistd::Group::from_name(group.as_ref()) {
-            Ok(Some(found)) => Some(found.gid.as_raw()),
-            _ => {
-                let message = format!("this host has no group `{}`", group.as_ref());
-                return file.error(group.span(), message);
-            }
-        },
-    };
-    if let Some(unit) = &section.unit
-        && ![".service", ".scope"]
-            .iter()
-            .any(|suffix| unit.as_ref().ends_with(suffix))
-    {
-        return file.error(unit.span(), "a unit's name ends in .service or .scope");
-    }
-    if section.unit.is_none() && uid.is_none() {
-        return file.error(span, "a match needs at least `unit`, `user` or `uid`");
-    }
-    Ok(Match {
-        unit: section.unit.map(Spanned::into_inner),
-        uid,
-        gid,
-        container: section.container,
-    })
 }

@@ -1,7 +1,8 @@
 //! What can be wrong with a configuration that loads. Pure: configuration and time in, findings
 //! out. Each has an id that never changes its meaning, so that it can be looked up.
 
-use crate::config::{Config, Match, Section, Target};
+use crate::config::{Config, Section, Target};
+use crate::selector::Selector;
 use keystore::Time;
 use keystore::charter::PurposeKind;
 use serde::Serialize;
@@ -68,8 +69,12 @@ pub fn findings(config: &Config, now: Time) -> Vec<Finding> {
 
 fn of_section(section: &Section, now: Time, found: &mut Vec<Finding>) {
     let object = || format!("[workload.{}]", section.name);
-    let Match { unit, uid, .. } = &section.matches;
-    if let (None, Some(uid)) = (unit, uid) {
+    let uid = section.matches.iter().find_map(|selector| match selector {
+        Selector::User(uid) => Some(*uid),
+        _ => None,
+    });
+    let names_unit = |selector: &Selector| matches!(selector, Selector::Unit(_) | Selector::UserUnit(_));
+    if let (false, Some(uid)) = (section.matches.iter().any(names_unit), uid) {
         found.push(warning(
             "W2",
             object(),

@@ -1,0 +1,225 @@
+//! `[bounds.NAME]`: what an administrator lets the drop-in files of a team do. A file that is bound
+//! matches only what its bounds hold and uses only what they name, so that one team's file cannot
+//! reach another's unit, subject, issuer or keystore. Once there are bounds, every file needs some.
+
+use super::super::file::{BoundsSection, MatchSection, TargetSection, WorkloadSection};
+use super::super::many::OneOrMany;
+use super::matching::pattern;
+use super::*;
+use crate::selector::{Pattern, Selector};
+
+/// What some files may do.
+pub struct Bounds {
+    name: String,
+    files: Vec<Pattern>,
+    workloads: Vec<Pattern>,
+    units: Option<Vec<Pattern>>,
+    users: Option<Vec<(String, u32)>>,
+    issuers: Vec<Pattern>,
+    subjects: Vec<Pattern>,
+    keystores: Vec<Pattern>,
+}
+
+/// All of a configuration.
+pub fn bounds(
+    file: &File,
+    accounts: &mut Accounts,
+    sections: BTreeMap<Spanned<String>, Spanned<BoundsSection>>,
+) -> Result<Vec<Bounds>> {
+    let mut all = Vec::new();
+    for (name, section) in sections {
+        file.name(&name)?;
+        all.push(one(file, accounts, &name, section.as_ref())?);
+    }
+    Ok(all)
+}
+
+fn one(
+    file: &File,
+    accounts: &mut Accounts,
+    name: &Spanned<String>,
+    section: &BoundsSection,
+) -> Result<Bounds> {
+    if section.units.is_none() && section.users.is_none() {
+        let message = format!(
+            "bounds `{}` need `units` or `users`: whom the files may match",
+            name.as_ref()
+        );
+        return file.error(name.span(), message);
+    }
+    let users = match &section.users {
+        None => None,
+        Some(OneOrMany(names)) => {
+            let uid = |name: &Spanned<String>| {
+                accounts.user(file, name).map(|uid| (name.as_ref().clone(), uid))
+            };
+            Some(names.iter().map(uid).collect::<Result<_>>()?)
+        }
+    };
+    Ok(Bounds {
+        name: name.as_ref().clone(),
+        files: patterns(file, &section.files)?,
+        workloads: patterns(file, &section.workloads)?,
+        units: section.units.as_ref().map(|units| patterns(file, units)).transpose()?,
+        users,
+        issuers: patterns(file, &section.issuers)?,
+        subjects: patterns(file, &section.subjects)?,
+        keystores: patterns(file, &section.keystores)?,
+    })
+}
+
+fn patterns(file: &File, texts: &OneOrMany<String>) -> Result<Vec<Pattern>> {
+    let all = |text: &Spanned<String>| match text.as_ref().as_str() {
+        "*" => Ok(Pattern::everything()), // an administrator may mean it
+        _ => pattern(file, text),
+    };
+    texts.0.iter().map(all).collect()
+}
+
+/// The bounds of a drop-in file; none if the configuration has no bounds at all.
+pub fn of_file<'a>(all: &'a [Bounds], path: &Path) -> Result<Option<&'a Bounds>> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let names = |bounds: &&Bounds| bounds.files.iter().any(|file| file.matches(&name));
+    let mut found = all.iter().filter(names);
+    match (found.next(), found.next()) {
+        (Some(bounds), None) => Ok(Some(bounds)),
+        (None, _) if all.is_empty() => Ok(None),
+        (None, _) => Err(Diagnostic::file(
+            path,
+            "no [bounds] name this file, and there are bounds for others; an administrator adds \
+             it to the `files` of its team's",
+        )),
+        (Some(one), Some(other)) => Err(Diagnostic::file(
+            path,
+            format!(
+                "[bounds.{}] and [bounds.{}] both name this file; an administrator leaves it in \
+                 one of them",
+                one.name, other.name
+            ),
+        )),
+    }
+}
+
+impl Bounds {
+    /// Whether a section stays inside.
+    pub fn check(
+        &self,
+        file: &File,
+        name: &Spanned<String>,
+        section: &WorkloadSection,
+        matches: &[Selector],
+    ) -> Result<()> {
+        self.text(file, "workload", name, &self.workloads)?;
+        self.whom(file, &section.r#match, matches)?;
+        for target in section.target.values() {
+            self.target(file, target.as_ref())?;
+        }
+        Ok(())
+    }
+
+    /// Whether it matches only whom it may.
+    fn whom(
+        &self,
+        file: &File,
+        section: &Spanned<MatchSection>,
+        matches: &[Selector],
+    ) -> Result<()> {
+        if let Some(units) = &self.units {
+            let unit = matches.iter().find_map(|selector| match selector {
+                Selector::Unit(pattern) => Some(pattern),
+                _ => None,
+            });
+            let span = section.as_ref().unit.as_ref().map_or(section.span(), Spanned::span);
+            match unit {
+                None => return self.outside(file, span, "a match without `unit`", &shown(units)),
+                Some(unit) if !units.iter().any(|bound| holds(bound, unit)) => {
+                    return self.outside(file, span, &format!("unit `{unit}`"), &shown(units));
+                }
+                Some(_) => {}
+            }
+        }
+        let Some(users) = &self.users else {
+            return Ok(());
+        };
+        let uid = matches.iter().find_map(|selector| match selector {
+            Selector::User(uid) => Some(*uid),
+            _ => None,
+        });
+        let names: Vec<&str> = users.iter().map(|(name, _)| name.as_str()).collect();
+        let given = section.as_ref();
+        let span = given.user.as_ref().map(Spanned::span);
+        let span = span.or(given.uid.as_ref().map(Spanned::span)).unwrap_or(section.span());
+        match uid {
+            None => self.outside(file, span, "a match without `user`", &names.join(", ")),
+            Some(uid) if !users.iter().any(|(_, bound)| *bound == uid) => {
+                self.outside(file, span, &format!("user {uid}"), &names.join(", "))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn target(&self, file: &File, target: &TargetSection) -> Result<()> {
+        let used = [
+            ("issuer", &target.issuer, &self.issuers),
+            ("subject", &target.subject, &self.subjects),
+            ("keystore", &target.keystore, &self.keystores),
+        ];
+        for (what, name, allowed) in used {
+            if let Some(name) = name {
+                self.text(file, what, name, allowed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The keystore of a target that names none: there is only one.
+    pub fn only_keystore(&self, file: &File, span: Range<usize>, keystore: &str) -> Result<()> {
+        match self.keystores.iter().any(|bound| bound.matches(keystore)) {
+            true => Ok(()),
+            false => {
+                let what = format!("keystore `{keystore}`, the only one,");
+                self.outside(file, span, &what, &shown(&self.keystores))
+            }
+        }
+    }
+
+    fn text(
+        &self,
+        file: &File,
+        what: &str,
+        name: &Spanned<String>,
+        allowed: &[Pattern],
+    ) -> Result<()> {
+        match allowed.iter().any(|bound| bound.matches(name.as_ref())) {
+            true => Ok(()),
+            false => {
+                let what = format!("{what} `{}`", name.as_ref());
+                self.outside(file, name.span(), &what, &shown(allowed))
+            }
+        }
+    }
+
+    fn outside<T>(&self, file: &File, span: Range<usize>, what: &str, allowed: &str) -> Result<T> {
+        let message = format!("{what} is outside of [bounds.{}]", self.name);
+        let help = match allowed {
+            "" => "an administrator allows none there".to_owned(),
+            _ => format!("an administrator allows there: {allowed}"),
+        };
+        Err(Diagnostic::at(file.path, file.text, span, message, Some(help)))
+    }
+}
+
+fn shown(patterns: &[Pattern]) -> String {
+    let texts: Vec<String> = patterns.iter().map(ToString::to_string).collect();
+    texts.join(", ")
+}
+
+/// Whether a bound holds all of a pattern of units. A path is one unit of its name.
+fn holds(bound: &Pattern, unit: &Pattern) -> bool {
+    if bound.is_path() || !unit.is_path() {
+        return bound.covers(unit);
+    }
+    let text = unit.to_string();
+    let name = text.rsplit('/').next().unwrap_or_default();
+    Pattern::new(name).is_ok_and(|name| bound.covers(&name))
+}

@@ -1,0 +1,209 @@
+//! `match`, `unless` and `shadow`: from what is written to selectors, users and groups as numbers.
+
+use super::super::file::MatchSection;
+use super::*;
+use crate::selector::{Pattern, Selector};
+use nix::unistd::{Group, User};
+
+/// What selectors are for, which decides what they may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// All must hold.
+    Match,
+    /// Together they exclude.
+    Unless,
+    /// Recorded alone.
+    Shadow,
+}
+
+/// Users and groups that were looked up: ten thousand sections may name the same few.
+#[derive(Default)]
+pub struct Accounts {
+    users: HashMap<String, Option<u32>>,
+    groups: HashMap<String, Option<u32>>,
+}
+
+impl Accounts {
+    pub fn user(&mut self, file: &File, name: &Spanned<String>) -> Result<u32> {
+        let text = name.as_ref();
+        let look_up = || User::from_name(text).ok().flatten().map(|user| user.uid.as_raw());
+        let found = *self.users.entry(text.clone()).or_insert_with(look_up);
+        match found {
+            Some(uid) => Ok(uid),
+            None => file.error(name.span(), format!("this host has no user `{text}`")),
+        }
+    }
+
+    fn group(&mut self, file: &File, name: &Spanned<String>) -> Result<u32> {
+        let text = name.as_ref();
+        let look_up = || Group::from_name(text).ok().flatten().map(|group| group.gid.as_raw());
+        let found = *self.groups.entry(text.clone()).or_insert_with(look_up);
+        match found {
+            Some(gid) => Ok(gid),
+            None => file.error(name.span(), format!("this host has no group `{text}`")),
+        }
+    }
+}
+
+/// The selectors of one table.
+pub fn selectors(
+    file: &File,
+    accounts: &mut Accounts,
+    section: &Spanned<MatchSection>,
+    role: Role,
+) -> Result<Vec<Selector>> {
+    let given = section.as_ref();
+    let mut selectors = Vec::new();
+    if let Some(unit) = &given.unit {
+        selectors.push(Selector::Unit(unit_pattern(file, unit)?));
+    }
+    if let Some(slice) = &given.slice {
+        if !slice.as_ref().ends_with(".slice") {
+            return file.error(slice.span(), "a slice's name ends in .slice");
+        }
+        selectors.push(Selector::Slice(slice.as_ref().clone()));
+    }
+    if let Some(unit) = &given.user_unit {
+        let pattern = unit_pattern(file, unit)?;
+        if pattern.is_path() {
+            let message = "name a user's unit by its name: its path is chosen by the user";
+            return file.error(unit.span(), message);
+        }
+        selectors.push(Selector::UserUnit(pattern));
+    }
+    selectors.extend(user(file, accounts, given)?.map(Selector::User));
+    selectors.extend(group(file, accounts, given)?.map(Selector::Group));
+    if let Some(name) = &given.supplementary_group {
+        selectors.push(Selector::SupplementaryGroup(accounts.group(file, name)?));
+    }
+    selectors.extend(program(file, given)?);
+    if let Some(container) = &given.container {
+        selectors.push(Selector::Container(*container.as_ref()));
+    } else if role == Role::Match {
+        selectors.push(Selector::Container(false)); // a host's process, if nothing else is said
+    }
+    if let Some(interactive) = &given.interactive {
+        selectors.push(Selector::Interactive(*interactive.as_ref()));
+    }
+    enough(file, section, role)?;
+    Ok(selectors)
+}
+
+/// Whether what is given says enough for what it is for.
+fn enough(file: &File, section: &Spanned<MatchSection>, role: Role) -> Result<()> {
+    let given = section.as_ref();
+    let has_user = given.uid.is_some() || given.user.is_some();
+    let span = section.span();
+    if let Some(unit) = given.user_unit.as_ref().filter(|_| role == Role::Match && !has_user) {
+        let message = "`user_unit` needs `user` or `uid` beside it: whose unit it is";
+        return file.error(unit.span(), message);
+    }
+    let is_empty = given.is_empty();
+    match role {
+        Role::Match if given.unit.is_none() && given.slice.is_none() && !has_user => {
+            file.error(span, "a match needs at least `unit`, `slice`, `user` or `uid`")
+        }
+        Role::Unless | Role::Shadow if is_empty => {
+            file.error(span, "says nothing: give it a selector, or leave it out")
+        }
+        Role::Shadow => {
+            let enforced = [
+                ("unit", given.unit.as_ref().map(Spanned::span)),
+                ("user_unit", given.user_unit.as_ref().map(Spanned::span)),
+                ("uid", given.uid.as_ref().map(Spanned::span)),
+                ("user", given.user.as_ref().map(Spanned::span)),
+            ];
+            for (key, span) in enforced {
+                if let Some(span) = span {
+                    let message = format!("`{key}` is always enforced: move it to `match`");
+                    return file.error(span, message);
+                }
+            }
+            Ok(())
+        }
+        Role::Match | Role::Unless => Ok(()),
+    }
+}
+
+/// A pattern of units, by name or by path.
+pub fn unit_pattern(file: &File, unit: &Spanned<String>) -> Result<Pattern> {
+    let pattern = pattern(file, unit)?;
+    let ends = [".service", ".scope"].iter().any(|suffix| unit.as_ref().ends_with(suffix));
+    if !ends {
+        return file.error(unit.span(), "a unit's name ends in .service or .scope");
+    }
+    Ok(pattern)
+}
+
+/// A name with one `*` at most.
+pub fn pattern(file: &File, text: &Spanned<String>) -> Result<Pattern> {
+    Pattern::new(text.as_ref()).or_else(|error| file.error(text.span(), error.to_string()))
+}
+
+fn user(file: &File, accounts: &mut Accounts, given: &MatchSection) -> Result<Option<u32>> {
+    match (&given.uid, &given.user) {
+        (Some(uid), None) => Ok(Some(*uid.as_ref())),
+        (None, Some(user)) => accounts.user(file, user).map(Some),
+        (None, None) => Ok(None),
+        (Some(uid), Some(_)) => file.error(uid.span(), "give `uid` or `user`, not both"),
+    }
+}
+
+fn group(file: &File, accounts: &mut Accounts, given: &MatchSection) -> Result<Option<u32>> {
+    match (&given.gid, &given.group) {
+        (Some(gid), None) => Ok(Some(*gid.as_ref())),
+        (None, Some(group)) => accounts.group(file, group).map(Some),
+        (None, None) => Ok(None),
+        (Some(gid), Some(_)) => file.error(gid.span(), "give `gid` or `group`, not both"),
+    }
+}
+
+fn program(file: &File, given: &MatchSection) -> Result<Vec<Selector>> {
+    let mut selectors = Vec::new();
+    if let Some(exe) = &given.exe {
+        if !exe.as_ref().starts_with('/') {
+            return file.error(exe.span(), "an executable's path begins with `/`");
+        }
+        selectors.push(Selector::Executable(exe.as_ref().clone()));
+    }
+    let mut digests = Vec::new();
+    for digest in &given.exe_sha256.0 {
+        match Sha256::from_hex(digest.as_ref()) {
+            Some(sha256) => digests.push(sha256),
+            None => {
+                let message = "a SHA-256 is 64 hexadecimal digits, as sha256sum prints them";
+                return file.error(digest.span(), message);
+            }
+        }
+    }
+    if !digests.is_empty() {
+        selectors.push(Selector::Digest(digests));
+    }
+    Ok(selectors)
+}
+
+impl MatchSection {
+    fn is_empty(&self) -> bool {
+        let MatchSection {
+            unit,
+            slice,
+            user_unit,
+            uid,
+            user,
+            gid,
+            group,
+            supplementary_group,
+            exe,
+            exe_sha256,
+            container,
+            interactive,
+        } = self;
+        let texts = [unit, slice, user_unit, user, group, supplementary_group, exe];
+        texts.iter().all(|text| text.is_none())
+            && uid.is_none()
+            && gid.is_none()
+            && exe_sha256.0.is_empty()
+            && container.is_none()
+            && interactive.is_none()
+    }
+}

@@ -1,0 +1,140 @@
+//! A name, or many by one `*`. One star is enough for what people mean (`app@*.service`), and two
+//! patterns can still be compared: whether one covers the other, or both have a name in common.
+
+use std::fmt;
+
+/// An exact text, or everything that begins and ends so. The star stands for one character at
+/// least, and never for `/`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pattern {
+    before: String,
+    /// What follows the star; nothing for an exact text.
+    after: Option<String>,
+}
+
+/// Why a text is no pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotAPattern {
+    /// There is nothing before the star, or nothing at all.
+    NothingBefore,
+    /// More than one star.
+    TwoStars,
+}
+
+impl Pattern {
+    /// A pattern as written.
+    ///
+    /// # Errors
+    /// If it has two stars, or begins with one: a pattern that fits nearly everything is a mistake.
+    pub fn new(text: &str) -> Result<Pattern, NotAPattern> {
+        let (before, after) = match text.split_once('*') {
+            None => (text, None),
+            Some((_, after)) if after.contains('*') => return Err(NotAPattern::TwoStars),
+            Some((before, after)) => (before, Some(after.to_owned())),
+        };
+        if before.is_empty() {
+            return Err(NotAPattern::NothingBefore);
+        }
+        let before = before.to_owned();
+        Ok(Pattern { before, after })
+    }
+
+    /// Everything, where an administrator means that.
+    pub fn everything() -> Pattern {
+        Pattern {
+            before: String::new(),
+            after: Some(String::new()),
+        }
+    }
+
+    /// Whether it is of this text.
+    pub fn matches(&self, text: &str) -> bool {
+        let Some(after) = &self.after else {
+            return text == self.before;
+        };
+        let rest = text.strip_prefix(self.before.as_str());
+        let star = rest.and_then(|rest| rest.strip_suffix(after.as_str()));
+        star.is_some_and(|star| !star.is_empty() && !star.contains('/'))
+    }
+
+    /// The one text it is of, if it has no star.
+    pub fn exact(&self) -> Option<&str> {
+        self.after.is_none().then_some(self.before.as_str())
+    }
+
+    /// What stands before the star.
+    pub fn before(&self) -> &str {
+        &self.before
+    }
+
+    /// What stands after it.
+    pub fn after(&self) -> &str {
+        self.after.as_deref().unwrap_or("")
+    }
+
+    /// Whether it is a path.
+    pub fn is_path(&self) -> bool {
+        self.before.starts_with('/')
+    }
+
+    /// Whether every text that fits `other` fits this one too.
+    pub fn covers(&self, other: &Pattern) -> bool {
+        let (Some(after), Some(other_after)) = (&self.after, &other.after) else {
+            return match &other.after {
+                None => self.matches(&other.before),
+                Some(_) => false, // one text covers no pattern
+            };
+        };
+        // What the other has beyond ours our star has to stand for, which is no `/`.
+        let beyond = other.before.strip_prefix(self.before.as_str());
+        let (beyond, behind) = (beyond, other_after.strip_suffix(after.as_str()));
+        let (Some(beyond), Some(behind)) = (beyond, behind) else {
+            return false;
+        };
+        !beyond.contains('/') && !behind.contains('/')
+    }
+
+    /// Whether some text fits both.
+    pub fn meets(&self, other: &Pattern) -> bool {
+        let (Some(after), Some(other_after)) = (&self.after, &other.after) else {
+            return match (self.exact(), other.exact()) {
+                (Some(text), _) => other.matches(text),
+                (_, Some(text)) => self.matches(text),
+                (None, None) => false,
+            };
+        };
+        let either = |one: &str, two: &str, fits: fn(&str, &str) -> bool| fits(one, two) || fits(two, one);
+        either(&self.before, &other.before, |a, b| a.starts_with(b))
+            && either(after, other_after, |a, b| a.ends_with(b))
+            && !longer(&self.before, &other.before).contains('/')
+            && !longer(after, other_after).contains('/')
+    }
+}
+
+/// What the longer of two has beyond the shorter, of which it is known that one holds the other at
+/// an end; where a `/` in it would have to be what a star stands for.
+fn longer<'a>(one: &'a str, two: &'a str) -> &'a str {
+    let (long, short) = if one.len() >= two.len() { (one, two) } else { (two, one) };
+    long.strip_prefix(short)
+        .or_else(|| long.strip_suffix(short))
+        .unwrap_or(long)
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.before)?;
+        match &self.after {
+            Some(after) => write!(f, "*{after}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for NotAPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NotAPattern::NothingBefore => "a pattern begins with a text before its `*`",
+            NotAPattern::TwoStars => "a pattern has one `*` at most",
+        })
+    }
+}
