@@ -32,4 +32,5 @@ pub mod sandbox;
 pub mod server;
 pub mod service;
 pub mod sys;
+pub mod witness;
 pub mod workload;
