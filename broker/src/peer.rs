@@ -15,6 +15,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::Mode;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
 
 /// Who connected.
 pub struct Peer {
@@ -44,13 +45,17 @@ pub enum Life {
     Over,
 }
 
-/// Why the kernel's answer is no peer. The connection is closed without a byte.
+/// Why the kernel's answer is no peer. No byte of the connection is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoPeer {
     /// It exited before it was looked at.
     Gone,
     /// Its pid is 0: it lives in a pid namespace outside ours.
     ForeignNamespace,
+    /// Its user or group has no number in our user namespace: the one shown stands for all of them.
+    ForeignUser,
+    /// It lives, and `/proc` does not show it to us.
+    Hidden(Errno),
     /// A system call failed.
     Failed(&'static str, Errno),
 }
@@ -64,6 +69,10 @@ impl Peer {
         if pid == 0 {
             return Err(NoPeer::ForeignNamespace);
         }
+        let (uid, gid) = (credentials.uid(), credentials.gid());
+        if nobodys().is_some_and(|nobody| uid == nobody.uid || gid == nobody.gid) {
+            return Err(NoPeer::ForeignUser);
+        }
         let (pidfd, proof) = match getsockopt(&socket.as_fd(), sockopt::PeerPidfd) {
             Ok(pidfd) => (pidfd, Proof::Pidfd),
             Err(Errno::ENOPROTOOPT) => (by_number(pid)?, Proof::Pid),
@@ -72,11 +81,7 @@ impl Peer {
         };
         let files = proc_dir(pid)
             .and_then(|dir| Files::open(dir.as_fd()))
-            .map_err(|errno| match errno {
-                Errno::ENOENT | Errno::ESRCH => NoPeer::Gone,
-                other => NoPeer::Failed("opening /proc/PID", other),
-            })?;
-        let (uid, gid) = (credentials.uid(), credentials.gid());
+            .map_err(|errno| not_shown(&pidfd, errno))?;
         let peer = Peer {
             uid,
             gid,
@@ -120,12 +125,59 @@ impl Peer {
 
     /// Whether it still runs: a pidfd polls readable once its process has exited, reaped or not.
     pub fn life(&self) -> Life {
-        let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::ZERO) {
-            Ok(0) => Life::Running,
-            Ok(_) | Err(_) => Life::Over, // an error of identification is a denial (CVE-2021-3560)
-        }
+        life(&self.pidfd)
     }
+}
+
+fn life(pidfd: &OwnedFd) -> Life {
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, PollTimeout::ZERO) {
+        Ok(0) => Life::Running,
+        Ok(_) | Err(_) => Life::Over, // an error of identification is a denial (CVE-2021-3560)
+    }
+}
+
+/// `/proc` does not show a process: it is over, or `/proc` is mounted with `hidepid=`, or not at all.
+fn not_shown(pidfd: &OwnedFd, errno: Errno) -> NoPeer {
+    match (life(pidfd), errno) {
+        (Life::Over, _) => NoPeer::Gone,
+        (Life::Running, Errno::ENOENT | Errno::ESRCH | Errno::EACCES | Errno::EPERM) => {
+            NoPeer::Hidden(errno)
+        }
+        (Life::Running, other) => NoPeer::Failed("opening /proc/PID", other),
+    }
+}
+
+/// What the kernel shows for users and groups that have no number in our user namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Nobodys {
+    uid: u32,
+    gid: u32,
+}
+
+/// There are some where our user namespace has not every user of the host, as with `PrivateUsers=`
+/// or in a rootless container (user_namespaces(7)): there a section for `nobody` would be one for
+/// everybody. A process does not change its user namespace by itself.
+fn nobodys() -> Option<Nobodys> {
+    static OURS: OnceLock<Option<Nobodys>> = OnceLock::new();
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    *OURS.get_or_init(|| {
+        let whole = ["/proc/self/uid_map", "/proc/self/gid_map"].map(|path| is_whole(&read(path)));
+        let number = |path| read(path).trim().parse().unwrap_or(OVERFLOW_ID);
+        (whole != [true; 2]).then(|| Nobodys {
+            uid: number("/proc/sys/kernel/overflowuid"),
+            gid: number("/proc/sys/kernel/overflowgid"),
+        })
+    })
+}
+
+/// The kernel's own default (proc_sys_kernel(5), overflowuid).
+const OVERFLOW_ID: u32 = 65_534;
+
+/// Whether a map has every id: one line that begins at 0 and has them all, as in the first namespace.
+fn is_whole(map: &str) -> bool {
+    let numbers: Vec<&str> = map.split_ascii_whitespace().collect();
+    numbers == ["0", "0", "4294967295"]
 }
 
 /// The fallback: opens the pid by number, then demands that the process was there already when
@@ -136,7 +188,7 @@ fn by_number(pid: u32) -> Result<OwnedFd, NoPeer> {
         Errno::ESRCH => NoPeer::Gone,
         other => NoPeer::Failed("pidfd_open", other),
     })?;
-    let proc_dir = proc_dir(pid).map_err(|_| NoPeer::Gone)?;
+    let proc_dir = proc_dir(pid).map_err(|errno| not_shown(&pidfd, errno))?;
     let started = crate::workload::start_time(proc_dir.as_fd()).map_err(|_| NoPeer::Gone)?;
     if started > accepted {
         return Err(NoPeer::Gone);
@@ -176,6 +228,16 @@ impl fmt::Display for NoPeer {
             NoPeer::ForeignNamespace => f.write_str(
                 "the peer's pid is 0: it is outside assertd's pid namespace; do not run assertd with \
                  PrivatePIDs=",
+            ),
+            NoPeer::ForeignUser => f.write_str(
+                "the peer's user or group is unknown in assertd's user namespace; do not run assertd \
+                 with PrivateUsers=, nor in a container that has not every user of the host",
+            ),
+            NoPeer::Hidden(errno) => write!(
+                f,
+                "a peer that lives is not shown in /proc ({}); run assertd where /proc is mounted \
+                 without hidepid=, or with gid= for a group of assertd's, and without ProtectProc=",
+                errno.desc()
             ),
             NoPeer::Failed(what, errno) => write!(f, "{what}: {errno}"),
         }
@@ -220,5 +282,19 @@ mod tests {
     fn a_process_found_by_number_was_there_before() {
         assert!(by_number(std::process::id()).is_ok());
         assert_eq!(by_number(u32::MAX / 4).err(), Some(NoPeer::Gone));
+    }
+
+    #[test]
+    fn only_a_map_of_every_id_is_whole() {
+        assert!(is_whole("         0          0 4294967295\n"));
+        for partial in [
+            "",
+            "0 0 1\n",
+            "0 1000 1\n",
+            "0 1 4294967294\n",
+            "0 0 9\n9 9 9\n",
+        ] {
+            assert!(!is_whole(partial), "{partial:?}");
+        }
     }
 }

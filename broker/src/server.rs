@@ -6,8 +6,8 @@
 //! its own, because a header timeout never fires for a peer that says nothing (hyper 2457).
 
 use crate::app::App;
-use crate::peer::{NoPeer, Peer};
-use crate::reply::{Answer, TOO_MANY_CONNECTIONS};
+use crate::peer::{Life, NoPeer, Peer};
+use crate::reply::{Answer, NOBODY_KNOWN, TOO_MANY_CONNECTIONS};
 use crate::{admin, http};
 use assertd_client::api::{HEAD_LEN_MAX, HEADERS_MAX};
 use hyper::body::Incoming;
@@ -100,7 +100,7 @@ pub async fn serve(
             }
         };
         let Ok(permit) = permits.clone().try_acquire_owned() else {
-            turn_away(&stream);
+            turn_away(&stream, TOO_MANY_CONNECTIONS);
             continue;
         };
         let peer = match Peer::of(&stream) {
@@ -108,15 +108,17 @@ pub async fn serve(
             Err(NoPeer::Gone) => continue,
             Err(error) => {
                 complaints.say(&error);
-                turn_away(&stream);
                 if let NoPeer::Failed(_, Errno::EMFILE | Errno::ENFILE) = error {
+                    turn_away(&stream, TOO_MANY_CONNECTIONS);
                     tokio::time::sleep(ACCEPT_PAUSE).await; // nothing a caller can bring about alone
+                } else {
+                    turn_away(&stream, NOBODY_KNOWN);
                 }
                 continue;
             }
         };
         let Some(share) = per_uid.clone().take(peer.uid()) else {
-            turn_away(&stream);
+            turn_away(&stream, TOO_MANY_CONNECTIONS);
             continue;
         };
         let (app, stop) = (app.clone(), stop.clone());
@@ -160,8 +162,8 @@ impl Complaints {
 }
 
 /// A constant answer, if the socket takes it at once.
-fn turn_away(stream: &UnixStream) {
-    let _ = stream.try_write(TOO_MANY_CONNECTIONS); // a full buffer means nobody reads it
+fn turn_away(stream: &UnixStream, answer: &[u8]) {
+    let _ = stream.try_write(answer); // a full buffer means nobody reads it
 }
 
 /// One connection to its end or its deadline.
@@ -175,6 +177,7 @@ async fn connection(
     let activity = Arc::new(Activity::new());
     let io = TokioIo::new(Watched {
         stream,
+        peer: peer.clone(),
         activity: activity.clone(),
     });
     let (service_activity, service_stop) = (activity.clone(), stop.clone());
@@ -287,10 +290,22 @@ impl Activity {
     }
 }
 
-/// A stream that notes when bytes arrive.
+/// A stream that notes when bytes arrive, and takes none for a peer that has died: whoever holds its
+/// socket now, a child or somebody it was passed to, would read them. An answer may wait here for
+/// long, for a peer that does not read.
 struct Watched {
     stream: UnixStream,
+    peer: Arc<Peer>,
     activity: Arc<Activity>,
+}
+
+impl Watched {
+    fn for_the_living(&self) -> io::Result<()> {
+        match self.peer.life() {
+            Life::Running => Ok(()),
+            Life::Over => Err(io::ErrorKind::BrokenPipe.into()), // ends the connection
+        }
+    }
 }
 
 impl AsyncRead for Watched {
@@ -314,6 +329,7 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.for_the_living()?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -322,6 +338,7 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.for_the_living()?;
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
