@@ -18,6 +18,9 @@ use tokio::sync::watch;
 /// watchdog's time is: without work it shows itself once a second, and may miss that twice.
 const WRITER_SILENCE: Duration = Duration::from_secs(3);
 
+/// How often the clock is looked at: what it shows for less is seen by those who mint meanwhile.
+const CLOCK_LOOK: Duration = Duration::from_secs(1);
+
 /// Serves until told to stop, then drains.
 ///
 /// # Errors
@@ -43,6 +46,7 @@ pub async fn serve(app: Arc<App>, listeners: Listeners) -> io::Result<()> {
     let doors = [tokio::spawn(admin), tokio::spawn(workload)];
     tokio::spawn(say_when_ready(app.clone(), stopping));
     tokio::spawn(reload_by_signal(app.clone(), hangup));
+    tokio::spawn(watch_clock(app.clone()));
     tokio::spawn(feed_watchdog(app));
 
     tokio::select! {
@@ -86,6 +90,24 @@ async fn say_when_ready(app: Arc<App>, mut stopping: watch::Receiver<bool>) {
 async fn reload_by_signal(app: Arc<App>, mut hangup: Signal) {
     while let Some(()) = hangup.recv().await {
         let _said_by_itself = rules::reload(&app).await;
+    }
+}
+
+/// Looks at the clock whether or not anything is minted, for a step that nobody saw is none; says once
+/// that it is suspect, and once that it is not any more.
+async fn watch_clock(app: Arc<App>) {
+    let mut suspect = None;
+    loop {
+        let doubt = app.clock.doubt();
+        let what = doubt.map(|doubt| std::mem::discriminant(&doubt));
+        if what != suspect {
+            match doubt {
+                Some(doubt) => eprintln!("assertd: {doubt}"),
+                None => eprintln!("assertd: clock: trusted again"),
+            }
+            suspect = what;
+        }
+        tokio::time::sleep(CLOCK_LOOK).await;
     }
 }
 

@@ -5,6 +5,7 @@
 //! Each test counts every answer it got, because a fault must cost availability and nothing else.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod clock;
 mod crash;
 mod defences;
 mod flood;

@@ -10,6 +10,7 @@
     reason = "a harness that cannot go on fails the test that uses it"
 )]
 
+pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod fault;

@@ -59,7 +59,7 @@ impl Programs {
 }
 
 /// `target/debug` or `target/release`, whichever this program is in.
-fn built() -> PathBuf {
+pub(crate) fn built() -> PathBuf {
     let us = std::env::current_exe().unwrap();
     let dir = us.parent().expect("a program is in a directory");
     let dir = if dir.ends_with("deps") {
