@@ -13,6 +13,11 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 pub mod client;
+mod digest;
+mod process;
+pub mod program;
+pub mod serve;
+mod turns;
 
 pub use client::{Client, Unanswered};
 

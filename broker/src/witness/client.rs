@@ -8,11 +8,12 @@
 use super::{Attestation, QUESTION};
 use keystore::protocol::frame_len;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixStream;
@@ -25,12 +26,15 @@ use tokio::time::timeout;
 pub const DEADLINE: Duration = Duration::from_secs(1);
 
 /// Questions under way at a time, each with a connection: half of what the witness serves, so that
-/// those of a broker that was just replaced are in nobody's way.
+/// those of a broker that was just replaced are in nobody's way. Of one uid so many: whose executables
+/// are enormous, or lie where reading hangs, keeps nobody else waiting.
 const UNDER_WAY_MAX: usize = 8;
+const UNDER_WAY_OF_ONE_UID_MAX: usize = 2;
 
-/// Questions that are under way or wait for their turn. More would not be answered within the
-/// deadline where it matters, which is where each takes long.
-const ASKED_MAX: usize = 64;
+/// Questions that are under way or wait for their turn: half of all connections the broker has, and
+/// of one uid as many as that has.
+const ASKED_MAX: usize = 512;
+const ASKED_OF_ONE_UID_MAX: usize = 64;
 
 /// Asks the witness at one socket.
 pub struct Client {
@@ -39,6 +43,8 @@ pub struct Client {
     kept: Mutex<Option<UnixStream>>,
     asked: Semaphore,
     under_way: Semaphore,
+    /// Each uid's share of what may be under way, for as long as one of its questions is asked.
+    shares: Mutex<HashMap<u32, Arc<Semaphore>>>,
 }
 
 /// Why there is no answer.
@@ -62,6 +68,7 @@ impl Client {
             kept: Mutex::new(None),
             asked: Semaphore::new(ASKED_MAX),
             under_way: Semaphore::new(UNDER_WAY_MAX),
+            shares: Mutex::default(),
         }
     }
 
@@ -70,25 +77,49 @@ impl Client {
         &self.socket
     }
 
-    /// What the process executes now. The pidfd is to be polled again afterwards, by whoever
-    /// believes the answer: the process may have ended since.
+    /// What the process executes now. `uid` is its user, for whose share of the work it counts; the
+    /// pidfd is to be polled again afterwards, by whoever believes the answer: the process may have
+    /// ended since.
     ///
     /// # Errors
     /// If there is no answer within [`DEADLINE`], which is not the same as an answer that there is
     /// nothing to attest.
-    pub async fn executable(&self, pidfd: BorrowedFd<'_>) -> Result<Attestation, Unanswered> {
+    pub async fn executable(
+        &self,
+        uid: u32,
+        pidfd: BorrowedFd<'_>,
+    ) -> Result<Attestation, Unanswered> {
+        let share = self.share(uid);
         let Ok(_asked) = self.asked.try_acquire() else {
             return Err(Unanswered::Busy);
         };
-        let answer = timeout(DEADLINE, self.ask(pidfd)).await;
+        if Arc::strong_count(&share) > ASKED_OF_ONE_UID_MAX + 1 {
+            return Err(Unanswered::Busy); // one is the table's
+        }
+        let answer = timeout(DEADLINE, self.ask(&share, pidfd)).await;
         answer.unwrap_or(Err(Unanswered::Late))
     }
 
-    async fn ask(&self, pidfd: BorrowedFd<'_>) -> Result<Attestation, Unanswered> {
-        let turn = self.under_way.acquire().await;
-        let _turn = turn.expect("the semaphore is never closed");
+    fn share(&self, uid: u32) -> Arc<Semaphore> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        shares.retain(|_, share| Arc::strong_count(share) > 1);
+        let share = shares
+            .entry(uid)
+            .or_insert_with(|| Arc::new(Semaphore::new(UNDER_WAY_OF_ONE_UID_MAX)));
+        share.clone()
+    }
+
+    async fn ask(
+        &self,
+        share: &Semaphore,
+        pidfd: BorrowedFd<'_>,
+    ) -> Result<Attestation, Unanswered> {
+        const OPEN: &str = "the semaphores are never closed";
+        let _of_the_uid = share.acquire().await.expect(OPEN);
+        let _of_all = self.under_way.acquire().await.expect(OPEN);
+        let kept = self.kept().take();
         // A witness that was restarted has closed it, which is no answer to this question.
-        if let Some(kept) = self.kept().take()
+        if let Some(kept) = kept
             && let Ok(attestation) = self.over(kept, pidfd).await
         {
             return Ok(attestation);
@@ -118,7 +149,7 @@ impl Client {
         Ok(attestation)
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Option<UnixStream>> {
+    fn kept(&self) -> MutexGuard<'_, Option<UnixStream>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -160,5 +191,116 @@ impl fmt::Display for Unanswered {
             ),
             Unanswered::Lost(why) => write!(f, "the witness did not answer: {why}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::serve;
+    use super::*;
+    use crate::sys::pidfd_open;
+    use std::io::{Read, Write};
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
+    use std::thread;
+
+    fn ourselves() -> OwnedFd {
+        pidfd_open(std::process::id()).unwrap()
+    }
+
+    /// A witness in a thread, which ends with the test's process.
+    fn serving(socket: &Path) {
+        let listener = UnixListener::bind(socket).unwrap();
+        let us = nix::unistd::geteuid().as_raw();
+        thread::spawn(move || serve::run(&listener, us));
+    }
+
+    async fn ask(client: &Client) -> Result<Attestation, Unanswered> {
+        client.executable(0, ourselves().as_fd()).await
+    }
+
+    #[tokio::test]
+    async fn a_question_is_answered_and_its_connection_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let client = Client::new(dir.path().join("witness.sock"));
+        let absent = ask(&client).await.unwrap_err();
+        assert!(matches!(absent, Unanswered::Absent(..)), "{absent}");
+        serving(client.socket());
+        let path = std::env::current_exe().unwrap();
+        for _ in 0..3 {
+            match ask(&client).await.unwrap() {
+                Attestation::Executable(ours) => assert_eq!(ours.path(), path.to_str()),
+                Attestation::NotAttestable(why) => panic!("{why}"),
+            }
+            assert!(client.kept().is_some());
+        }
+        assert_eq!(
+            client.share(1).available_permits(),
+            UNDER_WAY_OF_ONE_UID_MAX
+        );
+        assert!(!client.shares.lock().unwrap().contains_key(&0), "forgotten");
+    }
+
+    #[tokio::test]
+    async fn a_witness_that_was_restarted_is_asked_over_a_new_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let client = Client::new(dir.path().join("witness.sock"));
+        serving(client.socket());
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        *client.kept() = Some(ours);
+        assert!(matches!(ask(&client).await, Ok(Attestation::Executable(_))));
+    }
+
+    #[tokio::test]
+    async fn a_witness_that_is_silent_or_answers_nonsense_is_no_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let client = Client::new(dir.path().join("witness.sock"));
+        let listener = UnixListener::bind(client.socket()).unwrap();
+        let fakes = thread::spawn(move || {
+            let answers: [&[u8]; 5] = [
+                b"",
+                b"\0\0",
+                b"\0\0\0\x02{}",
+                b"\xff\xff\xff\xff",
+                b"\0\0\0\0",
+            ];
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.read_exact(&mut QUESTION.clone()).unwrap();
+                stream.write_all(answer).unwrap();
+            }
+            listener.accept() // and is silent
+        });
+        for _ in 0..5 {
+            let lost = ask(&client).await.unwrap_err();
+            assert!(matches!(lost, Unanswered::Lost(_)), "{lost}");
+            assert!(client.kept().is_none());
+        }
+        let late = ask(&client).await.unwrap_err();
+        assert!(matches!(late, Unanswered::Late), "{late}");
+        assert!(client.kept().is_none(), "an answer to come is nobody's");
+        drop(fakes.join());
+    }
+
+    #[tokio::test]
+    async fn one_uid_cannot_take_all_turns_and_too_many_questions_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let client = Client::new(dir.path().join("witness.sock"));
+        serving(client.socket());
+        let (share, pidfd) = (client.share(1), ourselves());
+        let _slow = share.acquire_many(2).await.unwrap();
+        let others = client.executable(2, pidfd.as_fd()).await;
+        assert!(matches!(others, Ok(Attestation::Executable(_))));
+        let own = client.executable(1, pidfd.as_fd()).await;
+        assert!(matches!(own, Err(Unanswered::Late)));
+        let asked: Vec<_> = (0..ASKED_OF_ONE_UID_MAX).map(|_| client.share(3)).collect();
+        let refused = client.executable(3, pidfd.as_fd()).await;
+        assert!(matches!(refused, Err(Unanswered::Busy)));
+        drop(asked);
+        assert!(client.executable(3, pidfd.as_fd()).await.is_ok());
+        let _all = client.asked.try_acquire_many(512).unwrap();
+        assert!(matches!(ask(&client).await, Err(Unanswered::Busy)));
     }
 }
