@@ -10,7 +10,7 @@ use crate::rules::InForce;
 use keystore::Clock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Instant;
 
 /// The daemon's parts.
@@ -35,6 +35,8 @@ pub struct App {
     pub connections: AtomicUsize,
     /// When it started.
     pub started: Instant,
+    /// Whether it was said that it is ready.
+    pub ready: AtomicBool,
 }
 
 impl App {

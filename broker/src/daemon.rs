@@ -155,6 +155,7 @@ fn run(command: Command) -> Result<(), Failure> {
         counts: crate::reply::Counts::default(),
         connections: std::sync::atomic::AtomicUsize::new(0),
         started: Instant::now(),
+        ready: std::sync::atomic::AtomicBool::new(false),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers())

@@ -14,6 +14,8 @@ mod flush;
 mod generator;
 mod load;
 mod observed;
+mod reload;
+mod reloads;
 mod respawn;
 mod rows;
 #[path = "../outages/scene/mod.rs"]

@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod fault;
 pub mod http;
 pub mod keystore;
+pub mod manager;
 pub mod peers;
 pub mod process;
 pub mod programs;
