@@ -8,7 +8,7 @@ use crate::id::RequestId;
 use crate::keyring::ActiveKey;
 use crate::peer::Proof;
 use crate::workload::Workload;
-use assertd_client::api::{Problem, RequestCounts};
+use assertd_client::api::{CONNECT_AGAIN, Problem, RequestCounts};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -43,6 +43,8 @@ pub enum Refusal {
     DeniedTooOften,
     /// The keystore's queue is full.
     QueueFull,
+    /// The caller is younger than its connection may be, on a kernel without SO_PEERPIDFD.
+    ConnectAgain,
     /// Something this host needs is down: a code for records, a sentence for people.
     Unavailable {
         /// A fixed word.
@@ -89,6 +91,7 @@ impl Refusal {
             Refusal::Method => "method_not_allowed",
             Refusal::TooFast(_) | Refusal::DeniedTooOften => "too_many_requests",
             Refusal::QueueFull => "queue_full",
+            Refusal::ConnectAgain => CONNECT_AGAIN,
             Refusal::Unavailable { code, .. } => code,
             Refusal::PeerGone => "peer_gone",
             Refusal::Configuration(_) => "configuration_rejected",
@@ -106,9 +109,10 @@ impl Refusal {
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::TooFast(_) | Refusal::DeniedTooOften => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Refusal::QueueFull | Refusal::Unavailable { .. } | Refusal::PeerGone => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Refusal::QueueFull
+            | Refusal::ConnectAgain
+            | Refusal::Unavailable { .. }
+            | Refusal::PeerGone => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -144,6 +148,12 @@ impl Refusal {
                     .to_owned(),
             ),
             Refusal::QueueFull => ("overloaded", "the keystore's queue is full".to_owned()),
+            Refusal::ConnectAgain => (
+                "connect again",
+                "this kernel (before Linux 6.5) tells a process from another that had its pid only \
+                 if it is some time older than its connection; ask again over a new connection"
+                    .to_owned(),
+            ),
             Refusal::Unavailable { detail, code } if detail.is_empty() => {
                 ("unavailable", format!("{code}: see `assertctl status`"))
             }
@@ -161,7 +171,10 @@ impl Refusal {
     fn retry_after_s(&self) -> Option<u64> {
         match self {
             Refusal::TooFast(wait) => Some(wait.as_secs() + 1),
-            Refusal::QueueFull | Refusal::DeniedTooOften | Refusal::Unavailable { .. } => Some(1),
+            Refusal::QueueFull
+            | Refusal::ConnectAgain
+            | Refusal::DeniedTooOften
+            | Refusal::Unavailable { .. } => Some(1),
             _ => None,
         }
     }
@@ -325,6 +338,7 @@ mod tests {
     fn every_temporary_refusal_says_when_to_come_back() {
         for refusal in [
             Refusal::QueueFull,
+            Refusal::ConnectAgain,
             Refusal::unavailable("deadline", "x"),
             Refusal::AUDIT_NOT_DURABLE,
             Refusal::TooFast(Duration::from_millis(10)),

@@ -6,7 +6,7 @@
 //! its own, because a header timeout never fires for a peer that says nothing (hyper 2457).
 
 use crate::app::App;
-use crate::peer::{Life, NoPeer, Peer};
+use crate::peer::{Life, NoPeer, Peer, Proof, Ticks, kernel_proof, nobody_waits};
 use crate::reply::{Answer, NOBODY_KNOWN, TOO_MANY_CONNECTIONS};
 use crate::{admin, http};
 use assertd_client::api::{HEAD_LEN_MAX, HEADERS_MAX};
@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use nix::errno::Errno;
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
@@ -29,6 +29,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// Most connections of workloads: 1,024 of 40 KiB each stay below 64 MiB (reliability §11).
 pub const CONNECTIONS_MAX: usize = 1024;
@@ -62,6 +63,14 @@ const LAST_WORDS_IDLE: Duration = Duration::from_millis(100);
 /// Out of descriptors: accept again after this, do not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Where the kernel does not vouch for peers: how often we look whether nobody waits. Whoever is
+/// older than this when it connects is told apart at once, for ten wake-ups a second.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long one who is younger is kept, at most, until a new connection of its would be told apart: ten
+/// looks. While others keep connecting none may find the socket quiet.
+const YOUNG_WAIT: Duration = Duration::from_secs(1);
+
 /// Which socket a connection came in by.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Door {
@@ -85,10 +94,20 @@ pub async fn serve(
     let per_uid = Arc::new(PerUid::default());
     let mut connections = JoinSet::new();
     let mut complaints = Complaints::default();
+    let mut quiet = Quiet::new(door);
+    if quiet.next_look.is_some() {
+        eprintln!(
+            "assertd: this kernel has no SO_PEERPIDFD (Linux 6.5): only workloads that say \
+             allow_pid_fallback = true are served, the others denied as weak_proof; see \
+             `assertctl check`"
+        );
+    }
     loop {
+        quiet.look(&listener);
         let accepted = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
             accepted = listener.accept() => accepted,
+            () = quiet.time_to_look() => continue,
         };
         while connections.try_join_next().is_some() {}
         let stream = match accepted {
@@ -103,8 +122,9 @@ pub async fn serve(
             turn_away(&stream, TOO_MANY_CONNECTIONS);
             continue;
         };
-        let peer = match Peer::of(&stream) {
-            Ok(peer) => peer,
+        let caller = match Peer::of(&stream, quiet.since()) {
+            Ok(peer) => Caller::Known(Arc::new(peer)),
+            Err(NoPeer::Young { uid, started }) => quiet.young(uid, started),
             Err(NoPeer::Gone) => continue,
             Err(error) => {
                 complaints.say(&error);
@@ -117,7 +137,7 @@ pub async fn serve(
                 continue;
             }
         };
-        let Some(share) = per_uid.clone().take(peer.uid()) else {
+        let Some(share) = per_uid.clone().take(caller.uid()) else {
             turn_away(&stream, TOO_MANY_CONNECTIONS);
             continue;
         };
@@ -127,7 +147,7 @@ pub async fn serve(
             if door == Door::Workload {
                 app.connections.fetch_add(1, Ordering::Relaxed);
             }
-            connection(app.clone(), stream, Arc::new(peer), door, stop).await;
+            connection(app.clone(), stream, caller, door, stop).await;
             if door == Door::Workload {
                 app.connections.fetch_sub(1, Ordering::Relaxed);
             }
@@ -140,6 +160,79 @@ pub async fn serve(
             "assertd: connections did not end within {} s and were cut",
             DRAIN.as_secs()
         );
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone)]
+enum Caller {
+    /// The kernel has said so.
+    Known(Arc<Peer>),
+    /// One process or another whose number it has. It is told to connect again.
+    Young {
+        uid: u32,
+        started: Ticks,
+        quiet: watch::Receiver<Ticks>,
+    },
+}
+
+impl Caller {
+    fn uid(&self) -> u32 {
+        match self {
+            Caller::Known(peer) => peer.uid(),
+            Caller::Young { uid, .. } => *uid,
+        }
+    }
+}
+
+/// When nobody waited to be accepted, for kernels that do not vouch for peers.
+struct Quiet {
+    since: watch::Sender<Ticks>,
+    next_look: Option<Interval>,
+}
+
+impl Quiet {
+    /// Administrators are told by their uid, which comes with the connection: nobody is too young.
+    fn new(door: Door) -> Quiet {
+        let (since, next_look) = match (door, kernel_proof()) {
+            (Door::Workload, Proof::Pid) => {
+                let mut next_look = tokio::time::interval(LOOK);
+                next_look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                (Ticks::NEVER, Some(next_look))
+            }
+            (Door::Workload, Proof::Pidfd) => (Ticks::NEVER, None),
+            (Door::Admin, _) => (Ticks::ALWAYS, None),
+        };
+        let since = watch::Sender::new(since);
+        Quiet { since, next_look }
+    }
+
+    fn look(&self, listener: &UnixListener) {
+        if self.next_look.is_some()
+            && let Some(now) = nobody_waits(listener)
+        {
+            self.since.send_replace(now);
+        }
+    }
+
+    /// Returns when it is time, which is never where nobody has to look.
+    async fn time_to_look(&mut self) {
+        match &mut self.next_look {
+            Some(interval) => drop(interval.tick().await),
+            None => pending().await,
+        }
+    }
+
+    fn since(&self) -> Ticks {
+        *self.since.borrow()
+    }
+
+    fn young(&self, uid: u32, started: Ticks) -> Caller {
+        Caller::Young {
+            uid,
+            started,
+            quiet: self.since.subscribe(),
+        }
     }
 }
 
@@ -170,27 +263,42 @@ fn turn_away(stream: &UnixStream, answer: &[u8]) {
 async fn connection(
     app: Arc<App>,
     stream: UnixStream,
-    peer: Arc<Peer>,
+    caller: Caller,
     door: Door,
     mut stop: watch::Receiver<bool>,
 ) {
     let activity = Arc::new(Activity::new());
     let io = TokioIo::new(Watched {
         stream,
-        peer: peer.clone(),
+        caller: caller.clone(),
         activity: activity.clone(),
     });
     let (service_activity, service_stop) = (activity.clone(), stop.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (app, peer, activity) = (app.clone(), peer.clone(), service_activity.clone());
+        let (app, caller, activity) = (app.clone(), caller.clone(), service_activity.clone());
         let stop = service_stop.clone();
         async move {
             activity.set(Phase::Busy);
-            let mut answer: Answer = match door {
-                Door::Workload => http::answer(app, peer, request).await,
-                Door::Admin => admin::answer(app, peer, request).await,
+            let (mut answer, is_last): (Answer, bool) = match (caller, door) {
+                (Caller::Known(peer), Door::Workload) => {
+                    (http::answer(app, peer, request).await, false)
+                }
+                (Caller::Known(peer), Door::Admin) => {
+                    (admin::answer(app, peer, request).await, false)
+                }
+                (
+                    Caller::Young {
+                        started, mut quiet, ..
+                    },
+                    _,
+                ) => {
+                    let told_apart = quiet.wait_for(|quiet| started < *quiet);
+                    // Told to come back in any case.
+                    let _ = tokio::time::timeout(YOUNG_WAIT, told_apart).await;
+                    (http::connect_again(&app), true)
+                }
             };
-            if *stop.borrow() {
+            if is_last || *stop.borrow() {
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(CONNECTION, close);
             }
@@ -295,15 +403,17 @@ impl Activity {
 /// long, for a peer that does not read.
 struct Watched {
     stream: UnixStream,
-    peer: Arc<Peer>,
+    caller: Caller,
     activity: Arc<Activity>,
 }
 
 impl Watched {
     fn for_the_living(&self) -> io::Result<()> {
-        match self.peer.life() {
-            Life::Running => Ok(()),
-            Life::Over => Err(io::ErrorKind::BrokenPipe.into()), // ends the connection
+        match &self.caller {
+            Caller::Known(peer) if peer.life() == Life::Over => {
+                Err(io::ErrorKind::BrokenPipe.into()) // ends the connection
+            }
+            Caller::Known(_) | Caller::Young { .. } => Ok(()),
         }
     }
 }

@@ -111,7 +111,7 @@ fn degraded(status: &Status, keys: &[KeyStatus]) -> Vec<Vec<String>> {
     }
     if status.peer_proof == "pid" {
         let text = "this kernel has no SO_PEERPIDFD (Linux 6.5): only workloads that say \
-                    allow_pid_fallback = true are served";
+                    allow_pid_fallback = true are served, the others denied as weak_proof";
         warns.push(row("warn", "peer proof".into(), text.into()));
     }
     if status.isolation == "none" {
