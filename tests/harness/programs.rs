@@ -6,11 +6,12 @@ use crate::token::Kind;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-const NAMES: [&str; 4] = [
+const NAMES: [&str; 5] = [
     "assertd",
     "assertctl",
     "assertd-keystore-pkcs11",
     "assertd-keystore-tpm",
+    "assertd-witness",
 ];
 
 /// assertd, assertctl and the keystore programs, where everybody can run them.

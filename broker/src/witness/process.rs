@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::fstatfs;
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
@@ -128,8 +129,7 @@ enum Number {
 /// From the line `Pid:` that only a pidfd has (pidfd_open(2); 0 and -1 as in the kernel's
 /// fs/pidfs.c).
 fn number(pidfd: BorrowedFd<'_>) -> Result<Number, NoPidfd> {
-    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
-    let info = fs::read_to_string(path).map_err(|_| NoPidfd)?;
+    let info = record(&format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok_or(NoPidfd)?;
     let line = info.lines().find_map(|line| line.strip_prefix("Pid:"));
     match line.map(str::trim) {
         Some("-1") => Ok(Number::Gone),
@@ -151,9 +151,17 @@ fn living(pidfd: BorrowedFd<'_>) -> Result<(), String> {
 
 /// For whose share of the work it counts; no part of the answer.
 fn real_uid(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = record(&format!("/proc/{pid}/status"))?;
     let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     uids.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// A file of `/proc` that comes in one piece, or its first page, where what we look for is. A name of a
+/// process is any bytes.
+fn record(path: &str) -> Option<String> {
+    let mut bytes = [0; 4096];
+    let length = File::open(path).ok()?.read(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
 }
 
 fn executable(pid: u32) -> String {

@@ -105,6 +105,7 @@ impl Witness {
                 Received::Broken(why) => return Err(why),
             };
             let answer = self.reader.attest(&pidfd);
+            drop(pidfd); // who has the answer may count on that
             let answer = answer.map_err(|_| "its descriptor is no pidfd")?;
             if protocol::write(&mut &*stream, &answer).is_err() {
                 return Ok(());
