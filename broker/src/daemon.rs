@@ -3,10 +3,11 @@
 
 use crate::app::App;
 use crate::audit::{self, Audit, AuditConfig, Stamp};
+use crate::child::Supervised;
 use crate::config::Config;
 use crate::keyring::Keyring;
 use crate::keystores::Keystore;
-use crate::keystores::child::{Recipe, Supervised};
+use crate::keystores::child::Recipe;
 use crate::listen::{self, Access, Listeners};
 use crate::rules::{self, InForce};
 use crate::sandbox;
@@ -130,7 +131,8 @@ fn run(command: Command) -> Result<(), Failure> {
         let socket = config.keystore_socket(name, section);
         let keystore = Keystore::new(name, socket, keyring.clone());
         if section.socket.is_none() {
-            let child = Supervised::new(&keystore).map_err(|text| Failure::new(69, text))?;
+            let child = Supervised::new(format!("keystore-{name}"));
+            let child = child.map_err(|text| Failure::new(69, text))?;
             children.insert(name.clone(), child);
         }
         keystores.insert(name.clone(), keystore);
@@ -139,9 +141,9 @@ fn run(command: Command) -> Result<(), Failure> {
     eprintln!("assertd: sandbox: {}", sandbox::enter(&config));
     let audit = open_audit(&config)?; // verifies the tail of the chain
     let listeners = listeners(&config)?;
-    let recipes = recipes(&config)?; // every socket is bound before anything is started
+    let recipes = recipes(&config, &keystores)?; // every socket is bound before anything is started
     for (name, recipe) in recipes {
-        children[&name].run(recipe);
+        children[&name].run(Box::new(recipe));
     }
     record_configuration(&audit, &config);
     let app = Arc::new(App {
@@ -176,14 +178,16 @@ fn run(command: Command) -> Result<(), Failure> {
 }
 
 /// For each keystore that no unit runs, what it takes to run it.
-fn recipes(config: &Config) -> Result<Vec<(String, Recipe)>, Failure> {
+fn recipes(
+    config: &Config,
+    keystores: &BTreeMap<String, Arc<Keystore>>,
+) -> Result<Vec<(String, Recipe)>, Failure> {
     let ours = config
         .keystores
         .iter()
         .filter(|(_, section)| section.socket.is_none());
     ours.map(|(name, section)| {
-        let socket = config.keystore_socket(name, section);
-        let recipe = Recipe::prepare(config, name, section, &socket);
+        let recipe = Recipe::prepare(config, section, &keystores[name]);
         let recipe = recipe.map_err(|text| Failure::new(69, unit_advice(name, section, text)))?;
         Ok((name.clone(), recipe))
     })

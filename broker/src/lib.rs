@@ -11,6 +11,7 @@
 pub mod admin;
 pub mod app;
 pub mod audit;
+pub mod child;
 pub mod claims;
 pub mod config;
 pub mod ctl;
