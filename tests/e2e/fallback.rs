@@ -7,8 +7,9 @@ use harness::daemon::Site;
 use harness::http::{Answer, post};
 use harness::process::{self, Process};
 use harness::user::{ALICE, exchange_as, need_root, python_as};
-use harness::{Config, DEADLINE, Daemon, Token, wait_until};
+use harness::{Config, DEADLINE, Daemon, Token, public_dir, wait_until};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 
@@ -341,4 +342,63 @@ fn a_process_that_took_the_number_of_a_dead_peer_is_not_the_peer() {
     let records = daemon.audit_records();
     let decided = records.iter().filter(|record| record["kind"] == "decision");
     assert_eq!(decided.count(), 2, "{records:#?}");
+}
+
+/// Runs `impostor` with Alice's uid and some of root's powers against a frozen and a running assertd; what it
+/// counted.
+fn attacked(daemon: &Daemon, attempts: usize) -> Value {
+    let public = public_dir(); // he may not enter the directory that it was built in
+    let program = public.path().join("impostor");
+    std::fs::copy(env!("CARGO_BIN_EXE_impostor"), &program).unwrap();
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args(["--reuid", &ALICE.to_string(), "--regid", &ALICE.to_string()]);
+    let powers = "+checkpoint_restore,+kill,+dac_override";
+    setpriv.args([
+        "--clear-groups",
+        "--inh-caps",
+        powers,
+        "--ambient-caps",
+        powers,
+    ]);
+    setpriv.arg(program).arg(daemon.socket()).arg("hers");
+    setpriv.args([daemon.pid().to_string(), attempts.to_string()]);
+    let output = setpriv.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{said}");
+    assert!(output.status.success(), "{output:?}\n{}", daemon.stderr());
+    serde_json::from_str(&said).unwrap()
+}
+
+/// Every process of Alice's may have `hers`, so that whatever an assertion is written to is hers; but
+/// whose answer is read connected as a process that is over, and never got one for itself.
+fn impostors_gain_nothing(attempts: usize) {
+    let token = Token::new();
+    let daemon = start(&config(&token), "filter");
+    let counts = attacked(&daemon, attempts);
+    for control in ["before", "after"] {
+        assert_eq!(counts["controls"][control]["victim"], "200", "{counts}");
+    }
+    assert_eq!(counts["attempts"], attempts, "{counts}");
+    // Another process may take a number away from us, now and then.
+    let reused = counts["reused"].as_u64().unwrap() as usize;
+    assert!(reused > attempts * 9 / 10, "{counts}");
+    assert!(
+        counts["while_stopped"].as_u64().unwrap() as usize > attempts / 3,
+        "{counts}"
+    );
+    assert_eq!(counts["assertions"], 0, "{counts}");
+    let records = daemon.audit_records();
+    let decided = records.iter().filter(|record| record["kind"] == "decision");
+    assert_eq!(decided.count(), 4, "the controls' alone");
+}
+
+#[test]
+fn a_number_taken_over_hundreds_of_times_gains_nothing() {
+    impostors_gain_nothing(400);
+}
+
+#[test]
+#[ignore = "ten thousand processes take half a minute"]
+fn a_number_taken_over_ten_thousand_times_gains_nothing() {
+    impostors_gain_nothing(10_000);
 }
