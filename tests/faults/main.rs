@@ -25,3 +25,4 @@ mod stop;
 mod token;
 mod tools;
 mod tpm;
+mod vulnerabilities;
