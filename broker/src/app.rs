@@ -7,6 +7,7 @@ use crate::keystores::Keystore;
 use crate::rate::Limiter;
 use crate::reply::Counts;
 use crate::rules::InForce;
+use crate::witness;
 use keystore::Clock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct App {
     pub counts: Counts,
     /// Open connections of workloads.
     pub connections: AtomicUsize,
+    /// Who is asked what a process executes.
+    pub witness: witness::Client,
     /// When it started.
     pub started: Instant,
     /// Whether it was said that it is ready.

@@ -12,6 +12,7 @@ pub mod admin;
 pub mod app;
 pub mod audit;
 pub mod child;
+pub mod children;
 pub mod claims;
 pub mod config;
 pub mod ctl;

@@ -12,6 +12,7 @@ use keystore::{Error, Kind, protocol};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+pub mod child;
 pub mod client;
 mod digest;
 mod process;
