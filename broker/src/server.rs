@@ -16,10 +16,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,6 +73,11 @@ const LOOK: Duration = Duration::from_millis(100);
 /// looks. While others keep connecting none may find the socket quiet.
 const YOUNG_WAIT: Duration = Duration::from_secs(1);
 
+/// Descriptors that workloads leave alone: five administrators take 15, reading the configuration two,
+/// the audit log and a state file one each while they are exchanged, and a connection that was let in
+/// two more.
+const DESCRIPTORS_KEPT: u64 = 24;
+
 /// Which socket a connection came in by.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Door {
@@ -118,6 +125,11 @@ pub async fn serve(
                 continue;
             }
         };
+        if door == Door::Workload && leaves_too_few(&stream) {
+            complaints.say(&"descriptors are short (LimitNOFILE=)");
+            turn_away(&stream, TOO_MANY_CONNECTIONS);
+            continue;
+        }
         let Ok(permit) = permits.clone().try_acquire_owned() else {
             turn_away(&stream, TOO_MANY_CONNECTIONS);
             continue;
@@ -234,6 +246,15 @@ impl Quiet {
             quiet: self.since.subscribe(),
         }
     }
+}
+
+/// Whether a workload's connection takes what administrators would need. A new descriptor has the lowest
+/// number that is free (open(2)), so that all below it are taken.
+fn leaves_too_few(stream: &UnixStream) -> bool {
+    let taken = u64::try_from(stream.as_raw_fd()).unwrap_or(u64::MAX);
+    // Asked each time: prlimit(1) may change it while we run.
+    let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    taken.saturating_add(DESCRIPTORS_KEPT) >= allowed
 }
 
 /// What went wrong with accepting, said once a second at most: whoever connects causes it.
