@@ -8,7 +8,7 @@ use crate::peer::{Peer, kernel_proof};
 use crate::reply::{self, Answer, Refusal};
 use crate::rules;
 use assertd_client::api::{
-    AdoptRequest, AuditStatus, BODY_LEN_MAX, ConfigStatus, KEYS_PATH, KeyStatus, Keys,
+    AdoptRequest, AuditStatus, BODY_LEN_MAX, ClockStatus, ConfigStatus, KEYS_PATH, KeyStatus, Keys,
     KeystoreStatus, RELOAD_PATH, STATUS_PATH, Status,
 };
 use http_body_util::{BodyExt, Limited};
@@ -57,6 +57,7 @@ fn status(app: &App) -> Status {
         uptime_s: app.started.elapsed().as_secs(),
         isolation: if isolated { "units" } else { "none" }.to_owned(),
         peer_proof: kernel_proof().as_str().to_owned(),
+        clock: clock_status(app),
         config: config_status(config),
         keystores: app
             .keystores
@@ -66,6 +67,15 @@ fn status(app: &App) -> Status {
         audit: audit_status(app, &config.audit.dir),
         requests: app.counts.read(),
         connections: app.connections.load(Ordering::Relaxed),
+    }
+}
+
+fn clock_status(app: &App) -> ClockStatus {
+    let doubt = app.clock.doubt();
+    let state = if doubt.is_some() { "suspect" } else { "ok" };
+    ClockStatus {
+        state: state.to_owned(),
+        why: doubt.map(|doubt| doubt.to_string()),
     }
 }
 

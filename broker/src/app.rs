@@ -7,10 +7,11 @@ use crate::keystores::Keystore;
 use crate::rate::Limiter;
 use crate::reply::Counts;
 use crate::rules::InForce;
+use crate::witness;
 use keystore::Clock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Instant;
 
 /// The daemon's parts.
@@ -35,8 +36,12 @@ pub struct App {
     pub counts: Counts,
     /// Open connections of workloads.
     pub connections: AtomicUsize,
+    /// Who is asked what a process executes.
+    pub witness: witness::Client,
     /// When it started.
     pub started: Instant,
+    /// Whether it was said that it is ready.
+    pub ready: AtomicBool,
 }
 
 impl App {

@@ -3,16 +3,16 @@
 
 use crate::app::App;
 use crate::audit::{self, Audit, AuditConfig, Stamp};
+use crate::children::Children;
 use crate::config::Config;
 use crate::keyring::Keyring;
 use crate::keystores::Keystore;
-use crate::keystores::child::{Recipe, Supervised};
 use crate::listen::{self, Access, Listeners};
 use crate::rules::{self, InForce};
 use crate::sandbox;
 use crate::service;
 use crate::sys;
-use keystore::config::Section;
+use crate::witness;
 use keystore::statefile::StateDir;
 use keystore::{Clock, Kind};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -125,25 +125,20 @@ fn run(command: Command) -> Result<(), Failure> {
     make_dir(&config.server.runtime_dir, 0o755)?;
     let state = StateDir::lock(&config.server.state_dir)?; // one daemon per state directory
     let keyring = Arc::new(Keyring::open(&state)?);
-    let (mut keystores, mut children) = (BTreeMap::new(), BTreeMap::new());
+    let mut keystores = BTreeMap::new();
     for (name, section) in &config.keystores {
         let socket = config.keystore_socket(name, section);
-        let keystore = Keystore::new(name, socket, keyring.clone());
-        if section.socket.is_none() {
-            let child = Supervised::new(&keystore).map_err(|text| Failure::new(69, text))?;
-            children.insert(name.clone(), child);
-        }
-        keystores.insert(name.clone(), keystore);
+        keystores.insert(name.clone(), Keystore::new(name, socket, keyring.clone()));
     }
+    let unavailable = |text| Failure::new(69, text);
+    let children = Children::of(&config).map_err(unavailable)?;
     // From here on no file but ours, no program, no TCP; only the children's threads are outside.
     eprintln!("assertd: sandbox: {}", sandbox::enter(&config));
     let audit = open_audit(&config)?; // verifies the tail of the chain
     let listeners = listeners(&config)?;
-    let recipes = recipes(&config)?; // every socket is bound before anything is started
-    for (name, recipe) in recipes {
-        children[&name].run(recipe);
-    }
+    children.start(&config, &keystores).map_err(unavailable)?;
     record_configuration(&audit, &config);
+    let witness = witness::Client::new(config.server.runtime_dir.join(witness::SOCKET));
     let app = Arc::new(App {
         rules: InForce::new(config),
         keyring,
@@ -156,6 +151,8 @@ fn run(command: Command) -> Result<(), Failure> {
         counts: crate::reply::Counts::default(),
         connections: std::sync::atomic::AtomicUsize::new(0),
         started: Instant::now(),
+        witness,
+        ready: std::sync::atomic::AtomicBool::new(false),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers())
@@ -167,40 +164,12 @@ fn run(command: Command) -> Result<(), Failure> {
         .map_err(|error| Failure::new(70, error.to_string()));
     // A name service that hangs may hold one thread; it keeps nobody from stopping.
     runtime.shutdown_timeout(SHUTDOWN_WAIT);
-    Supervised::stop_all(children.into_values());
+    children.stop();
     let closed = audit
         .close()
         .map_err(|error| Failure::new(error.exit_code(), error.to_string()));
     drop(state);
     served.and(closed).map_err(Failure::after_start)
-}
-
-/// For each keystore that no unit runs, what it takes to run it.
-fn recipes(config: &Config) -> Result<Vec<(String, Recipe)>, Failure> {
-    let ours = config
-        .keystores
-        .iter()
-        .filter(|(_, section)| section.socket.is_none());
-    ours.map(|(name, section)| {
-        let socket = config.keystore_socket(name, section);
-        let recipe = Recipe::prepare(config, name, section, &socket);
-        let recipe = recipe.map_err(|text| Failure::new(69, unit_advice(name, section, text)))?;
-        Ok((name.clone(), recipe))
-    })
-    .collect()
-}
-
-/// A unit's sandbox lets assertd make no sockets and start no programs.
-fn unit_advice(name: &str, section: &Section, text: String) -> String {
-    if !keystore::notify::is_managed() {
-        return text;
-    }
-    let program = section.program();
-    format!(
-        "{text}\n[keystore.{name}] has no `socket`, so that assertd would run it itself; under \
-         systemd a unit does: write socket = \"/run/assertd/keystore-{name}.sock\" there, and run \
-         `systemctl enable --now {program}@{name}.socket`"
-    )
 }
 
 /// Half the cores, for the token's process works as much as we do; on two cores one thread wakes

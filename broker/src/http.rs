@@ -65,6 +65,12 @@ pub async fn answer(app: Arc<App>, peer: Arc<Peer>, request: Request<Incoming>) 
     result.unwrap_or_else(|refusal| reply::problem(&refusal, id.as_str()))
 }
 
+/// Answers one who could be another: nothing is read, nothing is decided.
+pub fn connect_again(app: &App) -> Answer {
+    app.counts.note(&Err(Refusal::ConnectAgain));
+    reply::problem(&Refusal::ConnectAgain, app.request_id().as_str())
+}
+
 /// The main job.
 async fn assertion(
     app: &App,

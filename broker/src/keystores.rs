@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 pub mod child;
 mod connection;
 mod lane;
-mod pauses;
 mod presence;
 mod watch;
 

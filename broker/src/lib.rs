@@ -11,6 +11,8 @@
 pub mod admin;
 pub mod app;
 pub mod audit;
+pub mod child;
+pub mod children;
 pub mod claims;
 pub mod config;
 pub mod ctl;
@@ -33,4 +35,5 @@ pub mod selector;
 pub mod server;
 pub mod service;
 pub mod sys;
+pub mod witness;
 pub mod workload;

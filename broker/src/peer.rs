@@ -2,9 +2,9 @@
 //! Only this module asks the kernel who is calling. A peer is not yet a workload.
 //!
 //! Where the kernel has SO_PEERPIDFD (6.5), the pidfd names the very process that connected.
-//! Elsewhere a pidfd is opened by number, and a pid that was reused in between is told apart by
-//! its start time; that proof is weaker, is marked [`Proof::Pid`], and serves only workloads that
-//! allow it (architecture.md, main request, step 2).
+//! Elsewhere a pidfd is opened by number, and belongs to the connector only if that process is older
+//! than the connection (see [`nobody_waits`]). That proof is marked [`Proof::Pid`], and serves only
+//! workloads that allow it (architecture.md, main request, step 2).
 
 use crate::sys;
 use crate::workload::Files;
@@ -15,6 +15,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::Mode;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
 
 /// Who connected.
 pub struct Peer {
@@ -31,7 +32,7 @@ pub struct Peer {
 pub enum Proof {
     /// SO_PEERPIDFD: the kernel's own reference.
     Pidfd,
-    /// By pid and start time: a race of one clock tick (10 ms) is left.
+    /// By pid and start time: the process with that number now is older than the connection.
     Pid,
 }
 
@@ -44,39 +45,64 @@ pub enum Life {
     Over,
 }
 
-/// Why the kernel's answer is no peer. The connection is closed without a byte.
+/// A moment at which no connection waited to be accepted, in clock ticks since boot: what is accepted
+/// later was connected later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticks(u64);
+
+impl Ticks {
+    /// Before everything: nothing is known.
+    pub const NEVER: Ticks = Ticks(0);
+    /// After everything: for whom the uid is enough, which comes with the connection itself.
+    pub const ALWAYS: Ticks = Ticks(u64::MAX);
+}
+
+/// Why the kernel's answer is no peer. The connection is closed without a byte, but for one that is
+/// too young.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoPeer {
     /// It exited before it was looked at.
     Gone,
+    /// The process with that number may have started after the connection was made: it, or another
+    /// one that is over and whose number it has, connected.
+    Young {
+        /// Of the connector, whoever it was.
+        uid: u32,
+        /// A connection made when this was past would be told apart.
+        started: Ticks,
+    },
     /// Its pid is 0: it lives in a pid namespace outside ours.
     ForeignNamespace,
+    /// Its user or group has no number in our user namespace: the one shown stands for all of them.
+    ForeignUser,
+    /// It lives, and `/proc` does not show it to us.
+    Hidden(Errno),
     /// A system call failed.
     Failed(&'static str, Errno),
 }
 
 impl Peer {
-    /// Asks the kernel about the process that connected `socket`.
-    pub fn of(socket: &impl AsFd) -> Result<Peer, NoPeer> {
+    /// Asks the kernel about the process that connected `socket`, which was not there yet at `quiet`.
+    pub fn of(socket: &impl AsFd, quiet: Ticks) -> Result<Peer, NoPeer> {
         let credentials = getsockopt(&socket.as_fd(), sockopt::PeerCredentials)
             .map_err(|errno| NoPeer::Failed("SO_PEERCRED", errno))?;
         let pid = u32::try_from(credentials.pid()).unwrap_or(0);
         if pid == 0 {
             return Err(NoPeer::ForeignNamespace);
         }
+        let (uid, gid) = (credentials.uid(), credentials.gid());
+        if nobodys().is_some_and(|nobody| uid == nobody.uid || gid == nobody.gid) {
+            return Err(NoPeer::ForeignUser);
+        }
         let (pidfd, proof) = match getsockopt(&socket.as_fd(), sockopt::PeerPidfd) {
             Ok(pidfd) => (pidfd, Proof::Pidfd),
-            Err(Errno::ENOPROTOOPT) => (by_number(pid)?, Proof::Pid),
+            Err(Errno::ENOPROTOOPT) => (by_number(pid, uid, quiet)?, Proof::Pid),
             Err(Errno::ESRCH | Errno::EINVAL) => return Err(NoPeer::Gone), // reaped already
             Err(errno) => return Err(NoPeer::Failed("SO_PEERPIDFD", errno)),
         };
         let files = proc_dir(pid)
             .and_then(|dir| Files::open(dir.as_fd()))
-            .map_err(|errno| match errno {
-                Errno::ENOENT | Errno::ESRCH => NoPeer::Gone,
-                other => NoPeer::Failed("opening /proc/PID", other),
-            })?;
-        let (uid, gid) = (credentials.uid(), credentials.gid());
+            .map_err(|errno| not_shown(&pidfd, errno))?;
         let peer = Peer {
             uid,
             gid,
@@ -120,28 +146,92 @@ impl Peer {
 
     /// Whether it still runs: a pidfd polls readable once its process has exited, reaped or not.
     pub fn life(&self) -> Life {
-        let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::ZERO) {
-            Ok(0) => Life::Running,
-            Ok(_) | Err(_) => Life::Over, // an error of identification is a denial (CVE-2021-3560)
-        }
+        life(&self.pidfd)
     }
 }
 
-/// The fallback: opens the pid by number, then demands that the process was there already when
-/// the connection was accepted. A pid reused since then belongs to a later start.
-fn by_number(pid: u32) -> Result<OwnedFd, NoPeer> {
-    let accepted = sys::boot_ticks();
+fn life(pidfd: &OwnedFd) -> Life {
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, PollTimeout::ZERO) {
+        Ok(0) => Life::Running,
+        Ok(_) | Err(_) => Life::Over, // an error of identification is a denial (CVE-2021-3560)
+    }
+}
+
+/// `/proc` does not show a process: it is over, or mounted with `hidepid=`, or not mounted at all.
+fn not_shown(pidfd: &OwnedFd, errno: Errno) -> NoPeer {
+    match (life(pidfd), errno) {
+        (Life::Over, _) => NoPeer::Gone,
+        (Life::Running, Errno::ENOENT | Errno::ESRCH | Errno::EACCES | Errno::EPERM) => {
+            NoPeer::Hidden(errno)
+        }
+        (Life::Running, other) => NoPeer::Failed("opening /proc/PID", other),
+    }
+}
+
+/// What the kernel shows for users and groups that have no number in our user namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Nobodys {
+    uid: u32,
+    gid: u32,
+}
+
+/// There are some where our user namespace has not every user of the host, as with `PrivateUsers=`
+/// or in a rootless container (user_namespaces(7)): there a section for `nobody` would be one for
+/// everybody. A process does not change its user namespace by itself.
+fn nobodys() -> Option<Nobodys> {
+    static OURS: OnceLock<Option<Nobodys>> = OnceLock::new();
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    *OURS.get_or_init(|| {
+        let whole = ["/proc/self/uid_map", "/proc/self/gid_map"].map(|path| is_whole(&read(path)));
+        let number = |path| read(path).trim().parse().unwrap_or(OVERFLOW_ID);
+        (whole != [true; 2]).then(|| Nobodys {
+            uid: number("/proc/sys/kernel/overflowuid"),
+            gid: number("/proc/sys/kernel/overflowgid"),
+        })
+    })
+}
+
+/// The kernel's own default (proc_sys_kernel(5), overflowuid).
+const OVERFLOW_ID: u32 = 65_534;
+
+/// Whether a map has every id: one line that begins at 0 and has them all, as in the first namespace.
+fn is_whole(map: &str) -> bool {
+    let numbers: Vec<&str> = map.split_ascii_whitespace().collect();
+    numbers == ["0", "0", "4294967295"]
+}
+
+/// The fallback: opens the pid by number, then demands that the process had that number before the
+/// connection was made. Both had it while the connector connected, so they are one: a number has one
+/// process at a time. The start time is taken after the number is (copy_process() in kernel/fork.c
+/// since Linux 5.0, after CVE-2019-6133), and in whole ticks like `quiet`, so that less is earlier.
+///
+/// To compare with the time of *accept* is not enough: a connection may wait, and who connected may be
+/// over, and its number taken, long before.
+fn by_number(pid: u32, uid: u32, quiet: Ticks) -> Result<OwnedFd, NoPeer> {
     let pidfd = sys::pidfd_open(pid).map_err(|errno| match errno {
         Errno::ESRCH => NoPeer::Gone,
         other => NoPeer::Failed("pidfd_open", other),
     })?;
-    let proc_dir = proc_dir(pid).map_err(|_| NoPeer::Gone)?;
+    let proc_dir = proc_dir(pid).map_err(|errno| not_shown(&pidfd, errno))?;
     let started = crate::workload::start_time(proc_dir.as_fd()).map_err(|_| NoPeer::Gone)?;
-    if started > accepted {
-        return Err(NoPeer::Gone);
+    let started = Ticks(started);
+    match life(&pidfd) {
+        Life::Running if started < quiet => Ok(pidfd),
+        Life::Running => Err(NoPeer::Young { uid, started }),
+        Life::Over => Err(NoPeer::Gone),
     }
-    Ok(pidfd)
+}
+
+/// Whether nobody waits to be accepted: then, the time before we looked. The kernel says nothing of
+/// when a connection was made, so this bounds it from below.
+pub fn nobody_waits(listener: &impl AsFd) -> Option<Ticks> {
+    let before = Ticks(sys::boot_ticks());
+    let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, PollTimeout::ZERO) {
+        Ok(0) => Some(before),
+        Ok(_) | Err(_) => None,
+    }
 }
 
 fn proc_dir(pid: u32) -> Result<OwnedFd, Errno> {
@@ -173,9 +263,23 @@ impl fmt::Display for NoPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NoPeer::Gone => f.write_str("the peer exited before it was looked at"),
+            NoPeer::Young { .. } => {
+                f.write_str("the process with the peer's pid may be younger than the connection")
+            }
             NoPeer::ForeignNamespace => f.write_str(
                 "the peer's pid is 0: it is outside assertd's pid namespace; do not run assertd with \
                  PrivatePIDs=",
+            ),
+            NoPeer::ForeignUser => f.write_str(
+                "the peer's user or group is unknown in assertd's user namespace; do not run assertd \
+                 with PrivateUsers=, and not in a container that has not every user of the host",
+            ),
+            NoPeer::Hidden(errno) => write!(
+                f,
+                "a peer that lives is not shown in /proc ({}); run assertd where it is mounted \
+                 without hidepid=, or with the option's gid= for a group of assertd's, and without \
+                 ProtectProc=",
+                errno.desc()
             ),
             NoPeer::Failed(what, errno) => write!(f, "{what}: {errno}"),
         }
@@ -192,7 +296,7 @@ mod tests {
     #[test]
     fn a_connected_process_is_itself() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let peer = Peer::of(&ours).unwrap();
+        let peer = Peer::of(&ours, Ticks::ALWAYS).unwrap();
         assert_eq!(peer.pid(), std::process::id());
         assert_eq!(peer.life(), Life::Running);
         let workload = crate::workload::Workload::attest(&peer, Extent::WithSession).unwrap();
@@ -214,12 +318,34 @@ mod tests {
             .unwrap();
         assert!(child.wait().unwrap().success()); // dead and reaped before it is accepted
         let (stream, _) = listener.accept().unwrap();
-        assert_eq!(Peer::of(&stream).err(), Some(NoPeer::Gone));
+        assert_eq!(Peer::of(&stream, Ticks::ALWAYS).err(), Some(NoPeer::Gone));
     }
 
     #[test]
-    fn a_process_found_by_number_was_there_before() {
-        assert!(by_number(std::process::id()).is_ok());
-        assert_eq!(by_number(u32::MAX / 4).err(), Some(NoPeer::Gone));
+    fn a_process_found_by_number_is_older_than_the_connection() {
+        let us = std::process::id();
+        let found = |pid, quiet| by_number(pid, 7, quiet).map(drop);
+        let started = match found(us, Ticks::NEVER) {
+            Err(NoPeer::Young { uid: 7, started }) => started,
+            other => panic!("{other:?}"),
+        };
+        let same_tick = Ticks(started.0);
+        assert_eq!(found(us, same_tick), Err(NoPeer::Young { uid: 7, started }));
+        assert_eq!(found(us, Ticks(started.0 + 1)), Ok(()));
+        assert_eq!(found(u32::MAX / 4, Ticks::ALWAYS), Err(NoPeer::Gone));
+    }
+
+    #[test]
+    fn it_is_quiet_only_while_nobody_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let before = Ticks(sys::boot_ticks());
+        let quiet = nobody_waits(&listener).unwrap();
+        assert!(before <= quiet && quiet <= Ticks(sys::boot_ticks()));
+        drop(UnixStream::connect(&path).unwrap()); // it may have gone again
+        assert_eq!(nobody_waits(&listener), None);
+        let _accepted = listener.accept().unwrap();
+        assert!(nobody_waits(&listener).is_some());
     }
 }

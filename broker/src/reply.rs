@@ -8,7 +8,7 @@ use crate::id::RequestId;
 use crate::keyring::ActiveKey;
 use crate::peer::Proof;
 use crate::workload::{Program, Workload};
-use assertd_client::api::{Problem, RequestCounts};
+use assertd_client::api::{CONNECT_AGAIN, Problem, RequestCounts};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -43,6 +43,8 @@ pub enum Refusal {
     DeniedTooOften,
     /// The keystore's queue is full.
     QueueFull,
+    /// The caller is younger than its connection may be, on a kernel without SO_PEERPIDFD.
+    ConnectAgain,
     /// Something this host needs is down: a code for records, a sentence for people.
     Unavailable {
         /// A fixed word.
@@ -89,6 +91,7 @@ impl Refusal {
             Refusal::Method => "method_not_allowed",
             Refusal::TooFast(_) | Refusal::DeniedTooOften => "too_many_requests",
             Refusal::QueueFull => "queue_full",
+            Refusal::ConnectAgain => CONNECT_AGAIN,
             Refusal::Unavailable { code, .. } => code,
             Refusal::PeerGone => "peer_gone",
             Refusal::Configuration(_) => "configuration_rejected",
@@ -106,9 +109,10 @@ impl Refusal {
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::TooFast(_) | Refusal::DeniedTooOften => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Refusal::QueueFull | Refusal::Unavailable { .. } | Refusal::PeerGone => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Refusal::QueueFull
+            | Refusal::ConnectAgain
+            | Refusal::Unavailable { .. }
+            | Refusal::PeerGone => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -144,6 +148,12 @@ impl Refusal {
                     .to_owned(),
             ),
             Refusal::QueueFull => ("overloaded", "the keystore's queue is full".to_owned()),
+            Refusal::ConnectAgain => (
+                "connect again",
+                "this kernel (before Linux 6.5) tells a process from another that had its pid only \
+                 if it is some time older than its connection; ask again over a new connection"
+                    .to_owned(),
+            ),
             Refusal::Unavailable { detail, code } if detail.is_empty() => {
                 ("unavailable", format!("{code}: see `assertctl status`"))
             }
@@ -161,7 +171,10 @@ impl Refusal {
     fn retry_after_s(&self) -> Option<u64> {
         match self {
             Refusal::TooFast(wait) => Some(wait.as_secs() + 1),
-            Refusal::QueueFull | Refusal::DeniedTooOften | Refusal::Unavailable { .. } => Some(1),
+            Refusal::QueueFull
+            | Refusal::ConnectAgain
+            | Refusal::DeniedTooOften
+            | Refusal::Unavailable { .. } => Some(1),
             _ => None,
         }
     }
@@ -230,6 +243,14 @@ pub struct Granted<'a> {
     /// Keys of shadow conditions that do not hold.
     pub shadowed: &'a [&'static str],
 }
+
+/// What is written to a peer the kernel does not let us know: no request of its is read. It may be
+/// anybody; why is in the log alone.
+pub const NOBODY_KNOWN: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/problem+json\r\ncache-control: no-store\r\n\
+    connection: close\r\ncontent-length: 151\r\n\r\n\
+    {\"type\":\"urn:assertd:problem:peer_unknown\",\"title\":\"unavailable\",\"status\":503,\
+    \"detail\":\"assertd cannot tell who is calling; its log says why\",\"id\":\"-\"}";
 
 /// The audit record of a grant.
 pub fn decision_record(
@@ -319,21 +340,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_raw_answer_has_the_length_it_says() {
-        let text = std::str::from_utf8(TOO_MANY_CONNECTIONS).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(
-            head.ends_with(&format!("content-length: {}", body.len())),
-            "{}",
-            body.len()
-        );
-        assert!(serde_json::from_str::<Problem>(body).is_ok());
+    fn a_raw_answer_has_the_length_it_says() {
+        for raw in [TOO_MANY_CONNECTIONS, NOBODY_KNOWN] {
+            let text = std::str::from_utf8(raw).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(
+                head.ends_with(&format!("content-length: {}", body.len())),
+                "{}",
+                body.len()
+            );
+            assert!(serde_json::from_str::<Problem>(body).is_ok());
+        }
     }
 
     #[test]
     fn every_temporary_refusal_says_when_to_come_back() {
         for refusal in [
             Refusal::QueueFull,
+            Refusal::ConnectAgain,
             Refusal::unavailable("deadline", "x"),
             Refusal::AUDIT_NOT_DURABLE,
             Refusal::TooFast(Duration::from_millis(10)),

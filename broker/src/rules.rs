@@ -13,6 +13,7 @@ use crate::reply::Refusal;
 use sd_notify::NotifyState;
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -33,6 +34,14 @@ pub struct Rules {
     pub config: Config,
     /// Its decisions.
     pub policy: Policy,
+    drop_ins: DropIns,
+}
+
+/// Whether there was a `conf.d` to read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DropIns {
+    There,
+    None,
 }
 
 /// The rules in force.
@@ -46,7 +55,12 @@ impl Rules {
     /// Rules of a configuration.
     pub fn new(config: Config) -> Rules {
         let policy = Policy::new(config.workloads.clone());
-        Rules { config, policy }
+        let drop_ins = DropIns::beside(&config.path);
+        Rules {
+            config,
+            policy,
+            drop_ins,
+        }
     }
 }
 
@@ -92,14 +106,32 @@ pub async fn reload(app: &Arc<App>) -> Result<Arc<Rules>, Refusal> {
 }
 
 async fn exchange_and_tell(app: Arc<App>) -> Result<Arc<Rules>, Refusal> {
-    let reloaded = exchange(&app).await;
+    // Who is not ready yet is not reloading either, and a reload must not call it ready.
+    let is_ready = app.ready.load(Ordering::SeqCst);
+    let begin = async {
+        if is_ready {
+            notify(&reloading()).await;
+        }
+    };
+    let ((), reloaded) = tokio::join!(begin, exchange(&app));
     let status = match &reloaded {
         Ok(_) => format!("{} (reloaded)", app.in_a_line()),
         Err(refusal) => format!("reload failed: {}", refusal.detail()),
     };
     eprintln!("assertd: {status}");
-    notify(&[NotifyState::Status(&status)]).await;
+    let status = NotifyState::Status(&status);
+    match is_ready {
+        true => notify(&[NotifyState::Ready, status]).await,
+        false => notify(&[status]).await,
+    }
     reloaded
+}
+
+/// The service manager takes the second line, where it asks for it, for proof that the first is no
+/// older than its own wish (sd_notify(3), systemd 253).
+fn reloading() -> Vec<NotifyState<'static>> {
+    let now = NotifyState::monotonic_usec_now();
+    [NotifyState::Reloading].into_iter().chain(now).collect()
 }
 
 async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
@@ -111,10 +143,10 @@ async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
     let turn = timeout(TURN_DEADLINE, turn).await;
     let turn = turn.map_err(|_| slow("another reload is still reading its files"))?;
     let old = app.rules.now();
-    let path = old.config.path.clone();
+    let (path, drop_ins) = (old.config.path.clone(), old.drop_ins);
     // Reading files and looking up users blocks, and cannot be given up. A thread that hangs keeps
     // the turn, so that there is one of them at most.
-    let loading = tokio::task::spawn_blocking(move || (load(&path), turn));
+    let loading = tokio::task::spawn_blocking(move || (load(&path, drop_ins), turn));
     let loaded = timeout(LOAD_DEADLINE, loading).await;
     let loaded = loaded.map_err(|_| slow("reading took too long: does a name service hang?"))?;
     let (config, _turn) = loaded.map_err(|error| Refusal::unavailable("internal", error))?;
@@ -129,8 +161,27 @@ async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
     Ok(app.rules.replace(Rules::new(config)))
 }
 
-fn load(path: &Path) -> Result<Config, Refusal> {
+/// A directory that was there and is not any more has been moved or not been mounted: nobody takes
+/// everything from every team that way.
+fn load(path: &Path, before: DropIns) -> Result<Config, Refusal> {
+    if before == DropIns::There && DropIns::beside(path) == DropIns::None {
+        let text = format!(
+            "{}: is not there any more; put it back, or make an empty directory if nothing that \
+             was in it is meant any more",
+            path.with_file_name("conf.d").display()
+        );
+        return Err(Refusal::Configuration(text));
+    }
     Config::load(path).map_err(|error| Refusal::Configuration(error.to_string()))
+}
+
+impl DropIns {
+    fn beside(path: &Path) -> DropIns {
+        match path.with_file_name("conf.d").is_dir() {
+            true => DropIns::There,
+            false => DropIns::None,
+        }
+    }
 }
 
 /// What is recorded of a configuration that comes into force.

@@ -6,8 +6,8 @@
 //! its own, because a header timeout never fires for a peer that says nothing (hyper 2457).
 
 use crate::app::App;
-use crate::peer::{NoPeer, Peer};
-use crate::reply::{Answer, TOO_MANY_CONNECTIONS};
+use crate::peer::{Life, NoPeer, Peer, Proof, Ticks, kernel_proof, nobody_waits};
+use crate::reply::{Answer, NOBODY_KNOWN, TOO_MANY_CONNECTIONS};
 use crate::{admin, http};
 use assertd_client::api::{HEAD_LEN_MAX, HEADERS_MAX};
 use hyper::body::Incoming;
@@ -16,10 +16,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +31,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// Most connections of workloads: 1,024 of 40 KiB each stay below 64 MiB (reliability §11).
 pub const CONNECTIONS_MAX: usize = 1024;
@@ -62,6 +65,19 @@ const LAST_WORDS_IDLE: Duration = Duration::from_millis(100);
 /// Out of descriptors: accept again after this, do not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Where the kernel does not vouch for peers: how often we look whether nobody waits. Whoever is
+/// older than this when it connects is told apart at once, for ten wake-ups a second.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long one who is younger is kept, at most, until a new connection of its would be told apart: ten
+/// looks. While others keep connecting none may find the socket quiet.
+const YOUNG_WAIT: Duration = Duration::from_secs(1);
+
+/// Descriptors that workloads leave alone: five administrators take 15, reading the configuration two,
+/// the audit log and a state file one each while they are exchanged, and a connection that was let in
+/// two more.
+const DESCRIPTORS_KEPT: u64 = 24;
+
 /// Which socket a connection came in by.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Door {
@@ -85,10 +101,20 @@ pub async fn serve(
     let per_uid = Arc::new(PerUid::default());
     let mut connections = JoinSet::new();
     let mut complaints = Complaints::default();
+    let mut quiet = Quiet::new(door);
+    if quiet.next_look.is_some() {
+        eprintln!(
+            "assertd: this kernel has no SO_PEERPIDFD (Linux 6.5): only workloads that say \
+             allow_pid_fallback = true are served, the others denied as weak_proof; see \
+             `assertctl check`"
+        );
+    }
     loop {
+        quiet.look(&listener);
         let accepted = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
             accepted = listener.accept() => accepted,
+            () = quiet.time_to_look() => continue,
         };
         while connections.try_join_next().is_some() {}
         let stream = match accepted {
@@ -99,24 +125,32 @@ pub async fn serve(
                 continue;
             }
         };
+        if door == Door::Workload && leaves_too_few(&stream) {
+            complaints.say(&"descriptors are short (LimitNOFILE=)");
+            turn_away(&stream, TOO_MANY_CONNECTIONS);
+            continue;
+        }
         let Ok(permit) = permits.clone().try_acquire_owned() else {
-            turn_away(&stream);
+            turn_away(&stream, TOO_MANY_CONNECTIONS);
             continue;
         };
-        let peer = match Peer::of(&stream) {
-            Ok(peer) => peer,
+        let caller = match Peer::of(&stream, quiet.since()) {
+            Ok(peer) => Caller::Known(Arc::new(peer)),
+            Err(NoPeer::Young { uid, started }) => quiet.young(uid, started),
             Err(NoPeer::Gone) => continue,
             Err(error) => {
                 complaints.say(&error);
-                turn_away(&stream);
                 if let NoPeer::Failed(_, Errno::EMFILE | Errno::ENFILE) = error {
+                    turn_away(&stream, TOO_MANY_CONNECTIONS);
                     tokio::time::sleep(ACCEPT_PAUSE).await; // nothing a caller can bring about alone
+                } else {
+                    turn_away(&stream, NOBODY_KNOWN);
                 }
                 continue;
             }
         };
-        let Some(share) = per_uid.clone().take(peer.uid()) else {
-            turn_away(&stream);
+        let Some(share) = per_uid.clone().take(caller.uid()) else {
+            turn_away(&stream, TOO_MANY_CONNECTIONS);
             continue;
         };
         let (app, stop) = (app.clone(), stop.clone());
@@ -125,7 +159,7 @@ pub async fn serve(
             if door == Door::Workload {
                 app.connections.fetch_add(1, Ordering::Relaxed);
             }
-            connection(app.clone(), stream, Arc::new(peer), door, stop).await;
+            connection(app.clone(), stream, caller, door, stop).await;
             if door == Door::Workload {
                 app.connections.fetch_sub(1, Ordering::Relaxed);
             }
@@ -139,6 +173,88 @@ pub async fn serve(
             DRAIN.as_secs()
         );
     }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone)]
+enum Caller {
+    /// The kernel has said so.
+    Known(Arc<Peer>),
+    /// One process or another whose number it has. It is told to connect again.
+    Young {
+        uid: u32,
+        started: Ticks,
+        quiet: watch::Receiver<Ticks>,
+    },
+}
+
+impl Caller {
+    fn uid(&self) -> u32 {
+        match self {
+            Caller::Known(peer) => peer.uid(),
+            Caller::Young { uid, .. } => *uid,
+        }
+    }
+}
+
+/// When nobody waited to be accepted, for kernels that do not vouch for peers.
+struct Quiet {
+    since: watch::Sender<Ticks>,
+    next_look: Option<Interval>,
+}
+
+impl Quiet {
+    /// Administrators are told by their uid, which comes with the connection: nobody is too young.
+    fn new(door: Door) -> Quiet {
+        let (since, next_look) = match (door, kernel_proof()) {
+            (Door::Workload, Proof::Pid) => {
+                let mut next_look = tokio::time::interval(LOOK);
+                next_look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                (Ticks::NEVER, Some(next_look))
+            }
+            (Door::Workload, Proof::Pidfd) => (Ticks::NEVER, None),
+            (Door::Admin, _) => (Ticks::ALWAYS, None),
+        };
+        let since = watch::Sender::new(since);
+        Quiet { since, next_look }
+    }
+
+    fn look(&self, listener: &UnixListener) {
+        if self.next_look.is_some()
+            && let Some(now) = nobody_waits(listener)
+        {
+            self.since.send_replace(now);
+        }
+    }
+
+    /// Returns when it is time, which is never where nobody has to look.
+    async fn time_to_look(&mut self) {
+        match &mut self.next_look {
+            Some(interval) => drop(interval.tick().await),
+            None => pending().await,
+        }
+    }
+
+    fn since(&self) -> Ticks {
+        *self.since.borrow()
+    }
+
+    fn young(&self, uid: u32, started: Ticks) -> Caller {
+        Caller::Young {
+            uid,
+            started,
+            quiet: self.since.subscribe(),
+        }
+    }
+}
+
+/// Whether a workload's connection takes what administrators would need. A new descriptor has the lowest
+/// number that is free (open(2)), so that all below it are taken.
+fn leaves_too_few(stream: &UnixStream) -> bool {
+    let taken = u64::try_from(stream.as_raw_fd()).unwrap_or(u64::MAX);
+    // Asked each time: prlimit(1) may change it while we run.
+    let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    taken.saturating_add(DESCRIPTORS_KEPT) >= allowed
 }
 
 /// What went wrong with accepting, said once a second at most: whoever connects causes it.
@@ -160,34 +276,50 @@ impl Complaints {
 }
 
 /// A constant answer, if the socket takes it at once.
-fn turn_away(stream: &UnixStream) {
-    let _ = stream.try_write(TOO_MANY_CONNECTIONS); // a full buffer means nobody reads it
+fn turn_away(stream: &UnixStream, answer: &[u8]) {
+    let _ = stream.try_write(answer); // a full buffer means nobody reads it
 }
 
 /// One connection to its end or its deadline.
 async fn connection(
     app: Arc<App>,
     stream: UnixStream,
-    peer: Arc<Peer>,
+    caller: Caller,
     door: Door,
     mut stop: watch::Receiver<bool>,
 ) {
     let activity = Arc::new(Activity::new());
     let io = TokioIo::new(Watched {
         stream,
+        caller: caller.clone(),
         activity: activity.clone(),
     });
     let (service_activity, service_stop) = (activity.clone(), stop.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (app, peer, activity) = (app.clone(), peer.clone(), service_activity.clone());
+        let (app, caller, activity) = (app.clone(), caller.clone(), service_activity.clone());
         let stop = service_stop.clone();
         async move {
             activity.set(Phase::Busy);
-            let mut answer: Answer = match door {
-                Door::Workload => http::answer(app, peer, request).await,
-                Door::Admin => admin::answer(app, peer, request).await,
+            let (mut answer, is_last): (Answer, bool) = match (caller, door) {
+                (Caller::Known(peer), Door::Workload) => {
+                    (http::answer(app, peer, request).await, false)
+                }
+                (Caller::Known(peer), Door::Admin) => {
+                    (admin::answer(app, peer, request).await, false)
+                }
+                (
+                    Caller::Young {
+                        started, mut quiet, ..
+                    },
+                    _,
+                ) => {
+                    let told_apart = quiet.wait_for(|quiet| started < *quiet);
+                    // Told to come back in any case.
+                    let _ = tokio::time::timeout(YOUNG_WAIT, told_apart).await;
+                    (http::connect_again(&app), true)
+                }
             };
-            if *stop.borrow() {
+            if is_last || *stop.borrow() {
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(CONNECTION, close);
             }
@@ -287,10 +419,24 @@ impl Activity {
     }
 }
 
-/// A stream that notes when bytes arrive.
+/// A stream that notes when bytes arrive, and takes none for a peer that has died: whoever holds its
+/// socket now, a child or somebody it was passed to, would read them. An answer may wait here for
+/// long, for a peer that does not read.
 struct Watched {
     stream: UnixStream,
+    caller: Caller,
     activity: Arc<Activity>,
+}
+
+impl Watched {
+    fn for_the_living(&self) -> io::Result<()> {
+        match &self.caller {
+            Caller::Known(peer) if peer.life() == Life::Over => {
+                Err(io::ErrorKind::BrokenPipe.into()) // ends the connection
+            }
+            Caller::Known(_) | Caller::Young { .. } => Ok(()),
+        }
+    }
 }
 
 impl AsyncRead for Watched {
@@ -314,6 +460,7 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.for_the_living()?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -322,6 +469,7 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.for_the_living()?;
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 

@@ -10,6 +10,7 @@ use sd_notify::NotifyState;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -17,6 +18,9 @@ use tokio::sync::watch;
 /// The audit writer is taken to hang when it makes no progress for so long, however short the
 /// watchdog's time is: without work it shows itself once a second, and may miss that twice.
 const WRITER_SILENCE: Duration = Duration::from_secs(3);
+
+/// How often the clock is looked at: what it shows for less is seen by those who mint meanwhile.
+const CLOCK_LOOK: Duration = Duration::from_secs(1);
 
 /// Serves until told to stop, then drains.
 ///
@@ -41,8 +45,9 @@ pub async fn serve(app: Arc<App>, listeners: Listeners) -> io::Result<()> {
     let admin = server::serve(app.clone(), admin, Door::Admin, stopping.clone());
     let workload = server::serve(app.clone(), workload, Door::Workload, stopping.clone());
     let doors = [tokio::spawn(admin), tokio::spawn(workload)];
-    tokio::spawn(say_when_ready(app.clone(), stopping));
-    tokio::spawn(reload_by_signal(app.clone(), hangup));
+    tokio::spawn(say_when_ready(app.clone(), stopping.clone()));
+    tokio::spawn(reload_by_signal(app.clone(), hangup, stopping));
+    tokio::spawn(watch_clock(app.clone()));
     tokio::spawn(feed_watchdog(app));
 
     tokio::select! {
@@ -78,14 +83,39 @@ async fn say_when_ready(app: Arc<App>, mut stopping: watch::Receiver<bool>) {
     let status = app.in_a_line();
     let socket = app.rules.now().config.socket();
     eprintln!("assertd: ready: {status}; socket {}", socket.display());
+    app.ready.store(true, Ordering::SeqCst);
     notify(&[NotifyState::Ready, NotifyState::Status(&status)]).await;
 }
 
 /// One reload after the other; signals that come during one are one more. The verdict is in the log;
-/// whoever wants to wait for it runs `assertctl reload`.
-async fn reload_by_signal(app: Arc<App>, mut hangup: Signal) {
-    while let Some(()) = hangup.recv().await {
+/// whoever wants to wait for it runs `assertctl reload`. Who drains grants nothing new, so that there is
+/// nothing to reload for.
+async fn reload_by_signal(app: Arc<App>, mut hangup: Signal, mut stopping: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+            _ = hangup.recv() => {}
+        }
         let _said_by_itself = rules::reload(&app).await;
+    }
+}
+
+/// Looks at the clock whether or not anything is minted, for a step that nobody saw is none; says once
+/// that it is suspect, and once that it is not any more.
+async fn watch_clock(app: Arc<App>) {
+    let mut suspect = None;
+    loop {
+        let doubt = app.clock.doubt();
+        let what = doubt.map(|doubt| std::mem::discriminant(&doubt));
+        if what != suspect {
+            match doubt {
+                Some(doubt) => eprintln!("assertd: {doubt}"),
+                None => eprintln!("assertd: clock: trusted again"),
+            }
+            suspect = what;
+        }
+        tokio::time::sleep(CLOCK_LOOK).await;
     }
 }
 

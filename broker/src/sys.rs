@@ -93,3 +93,14 @@ pub fn take_passed_fd(number: i32) -> OwnedFd {
     // SAFETY: see above; the caller is `daemon::Listeners` alone.
     unsafe { OwnedFd::from_raw_fd(number) }
 }
+
+/// Takes over a descriptor that came with a message (SCM_RIGHTS of unix(7)).
+///
+/// # Safety argument
+/// Called once per number, for numbers that recvmsg(2) has just put into its control message: the
+/// kernel made the descriptor for this process, and nothing else knows of it yet.
+pub fn take_received_fd(number: i32) -> OwnedFd {
+    assert!(number >= 0, "the kernel puts descriptors there (unix(7))");
+    // SAFETY: see above; the caller is `witness::serve` alone.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}

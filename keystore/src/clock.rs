@@ -1,8 +1,14 @@
-//! Time, asked for in one place. Lifetimes are computed from the wall clock; a clock that is
-//! before this program was built, or before the last time it showed, is not trusted (P10).
+//! Time, asked for in one place. Lifetimes are computed from the wall clock, which anybody may have
+//! set wrongly; so it is held against the boot clock, which nobody sets and which counts suspends
+//! (CLOCK_BOOTTIME, clock_gettime(2)). The two go at the same rate, and the difference between them
+//! changes by a step of the wall clock alone.
+//!
+//! A clock that is before this program was built, that went back, or that went far ahead at once, is
+//! not trusted: nothing is minted by it (P10). Nothing here waits, or decides what follows from that.
 
 use crate::{Error, Kind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970-01-01T00:00:00Z, as in a JWT NumericDate (RFC 7519 §2), always an integer.
@@ -36,10 +42,73 @@ pub const EARLIEST_S: Seconds = 1_793_491_200;
 /// How far the wall clock may go back without being suspected: NTP steps of a second are normal.
 pub const BACKWARDS_TOLERANCE_S: Seconds = 2;
 
-/// The wall clock with a memory of the latest time it showed.
+/// How far it may go ahead at once without being suspected: what an assertion for client
+/// authentication lives, and less than verifiers allow clocks to differ. An assertion that was
+/// minted then lives so much longer, once the clock is back.
+pub const AHEAD_TOLERANCE_S: Seconds = 60;
+
+/// How long a clock that went further ahead must have stayed there, by the boot clock, before it is
+/// believed. A machine that was paused, or has no clock of its own and finds the time late, must come
+/// to serve without anybody; a step that is taken back at once must not be minted by.
+pub const SETTLED_S: Seconds = 60;
+
+/// The wall clock with a memory of what it showed. One for each process: the memory is its use.
 #[derive(Debug, Default)]
 pub struct Clock {
-    latest_s: AtomicU64,
+    past: Mutex<Past>,
+}
+
+/// Why the wall clock is not trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It is before [`EARLIEST_S`].
+    Early {
+        /// What it shows.
+        now_s: Seconds,
+    },
+    /// It went back by more than [`BACKWARDS_TOLERANCE_S`].
+    Back {
+        /// By how much it is behind the latest time it showed.
+        by_s: Seconds,
+        /// That time.
+        latest_s: Seconds,
+    },
+    /// It went ahead by more than [`AHEAD_TOLERANCE_S`], and has not stayed there for [`SETTLED_S`].
+    Ahead {
+        /// By how much.
+        by_s: Seconds,
+        /// How long it has yet to stay there.
+        left_s: Seconds,
+    },
+}
+
+/// Both clocks at one moment.
+#[derive(Clone, Copy)]
+struct Reading {
+    wall_ms: i64,
+    boot_ms: i64,
+}
+
+/// What was believed so far. A *line* is the difference between wall clock and boot clock.
+#[derive(Debug, Default)]
+struct Past {
+    believed: Option<Believed>,
+    /// A line further ahead, and since when the clock is on it.
+    ahead: Option<Ahead>,
+    /// The line that was left for one ahead. A clock that comes back to it was wrong in between.
+    left: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Believed {
+    line_ms: i64,
+    latest_ms: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ahead {
+    line_ms: i64,
+    since_boot_ms: i64,
 }
 
 impl Clock {
@@ -61,62 +130,253 @@ impl Clock {
         )
     }
 
-    /// The time, if it can be trusted for minting.
+    /// The time, if it can be trusted for minting. To be asked now and then also when nothing is
+    /// minted: what was not seen is not remembered.
     ///
     /// # Errors
-    /// [`Kind::Clock`] if it is before [`EARLIEST_S`] or went back by more than
-    /// [`BACKWARDS_TOLERANCE_S`].
+    /// [`Kind::Clock`] while there is a [`Doubt`].
     pub fn trusted(&self) -> Result<Time, Error> {
+        match self.look() {
+            (now, None) => Ok(now),
+            (_, Some(doubt)) => Err(Error::new(Kind::Clock, doubt.to_string())),
+        }
+    }
+
+    /// What there is against it now, if anything.
+    pub fn doubt(&self) -> Option<Doubt> {
+        self.look().1
+    }
+
+    fn look(&self) -> (Time, Option<Doubt>) {
+        // Read while nobody else is remembered, so that times come in their order.
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let boot_ms = boot_ms();
         let now = self.read();
-        let latest = self.latest_s.fetch_max(now.unix_s(), Ordering::Relaxed);
-        judge(now.unix_s(), latest)?;
-        Ok(now)
+        let wall_ms = i64::try_from(now.unix_ms()).unwrap_or(i64::MAX);
+        (now, past.judge(Reading { wall_ms, boot_ms }).err())
     }
 }
 
-fn judge(now: Seconds, latest: Seconds) -> Result<(), Error> {
-    if now < EARLIEST_S {
-        return Err(Error::new(
-            Kind::Clock,
-            format!(
-                "clock: shows {now} s since 1970, which is before assertd was built; set the \
-                     clock, for example by `timedatectl set-ntp true`"
-            ),
-        ));
+/// Milliseconds since boot, suspends included. The call cannot fail on a Linux we run on (2.6.39).
+fn boot_ms() -> i64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    now.map_or(0, |now| now.tv_sec() * 1000 + now.tv_nsec() / 1_000_000)
+}
+
+impl Reading {
+    fn line_ms(self) -> i64 {
+        self.wall_ms.saturating_sub(self.boot_ms)
     }
-    if now + BACKWARDS_TOLERANCE_S < latest {
-        return Err(Error::new(
-            Kind::Clock,
-            format!(
-                "clock: went back {} s; nothing is minted until it shows {latest} s since \
-                     1970 again; correct the clock or restart assertd and its keystores once it is right",
-                latest - now
-            ),
-        ));
+}
+
+const BACKWARDS_TOLERANCE_MS: i64 = ms(BACKWARDS_TOLERANCE_S);
+
+const fn ms(seconds: Seconds) -> i64 {
+    seconds as i64 * 1000
+}
+
+/// Rounded up: no step is called one of 0 s.
+fn seconds(ms: i64) -> Seconds {
+    ms.unsigned_abs().div_ceil(1000)
+}
+
+impl Past {
+    /// Believes a reading and remembers it, or says what is against it.
+    fn judge(&mut self, now: Reading) -> Result<(), Doubt> {
+        if now.wall_ms < ms(EARLIEST_S) {
+            return Err(Doubt::Early {
+                now_s: now.wall_ms.unsigned_abs() / 1000,
+            });
+        }
+        let line_ms = now.line_ms();
+        let on = |other_ms: i64| (line_ms - other_ms).abs() <= BACKWARDS_TOLERANCE_MS;
+        let Some(believed) = self.believed else {
+            self.believe(line_ms, now.wall_ms);
+            return Ok(());
+        };
+        if self.left.is_some_and(on) {
+            self.left = None;
+            self.believe(line_ms, now.wall_ms);
+            return Ok(());
+        }
+        let behind_ms = believed.latest_ms - now.wall_ms;
+        if behind_ms > BACKWARDS_TOLERANCE_MS {
+            self.ahead = None;
+            return Err(Doubt::Back {
+                by_s: seconds(behind_ms),
+                latest_s: seconds(believed.latest_ms),
+            });
+        }
+        let step_ms = line_ms - believed.line_ms;
+        if step_ms <= ms(AHEAD_TOLERANCE_S) {
+            self.believe(line_ms, now.wall_ms.max(believed.latest_ms));
+            return Ok(());
+        }
+        let ahead = self.ahead.filter(|ahead| on(ahead.line_ms));
+        let since_boot_ms = ahead.map_or(now.boot_ms, |ahead| ahead.since_boot_ms);
+        let left_ms = since_boot_ms + ms(SETTLED_S) - now.boot_ms;
+        if left_ms > 0 {
+            self.ahead = Some(Ahead {
+                line_ms,
+                since_boot_ms,
+            });
+            return Err(Doubt::Ahead {
+                by_s: seconds(step_ms),
+                left_s: seconds(left_ms),
+            });
+        }
+        self.left = Some(believed.line_ms);
+        self.believe(line_ms, now.wall_ms);
+        Ok(())
     }
-    Ok(())
+
+    fn believe(&mut self, line_ms: i64, latest_ms: i64) {
+        self.ahead = None;
+        self.believed = Some(Believed { line_ms, latest_ms });
+    }
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Doubt::Early { now_s } => write!(
+                f,
+                "clock: shows {now_s} s since 1970, which is before assertd was built; set the \
+                 clock, for example by `timedatectl set-ntp true`"
+            ),
+            Doubt::Back { by_s, latest_s } => write!(
+                f,
+                "clock: went back {by_s} s; nothing is minted until it shows {latest_s} s since \
+                 1970 again; correct the clock or restart assertd and its keystores once it is right"
+            ),
+            Doubt::Ahead { by_s, left_s } => write!(
+                f,
+                "clock: went ahead {by_s} s at once; nothing is minted until it is back, or has \
+                 stayed there for {left_s} s more; if that time is wrong, correct it before \
+                 (`timedatectl` says who sets it)"
+            ),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_clock_in_1970_mints_nothing() {
-        assert_eq!(judge(0, 0).unwrap_err().kind(), Kind::Clock);
-        assert_eq!(judge(EARLIEST_S - 1, 0).unwrap_err().kind(), Kind::Clock);
-        assert!(judge(EARLIEST_S, 0).is_ok());
+    /// A clock whose line is where a test puts it.
+    struct World {
+        past: Past,
+        now: Reading,
+    }
+
+    const YEARS_10_S: i64 = 315_576_000;
+
+    impl World {
+        fn new() -> World {
+            World {
+                past: Past::default(),
+                now: Reading {
+                    wall_ms: ms(EARLIEST_S) + 1_000_000_000,
+                    boot_ms: 5_000_000,
+                },
+            }
+        }
+
+        /// So many seconds go by.
+        fn pass(&mut self, seconds: i64) -> &mut World {
+            self.now.boot_ms += seconds * 1000;
+            self.step(seconds)
+        }
+
+        /// Somebody sets the clock.
+        fn step(&mut self, seconds: i64) -> &mut World {
+            self.now.wall_ms += seconds * 1000;
+            self
+        }
+
+        fn look(&mut self) -> Result<(), Doubt> {
+            self.past.judge(self.now)
+        }
     }
 
     #[test]
-    fn a_clock_that_went_back_mints_nothing_beyond_the_tolerance() {
-        let latest = EARLIEST_S + 1_000;
-        assert!(judge(latest - BACKWARDS_TOLERANCE_S, latest).is_ok());
+    fn a_clock_in_1970_mints_nothing_and_is_not_remembered() {
+        let mut past = Past::default();
+        let at = |s| Reading {
+            wall_ms: ms(s),
+            boot_ms: 1,
+        };
+        assert_eq!(past.judge(at(0)), Err(Doubt::Early { now_s: 0 }));
+        assert!(past.judge(at(EARLIEST_S - 1)).is_err());
+        assert_eq!(past.judge(at(EARLIEST_S)), Ok(()));
+        assert!(past.judge(at(7)).is_err());
+        assert_eq!(past.judge(at(EARLIEST_S)), Ok(()));
+    }
+
+    #[test]
+    fn a_clock_that_went_back_mints_nothing_beyond_the_tolerance_until_it_is_there_again() {
+        let mut world = World::new();
+        assert_eq!(world.look(), Ok(()));
+        assert_eq!(world.step(-2).look(), Ok(()));
+        // Two steps of two seconds are one of four.
+        let latest_s = seconds(world.now.wall_ms) + 2;
+        let back = |by_s| Err(Doubt::Back { by_s, latest_s });
+        assert_eq!(world.step(-1).look(), back(3));
+        assert_eq!(world.step(-3597).look(), back(3600));
+        assert_eq!(world.pass(3597).look(), back(3));
+        assert_eq!(world.pass(1).look(), Ok(()));
         assert_eq!(
-            judge(latest - BACKWARDS_TOLERANCE_S - 1, latest)
-                .unwrap_err()
-                .kind(),
-            Kind::Clock
+            world.step(-YEARS_10_S).look(),
+            Err(Doubt::Early {
+                now_s: seconds(world.now.wall_ms)
+            })
         );
+        assert_eq!(world.step(YEARS_10_S).look(), Ok(()));
+    }
+
+    #[test]
+    fn a_clock_that_went_far_ahead_mints_nothing_until_it_is_back() {
+        let mut world = World::new();
+        assert_eq!(world.look(), Ok(()));
+        assert_eq!(world.step(60).look(), Ok(()));
+        for step in [61, YEARS_10_S] {
+            let by_s = step.unsigned_abs();
+            assert_eq!(
+                world.step(step).look(),
+                Err(Doubt::Ahead { by_s, left_s: 60 })
+            );
+            assert_eq!(world.pass(59).look(), Err(Doubt::Ahead { by_s, left_s: 1 }));
+            assert_eq!(world.step(-step).look(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_stays_ahead_is_believed_and_may_come_back_once() {
+        let mut world = World::new();
+        assert_eq!(world.look(), Ok(()));
+        assert!(world.step(YEARS_10_S).look().is_err());
+        // One that goes on stepping has stayed nowhere.
+        assert!(world.pass(59).step(3600).look().is_err());
+        assert!(world.pass(59).look().is_err());
+        assert_eq!(world.pass(1).look(), Ok(()));
+        assert_eq!(world.pass(1000).look(), Ok(()));
+        assert_eq!(world.step(-YEARS_10_S - 3600).look(), Ok(()));
+        assert_eq!(world.pass(1).look(), Ok(()));
+        assert!(world.step(-3600).look().is_err());
+    }
+
+    #[test]
+    fn a_suspend_is_no_step() {
+        let mut world = World::new();
+        assert_eq!(world.look(), Ok(()));
+        assert_eq!(world.pass(8 * 3600).look(), Ok(()));
+        assert_eq!(world.pass(YEARS_10_S).look(), Ok(()));
+    }
+
+    #[test]
+    fn a_step_back_that_shows_no_earlier_time_is_believed() {
+        let mut world = World::new();
+        assert_eq!(world.look(), Ok(()));
+        assert_eq!(world.pass(7200).step(-3600).look(), Ok(()));
     }
 }

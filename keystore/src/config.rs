@@ -314,11 +314,24 @@ pub fn load(path: &Path, name: &str) -> Result<Loaded, Diagnostic> {
     })
 }
 
-/// Reads a configuration file as text, within [`CONFIG_LEN_MAX`].
+/// Reads a configuration file as text, within [`CONFIG_LEN_MAX`]. Nothing else than a file is read: a
+/// pipe would have whoever asked wait for its writer, a device for what it is.
 pub fn read_text(path: &Path) -> Result<String, Diagnostic> {
     use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
     let failed = |error: std::io::Error| Diagnostic::file(path, format!("cannot be read: {error}"));
-    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut options = std::fs::OpenOptions::new();
+    // O_NONBLOCK: opening a pipe waits for nobody (fifo(7)); it changes nothing for a file.
+    let options = options.read(true).custom_flags(nix::libc::O_NONBLOCK);
+    let file = options.open(path).map_err(failed)?;
+    let kind = file.metadata().map_err(failed)?.file_type();
+    if kind.is_dir() {
+        return Err(Diagnostic::file(path, "is a directory; a file is read"));
+    }
+    if !kind.is_file() {
+        let text = "is a pipe or a device; a file is read";
+        return Err(Diagnostic::file(path, text));
+    }
     let mut text = String::new();
     file.take(CONFIG_LEN_MAX + 1)
         .read_to_string(&mut text)

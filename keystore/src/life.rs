@@ -19,7 +19,7 @@ use crate::protocol::Standing;
 use crate::records::{Keys, Tried};
 use crate::statefile::StateDir;
 use crate::stop;
-use crate::{Error, Kind};
+use crate::{Clock, Error, Kind};
 use ladder::{Emptied, Past, Row};
 use sd_notify::NotifyState;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -101,6 +101,7 @@ pub struct Life<B> {
     state: StateDir,
     absence_max: Duration,
     hang: Arc<HangWatch>,
+    clock: Arc<Clock>,
     now: RwLock<Now<B>>,
     /// Whether somebody could not sign, since it was last looked at.
     doubted: Mutex<Doubt>,
@@ -162,12 +163,14 @@ impl<B: Backend> Life<B> {
         state: StateDir,
         absence_max: Duration,
         hang: Arc<HangWatch>,
+        clock: Arc<Clock>,
     ) -> Life<B> {
         Life {
             name: name.to_owned(),
             state,
             absence_max,
             hang,
+            clock,
             now: RwLock::new(Now {
                 stage: Stage::opening(),
                 since: Instant::now(),
@@ -279,7 +282,10 @@ impl<B: Backend> Life<B> {
             open()
         };
         let opened = backend
-            .and_then(|backend| Keys::open(Watched::new(backend, self.hang.clone()), &self.state))
+            .and_then(|backend| {
+                let backend = Watched::new(backend, self.hang.clone());
+                Keys::open(backend, &self.state, self.clock.clone())
+            })
             .and_then(|keys| match keys.signs() {
                 // Open, and it lets nobody look at a key: it is not.
                 Err(error) if error.kind() == Kind::Internal => {

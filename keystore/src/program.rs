@@ -204,7 +204,11 @@ fn server_options(options: Options, limits: Limits) -> Result<server::Options, E
     })
 }
 
-fn broker_uid(broker: &Broker) -> Result<u32, Error> {
+/// The uid of assertd's user.
+///
+/// # Errors
+/// `Unavailable` if there is no user of that name.
+pub fn broker_uid(broker: &Broker) -> Result<u32, Error> {
     let name = match broker {
         Broker::OwnUser => return Ok(nix::unistd::geteuid().as_raw()),
         Broker::Uid(uid) => return Ok(*uid),
@@ -224,7 +228,10 @@ fn broker_uid(broker: &Broker) -> Result<u32, Error> {
 /// The broker runs us itself: when it dies, however it dies, a keystore that nobody supervises
 /// would hold state and token against the next one. The signal comes only for a death after it
 /// was asked for; a parent that is another by then died before (PR_SET_PDEATHSIG(2const)).
-fn die_with_parent(parent: Option<i32>) -> Result<(), Error> {
+///
+/// # Errors
+/// `Unavailable` if the parent is not `parent` any more.
+pub fn die_with_parent(parent: Option<i32>) -> Result<(), Error> {
     prctl::set_pdeathsig(Signal::SIGKILL)
         .map_err(|e| Error::new(Kind::Internal, "PR_SET_PDEATHSIG cannot be set").because(e))?;
     match parent {
@@ -265,7 +272,11 @@ fn variable(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name)
 }
 
-fn listener(listen: &Listen) -> Result<UnixListener, Error> {
+/// The listening socket.
+///
+/// # Errors
+/// If standard input is none, or the path cannot be bound.
+pub fn listener(listen: &Listen) -> Result<UnixListener, Error> {
     match listen {
         Listen::Stdin => {
             let fd = std::io::stdin().as_fd().try_clone_to_owned();

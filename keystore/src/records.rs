@@ -49,7 +49,7 @@ enum RecordState {
 /// The records and the token they are about.
 pub struct Keys<B> {
     backend: B,
-    clock: Clock,
+    clock: Arc<Clock>,
     file: Mutex<(StateFile<Stored>, Stored)>,
     live: RwLock<BTreeMap<KeyId, Arc<LiveKey>>>,
     /// Keys that did not sign since somebody last looked.
@@ -83,12 +83,13 @@ impl From<Unminted> for Error {
 }
 
 impl<B: Backend> Keys<B> {
-    /// Reads the records and looks at every key in the token; each usable one signs a probe.
+    /// Reads the records and looks at every key in the token; each usable one signs a probe. The
+    /// clock is the process's, which remembers longer than one token is open.
     ///
     /// # Errors
     /// `Corrupt` if the state file fails its check. A key that is missing or wrong is no error
     /// here: that key is failed, the others serve.
-    pub fn open(backend: B, dir: &StateDir) -> Result<Keys<B>, Error> {
+    pub fn open(backend: B, dir: &StateDir, clock: Arc<Clock>) -> Result<Keys<B>, Error> {
         let (file, stored) = StateFile::<Stored>::open(dir, "keys.v1")?;
         let mut live = BTreeMap::new();
         for (key, record) in &stored.keys {
@@ -108,7 +109,7 @@ impl<B: Backend> Keys<B> {
         let (file, live) = (Mutex::new((file, stored)), RwLock::new(live));
         Ok(Keys {
             backend,
-            clock: Clock::new(),
+            clock,
             file,
             live,
             suspects: Mutex::default(),

@@ -17,7 +17,7 @@ use crate::role::{Role, allowed, role};
 use crate::statefile::StateDir;
 use crate::stop::{self, Gate};
 use crate::survey::{Line, Subject, fit};
-use crate::{Error, Kind};
+use crate::{Clock, Error, Kind};
 use sd_notify::NotifyState;
 use std::io::BufReader;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -71,6 +71,7 @@ struct Server<B> {
     name: String,
     broker_uid: u32,
     life: Life<B>,
+    clock: Arc<Clock>,
     hang: Arc<HangWatch>,
     /// Objects that look like ours and have no record, at the last census.
     strange: Mutex<Vec<String>>,
@@ -99,8 +100,10 @@ pub fn run<B: Backend>(
         limits,
     } = options;
     let hang = Arc::new(HangWatch::new(&name, limits.call));
+    let clock = Arc::new(Clock::new());
     let server = Arc::new(Server {
-        life: Life::new(&name, state, limits.absence, hang.clone()),
+        life: Life::new(&name, state, limits.absence, hang.clone(), clock.clone()),
+        clock,
         name,
         broker_uid,
         hang,
@@ -359,10 +362,11 @@ impl<B: Backend> Server<B> {
 
     /// Looks through the token now and then: for keys that were not there, and for objects that look
     /// like ours and have no record (P6). The latter is linear in all its objects, so it is nobody's
-    /// request.
+    /// request. Also looks at the clock, which has to be seen to be remembered.
     fn census(&self) {
         let mut counted: Option<Instant> = None;
         loop {
+            let _said_by_mints = self.clock.doubt();
             let began = Instant::now();
             let pause = match self.life.keys() {
                 Ok(keys) => {

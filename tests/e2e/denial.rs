@@ -1,8 +1,13 @@
 //! Denials: one answer for every reason, and the reason in the log.
 
+use harness::caller::{Caller, PRELUDE, finished, script_as};
+use harness::hold::{Call, Hold};
 use harness::http::{Answer, post_target};
+use harness::process::{freeze, send};
 use harness::user::{ALICE, BOB, STRANGER, exchange_as};
 use harness::{Config, Daemon, Token};
+use nix::sys::signal::Signal;
+use std::process::Command;
 
 fn daemon(token: &Token) -> Daemon {
     let config = Config::new(token)
@@ -52,6 +57,127 @@ fn denials_are_the_same_byte_for_byte_whatever_the_reason() {
     }
     let ids: std::collections::HashSet<String> = answers.iter().map(|a| a.member("id")).collect();
     assert_eq!(ids.len(), answers.len(), "an id was used twice");
+}
+
+/// Asks on a connection of its own, as `before` has made the caller, and prints the answer's bytes.
+fn in_hexadecimal(before: &str, target: &str) -> String {
+    format!(
+        "
+{before}
+s.sendall(request('{target}').replace(b'host: a', b'host: a\\r\\nconnection: close'))
+say(to_end(s).hex())
+"
+    )
+}
+
+fn answer_in(hexadecimal: &str) -> Answer {
+    let bytes = hexadecimal.as_bytes().chunks(2).map(|two| {
+        let two = std::str::from_utf8(two).unwrap();
+        u8::from_str_radix(two, 16).unwrap_or_else(|_| panic!("{hexadecimal}"))
+    });
+    Answer::parse(bytes.collect()).expect("a whole answer")
+}
+
+/// Reasons of policy, and of who is calling: a caller that cannot be identified is denied like one that
+/// may not.
+#[test]
+fn denials_are_indistinguishable() {
+    let token = Token::new();
+    let daemon = daemon(&token);
+    let socket = daemon.socket();
+    let become_alice =
+        format!("os.setresgid({ALICE}, {ALICE}, {ALICE})\nos.setresuid({ALICE}, {ALICE}, {ALICE})");
+    let script = |before: &str, target: &str| {
+        finished(&mut script_as(0, &socket, &in_hexadecimal(before, target)))
+    };
+    let alices = format!("{become_alice}\ns = connect()");
+    let granted = answer_in(&script(&alices, "bank"));
+    assert_eq!(granted.status, 200, "the control: {}", granted.body());
+    let in_a_container = {
+        let mut unshare = Command::new("unshare");
+        let words = ["--pid", "--fork", "/usr/bin/python3", "-I", "-c"];
+        let script = format!("{PRELUDE}{}", in_hexadecimal(&alices, "bank"));
+        finished(unshare.args(words).arg(script).arg(&socket))
+    };
+    let denials = [
+        ("unknown_target", script(&alices, "nothing")),
+        ("not_yours", script(&alices, "vault")),
+        ("expired", script(&alices, "legacy")),
+        ("ambiguous", script(&alices, "twin")),
+        ("not_yours", in_a_container),
+        (
+            "peer_changed_user",
+            script(&format!("s = connect()\n{become_alice}"), "bank"),
+        ),
+        (
+            "peer_changed_user",
+            script(
+                &format!("os.setresuid(0, {ALICE}, 0)\ns = connect()"),
+                "bank",
+            ),
+        ),
+    ]
+    .map(|(reason, shown)| (reason, answer_in(&shown)));
+    let first = without_id(&denials[0].1);
+    for (reason, answer) in &denials {
+        assert_eq!(answer.status, 403, "{reason}: {}", answer.body());
+        assert_eq!(without_id(answer), first, "{reason}");
+        let id = answer.member("id");
+        // The first of a kind has a record of its own.
+        let recorded = daemon
+            .audit_records()
+            .into_iter()
+            .find(|it| it["id"] == *id);
+        if let Some(record) = recorded {
+            assert_eq!(record["reason"], *reason, "{record}");
+        }
+    }
+    for reason in [
+        "unknown_target",
+        "not_yours",
+        "expired",
+        "ambiguous",
+        "peer_changed_user",
+    ] {
+        daemon.audit_record(|record| record["reason"] == reason);
+    }
+}
+
+/// How long it takes says nothing either: no denial waits for what a grant waits for.
+#[test]
+fn no_denial_waits_for_the_keystore_or_the_disk() {
+    let token = Token::new();
+    let daemon = daemon(&token);
+    let script = "
+granted, denied = connect(), connect()
+whoami(denied)
+say('ready')
+told()
+ask(granted, 'bank')
+say('asked')
+told()
+for target in ['nothing', 'vault', 'legacy', 'twin']:
+    ask(denied, target)
+    say(status(denied))
+say('waits' if waiting(granted) == 0 else 'answered')
+say(status(granted))
+";
+    let mut caller = Caller::start(ALICE, &daemon.socket(), script);
+    caller.expect("ready");
+    freeze(daemon.keystore_pid());
+    let hold = Hold::attach(daemon.pid(), Call::Fdatasync, "2s", "");
+    caller.tell("ask");
+    caller.expect("asked");
+    hold.wait_inside();
+    caller.tell("go on");
+    for _ in 0..4 {
+        caller.expect("403");
+    }
+    // What was asked before them has neither its record on the disk nor its signature.
+    caller.expect("waits");
+    send(daemon.keystore_pid(), Signal::SIGCONT);
+    let status = caller.line();
+    assert!(["200", "503"].contains(&status.as_str()), "{status}");
 }
 
 #[test]

@@ -7,8 +7,9 @@ use harness::daemon::Site;
 use harness::http::{Answer, post};
 use harness::process::{self, Process};
 use harness::user::{ALICE, exchange_as, need_root, python_as};
-use harness::{Config, DEADLINE, Daemon, Token, wait_until};
+use harness::{Config, DEADLINE, Daemon, Token, public_dir, wait_until};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 
@@ -165,14 +166,22 @@ fn a_connection_outlives_no_connector_without_pidfds_of_the_kernel_either() {
     // The child asks only once its parent, who connected and was served, is over.
     let script = "
 import os, select, socket, sys
-s = socket.socket(socket.AF_UNIX)
-s.settimeout(20)
-s.connect(sys.argv[1])
 body = b'{\"target\":\"hers\"}'
 def status():
     s.sendall(b'POST /v1/assertion HTTP/1.1\\r\\nhost: a\\r\\ncontent-length: %d\\r\\n\\r\\n%s' % (len(body), body))
-    return int(s.recv(65536)[9:12])
-print(status(), flush=True)
+    try:
+        return s.recv(65536)[9:12].decode() or 'nothing'
+    except ConnectionResetError:
+        return 'nothing'
+served = '503'
+for _ in range(20):
+    if served != '503':
+        break
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(20)
+    s.connect(sys.argv[1])
+    served = status()
+print(served, flush=True)
 parent = select.poll()
 parent.register(os.pidfd_open(os.getpid()), select.POLLIN)
 if os.fork() == 0:
@@ -181,7 +190,7 @@ if os.fork() == 0:
 ";
     let mut python = python_as(ALICE, script);
     let output = python.arg(daemon.socket()).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "200\n403\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "200\nnothing\n");
     let record = daemon.audit_record(|record| record["kind"] == "denied");
     assert_eq!(record["reason"], "peer_gone", "{record}");
 }
@@ -192,7 +201,8 @@ if os.fork() == 0:
 /// in order, so that `ns_last_pid` decides who is next (pid_namespaces(7)).
 ///
 /// Says `assertd PID` first, whose number is that of the namespace. Each order on standard input is
-/// one attempt: `stay` for a peer that lives on, `reuse` for a number that is taken again.
+/// one attempt: `stay` for a peer that lives on, which connects again while it is told to, `reuse` for a
+/// number that is taken again.
 const REUSE: &str = "
 import os, socket, sys, time
 uid, path = int(sys.argv[1]), sys.argv[2]
@@ -218,15 +228,34 @@ def drop():
     os.setresuid(uid, uid, uid)
 body = b'{\"target\":\"hers\"}'
 request = b'POST /v1/assertion HTTP/1.1\\r\\nhost: a\\r\\ncontent-length: %d\\r\\n\\r\\n%s' % (len(body), body)
-def ask(s):
+def answer(s):
     try:
         s.sendall(request)
         got = s.recv(65536)
     except (BrokenPipeError, ConnectionResetError):
         got = b''
-    print(got[9:12].decode() or 'nothing', flush=True)
+    return got[9:12].decode() or 'nothing'
+def ask(s):
+    print(answer(s), flush=True)
     os._exit(0)
-def attempt(order):
+def connect():
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(20)
+    s.connect(path)
+    return s
+def stay():
+    child = os.fork()
+    if child == 0:
+        drop()
+        said = '503'
+        for _ in range(10):
+            if said != '503':
+                break
+            said = answer(connect())
+        print(said, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+def reuse():
     s = socket.socket(socket.AF_UNIX)
     s.settimeout(20)
     go, told = os.pipe()
@@ -235,37 +264,34 @@ def attempt(order):
         drop()
         s.connect(path)
         os.read(go, 1)
-        if order == 'reuse':
-            os._exit(0)
-        ask(s)
+        os._exit(0)
     wait_until(opening, 'assertd opens the number')
     ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) * 100)
     os.write(told, b'x')
     os.waitpid(first, 0)
-    if order == 'reuse':
-        wait_until(lambda: int(time.clock_gettime(time.CLOCK_BOOTTIME) * 100) > ticks + 1, 'time goes on')
-        for _ in range(100):
-            with open('/proc/sys/kernel/ns_last_pid', 'w') as file:
-                file.write(str(first - 1))
-            second = os.fork()
-            if second == 0:
-                if os.getpid() != first:
-                    os._exit(1)
-                drop()
-                ask(s)
-            if second == first and not opening():
-                sys.exit('assertd opened the number before it was taken again')
-            os.waitpid(second, 0)
-            if second == first:
-                break
-        else:
-            sys.exit('the number was not given out again')
+    wait_until(lambda: int(time.clock_gettime(time.CLOCK_BOOTTIME) * 100) > ticks + 1, 'time goes on')
+    for _ in range(100):
+        with open('/proc/sys/kernel/ns_last_pid', 'w') as file:
+            file.write(str(first - 1))
+        second = os.fork()
+        if second == 0:
+            if os.getpid() != first:
+                os._exit(1)
+            drop()
+            ask(s)
+        if second == first and not opening():
+            sys.exit('assertd opened the number before it was taken again')
+        os.waitpid(second, 0)
+        if second == first:
+            break
+    else:
+        sys.exit('the number was not given out again')
     os.close(go)
     os.close(told)
     s.close()
 print('assertd', assertd, flush=True)
 for line in sys.stdin:
-    attempt(line.strip())
+    {'stay': stay, 'reuse': reuse}[line.strip()]()
 ";
 
 /// Mounts the `/proc` of the pid namespace in this mount namespace alone, then runs its arguments.
@@ -303,7 +329,7 @@ fn a_process_that_took_the_number_of_a_dead_peer_is_not_the_peer() {
     strace.arg("--inject=pidfd_open:delay_enter=2s");
     let strace = Process::start(strace.arg(format!("--attach={assertd}")));
     strace.wait_for_stderr("attached");
-    for (told, expected) in [("stay", "200"), ("reuse", "nothing"), ("stay", "200")] {
+    for (told, expected) in [("stay", "200"), ("reuse", "503"), ("stay", "200")] {
         writeln!(order, "{told}").unwrap();
         let said = says.next().map(Result::unwrap);
         assert_eq!(
@@ -316,4 +342,63 @@ fn a_process_that_took_the_number_of_a_dead_peer_is_not_the_peer() {
     let records = daemon.audit_records();
     let decided = records.iter().filter(|record| record["kind"] == "decision");
     assert_eq!(decided.count(), 2, "{records:#?}");
+}
+
+/// Runs `impostor` with Alice's uid and some of root's powers against a frozen and a running assertd; what it
+/// counted.
+fn attacked(daemon: &Daemon, attempts: usize) -> Value {
+    let public = public_dir(); // he may not enter the directory that it was built in
+    let program = public.path().join("impostor");
+    std::fs::copy(env!("CARGO_BIN_EXE_impostor"), &program).unwrap();
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args(["--reuid", &ALICE.to_string(), "--regid", &ALICE.to_string()]);
+    let powers = "+checkpoint_restore,+kill,+dac_override";
+    setpriv.args([
+        "--clear-groups",
+        "--inh-caps",
+        powers,
+        "--ambient-caps",
+        powers,
+    ]);
+    setpriv.arg(program).arg(daemon.socket()).arg("hers");
+    setpriv.args([daemon.pid().to_string(), attempts.to_string()]);
+    let output = setpriv.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{said}");
+    assert!(output.status.success(), "{output:?}\n{}", daemon.stderr());
+    serde_json::from_str(&said).unwrap()
+}
+
+/// Every process of Alice's may have `hers`, so that whatever an assertion is written to is hers; but
+/// whose answer is read connected as a process that is over, and never got one for itself.
+fn impostors_gain_nothing(attempts: usize) {
+    let token = Token::new();
+    let daemon = start(&config(&token), "filter");
+    let counts = attacked(&daemon, attempts);
+    for control in ["before", "after"] {
+        assert_eq!(counts["controls"][control]["victim"], "200", "{counts}");
+    }
+    assert_eq!(counts["attempts"], attempts, "{counts}");
+    // Another process may take a number away from us, now and then.
+    let reused = counts["reused"].as_u64().unwrap() as usize;
+    assert!(reused > attempts * 9 / 10, "{counts}");
+    assert!(
+        counts["while_stopped"].as_u64().unwrap() as usize > attempts / 3,
+        "{counts}"
+    );
+    assert_eq!(counts["assertions"], 0, "{counts}");
+    let records = daemon.audit_records();
+    let decided = records.iter().filter(|record| record["kind"] == "decision");
+    assert_eq!(decided.count(), 4, "the controls' alone");
+}
+
+#[test]
+fn a_number_taken_over_hundreds_of_times_gains_nothing() {
+    impostors_gain_nothing(400);
+}
+
+#[test]
+#[ignore = "ten thousand processes take half a minute"]
+fn a_number_taken_over_ten_thousand_times_gains_nothing() {
+    impostors_gain_nothing(10_000);
 }

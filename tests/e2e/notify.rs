@@ -5,76 +5,19 @@
 use crate::world::{BANK, bank, serves};
 use harness::daemon::Site;
 use harness::http::{Raw, post};
+use harness::manager::{Ear, SILENCE};
 use harness::process::Process;
 use harness::{DEADLINE, Daemon, Token, public_dir, wait_for, wait_until};
 use nix::sys::signal::Signal;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 /// A watchdog's time that a test can wait for, and longer than none of ours: a third of it is the
 /// shortest interval assertd keeps.
 const WATCHDOG: Duration = Duration::from_millis(300);
-
-/// Nothing for so long is silence: a service manager would have acted three times.
-const SILENCE: Duration = Duration::from_secs(1);
-
-/// The service manager's end of NOTIFY_SOCKET.
-struct Ear {
-    socket: UnixDatagram,
-    dir: TempDir,
-}
-
-impl Ear {
-    fn new() -> Ear {
-        let dir = public_dir();
-        let socket = UnixDatagram::bind(dir.path().join("notify")).unwrap();
-        Ear { socket, dir }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.dir.path().join("notify")
-    }
-
-    /// The next message; `None` if none comes in time.
-    fn hear(&self, deadline: Duration) -> Option<String> {
-        self.socket.set_read_timeout(Some(deadline)).unwrap();
-        let mut bytes = [0; 4096];
-        let length = self.socket.recv(&mut bytes).ok()?;
-        Some(String::from_utf8(bytes[..length].to_vec()).unwrap())
-    }
-
-    /// The next message that is no watchdog's; panics if none comes.
-    fn hear_state(&self) -> String {
-        let heard = wait_for(DEADLINE, || {
-            self.hear(DEADLINE).filter(|said| said != "WATCHDOG=1\n")
-        });
-        heard.expect("a message to the service manager")
-    }
-
-    /// Demands so many messages of the watchdog within a time, none of them anything else.
-    fn hear_watchdog(&self, count: usize, within: Duration) {
-        let end = Instant::now() + within;
-        for number in 0..count {
-            let left = end.saturating_duration_since(Instant::now());
-            let said = self.hear(left.max(Duration::from_millis(1)));
-            assert_eq!(
-                said.as_deref(),
-                Some("WATCHDOG=1\n"),
-                "message {number} of {count} within {within:?}"
-            );
-        }
-    }
-
-    /// Waits until nothing has come for [`SILENCE`].
-    fn hears_nothing(&self) -> bool {
-        wait_until(DEADLINE, || self.hear(SILENCE).is_none())
-    }
-}
 
 /// assertd's command with a service manager that listens.
 fn told(site: &Site, ear: &Ear) -> Command {

@@ -2,7 +2,7 @@
 //! nothing crashes, and the next caller is served.
 
 use crate::world::{BANK, code, serves, with_bank};
-use harness::http::{Answer, End, Raw, post};
+use harness::http::{Answer, End, Raw, post, post_target};
 use harness::{DEADLINE, Daemon};
 use std::time::Duration;
 
@@ -579,4 +579,16 @@ fn a_body_that_was_promised_and_does_not_come_is_given_up() {
         (408, "body_timeout")
     );
     serves(&mut daemon);
+}
+
+#[test]
+fn half_a_connection_is_enough_for_an_answer() {
+    // socat and others say that they are done as soon as they have asked.
+    let (daemon, _token) = with_bank();
+    for (target, expected) in [("bank", 200), ("none", 403)] {
+        let mut raw = daemon.raw();
+        raw.send(&post_target(target)).unwrap();
+        raw.end_sending();
+        assert_eq!(raw.answer(DEADLINE).expect("an answer").status, expected);
+    }
 }

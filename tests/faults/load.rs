@@ -63,7 +63,7 @@ struct Report {
 }
 
 #[test]
-fn ten_thousand_connections_are_served_up_to_the_limit_and_refused_fast_beyond() {
+fn row_38_ten_thousand_connections_are_served_up_to_the_limit_and_refused_fast_beyond() {
     let token = SoftHsm::new();
     // What a service manager gives: 1,024 descriptors, and leave to raise that.
     let site = harness::daemon::Site::new(observed::config(&token).text());

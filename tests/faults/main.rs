@@ -5,20 +5,28 @@
 //! Each test counts every answer it got, because a fault must cost availability and nothing else.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod bytes;
+mod clock;
 mod crash;
 mod defences;
+mod descriptors;
 mod flood;
 mod flush;
 #[path = "../bench/load.rs"]
 mod generator;
 mod load;
+mod memory;
 mod observed;
+mod reload;
+mod reloads;
 mod respawn;
 mod rows;
 #[path = "../outages/scene/mod.rs"]
 mod scene;
+mod slow;
 mod soak;
 mod stop;
 mod token;
 mod tools;
 mod tpm;
+mod vulnerabilities;

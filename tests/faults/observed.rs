@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A rate that no machine reaches: these tests look for other limits.
-const NO_LIMIT: &str = "rate = 1000000\nburst = 1000000";
+pub const NO_LIMIT: &str = "rate = 1000000\nburst = 1000000";
 
 /// The target of [`config`].
 pub const TARGET: &str = "bank";

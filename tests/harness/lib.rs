@@ -10,20 +10,28 @@
     reason = "a harness that cannot go on fails the test that uses it"
 )]
 
+pub mod caller;
+pub mod cgroup;
+pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod fault;
+pub mod hold;
 pub mod http;
 pub mod keystore;
+pub mod manager;
 pub mod peers;
+pub mod pidspace;
 pub mod process;
 pub mod programs;
+pub mod setuid;
 pub mod softhsm;
 pub mod suite;
 pub mod swtpm;
 pub mod token;
 pub mod tpm;
 pub mod tpmproxy;
+pub mod trace;
 pub mod user;
 mod watch;
 

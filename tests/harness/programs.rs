@@ -6,11 +6,12 @@ use crate::token::Kind;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-const NAMES: [&str; 4] = [
+const NAMES: [&str; 5] = [
     "assertd",
     "assertctl",
     "assertd-keystore-pkcs11",
     "assertd-keystore-tpm",
+    "assertd-witness",
 ];
 
 /// assertd, assertctl and the keystore programs, where everybody can run them.
@@ -59,7 +60,7 @@ impl Programs {
 }
 
 /// `target/debug` or `target/release`, whichever this program is in.
-fn built() -> PathBuf {
+pub(crate) fn built() -> PathBuf {
     let us = std::env::current_exe().unwrap();
     let dir = us.parent().expect("a program is in a directory");
     let dir = if dir.ends_with("deps") {

@@ -67,6 +67,17 @@ pub struct Problem {
     pub id: String,
 }
 
+/// The code of the one problem that a new connection cures, at once: on a kernel without SO_PEERPIDFD
+/// the caller was too young when it connected. `docs/protocol.md` says more.
+pub const CONNECT_AGAIN: &str = "connect_again";
+
+impl Problem {
+    /// Whether a new connection cures it.
+    pub fn wants_new_connection(&self) -> bool {
+        self.r#type.strip_prefix("urn:assertd:problem:") == Some(CONNECT_AGAIN)
+    }
+}
+
 /// What the kernel says about the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Whoami {
@@ -127,6 +138,8 @@ pub struct Status {
     pub isolation: String,
     /// `pidfd`, or `pid` on a kernel without SO_PEERPIDFD.
     pub peer_proof: String,
+    /// The wall clock.
+    pub clock: ClockStatus,
     /// The configuration in force.
     pub config: ConfigStatus,
     /// One per keystore.
@@ -137,6 +150,15 @@ pub struct Status {
     pub requests: RequestCounts,
     /// Open connections of workloads.
     pub connections: usize,
+}
+
+/// Whether assertd trusts the wall clock. Each keystore judges for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockStatus {
+    /// `ok` or `suspect`: then nothing is minted.
+    pub state: String,
+    /// Why it is suspect, and the remedy.
+    pub why: Option<String>,
 }
 
 /// Which configuration is in force.

@@ -26,6 +26,10 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// up early would only leave it without a record.
 const ADOPT_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How many connections are made for one request while the daemon wants a new one: the second is old
+/// enough, unless a crowd keeps connecting.
+const CONNECTIONS_MAX: usize = 3;
+
 /// What went wrong, by what a caller can do about it.
 #[derive(Debug)]
 pub enum Error {
@@ -57,24 +61,13 @@ pub struct Client {
 impl Client {
     /// Connects to `socket`, usually [`crate::SOCKET`].
     pub fn connect(socket: &Path) -> Result<Client, Error> {
-        let unreachable = |reason: String| Error::Unreachable {
-            socket: socket.to_owned(),
-            reason,
-        };
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| unreachable(error.to_string()))?;
-        let sender = runtime.block_on(async {
-            let stream = UnixStream::connect(socket)
-                .await
-                .map_err(|error| unreachable(error.to_string()))?;
-            let (sender, connection) = http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(|error| unreachable(error.to_string()))?;
-            tokio::spawn(connection);
-            Ok(sender)
-        })?;
+            .map_err(|error| unreachable(socket, error.to_string()))?;
+        let sender = runtime
+            .block_on(open(socket))
+            .map_err(|reason| unreachable(socket, reason))?;
         Ok(Client {
             runtime,
             sender,
@@ -145,25 +138,47 @@ impl Client {
             Some(body) => serde_json::to_vec(body).map_err(|e| Error::Garbled(e.to_string()))?,
             None => Vec::new(),
         };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "assertd")
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|error| Error::Garbled(error.to_string()))?;
+        let body = Bytes::from(body);
+        let mut connections = 1;
+        loop {
+            let request = Request::builder()
+                .method(&method)
+                .uri(path)
+                .header("host", "assertd")
+                .header("content-type", "application/json")
+                .body(Full::new(body.clone()))
+                .map_err(|error| Error::Garbled(error.to_string()))?;
+            match self.exchange_within(deadline, request) {
+                Err(Error::Refused { problem, .. })
+                    if problem.wants_new_connection() && connections < CONNECTIONS_MAX =>
+                {
+                    let opened = self.runtime.block_on(open(&self.socket));
+                    self.sender = opened.map_err(|reason| unreachable(&self.socket, reason))?;
+                    connections += 1;
+                }
+                done => {
+                    let bytes = done?;
+                    return serde_json::from_slice(&bytes)
+                        .map_err(|e| Error::Garbled(e.to_string()));
+                }
+            }
+        }
+    }
+
+    fn exchange_within(
+        &mut self,
+        deadline: Duration,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Bytes, Error> {
         let (sender, socket) = (&mut self.sender, &self.socket);
         self.runtime.block_on(async {
             let answer = tokio::time::timeout(deadline, exchange(sender, request)).await;
-            let lost = |reason: String| Error::Unreachable {
-                socket: socket.clone(),
-                reason,
-            };
+            let lost = |reason: String| unreachable(socket, reason);
             let (status, retry_after_s, bytes) = answer
                 .map_err(|_| lost(format!("no answer within {} s", deadline.as_secs())))?
                 .map_err(lost)?;
             if status == StatusCode::OK {
-                return serde_json::from_slice(&bytes).map_err(|e| Error::Garbled(e.to_string()));
+                return Ok(bytes);
             }
             let problem = serde_json::from_slice(&bytes)
                 .map_err(|e| Error::Garbled(format!("status {status} with {e}")))?;
@@ -173,6 +188,25 @@ impl Client {
             })
         })
     }
+}
+
+fn unreachable(socket: &Path, reason: String) -> Error {
+    Error::Unreachable {
+        socket: socket.to_owned(),
+        reason,
+    }
+}
+
+/// A new connection, carried by the runtime that this is called in.
+async fn open(socket: &Path) -> Result<SendRequest<Full<Bytes>>, String> {
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|error| error.to_string())?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 async fn exchange(

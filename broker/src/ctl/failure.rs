@@ -63,7 +63,6 @@ impl Failure {
                 let exit = match (problem.status, asker) {
                     (403, Asker::Administrator) => Exit::NotPermitted,
                     (429 | 503 | 504, _) => Exit::Unavailable,
-                    (422, Asker::Administrator) => Exit::Configuration,
                     (500, _) => Exit::Internal,
                     _ => Exit::Refused,
                 };

@@ -1,7 +1,7 @@
 //! What an assertd without a fault says of itself, for tests that change one thing.
 
 use assertd_client::api::{
-    AuditStatus, ConfigStatus, KeyStatus, KeystoreStatus, RequestCounts, Status,
+    AuditStatus, ClockStatus, ConfigStatus, KeyStatus, KeystoreStatus, RequestCounts, Status,
 };
 
 /// assertd, with one keystore.
@@ -13,6 +13,10 @@ pub fn status() -> Status {
         uptime_s: 60,
         isolation: "units".into(),
         peer_proof: "pidfd".into(),
+        clock: ClockStatus {
+            state: "ok".into(),
+            why: None,
+        },
         config: ConfigStatus {
             path: super::CONFIG.into(),
             sha256: "ab".repeat(32),

@@ -90,7 +90,7 @@ usage: assertctl reload
 
 Has assertd read its configuration again, and waits for the verdict. A file with a mistake
 changes nothing: the old configuration stays in force, and the mistake is shown with file, line
-and column (exit code 78). `systemctl reload assertd` does the same. Needs root.";
+and column (exit code 1). `systemctl reload assertd` does the same. Needs root.";
 
 pub const INIT: &str = "\
 usage: assertctl init [--backend KIND] [--token LABEL] [--name NAME] [--yes]

@@ -3,7 +3,7 @@
 //! is ever sent to a TPM from here: that is the keystore's.
 
 use super::run;
-use crate::keystores::child::beside_us;
+use crate::child::beside_us;
 use keystore::config::BackendKind;
 use nix::sys::stat::{major, minor};
 use std::fs;

@@ -1,40 +1,27 @@
-//! A keystore process that the broker runs itself, where no unit does (quickstart, tests). The
-//! broker makes the listening socket once and hands it to every child: while a child is being
-//! replaced, connections wait in the socket's backlog instead of failing.
+//! A keystore's process as a child of the broker, where no unit runs it: what it is started with, and
+//! what its end means for the keystore. How it is kept running is [`crate::child`]'s.
 
 use super::Keystore;
-use super::pauses::{Life, Pauses, QUICK_MAX, Said};
+use crate::child::{self, beside_us};
 use crate::config::Config;
-use crate::{id, listen};
+use crate::listen;
 use keystore::config::Section;
 use keystore::{Error, Kind};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use std::os::fd::OwnedFd;
+use std::io::PipeReader;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
-/// A child to be kept running, and the thread that does it: it alone starts and ends the child,
-/// because it was started before the sandbox was entered, in which neither can be done.
-pub struct Supervised {
-    stopping: Arc<AtomicBool>,
-    order: Sender<Recipe>,
-    thread: JoinHandle<()>,
-}
-
-/// What it takes to start one: everything that can go wrong has been tried.
+/// What it takes to start one.
 pub struct Recipe {
+    subject: String,
     program: PathBuf,
     config: PathBuf,
     name: String,
     state_dir: PathBuf,
     listener: UnixListener,
+    keystore: Arc<Keystore>,
 }
 
 impl Recipe {
@@ -45,200 +32,55 @@ impl Recipe {
     /// If the socket cannot be made or the program is not beside ours.
     pub fn prepare(
         config: &Config,
-        name: &str,
         section: &Section,
-        socket: &Path,
+        keystore: &Arc<Keystore>,
     ) -> Result<Recipe, String> {
+        let name = keystore.name().to_owned();
+        let socket = config.keystore_socket(&name, section);
         Ok(Recipe {
+            subject: format!("keystore {name}"),
             program: beside_us(section.program())?,
             config: config.path.clone(),
-            name: name.to_owned(),
-            state_dir: config.server.state_dir.join("keystore").join(name),
-            listener: listen::bind(socket, listen::Access::Owner)?,
+            state_dir: config.server.state_dir.join("keystore").join(&name),
+            listener: listen::bind(&socket, listen::Access::Owner)?,
+            name,
+            keystore: keystore.clone(),
         })
     }
 }
 
-impl Supervised {
-    /// Starts the thread, which waits for its recipe.
-    ///
-    /// # Errors
-    /// If there is no thread to be had.
-    pub fn new(keystore: &Arc<Keystore>) -> Result<Supervised, String> {
-        let stopping = Arc::new(AtomicBool::new(false));
-        let (order, orders) = mpsc::channel();
-        let (keystore, stop) = (keystore.clone(), stopping.clone());
-        let thread = thread::Builder::new()
-            .name(format!("keystore-{}", keystore.name()))
-            .spawn(move || {
-                if let Ok(recipe) = orders.recv() {
-                    keep_running(&recipe, &keystore, &stop, &orders);
-                } // else the start has failed
-            })
-            .map_err(|error| format!("thread: {error}"))?;
-        Ok(Supervised {
-            stopping,
-            order,
-            thread,
-        })
+impl child::Recipe for Recipe {
+    fn subject(&self) -> &str {
+        &self.subject
     }
 
-    /// Starts the child, now and whenever it ends.
-    pub fn run(&self, recipe: Recipe) {
-        let _ = self.order.send(recipe); // the thread waits for it
+    fn program(&self) -> &Path {
+        &self.program
     }
 
-    /// Ends the children for good, all at the same time.
-    pub fn stop_all(children: impl IntoIterator<Item = Supervised>) {
-        let told = |child: Supervised| {
-            child.stopping.store(true, Ordering::SeqCst);
-            child.thread // the end of orders ends a pause
-        };
-        let threads: Vec<JoinHandle<()>> = children.into_iter().map(told).collect();
-        for thread in threads {
-            let _ = thread.join(); // a panic would have ended us
-        }
+    fn listener(&self) -> &UnixListener {
+        &self.listener
     }
-}
 
-/// Children are asked for their end every so often; their connections show it at once.
-const POLL: Duration = Duration::from_millis(10);
-
-/// How long a child may take to close its token when we end; nothing is under way then. Else it is
-/// killed: its state is safe at any point, but a TPM without a resource manager keeps what was loaded.
-const CLOSING_MAX: Duration = Duration::from_secs(2);
-
-/// There is no second order, but the end of orders ends a pause.
-fn keep_running(
-    recipe: &Recipe,
-    keystore: &Keystore,
-    stopping: &AtomicBool,
-    orders: &Receiver<Recipe>,
-) {
-    let (mut pauses, mut said) = (Pauses::new(), Said::default());
-    while !stopping.load(Ordering::SeqCst) {
-        let (started, minted) = (Instant::now(), keystore.minted());
-        let spawned = recipe.spawn();
-        let was_started = spawned.is_ok();
-        let ended = match spawned {
-            Err(error) => format!("cannot be started: {}: {error}", recipe.program.display()),
-            Ok(child) => match wait_for_end(child, stopping) {
-                Some(ended) => ended,
-                None => return,
-            },
-        };
-        let life = Life::of(started.elapsed(), keystore.minted() - minted);
-        let pause = pauses.after(life, random_byte());
-        if was_started {
-            said = Said::default();
-            keystore.note_restart();
-            let again = again(pauses.short, pause);
-            eprintln!(
-                "assertd: keystore {}: its process {ended}; {again}",
-                recipe.name
-            );
-        } else if said.is_news(&ended, Instant::now()) {
-            eprintln!(
-                "assertd: keystore {}: its process {ended}; it is tried again by itself",
-                recipe.name
-            );
-        }
-        if pause > QUICK_MAX {
-            // Connections wait in the socket meanwhile, where nobody would learn why.
-            keystore.unreachable(&Error::new(Kind::Unavailable, absent(&ended, pauses.short)));
-        }
-        match orders.recv_timeout(pause) {
-            Err(RecvTimeoutError::Disconnected) => return,
-            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-        }
+    fn arguments(&self, command: &mut Command) {
+        command.arg("--config").arg(&self.config);
+        command.args(["--name", &self.name]);
+        command.arg("--state-dir").arg(&self.state_dir);
     }
-}
 
-fn random_byte() -> u8 {
-    id::random::<1>().map_or(0, |[byte]| byte) // without, the pause is the whole one
-}
+    /// At once: who asks is not to wait for its token to be opened.
+    fn wanted(&self, _stopping: &PipeReader) {}
 
-/// What comes next, in the line of one that ended.
-fn again(short: u32, pause: Duration) -> String {
-    if pause <= QUICK_MAX {
-        return "starting it again".to_owned();
+    fn uses(&self) -> u64 {
+        self.keystore.minted()
     }
-    let seconds = pause.as_secs_f64();
-    format!("{short} times in a row, soon after its start; starting it again in {seconds:.1} s")
-}
 
-/// Why there is no process, as long as the next one is waited for.
-fn absent(ended: &str, short: u32) -> String {
-    format!(
-        "its process {ended} ({short} times in a row); it is started again by itself every few \
-         seconds, and assertd's log says more"
-    )
-}
+    fn has_ended(&self) {
+        self.keystore.note_restart();
+    }
 
-/// How the child ended; `None` if it was ended because we stop.
-fn wait_for_end(mut child: Child, stopping: &AtomicBool) -> Option<String> {
-    loop {
-        if stopping.load(Ordering::SeqCst) {
-            end(child);
-            return None;
-        }
-        match child.try_wait() {
-            Ok(None) => thread::sleep(POLL),
-            Ok(Some(status)) => return Some(format!("ended ({status})")),
-            Err(error) => return Some(format!("is lost: {error}")),
-        }
+    fn is_absent(&self, why: String) {
+        let error = Error::new(Kind::Unavailable, why);
+        self.keystore.unreachable(&error);
     }
-}
-
-/// Has it close its token and end; waits for that, but not for long.
-fn end(mut child: Child) {
-    if let Ok(pid) = i32::try_from(child.id()) {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM); // ours until it is waited for
-    }
-    let told = Instant::now();
-    while told.elapsed() < CLOSING_MAX && matches!(child.try_wait(), Ok(None)) {
-        thread::sleep(POLL);
-    }
-    let _ = child.kill(); // it may have ended already
-    let _ = child.wait();
-}
-
-impl Recipe {
-    fn spawn(&self) -> std::io::Result<Child> {
-        let socket: OwnedFd = self.listener.try_clone()?.into();
-        let mut command = Command::new(&self.program);
-        for variable in keystore::notify::VARIABLES {
-            command.env_remove(variable); // the service manager's word to us alone
-        }
-        command
-            .arg("--config")
-            .arg(&self.config)
-            .args(["--name", &self.name, "--listen-stdin", "--broker-uid"])
-            .arg(nix::unistd::geteuid().to_string())
-            .arg("--state-dir")
-            .arg(&self.state_dir)
-            .args(["--parent", &std::process::id().to_string()])
-            .stdin(Stdio::from(socket))
-            .stdout(Stdio::null())
-            .spawn()
-    }
-}
-
-/// The keystore programs are installed beside assertd and assertctl; no name from a file becomes a
-/// path.
-///
-/// # Errors
-/// A sentence that names the program and where it should be.
-pub fn beside_us(program: &str) -> Result<PathBuf, String> {
-    let here = std::env::current_exe().map_err(|error| format!("own program: {error}"))?;
-    let path = here.with_file_name(program);
-    if path.is_file() {
-        return Ok(path);
-    }
-    let us = here.file_name().unwrap_or_default();
-    Err(format!(
-        "{} is missing; install it beside {}",
-        path.display(),
-        us.display()
-    ))
 }

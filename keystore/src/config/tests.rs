@@ -115,3 +115,18 @@ fn module_state_is_never_the_whole_machine() {
     );
     assert_eq!(section.unwrap().check(), Ok(()));
 }
+
+#[test]
+fn nothing_but_a_file_is_read_and_nobody_waits_for_a_pipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for (path, text) in [
+        (pipe.as_path(), "is a pipe or a device"),
+        (Path::new("/dev/zero"), "is a pipe or a device"),
+        (dir.path(), "is a directory"),
+    ] {
+        let refused = read_text(path).unwrap_err().to_string();
+        assert!(refused.contains(text), "{refused}");
+    }
+}

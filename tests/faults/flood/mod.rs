@@ -2,3 +2,4 @@
 
 mod denials;
 mod disk_full;
+mod one_uid;

@@ -49,6 +49,10 @@ fn headline(status: &Status) -> String {
 fn degraded(status: &Status, keys: &[KeyStatus]) -> Vec<Vec<String>> {
     let (mut fails, mut warns) = (Vec::new(), Vec::new());
     let row = |sign: &str, object: String, text: String| vec![sign.to_owned(), object, text];
+    if let Some(why) = &status.clock.why {
+        let why = why.strip_prefix("clock: ").unwrap_or(why);
+        fails.push(row("FAIL", "clock".into(), why.to_owned()));
+    }
     let audit = &status.audit;
     if audit.state != "ok" {
         let why = audit
@@ -107,7 +111,7 @@ fn degraded(status: &Status, keys: &[KeyStatus]) -> Vec<Vec<String>> {
     }
     if status.peer_proof == "pid" {
         let text = "this kernel has no SO_PEERPIDFD (Linux 6.5): only workloads that say \
-                    allow_pid_fallback = true are served";
+                    allow_pid_fallback = true are served, the others denied as weak_proof";
         warns.push(row("warn", "peer proof".into(), text.into()));
     }
     if status.isolation == "none" {
@@ -277,6 +281,15 @@ mod tests {
             degraded(&status(), &[key("a/x.1", "active")]),
             Vec::<Vec<String>>::new()
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_not_trusted_stands_first() {
+        let mut status = status();
+        status.clock.state = "suspect".into();
+        status.clock.why = Some("clock: went back 3 s".into());
+        let rows = degraded(&status, &[key("a/x.1", "failed")]);
+        assert_eq!(rows[0], ["FAIL", "clock", "went back 3 s"]);
     }
 
     #[test]

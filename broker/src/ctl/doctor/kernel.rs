@@ -64,10 +64,10 @@ fn proof(proof: Proof) -> Finding {
     match proof {
         Proof::Pidfd => PEER_PIDFD.ok("SO_PEERPIDFD present"),
         Proof::Pid => PEER_PIDFD.warn(
-            "no SO_PEERPIDFD: this kernel names a caller by its pid alone, which another process \
-             could get, so that only workloads that allow this are served",
+            "no SO_PEERPIDFD: this kernel names a caller by its pid alone, so that only workloads \
+             that allow this are served; the others are denied, in the audit log as weak_proof",
             "boot Linux 6.5 or later, or write `allow_pid_fallback = true` in each \
-             [workload.NAME] that may take the risk",
+             [workload.NAME] that is to be served here (assertd.toml(5) says what it costs)",
         ),
     }
 }

@@ -2,13 +2,13 @@
 //! device, its credential. What is judged is judged by the doctor, over a site with this keystore
 //! alone.
 
+use crate::child::beside_us;
 use crate::ctl::account::{self, Account};
 use crate::ctl::doctor::finding::{DEVICE, Finding, KEYSTORE_PROGRAM, KEYSTORE_UNIT};
 use crate::ctl::doctor::site::{NoUnits, Runner, Site, Users};
 use crate::ctl::doctor::units::{self, Units};
 use crate::ctl::doctor::{self, credentials, modules};
 use crate::ctl::tpm::{self, Node};
-use crate::keystores::child::beside_us;
 use keystore::config::{BackendKind, Section, TCTI, Tcti};
 
 /// Looks, and judges. `site` has this keystore alone.

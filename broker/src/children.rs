@@ -1,0 +1,90 @@
+//! All processes that the broker runs itself: its keystores that no unit runs, and then the witness
+//! too. Their threads are started before the sandbox is entered and their sockets are bound before any
+//! of them runs; both are in the order in which `daemon` calls this.
+
+use crate::child::Supervised;
+use crate::config::Config;
+use crate::keystores::{self, Keystore};
+use crate::witness;
+use keystore::config::Section;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The threads that run them.
+pub struct Children {
+    keystores: BTreeMap<String, Supervised>,
+    /// None where units run the keystores: one runs the witness too, and every thread of ours is in
+    /// the sandbox.
+    witness: Option<Supervised>,
+}
+
+impl Children {
+    /// Starts the threads, before the sandbox.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    pub fn of(config: &Config) -> Result<Children, String> {
+        let mut keystores = BTreeMap::new();
+        for (name, _) in own(config) {
+            keystores.insert(name.clone(), Supervised::new(format!("keystore-{name}"))?);
+        }
+        let witness = match keystores.is_empty() {
+            true => None,
+            false => Some(Supervised::new("witness".to_owned())?),
+        };
+        Ok(Children { keystores, witness })
+    }
+
+    /// Binds every socket, then has everything run.
+    ///
+    /// # Errors
+    /// If a keystore cannot be run. Without a witness only selectors for executables are of no use,
+    /// and whoever has some learns of it.
+    pub fn start(
+        &self,
+        config: &Config,
+        keystores: &BTreeMap<String, Arc<Keystore>>,
+    ) -> Result<(), String> {
+        let mut recipes = Vec::new();
+        for (name, section) in own(config) {
+            let recipe = keystores::child::Recipe::prepare(config, section, &keystores[name]);
+            let recipe = recipe.map_err(|text| unit_advice(name, section, text))?;
+            recipes.push((&self.keystores[name], recipe));
+        }
+        let witness = self.witness.as_ref();
+        let witness = witness.map(|child| (child, witness::child::Recipe::prepare(config)));
+        for (child, recipe) in recipes {
+            child.run(Box::new(recipe));
+        }
+        match witness {
+            Some((child, Ok(recipe))) => child.run(Box::new(recipe)),
+            Some((_, Err(why))) => eprintln!("assertd: no witness: {why}"),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Ends them for good.
+    pub fn stop(self) {
+        Supervised::stop_all(self.keystores.into_values().chain(self.witness));
+    }
+}
+
+/// The keystores that no unit runs.
+fn own(config: &Config) -> impl Iterator<Item = (&String, &Section)> {
+    let sections = config.keystores.iter();
+    sections.filter(|(_, section)| section.socket.is_none())
+}
+
+/// A unit's sandbox lets assertd make no sockets and start no programs.
+fn unit_advice(name: &str, section: &Section, text: String) -> String {
+    if !keystore::notify::is_managed() {
+        return text;
+    }
+    let program = section.program();
+    format!(
+        "{text}\n[keystore.{name}] has no `socket`, so that assertd would run it itself; under \
+         systemd a unit does: write socket = \"/run/assertd/keystore-{name}.sock\" there, and run \
+         `systemctl enable --now {program}@{name}.socket`"
+    )
+}

@@ -1,0 +1,115 @@
+//! Units as the kernel shows them: cgroups named as systemd names its own, below a slice that is this
+//! test's alone. No systemd is needed; one that runs leaves alone what it has not made.
+
+use crate::{DEADLINE, wait_until};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A slice of the unified hierarchy (cgroups(7)); it is removed with its units when dropped.
+pub struct Slice {
+    dir: PathBuf,
+    path: String,
+}
+
+/// A cgroup below it that a process can be put into.
+#[derive(Clone, Debug)]
+pub struct Unit {
+    dir: PathBuf,
+    path: String,
+}
+
+impl Slice {
+    /// A slice of a name that nobody has.
+    ///
+    /// # Panics
+    /// Without a cgroup v2 hierarchy that may be written: there are no units then.
+    pub fn new() -> Slice {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = format!("/assertdtest{}x{number}.slice", std::process::id());
+        let slice = Slice {
+            dir: mounted().join(&path[1..]),
+            path,
+        };
+        std::fs::create_dir(&slice.dir)
+            .unwrap_or_else(|error| panic!("{}: {error}; run as root", slice.dir.display()));
+        slice
+    }
+
+    /// Makes the cgroup `below`, which may be several levels.
+    pub fn unit(&self, below: &str) -> Unit {
+        let dir = self.dir.join(below);
+        std::fs::create_dir_all(&dir).unwrap();
+        Unit {
+            dir,
+            path: format!("{}/{below}", self.path),
+        }
+    }
+
+    /// Its path, as `/proc/PID/cgroup` has it.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl Default for Slice {
+    fn default() -> Slice {
+        Slice::new()
+    }
+}
+
+impl Unit {
+    /// The file to write a pid to, or 0 for the writer's own (cgroups(7), cgroup.procs).
+    pub fn procs(&self) -> PathBuf {
+        self.dir.join("cgroup.procs")
+    }
+
+    /// Puts a process into it.
+    pub fn take(&self, pid: u32) {
+        std::fs::write(self.procs(), pid.to_string())
+            .unwrap_or_else(|error| panic!("{pid} into {}: {error}", self.path));
+    }
+
+    /// Its path, as `/proc/PID/cgroup` has it.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+/// The cgroup a process is in now, by the kernel.
+pub fn of(pid: u32) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let unified = text.lines().find_map(|line| line.strip_prefix("0::"));
+    unified.expect("cgroup v2 is there").to_owned()
+}
+
+/// Where the unified hierarchy is mounted.
+fn mounted() -> PathBuf {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let of_v2 = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let at = fields.next()?;
+        (fields.next()? == "cgroup2").then(|| PathBuf::from(at))
+    });
+    of_v2.expect("this test needs a cgroup v2 hierarchy; mount one: mount -t cgroup2 none DIR")
+}
+
+impl Drop for Slice {
+    /// Processes that are about to end keep their cgroups for a moment.
+    fn drop(&mut self) {
+        let removed = wait_until(DEADLINE, || remove(&self.dir).is_ok());
+        if !removed && !std::thread::panicking() {
+            panic!("{}: a process is still in it", self.dir.display());
+        }
+    }
+}
+
+fn remove(dir: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove(&entry.path())?;
+        }
+    }
+    std::fs::remove_dir(dir)
+}
