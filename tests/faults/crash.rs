@@ -14,8 +14,9 @@ const CONNECTIONS: usize = 128;
 /// Assertions between two kills, so that each kill hits a keystore at work.
 const RELEASED_BETWEEN: u64 = 300;
 
-/// Issue 1 of 8, done when 4.
-const BACK_WITHIN: Duration = Duration::from_secs(1);
+/// Half of the times have to be this short, and each this: what else the machine does may hold up one.
+const HALF_BACK_WITHIN: Duration = Duration::from_secs(1);
+const BACK_WITHIN: Duration = Duration::from_secs(5);
 
 struct Kill {
     at: Instant,
@@ -55,6 +56,10 @@ fn keystore_killed_twenty_times_under_load_costs_only_503s() {
             "kill {number}: first assertion after {back:?}"
         );
     }
+    let mut times: Vec<Duration> = kills.iter().map(|kill| kill.back_after).collect();
+    times.sort();
+    let half = times[times.len() / 2];
+    assert!(half <= HALF_BACK_WITHIN, "half of them after {half:?}");
     let mut pids: Vec<u32> = kills.iter().map(|kill| kill.pid).collect();
     pids.dedup();
     assert_eq!(pids.len(), KILLS, "each kill was another process's");
