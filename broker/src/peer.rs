@@ -210,7 +210,9 @@ fn is_whole(map: &str) -> bool {
 /// over, and its number taken, long before.
 fn by_number(pid: u32, uid: u32, quiet: Ticks) -> Result<OwnedFd, NoPeer> {
     let pidfd = sys::pidfd_open(pid).map_err(|errno| match errno {
-        Errno::ESRCH => NoPeer::Gone,
+        // The last two: it has just ended, or its number is a thread's now (EINVAL on Linux 6.1, ENOENT
+        // on 6.18).
+        Errno::ESRCH | Errno::EINVAL | Errno::ENOENT => NoPeer::Gone,
         other => NoPeer::Failed("pidfd_open", other),
     })?;
     let proc_dir = proc_dir(pid).map_err(|errno| not_shown(&pidfd, errno))?;
@@ -333,6 +335,16 @@ mod tests {
         assert_eq!(found(us, same_tick), Err(NoPeer::Young { uid: 7, started }));
         assert_eq!(found(us, Ticks(started.0 + 1)), Ok(()));
         assert_eq!(found(u32::MAX / 4, Ticks::ALWAYS), Err(NoPeer::Gone));
+    }
+
+    #[test]
+    fn a_number_that_a_thread_has_now_is_no_peers() {
+        let threads = std::thread::spawn(|| {
+            let thread = nix::unistd::gettid().as_raw().unsigned_abs();
+            assert_ne!(thread, std::process::id());
+            by_number(thread, 7, Ticks::ALWAYS).map(drop)
+        });
+        assert_eq!(threads.join().unwrap(), Err(NoPeer::Gone));
     }
 
     #[test]

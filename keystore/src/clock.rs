@@ -73,6 +73,13 @@ pub enum Doubt {
         /// That time.
         latest_s: Seconds,
     },
+    /// It is behind the time that was trusted last before this process was started.
+    Behind {
+        /// By how much.
+        by_s: Seconds,
+        /// That time.
+        minted_s: Seconds,
+    },
     /// It went ahead by more than [`AHEAD_TOLERANCE_S`], and has not stayed there for [`SETTLED_S`].
     Ahead {
         /// By how much.
@@ -92,11 +99,30 @@ struct Reading {
 /// What was believed so far. A *line* is the difference between wall clock and boot clock.
 #[derive(Debug, Default)]
 struct Past {
+    /// What is known from before this process.
+    minted_ms: Option<i64>,
+    /// Until somebody has minted by it, a clock may be set wherever it belongs: a host may find the
+    /// time late, and harms nobody.
+    used: Used,
     believed: Option<Believed>,
     /// A line further ahead, and since when the clock is on it.
     ahead: Option<Ahead>,
     /// The line that was left for one ahead. A clock that comes back to it was wrong in between.
     left: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Used {
+    #[default]
+    NotYet,
+    Yes,
+}
+
+/// What for the time is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Mint,
+    Look,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +143,17 @@ impl Clock {
         Clock::default()
     }
 
+    /// A clock that was trusted at this time, before this process was started.
+    pub fn after(minted_s: Option<Seconds>) -> Clock {
+        let minted_ms = minted_s.map(|seconds| ms(seconds.min(LATEST_S)));
+        let past = Past {
+            minted_ms,
+            ..Past::default()
+        };
+        let past = Mutex::new(past);
+        Clock { past }
+    }
+
     /// The time, whatever it is worth; for records and logs.
     #[expect(
         clippy::disallowed_methods,
@@ -130,30 +167,34 @@ impl Clock {
         )
     }
 
-    /// The time, if it can be trusted for minting. To be asked now and then also when nothing is
-    /// minted: what was not seen is not remembered.
+    /// The time to mint by, if it can be trusted.
     ///
     /// # Errors
     /// [`Kind::Clock`] while there is a [`Doubt`].
     pub fn trusted(&self) -> Result<Time, Error> {
-        match self.look() {
+        match self.look(Use::Mint) {
             (now, None) => Ok(now),
             (_, Some(doubt)) => Err(Error::new(Kind::Clock, doubt.to_string())),
         }
     }
 
-    /// What there is against it now, if anything.
+    /// What there is against it now, if anything. To be asked now and then when nothing is minted: a
+    /// step that nobody saw is none.
     pub fn doubt(&self) -> Option<Doubt> {
-        self.look().1
+        self.look(Use::Look).1
     }
 
-    fn look(&self) -> (Time, Option<Doubt>) {
+    fn look(&self, what_for: Use) -> (Time, Option<Doubt>) {
         // Read while nobody else is remembered, so that times come in their order.
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         let boot_ms = boot_ms();
         let now = self.read();
         let wall_ms = i64::try_from(now.unix_ms()).unwrap_or(i64::MAX);
-        (now, past.judge(Reading { wall_ms, boot_ms }).err())
+        let verdict = past.judge(Reading { wall_ms, boot_ms });
+        if verdict.is_ok() && what_for == Use::Mint {
+            past.used = Used::Yes;
+        }
+        (now, verdict.err())
     }
 }
 
@@ -175,6 +216,9 @@ const fn ms(seconds: Seconds) -> i64 {
     seconds as i64 * 1000
 }
 
+/// No time that is read from a file makes the arithmetic overflow: the year 9999.
+const LATEST_S: Seconds = 253_402_300_799;
+
 /// Rounded up: no step is called one of 0 s.
 fn seconds(ms: i64) -> Seconds {
     ms.unsigned_abs().div_ceil(1000)
@@ -188,9 +232,20 @@ impl Past {
                 now_s: now.wall_ms.unsigned_abs() / 1000,
             });
         }
+        let unseen_ms = self
+            .minted_ms
+            .map_or(0, |minted_ms| minted_ms - now.wall_ms);
+        if unseen_ms > BACKWARDS_TOLERANCE_MS {
+            return Err(Doubt::Behind {
+                by_s: seconds(unseen_ms),
+                minted_s: seconds(now.wall_ms + unseen_ms),
+            });
+        }
+        self.minted_ms = None; // from here on there is a better memory
         let line_ms = now.line_ms();
         let on = |other_ms: i64| (line_ms - other_ms).abs() <= BACKWARDS_TOLERANCE_MS;
-        let Some(believed) = self.believed else {
+        let believed = self.believed.filter(|_| self.used == Used::Yes);
+        let Some(believed) = believed else {
             self.believe(line_ms, now.wall_ms);
             return Ok(());
         };
@@ -249,6 +304,13 @@ impl fmt::Display for Doubt {
                 "clock: went back {by_s} s; nothing is minted until it shows {latest_s} s since \
                  1970 again; correct the clock or restart assertd and its keystores once it is right"
             ),
+            Doubt::Behind { by_s, minted_s } => write!(
+                f,
+                "clock: shows a time {by_s} s before the last assertion in the audit log; nothing \
+                 is minted until it shows {minted_s} s since 1970; correct the clock, or, if it is \
+                 right and was wrong then, stop assertd, move the audit log's directory away and \
+                 start it again"
+            ),
             Doubt::Ahead { by_s, left_s } => write!(
                 f,
                 "clock: went ahead {by_s} s at once; nothing is minted until it is back, or has \
@@ -274,7 +336,10 @@ mod tests {
     impl World {
         fn new() -> World {
             World {
-                past: Past::default(),
+                past: Past {
+                    used: Used::Yes,
+                    ..Past::default()
+                },
                 now: Reading {
                     wall_ms: ms(EARLIEST_S) + 1_000_000_000,
                     boot_ms: 5_000_000,
@@ -363,6 +428,54 @@ mod tests {
         assert_eq!(world.step(-YEARS_10_S - 3600).look(), Ok(()));
         assert_eq!(world.pass(1).look(), Ok(()));
         assert!(world.step(-3600).look().is_err());
+    }
+
+    #[test]
+    fn a_clock_behind_the_last_assertion_mints_nothing_until_it_has_caught_up() {
+        let mut world = World::new();
+        let minted_s = seconds(world.now.wall_ms) + 100;
+        world.past.minted_ms = Some(ms(minted_s));
+        let behind = |by_s| Err(Doubt::Behind { by_s, minted_s });
+        assert_eq!(world.look(), behind(100));
+        assert_eq!(world.pass(97).look(), behind(3));
+        assert_eq!(world.pass(1).look(), Ok(()));
+        assert_eq!(world.step(-1).look(), Ok(()));
+        // A step ahead from there is none that anybody could have seen.
+        let mut world = World::new();
+        world.past.minted_ms = Some(ms(minted_s));
+        assert_eq!(world.look(), behind(100));
+        assert_eq!(world.step(YEARS_10_S).look(), Ok(()));
+    }
+
+    #[test]
+    fn a_time_in_a_file_that_is_none_stops_nothing_else() {
+        let clock = Clock::after(Some(Seconds::MAX));
+        assert!(matches!(clock.doubt(), Some(Doubt::Behind { .. })));
+        assert_eq!(Clock::after(None).doubt(), None);
+        assert_eq!(Clock::after(Some(0)).doubt(), None);
+    }
+
+    #[test]
+    fn a_clock_that_nobody_has_minted_by_may_be_set_anywhere() {
+        let mut world = World::new();
+        world.past.used = Used::NotYet;
+        assert_eq!(world.look(), Ok(()));
+        assert_eq!(world.step(YEARS_10_S).look(), Ok(()));
+        assert_eq!(world.step(-YEARS_10_S - 3600).look(), Ok(()));
+        world.past.used = Used::Yes;
+        assert!(world.step(61).look().is_err());
+        assert_eq!(world.step(-61).look(), Ok(()));
+        assert!(world.step(-3).look().is_err());
+    }
+
+    #[test]
+    fn to_look_is_not_to_mint() {
+        let clock = Clock::new();
+        assert_eq!(clock.doubt(), None);
+        let used = || clock.past.lock().unwrap().used;
+        assert_eq!(used(), Used::NotYet);
+        clock.trusted().unwrap();
+        assert_eq!(used(), Used::Yes);
     }
 
     #[test]

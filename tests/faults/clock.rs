@@ -70,6 +70,23 @@ impl Scene {
         }
     }
 
+    /// Ends assertd and starts it with the same clocks.
+    fn restarted(self) -> Scene {
+        let Scene {
+            mut daemon,
+            clocks,
+            token,
+        } = self;
+        assert_eq!(daemon.stop(), Some(0), "{}", daemon.stderr());
+        let site = daemon.into_site();
+        let daemon = Daemon::ready(Process::start(&mut clocks.command(&site)), site);
+        Scene {
+            daemon,
+            clocks,
+            token,
+        }
+    }
+
     /// `iat` of an assertion, which lives as long as it should by that.
     #[track_caller]
     fn iat(&self) -> i64 {
@@ -261,6 +278,24 @@ fn row_34_a_host_that_starts_in_1970_mints_nothing_before_it_knows_the_time() {
     // It is ready all the same: status and denials are answered, and a fallback of systemd's or a
     // unit that is ordered after us waits for no time server.
     scene.daemon.wait_logged("assertd: ready: ", 1);
+    scene.clocks.set_wall(0);
+    scene.is_trusted();
+    scene.mints_at(0);
+    observed::chain_verifies(&scene.daemon);
+}
+
+/// assertd is stopped, and so is its memory; the audit log has another.
+#[test]
+fn row_34_a_host_that_starts_before_its_last_assertion_mints_nothing_until_it_has_passed_that() {
+    let mut scene = Scene::serving("");
+    scene.mints_at(0);
+    let kept = scene.kept();
+    scene.clocks.set_wall(-HOUR);
+    for start in ["the first start", "another one"] {
+        scene = scene.restarted();
+        scene.is_suspect("before the last assertion in the audit log");
+        assert_eq!(scene.kept(), kept, "{start}: something was granted");
+    }
     scene.clocks.set_wall(0);
     scene.is_trusted();
     scene.mints_at(0);

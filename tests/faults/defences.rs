@@ -1,12 +1,14 @@
-//! `tests/faults/defences` has a patch for each row of the token faults that takes its defence away;
-//! `make defences` shows that the row's test then fails. Here: that none of them has rotted.
+//! `tests/faults/defences` has a patch for each row that takes its defence away; `make defences` shows
+//! that the row's test then fails. Here: that none of them has rotted.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The rows of docs/reliability.md that are about a token.
-const ROWS: std::ops::RangeInclusive<u32> = 1..=20;
+/// Rows with tests in this program and with a defence that is a few lines: that a process without memory
+/// ends (43) is the allocator's. What is about callers (44 to 47) has its tests in `e2e`.
+const ROWS: [RangeInclusive<u32>; 2] = [1..=20, 32..=42];
 
 fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -35,12 +37,19 @@ fn header(patch: &Path, name: &str) -> String {
 
 #[test]
 fn every_row_has_a_defence_that_can_be_taken_away() {
-    let row = |patch: &PathBuf| {
-        let name = patch.file_name()?.to_str()?;
-        name.strip_prefix("row_")?.get(..2)?.parse::<u32>().ok()
-    };
-    let rows: BTreeSet<u32> = patches().iter().filter_map(row).collect();
-    assert_eq!(rows, ROWS.collect());
+    let rows: BTreeSet<u32> = patches().iter().filter_map(|patch| row(patch)).collect();
+    let missing: Vec<u32> = ours().filter(|row| !rows.contains(row)).collect();
+    assert!(missing.is_empty(), "no patch for {missing:?}");
+}
+
+fn ours() -> impl Iterator<Item = u32> {
+    ROWS.into_iter().flatten()
+}
+
+/// The row that a patch is about.
+fn row(patch: &Path) -> Option<u32> {
+    let name = patch.file_name()?.to_str()?;
+    name.strip_prefix("row_")?.get(..2)?.parse().ok()
 }
 
 #[test]
@@ -70,7 +79,8 @@ fn every_defence_names_a_test_of_its_row() {
         .lines()
         .filter_map(|line| line.strip_suffix(": test"))
         .collect();
-    for patch in patches() {
+    let is_ours = |patch: &PathBuf| row(patch).is_some_and(|row| ours().any(|one| one == row));
+    for patch in patches().into_iter().filter(is_ours) {
         let filter = header(&patch, "test");
         let name = filter
             .strip_prefix("test(")

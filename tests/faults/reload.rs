@@ -215,7 +215,7 @@ fn row_36_a_configuration_that_cannot_be_read_changes_nothing() {
     fs::remove_dir(&main).unwrap();
     fs::rename(&aside, &main).unwrap();
 
-    fs::set_permissions(&team, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&team, Permissions::from_mode(0o000)).unwrap();
     scene.refuses(
         "no permission",
         "team.toml: cannot be read: Permission denied",

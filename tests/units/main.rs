@@ -14,6 +14,7 @@ mod init;
 mod installation;
 mod installed;
 mod namespace;
+mod podman;
 mod sandbox;
 mod settings;
 
@@ -26,14 +27,15 @@ use std::time::Instant;
 const USAGE: &str = "usage: units [--tree DIR] [--group NAME] [--only SUBSTRING]
 
   --tree DIR        boot over this Debian instead of the machine's own /
-  --group NAME      only this group: sandbox, init, behaviour or doctor
+  --group NAME      only this group: sandbox, init, behaviour, doctor or podman; without it,
+                    podman is left out if the tree has none
   --only SUBSTRING  only checks whose name holds this
 
 UNITS_BUDGET_S=SECONDS in the environment makes a run fail that takes longer";
 
 /// Checks that share a box. Each group has its own, and all boxes run at once: what one group leaves
 /// behind cannot disturb another, and most of the time of each is waiting.
-const GROUPS: [Group; 4] = [
+const GROUPS: [Group; 5] = [
     Group {
         name: "sandbox",
         site: Site::Standard,
@@ -59,6 +61,11 @@ const GROUPS: [Group; 4] = [
         name: "doctor",
         site: Site::Standard,
         run: doctor::run,
+    },
+    Group {
+        name: "podman",
+        site: Site::Standard,
+        run: podman::run,
     },
 ];
 
@@ -97,7 +104,11 @@ fn main() -> ExitCode {
         (true, None) => ExitCode::from(64),
         (false, Some(group)) => namespace::run_inside(&arguments.tree, &[group.name], &words),
         (false, None) => {
-            let groups = GROUPS.each_ref().map(|group| group.name);
+            let there = |group: &&Group| {
+                group.name != "podman" || arguments.tree.join(podman::PROGRAM).exists()
+            };
+            let groups = GROUPS.iter().filter(there).map(|group| group.name);
+            let groups: Vec<&str> = groups.collect();
             namespace::run_inside(&arguments.tree, &groups, &words)
         }
     }

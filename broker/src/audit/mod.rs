@@ -86,6 +86,7 @@ pub struct Audit {
 }
 
 struct Log {
+    last_iat: Option<u64>,
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -166,10 +167,16 @@ impl Audit {
         wait_until_open(&shared, found.link.seq);
         Ok(Audit {
             log: Arc::new(Log {
+                last_iat: found.last_iat,
                 shared,
                 threads: Mutex::new(threads),
             }),
         })
+    }
+
+    /// `iat` of the last decision that was found when the log was opened, in seconds since 1970.
+    pub fn last_iat(&self) -> Option<u64> {
+        self.log.last_iat
     }
 
     /// Accepts a decision, or refuses it at once and for a reason that passes. Only an accepted one

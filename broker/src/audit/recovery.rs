@@ -17,6 +17,8 @@ pub(super) struct Found {
     pub(super) repaired: Option<Repaired>,
     pub(super) segments: u64,
     pub(super) disk_bytes: u64,
+    /// `iat` of the last decision in the two newest segments.
+    pub(super) last_iat: Option<u64>,
 }
 
 /// Verifies the two newest segments (the older one says what the newer must link to), names one
@@ -57,6 +59,7 @@ pub(super) fn recover(dir: &Path) -> Result<Found, Error> {
             repaired: None,
             segments,
             disk_bytes,
+            last_iat: None,
         });
     };
     let unnamed = last.path == dir.join(PREPARED);
@@ -74,10 +77,15 @@ pub(super) fn recover(dir: &Path) -> Result<Found, Error> {
         cause: RepairCause::TornTail,
     });
     let end = torn.map_or(content_end(&bytes) as u64, |(at, _)| at);
+    let before = listing.segments.iter().rev().nth(1);
+    let last_iat = match (last_iat(&bytes[..end as usize]), before) {
+        (None, Some(before)) => last_iat(&before.read()?),
+        (found, _) => found,
+    };
     if unnamed && end == 0 {
         // Its first group never was durable. The preparer makes a new one; the log ends in the
         // segment before.
-        let current = match listing.segments.iter().rev().nth(1) {
+        let current = match before {
             Some(before) => {
                 let end = content_end(&before.read()?) as u64;
                 Some(Segment::reopen(&before.path, end)?)
@@ -92,6 +100,7 @@ pub(super) fn recover(dir: &Path) -> Result<Found, Error> {
             repaired,
             segments: segments - 1,
             disk_bytes,
+            last_iat,
         });
     }
     if end == 0 {
@@ -116,5 +125,35 @@ pub(super) fn recover(dir: &Path) -> Result<Found, Error> {
         repaired,
         segments,
         disk_bytes,
+        last_iat,
     })
+}
+
+/// The time of the last decision: a clock was trusted then, which goes for no other record.
+fn last_iat(bytes: &[u8]) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    struct Decision {
+        kind: String,
+        iat: u64,
+    }
+    let decision = |line| serde_json::from_slice::<Decision>(line).ok();
+    let decisions = bytes.rsplit(|byte| *byte == b'\n').filter_map(decision);
+    decisions
+        .filter(|it| it.kind == "decision")
+        .map(|it| it.iat)
+        .next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_decision_is_found_behind_what_is_none() {
+        let log = b"{\"kind\":\"decision\",\"iat\":7}\n{\"kind\":\"decision\",\"iat\":8}\n\
+            {\"kind\":\"other\",\"iat\":9}\n{\"kind\":\"denied\",\"unit\":\"decision\"}\n\0\0";
+        assert_eq!(last_iat(log), Some(8));
+        assert_eq!(last_iat(b""), None);
+        assert_eq!(last_iat(b"{\"kind\":\"closed\"}\n"), None);
+    }
 }

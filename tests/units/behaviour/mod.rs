@@ -5,16 +5,16 @@ use crate::boxed::SysBox;
 use crate::suite::Suite;
 
 mod activation;
-mod caller;
+pub mod caller;
 mod credential;
 mod identity;
 mod kills;
 mod load;
 mod reload;
 mod restart;
-mod site;
+pub mod site;
 mod tpm;
-mod units;
+pub mod units;
 mod watchdog;
 
 /// Runs all of these checks.
