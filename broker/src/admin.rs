@@ -8,7 +8,7 @@ use crate::peer::{Peer, kernel_proof};
 use crate::reply::{self, Answer, Refusal};
 use crate::rules;
 use assertd_client::api::{
-    AdoptRequest, AuditStatus, BODY_LEN_MAX, ClockStatus, ConfigStatus, KEYS_PATH, KeyStatus, Keys,
+    AdoptRequest, AuditStatus, BODY_LEN_MAX, EXPLAIN_PATH, ClockStatus, ConfigStatus, KEYS_PATH, KeyStatus, Keys,
     KeystoreStatus, RELOAD_PATH, STATUS_PATH, Status,
 };
 use http_body_util::{BodyExt, Limited};
@@ -19,6 +19,8 @@ use keystore::protocol::{Condition, EvidenceLevel};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+mod explain;
 
 use crate::http::{BODY_DEADLINE, object};
 use crate::keyring::{KeyRecord, Seen};
@@ -33,7 +35,8 @@ pub async fn answer(app: Arc<App>, peer: Arc<Peer>, request: Request<Incoming>) 
         (&Method::GET, KEYS_PATH) => Ok(reply::ok(&keys(&app))),
         (&Method::POST, KEYS_PATH) => adopt(&app, request).await,
         (&Method::POST, RELOAD_PATH) => reload(&app, request).await,
-        (_, STATUS_PATH | KEYS_PATH | RELOAD_PATH) => Err(Refusal::Method),
+        (&Method::POST, EXPLAIN_PATH) => explain::explain(&app, request).await,
+        (_, STATUS_PATH | KEYS_PATH | RELOAD_PATH | EXPLAIN_PATH) => Err(Refusal::Method),
         _ => Err(Refusal::Path),
     };
     result.unwrap_or_else(|refusal| reply::problem(&refusal, id.as_str()))

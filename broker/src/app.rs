@@ -5,6 +5,7 @@ use crate::id::{RequestId, random};
 use crate::keyring::Keyring;
 use crate::keystores::Keystore;
 use crate::rate::Limiter;
+use crate::recent::Recent;
 use crate::reply::Counts;
 use crate::rules::InForce;
 use crate::witness;
@@ -32,6 +33,8 @@ pub struct App {
     pub target_rate: Limiter<(Arc<str>, String)>,
     /// Denials of each uid.
     pub denial_rate: Limiter<u32>,
+    /// The last denials, to be explained.
+    pub recent: Recent,
     /// Answers since start.
     pub counts: Counts,
     /// Open connections of workloads.

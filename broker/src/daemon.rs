@@ -2,6 +2,7 @@
 //! Only this module, `listen` and `notify` look at the environment systemd gives us.
 
 use crate::app::App;
+use crate::attestation;
 use crate::audit::{self, Audit, AuditConfig, Stamp};
 use crate::children::Children;
 use crate::config::Config;
@@ -147,6 +148,7 @@ fn run(command: Command) -> Result<(), Failure> {
         audit: audit.clone(),
         workload_rate: crate::rate::Limiter::new(),
         target_rate: crate::rate::Limiter::new(),
+        recent: crate::recent::Recent::default(),
         denial_rate: crate::rate::Limiter::new(),
         counts: crate::reply::Counts::default(),
         connections: std::sync::atomic::AtomicUsize::new(0),
@@ -159,17 +161,21 @@ fn run(command: Command) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(70, format!("runtime: {error}")))?;
-    let served = runtime
-        .block_on(service::serve(app, listeners))
-        .map_err(|error| Failure::new(70, error.to_string()));
+    let served = runtime.block_on(async {
+        let rules = app.rules.now();
+        let enforceable = attestation::enforceable(&app.witness, &rules.policy).await;
+        enforceable.map_err(|text| Failure::new(78, text))?;
+        let served = service::serve(app, listeners).await;
+        served.map_err(|error| Failure::new(70, error.to_string()).after_start())
+    });
     // A name service that hangs may hold one thread; it keeps nobody from stopping.
     runtime.shutdown_timeout(SHUTDOWN_WAIT);
     children.stop();
     let closed = audit
         .close()
-        .map_err(|error| Failure::new(error.exit_code(), error.to_string()));
+        .map_err(|error| Failure::new(error.exit_code(), error.to_string()).after_start());
     drop(state);
-    served.and(closed).map_err(Failure::after_start)
+    served.and(closed)
 }
 
 /// Half the cores, for the token's process works as much as we do; on two cores one thread wakes

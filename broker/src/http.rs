@@ -2,6 +2,7 @@
 //! is what the lines say. Every refusal of policy is the same answer; why stands in the audit log.
 
 use crate::app::App;
+use crate::attestation::{self, Unknown};
 use crate::audit::{self, Outcome};
 use crate::claims::{Claims, JTI_BYTES};
 use crate::id::{NoRandom, RequestId, random};
@@ -12,7 +13,8 @@ use crate::policy::{Decision, Denial, Grant};
 use crate::queue::Job;
 use crate::rate::Verdict;
 use crate::reply::{self, Answer, Refusal};
-use crate::workload::{Unattested, Workload};
+use crate::recent::Denied;
+use crate::workload::Workload;
 use assertd_client::api::{
     ASSERTION_PATH, AssertionRequest, AssertionResponse, BODY_LEN_MAX, TARGETS_PATH, TargetInfo,
     Targets, WHOAMI_PATH, Whoami,
@@ -57,8 +59,8 @@ pub async fn answer(app: Arc<App>, peer: Arc<Peer>, request: Request<Incoming>) 
             }
             result
         }
-        (&Method::GET, WHOAMI_PATH) => whoami(&app, &peer, id),
-        (&Method::GET, TARGETS_PATH) => targets(&app, &peer, id),
+        (&Method::GET, WHOAMI_PATH) => whoami(&app, &peer, id).await,
+        (&Method::GET, TARGETS_PATH) => targets(&app, &peer, id).await,
         (_, ASSERTION_PATH | WHOAMI_PATH | TARGETS_PATH) => Err(Refusal::Method),
         _ => Err(Refusal::Path),
     };
@@ -79,7 +81,7 @@ async fn assertion(
     asked: AssertionRequest,
 ) -> Result<Answer, Refusal> {
     let deadline = Instant::now() + REQUEST_DEADLINE;
-    let workload = attest(app, peer, id, Some(&asked.target))?;
+    let workload = attest(app, peer, id, Some(&asked.target)).await?;
     let grant = decide(app, &workload, id, &asked)?;
     let place = place_for(app, &grant.target().keystore)?;
     let (place, key) = key_of(app, &grant, place).await?;
@@ -158,25 +160,30 @@ pub fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
 }
 
 /// Who is calling. A peer that cannot be attested is denied like any other.
-fn attest(
+async fn attest(
     app: &App,
     peer: &Peer,
     id: RequestId,
     target: Option<&str>,
 ) -> Result<Workload, Refusal> {
-    let extent = app.rules.now().policy.extent();
-    Workload::attest(peer, extent).map_err(|unattested: Unattested| {
-        app.audit.denied(audit::Denial {
-            id: id.as_str(),
-            uid: peer.uid(),
-            gid: peer.gid(),
-            pid: peer.pid(),
-            unit: None,
-            target: target.filter(|target| app.rules.now().policy.knows_target(target)),
-            reason: unattested.reason(),
-        });
-        Refusal::Denied
-    })
+    let rules = app.rules.now();
+    let unattested = match attestation::attest(app, &rules.policy, peer, target).await {
+        Ok(workload) => return Ok(workload),
+        Err(Unknown::NoWitness(why)) => {
+            return Err(Refusal::unavailable("witness_unavailable", why));
+        }
+        Err(Unknown::Unattested(unattested)) => unattested,
+    };
+    app.audit.denied(audit::Denial {
+        id: id.as_str(),
+        uid: peer.uid(),
+        gid: peer.gid(),
+        pid: peer.pid(),
+        unit: None,
+        target: target.filter(|target| rules.policy.knows_target(target)),
+        reason: unattested.reason(),
+    });
+    Err(Refusal::Denied)
 }
 
 /// What it may have, and whether it asks too often.
@@ -209,6 +216,13 @@ fn decide(
             }
         }
         Decision::Deny(denial) => {
+            app.recent.note(Denied {
+                id: id.to_string(),
+                at: now,
+                workload: workload.clone(),
+                target: asked.target.clone(),
+                reason: denial.reason(),
+            });
             let known = (denial != Denial::UnknownTarget).then_some(asked.target.as_str());
             app.audit.denied(audit::Denial {
                 id: id.as_str(),
@@ -385,8 +399,8 @@ async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
     tokio::time::timeout_at(deadline.into(), future).await.ok()
 }
 
-fn whoami(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusal> {
-    let workload = attest(app, peer, id, None)?;
+async fn whoami(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusal> {
+    let workload = attest(app, peer, id, None).await?;
     let (unit, rules) = (workload.unit(), app.rules.now());
     Ok(reply::ok(&Whoami {
         uid: workload.uid(),
@@ -405,8 +419,8 @@ fn whoami(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusal> {
     }))
 }
 
-fn targets(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusal> {
-    let workload = attest(app, peer, id, None)?;
+async fn targets(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusal> {
+    let workload = attest(app, peer, id, None).await?;
     let rules = app.rules.now();
     let mut targets: Vec<TargetInfo> = rules
         .policy

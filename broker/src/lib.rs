@@ -10,6 +10,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod attestation;
 pub mod audit;
 pub mod child;
 pub mod children;
@@ -28,6 +29,7 @@ pub mod policy;
 pub mod profile;
 pub mod queue;
 pub mod rate;
+pub mod recent;
 pub mod reply;
 pub mod rules;
 pub mod sandbox;

@@ -7,6 +7,7 @@
 //! workloads that allow it (architecture.md, main request, step 2).
 
 use crate::sys;
+use crate::witness::Inode;
 use crate::workload::Files;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -14,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::Mode;
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 /// Who connected.
@@ -25,6 +26,8 @@ pub struct Peer {
     pidfd: OwnedFd,
     files: Files,
     proof: Proof,
+    /// Which file it ran when that was first asked on this connection.
+    executable: OnceLock<Inode>,
 }
 
 /// How well it is known that a process is the one that connected.
@@ -110,6 +113,7 @@ impl Peer {
             pidfd,
             files,
             proof,
+            executable: OnceLock::new(),
         };
         // Alive after the files were opened: they are this process's and will answer ESRCH, never
         // show another process, once it is gone (tokens.md §5).
@@ -117,6 +121,38 @@ impl Peer {
             Life::Running => Ok(peer),
             Life::Over => Err(NoPeer::Gone),
         }
+    }
+
+    /// The process with this number, which an administrator wants to know about. Nobody has
+    /// connected: what is found out about it is not for itself.
+    pub fn by_pid(pid: u32) -> Result<Peer, NoPeer> {
+        let failed = |what| move |errno| NoPeer::Failed(what, errno);
+        let pidfd = match sys::pidfd_open(pid) {
+            Err(Errno::ESRCH | Errno::EINVAL | Errno::ENOENT) => return Err(NoPeer::Gone),
+            opened => opened.map_err(failed("pidfd_open"))?,
+        };
+        let dir = proc_dir(pid).map_err(|errno| not_shown(&pidfd, errno))?;
+        let files = Files::open(dir.as_fd()).map_err(|errno| not_shown(&pidfd, errno))?;
+        let status = files.status().map_err(|_| NoPeer::Gone)?;
+        Ok(Peer {
+            uid: status.uids[1],
+            gid: status.gids[1],
+            pid,
+            pidfd,
+            files,
+            proof: kernel_proof(),
+            executable: OnceLock::new(),
+        })
+    }
+
+    /// Its pidfd, to be handed to who asks the kernel more about it.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// The file it was first seen to run, which is `now` if nobody asked before.
+    pub fn first_executable(&self, now: Inode) -> &Inode {
+        self.executable.get_or_init(|| now)
     }
 
     /// Effective user id when it connected.

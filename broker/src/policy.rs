@@ -99,12 +99,24 @@ impl Policy {
 
     /// Whether its program may decide about this workload: some section that owns the target asks
     /// for it, and would match but for that.
-    pub fn asks_for_program(&self, workload: &Workload, target: &str) -> bool {
-        let mut candidates = self.candidates(workload, target);
-        candidates.any(|section| {
+    pub fn asks_for_program(&self, workload: &Workload, target: Option<&str>) -> bool {
+        let asks = |section: &Arc<Section>| {
             let others = section.matches.iter().filter(|s| s.source() != Source::Program);
             uses(section, Source::Program) && all_hold(others, workload)
-        })
+        };
+        match target {
+            Some(target) => self.candidates(workload, target).any(asks),
+            None => {
+                let mut numbers = self.all.candidates(workload);
+                numbers.any(|number| asks(&self.sections[number]))
+            }
+        }
+    }
+
+    /// A section that asks what runs, if there is one: it needs the witness.
+    pub fn needs_witness(&self) -> Option<&Arc<Section>> {
+        let mut sections = self.sections.iter();
+        sections.find(|section| uses(section, Source::Program))
     }
 
     /// Decides about one request. `lifetime_s` can only shorten.

@@ -35,6 +35,8 @@ pub enum Refusal {
     BodyTimeout,
     /// No such path.
     Path,
+    /// No denial of that id is remembered.
+    NotRemembered,
     /// No such method on this path.
     Method,
     /// Too often.
@@ -88,6 +90,7 @@ impl Refusal {
             Refusal::BodyTooLong => "body_too_long",
             Refusal::BodyTimeout => "body_timeout",
             Refusal::Path => "not_found",
+            Refusal::NotRemembered => "not_remembered",
             Refusal::Method => "method_not_allowed",
             Refusal::TooFast(_) | Refusal::DeniedTooOften => "too_many_requests",
             Refusal::QueueFull => "queue_full",
@@ -105,7 +108,7 @@ impl Refusal {
             Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
             Refusal::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Refusal::Path => StatusCode::NOT_FOUND,
+            Refusal::Path | Refusal::NotRemembered => StatusCode::NOT_FOUND,
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::TooFast(_) | Refusal::DeniedTooOften => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -136,6 +139,10 @@ impl Refusal {
             Refusal::Path => (
                 "not found",
                 "see assertd's docs/protocol.md for the paths".to_owned(),
+            ),
+            Refusal::NotRemembered => (
+                "not remembered",
+                "assertd remembers its last denials, and this is none of them".to_owned(),
             ),
             Refusal::Method => ("method not allowed", "see the Allow header".to_owned()),
             Refusal::DeniedTooOften => (

@@ -5,6 +5,7 @@
 //! change it is refused. Nothing here decides about a request.
 
 use crate::app::App;
+use crate::attestation;
 use crate::audit;
 use crate::config::Config;
 use crate::notify::notify;
@@ -152,13 +153,16 @@ async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
     let (config, _turn) = loaded.map_err(|error| Refusal::unavailable("internal", error))?;
     let config = config?;
     fixed_at_start(&old.config, &config).map_err(Refusal::Configuration)?;
+    let new = Rules::new(config);
+    let enforceable = attestation::enforceable(&app.witness, &new.policy).await;
+    enforceable.map_err(Refusal::Configuration)?;
     let durable = app
         .audit
-        .configured(record(&config))
+        .configured(record(&new.config))
         .map_err(|error| Refusal::unavailable("audit_unavailable", error))?;
     // Once it is written it must come into force, however long the disk takes.
     durable.await.map_err(|_lost| Refusal::AUDIT_NOT_DURABLE)?;
-    Ok(app.rules.replace(Rules::new(config)))
+    Ok(app.rules.replace(new))
 }
 
 /// A directory that was there and is not any more has been moved or not been mounted: nobody takes

@@ -16,6 +16,9 @@ pub const KEYS_PATH: &str = "/v1/keys";
 /// Admin, `POST` → [`ConfigStatus`]: reads the configuration again; the answer is the verdict.
 pub const RELOAD_PATH: &str = "/v1/reload";
 
+/// Admin, `POST` [`ExplainRequest`] → [`Explained`].
+pub const EXPLAIN_PATH: &str = "/v1/explain";
+
 /// Longest request head in bytes; hyper's own minimum, and no client of ours sends a tenth.
 pub const HEAD_LEN_MAX: usize = 8 * 1024;
 /// Most header fields; an SDK sends about ten.
@@ -72,9 +75,15 @@ pub struct Problem {
 pub const CONNECT_AGAIN: &str = "connect_again";
 
 impl Problem {
+    /// The fixed word of it.
+    pub fn code(&self) -> &str {
+        let code = self.r#type.strip_prefix("urn:assertd:problem:");
+        code.unwrap_or(&self.r#type)
+    }
+
     /// Whether a new connection cures it.
     pub fn wants_new_connection(&self) -> bool {
-        self.r#type.strip_prefix("urn:assertd:problem:") == Some(CONNECT_AGAIN)
+        self.code() == CONNECT_AGAIN
     }
 }
 
@@ -281,4 +290,79 @@ pub struct AdoptRequest {
     pub keystore: String,
     /// Its id.
     pub key: String,
+}
+
+/// What an administrator wants explained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum ExplainRequest {
+    /// A denial of the last while.
+    Id {
+        /// As the denied caller was told.
+        id: String,
+    },
+    /// What a process would get now.
+    Process {
+        /// Its id.
+        pid: u32,
+        /// For this target.
+        target: String,
+    },
+}
+
+/// Why a workload gets an assertion, or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// For which target.
+    pub target: String,
+    /// Who asks: user id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Process id.
+    pub pid: u32,
+    /// Full path of its unit.
+    pub unit: Option<String>,
+    /// Of the configuration that this is explained by: the one in force now.
+    pub config_sha256: String,
+    /// When it was denied, seconds since 1970; none for a process that runs now.
+    pub denied_at: Option<u64>,
+    /// The audit record's reason then.
+    pub recorded_reason: Option<String>,
+    /// The reason now; none if it is granted.
+    pub reason: Option<String>,
+    /// Sections that own the target, the nearest first.
+    pub sections: Vec<ExplainedSection>,
+    /// How many more there are.
+    pub more: usize,
+}
+
+/// One section that owns the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedSection {
+    /// Its name.
+    pub workload: String,
+    /// File and line.
+    pub place: String,
+    /// `matches`, `does_not_match`, `excluded`.
+    pub standing: String,
+    /// Its `match`.
+    pub matches: Vec<ExplainedSelector>,
+    /// Of each `unless` that excludes it.
+    pub unless: Vec<ExplainedSelector>,
+    /// Its `shadow`.
+    pub shadow: Vec<ExplainedSelector>,
+}
+
+/// One selector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedSelector {
+    /// Its key in the configuration.
+    pub selector: String,
+    /// What it demands.
+    pub wanted: String,
+    /// What the workload has.
+    pub found: String,
+    /// `holds`, `fails`, `unknown`.
+    pub verdict: String,
 }

@@ -1,11 +1,7 @@
 //! A blocking client. It keeps one connection alive and asks one thing at a time; every wait has
 //! a deadline.
 
-use crate::api::{
-    ANSWER_LEN_MAX, ASSERTION_PATH, AdoptRequest, AssertionRequest, AssertionResponse,
-    ConfigStatus, KEYS_PATH, KeyStatus, Keys, Problem, RELOAD_PATH, STATUS_PATH, Status,
-    TARGETS_PATH, Targets, WHOAMI_PATH, Whoami,
-};
+use crate::api::{ANSWER_LEN_MAX, ASSERTION_PATH, AdoptRequest, AssertionRequest, AssertionResponse, ConfigStatus, EXPLAIN_PATH, ExplainRequest, Explained, KEYS_PATH, KeyStatus, Keys, Problem, RELOAD_PATH, STATUS_PATH, Status, TARGETS_PATH, Targets, WHOAMI_PATH, Whoami};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -116,6 +112,19 @@ impl Client {
     /// Administrators: has the daemon read its configuration again, and waits for the verdict.
     pub fn reload(&mut self) -> Result<ConfigStatus, Error> {
         self.ask(Method::POST, RELOAD_PATH, None::<&()>)
+    }
+
+    /// Administrators: why a request of the last while was denied.
+    pub fn explain_id(&mut self, id: &str) -> Result<Explained, Error> {
+        let id = id.to_owned();
+        self.ask(Method::POST, EXPLAIN_PATH, Some(&ExplainRequest::Id { id }))
+    }
+
+    /// Administrators: what a process would get now.
+    pub fn explain_process(&mut self, pid: u32, target: &str) -> Result<Explained, Error> {
+        let target = target.to_owned();
+        let asked = ExplainRequest::Process { pid, target };
+        self.ask(Method::POST, EXPLAIN_PATH, Some(&asked))
     }
 
     fn ask<A: DeserializeOwned>(

@@ -183,7 +183,7 @@ impl Audit {
     /// may be minted for, and only a durable one released.
     pub fn decision(&self, decision: Decision) -> Result<Durable, Unavailable> {
         let id = decision.id.clone();
-        let receiver = self.accept(&Body::Decision(decision), Outcomes::One)?;
+        let receiver = self.accept(&Body::Decision(Box::new(decision)), Outcomes::One)?;
         Ok(Durable {
             receiver,
             settled: None,

@@ -50,7 +50,7 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Body {
-    Decision(Decision),
+    Decision(Box<Decision>),
     Outcome(OutcomeRecord),
     Denied(Denied),
     Denials(DenialCount),
@@ -315,7 +315,7 @@ mod tests {
             exp: u64::MAX,
             claims_sha256: Sha256::ZERO,
         };
-        assert!(line_len(&Body::Decision(decision)) <= LINE_BYTES_MAX);
+        assert!(line_len(&Body::Decision(Box::new(decision))) <= LINE_BYTES_MAX);
         let outcome = OutcomeRecord {
             id: worst(),
             result: OutcomeResult::Abandoned,

@@ -405,7 +405,7 @@ fn hostile_text_stays_inside_its_string() {
     drop(durable);
     audit.close().unwrap();
     assert_intact(dir.path());
-    assert!(bodies(dir.path()).contains(&Body::Decision(expected)));
+    assert!(bodies(dir.path()).contains(&Body::Decision(Box::new(expected))));
 }
 
 #[test]

@@ -298,7 +298,7 @@ fn lines_left_in_an_abandoned_segment_are_no_part_of_the_log() {
         panic!("the first segment is whole");
     };
     let mut left = Vec::new();
-    let body = Body::Decision(a_decision("moved")).encode();
+    let body = Body::Decision(Box::new(a_decision("moved"))).encode();
     record::append_line(
         &mut left,
         &link,

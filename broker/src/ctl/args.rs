@@ -88,6 +88,13 @@ pub enum Command {
         dir: Option<PathBuf>,
         count: usize,
     },
+    ExplainId {
+        id: String,
+    },
+    ExplainProcess {
+        pid: u32,
+        target: String,
+    },
     Profiles {
         name: Option<String>,
     },
@@ -144,7 +151,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 17] = [
+pub static SPECS: [Spec; 18] = [
     spec(
         "assertion",
         &[Opt::Target, Opt::Lifetime],
@@ -178,6 +185,7 @@ pub static SPECS: [Spec; 17] = [
     spec("apply", &[Opt::Yes, Opt::Max], 0, help::APPLY),
     spec("audit verify", &[], 1, help::AUDIT_VERIFY),
     spec("audit show", &[Opt::Number], 1, help::AUDIT_SHOW),
+    spec("explain", &[Opt::Pid, Opt::Target], 1, help::EXPLAIN),
     spec("profiles", &[], 1, help::PROFILES),
     spec("help", &[], 2, help::HELP),
 ];
@@ -213,13 +221,14 @@ enum Opt {
     Tcti,
     Name,
     Environment,
+    Pid,
 }
 
 /// Options that every command takes, as they are suggested.
 const GLOBAL: [&str; 5] = ["--socket", "--config", "--json", "--help", "--version"];
 
 impl Opt {
-    const ALL: [Opt; 14] = [
+    const ALL: [Opt; 15] = [
         Opt::Target,
         Opt::Lifetime,
         Opt::Key,
@@ -234,6 +243,7 @@ impl Opt {
         Opt::Tcti,
         Opt::Name,
         Opt::Environment,
+        Opt::Pid,
     ];
 
     fn flag(self) -> &'static str {
@@ -252,6 +262,7 @@ impl Opt {
             Opt::Tcti => "--tcti",
             Opt::Name => "--name",
             Opt::Environment => "--environment",
+            Opt::Pid => "--pid",
         }
     }
 

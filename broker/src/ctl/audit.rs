@@ -69,6 +69,45 @@ pub fn show(args: &Args, dir: Option<&Path>, count: usize, out: &mut Out) -> Res
     Ok(Exit::Done)
 }
 
+/// What the log says of one request, by its id: the section that granted and what became of it, or
+/// why it was denied. More is known only for as long as assertd remembers it.
+pub fn explain(args: &Args, id: &str, out: &mut Out) -> Result<Exit, Failure> {
+    let dir = directory(args, None)?;
+    let mut found = Vec::new();
+    for entry in records(&dir).map_err(|error| failed(&error))? {
+        let entry = entry.map_err(|error| failed(&error))?;
+        if id_of(&entry.record.body) == Some(id) {
+            found.push(entry);
+        }
+    }
+    if found.is_empty() {
+        let text = format!(
+            "nothing is known of {id}: assertd does not remember it and no record in {} has it; \
+             denials that repeat are counted there under the id of the first. For a process that \
+             runs now: assertctl explain --pid P --target T",
+            dir.display()
+        );
+        return Err(Failure::new(Exit::Refused, text));
+    }
+    match args.format {
+        Format::Json => found.iter().for_each(|entry| out.line(&entry.line)),
+        Format::Text => {
+            let rows: Vec<_> = found.iter().map(|entry| row(&entry.record)).collect();
+            out.table(&rows);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn id_of(body: &Body) -> Option<&str> {
+    match body {
+        Body::Decision(it) => Some(it.id.as_str()),
+        Body::Outcome(it) => Some(it.id.as_str()),
+        Body::Denied(it) => Some(it.id.as_str()),
+        _ => None,
+    }
+}
+
 fn directory(args: &Args, dir: Option<&Path>) -> Result<PathBuf, Failure> {
     match dir {
         Some(dir) => Ok(dir.to_owned()),

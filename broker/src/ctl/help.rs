@@ -28,6 +28,7 @@ for administrators
   apply                   make the keys that the configuration asks for
   audit verify            has the audit log been changed?
   audit show              its last records
+  explain                 why was a request denied, or would be?
   profiles                kinds of relying parties that assertd knows
 
 options
@@ -174,6 +175,19 @@ pub const AUDIT_SHOW: &str = "\
 usage: assertctl audit show [-n N] [DIR]
 
 Prints the last N records (default 20); with --json as they stand in the log, one a line.";
+
+pub const EXPLAIN: &str = "\
+usage: assertctl explain ID
+       assertctl explain --pid P --target T
+
+Says why a request was denied, or what a process that runs now would get for a target: which
+section of the configuration decided, which of its selectors fails, and what the process has
+instead. The ID stands in what the caller was told; assertd remembers its last denials, and of
+older ones the audit log is asked. Needs root.
+
+      --pid P          the process
+      --target T       the target
+      --json           for programs";
 
 pub const PROFILES: &str = "\
 usage: assertctl profiles [NAME]

@@ -15,6 +15,7 @@ mod apply;
 mod audit;
 mod check;
 mod doctor;
+mod explain;
 mod failure;
 #[cfg(test)]
 mod fixtures;
@@ -104,6 +105,8 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
         } => apply::apply(args, *consent, *creations_max, out),
         Command::AuditVerify { dir } => audit::verify(args, dir.as_deref(), out),
         Command::AuditShow { dir, count } => audit::show(args, dir.as_deref(), *count, out),
+        Command::ExplainId { id } => explain::id(args, id, out),
+        Command::ExplainProcess { pid, target } => explain::process(args, *pid, target, out),
         Command::Profiles { name } => profiles::show(args, name.as_deref(), out),
     }
 }

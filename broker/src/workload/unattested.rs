@@ -9,6 +9,8 @@ pub enum Unattested {
     Gone,
     /// Its uid or gid now is not the one it connected with (reliability §1).
     ChangedUser,
+    /// It runs another program than it did on the same connection.
+    ChangedProgram,
     /// `/proc` did not show what is needed.
     Unreadable(String),
 }
@@ -19,6 +21,7 @@ impl Unattested {
         match self {
             Unattested::Gone => "peer_gone",
             Unattested::ChangedUser => "peer_changed_user",
+            Unattested::ChangedProgram => "peer_changed_program",
             Unattested::Unreadable(_) => "peer_unreadable",
         }
     }
@@ -29,6 +32,9 @@ impl fmt::Display for Unattested {
         match self {
             Unattested::Gone => f.write_str("the peer has died"),
             Unattested::ChangedUser => f.write_str("the peer's user is not the one that connected"),
+            Unattested::ChangedProgram => {
+                f.write_str("the peer runs another program than it did on this connection")
+            }
             Unattested::Unreadable(text) => write!(f, "the peer cannot be read: {text}"),
         }
     }

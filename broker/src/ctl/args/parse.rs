@@ -215,6 +215,7 @@ fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
                 .number(Opt::Number)?
                 .map_or(RECORDS_SHOWN, |n| n as usize),
         },
+        "explain" => explain(&mut options, words.get(taken))?,
         "profiles" => Command::Profiles {
             name: words.get(taken).cloned(),
         },
@@ -223,6 +224,18 @@ fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
         },
         other => unreachable!("`{other}` stands in SPECS and so in this match"),
     })
+}
+
+/// An id, or a process and a target.
+fn explain(options: &mut Options, id: Option<&String>) -> Result<Command, Usage> {
+    let (pid, target) = (options.number(Opt::Pid)?, options.text(Opt::Target)?);
+    match (id, pid, target) {
+        (Some(id), None, None) => Ok(Command::ExplainId { id: id.clone() }),
+        (None, Some(pid), Some(target)) => Ok(Command::ExplainProcess { pid, target }),
+        _ => Err(Usage::new(
+            "explain what? Give the ID of a denied request, or --pid P and --target T",
+        )),
+    }
 }
 
 /// `NAME=VALUE`, each as often as it is given.
