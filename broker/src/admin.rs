@@ -8,8 +8,8 @@ use crate::peer::{Peer, kernel_proof};
 use crate::reply::{self, Answer, Refusal};
 use crate::rules;
 use assertd_client::api::{
-    AdoptRequest, AuditStatus, BODY_LEN_MAX, EXPLAIN_PATH, ClockStatus, ConfigStatus, KEYS_PATH, KeyStatus, Keys,
-    KeystoreStatus, RELOAD_PATH, STATUS_PATH, Status,
+    AdoptRequest, AuditStatus, BODY_LEN_MAX, ClockStatus, ConfigStatus, EXPLAIN_PATH, KEYS_PATH,
+    KeyStatus, Keys, KeystoreStatus, RELOAD_PATH, STATUS_PATH, Status,
 };
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};

@@ -49,7 +49,8 @@ pub async fn enforceable(witness: &Client, policy: &Policy) -> Result<(), String
         return Ok(());
     };
     let us = nix::unistd::Uid::effective().as_raw();
-    let own = sys::pidfd_open(std::process::id()).map_err(|errno| format!("pidfd_open: {errno}"))?;
+    let own =
+        sys::pidfd_open(std::process::id()).map_err(|errno| format!("pidfd_open: {errno}"))?;
     let why = match witness.executable(us, own.as_fd()).await {
         Ok(Attestation::Executable(_)) => return Ok(()),
         Ok(Attestation::NotAttestable(why)) => why,

@@ -12,8 +12,8 @@ use crate::peer::Peer;
 use crate::policy::{Decision, Denial, Grant};
 use crate::queue::Job;
 use crate::rate::Verdict;
-use crate::reply::{self, Answer, Refusal};
 use crate::recent::Denied;
+use crate::reply::{self, Answer, Refusal};
 use crate::workload::Workload;
 use assertd_client::api::{
     ASSERTION_PATH, AssertionRequest, AssertionResponse, BODY_LEN_MAX, TARGETS_PATH, TargetInfo,

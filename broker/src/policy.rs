@@ -101,7 +101,10 @@ impl Policy {
     /// for it, and would match but for that.
     pub fn asks_for_program(&self, workload: &Workload, target: Option<&str>) -> bool {
         let asks = |section: &Arc<Section>| {
-            let others = section.matches.iter().filter(|s| s.source() != Source::Program);
+            let others = section
+                .matches
+                .iter()
+                .filter(|s| s.source() != Source::Program);
             uses(section, Source::Program) && all_hold(others, workload)
         };
         match target {
@@ -206,7 +209,10 @@ impl Grant {
 fn fits(section: &Section, workload: &Workload) -> bool {
     let may_hold = |selector: &Selector| selector.verdict(workload) != Verdict::Fails;
     all_hold(section.matches.iter(), workload)
-        && !section.unless.iter().any(|unless| unless.iter().all(may_hold))
+        && !section
+            .unless
+            .iter()
+            .any(|unless| unless.iter().all(may_hold))
 }
 
 fn all_hold<'a>(mut selectors: impl Iterator<Item = &'a Selector>, workload: &Workload) -> bool {

@@ -40,7 +40,10 @@ impl Recent {
     pub fn note(&self, denied: Denied) {
         let mut denials = self.lock();
         let uid = denied.workload.uid();
-        let mut same = denials.iter().enumerate().filter(|(_, it)| it.workload.uid() == uid);
+        let mut same = denials
+            .iter()
+            .enumerate()
+            .filter(|(_, it)| it.workload.uid() == uid);
         let oldest = same.next().map(|(at, _)| at);
         let of_uid = usize::from(oldest.is_some()) + same.count();
         if let Some(at) = oldest.filter(|_| of_uid >= DENIALS_OF_ONE_UID_MAX) {

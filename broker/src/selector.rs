@@ -53,7 +53,11 @@ pub enum Verdict {
 
 impl From<bool> for Verdict {
     fn from(holds: bool) -> Verdict {
-        if holds { Verdict::Holds } else { Verdict::Fails }
+        if holds {
+            Verdict::Holds
+        } else {
+            Verdict::Fails
+        }
     }
 }
 
@@ -111,7 +115,9 @@ impl Selector {
             Selector::Group(gid) => (*gid == workload.gid()).into(),
             Selector::SupplementaryGroup(gid) => workload.groups().contains(gid).into(),
             Selector::Executable(wanted) => match workload.program() {
-                Program::Is { path: Some(path), .. } => (path == wanted).into(),
+                Program::Is {
+                    path: Some(path), ..
+                } => (path == wanted).into(),
                 Program::Is { path: None, .. } | Program::Unread | Program::NotAttestable(_) => {
                     Verdict::Unknown
                 }
@@ -149,21 +155,36 @@ impl Selector {
         let none = || "none".to_owned();
         match self {
             Selector::Unit(wanted) => workload.unit().map_or_else(none, |unit| {
-                if wanted.is_path() { unit.path() } else { unit.name() }.to_owned()
+                if wanted.is_path() {
+                    unit.path()
+                } else {
+                    unit.name()
+                }
+                .to_owned()
             }),
             Selector::Slice(_) => {
                 let slices: Vec<&str> = workload.slices().collect();
-                if slices.is_empty() { none() } else { slices.join(", ") }
+                if slices.is_empty() {
+                    none()
+                } else {
+                    slices.join(", ")
+                }
             }
             Selector::UserUnit(_) => workload.user_unit().map_or_else(none, str::to_owned),
             Selector::User(_) => workload.uid().to_string(),
             Selector::Group(_) => workload.gid().to_string(),
             Selector::SupplementaryGroup(_) => {
                 let groups: Vec<String> = workload.groups().iter().map(u32::to_string).collect();
-                if groups.is_empty() { none() } else { groups.join(", ") }
+                if groups.is_empty() {
+                    none()
+                } else {
+                    groups.join(", ")
+                }
             }
             Selector::Executable(_) => match workload.program() {
-                Program::Is { path: Some(path), .. } => path.clone(),
+                Program::Is {
+                    path: Some(path), ..
+                } => path.clone(),
                 Program::Is { path: None, .. } => {
                     "not attestable: no path of this host leads to it any more".to_owned()
                 }

@@ -5,6 +5,7 @@
 mod assertion;
 mod charter;
 mod denial;
+mod explain;
 mod fallback;
 mod hardening;
 mod keys;

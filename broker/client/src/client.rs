@@ -1,7 +1,11 @@
 //! A blocking client. It keeps one connection alive and asks one thing at a time; every wait has
 //! a deadline.
 
-use crate::api::{ANSWER_LEN_MAX, ASSERTION_PATH, AdoptRequest, AssertionRequest, AssertionResponse, ConfigStatus, EXPLAIN_PATH, ExplainRequest, Explained, KEYS_PATH, KeyStatus, Keys, Problem, RELOAD_PATH, STATUS_PATH, Status, TARGETS_PATH, Targets, WHOAMI_PATH, Whoami};
+use crate::api::{
+    ANSWER_LEN_MAX, ASSERTION_PATH, AdoptRequest, AssertionRequest, AssertionResponse,
+    ConfigStatus, EXPLAIN_PATH, ExplainRequest, Explained, KEYS_PATH, KeyStatus, Keys, Problem,
+    RELOAD_PATH, STATUS_PATH, Status, TARGETS_PATH, Targets, WHOAMI_PATH, Whoami,
+};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};

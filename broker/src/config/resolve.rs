@@ -8,11 +8,11 @@ use issuer::issuers;
 use keystore::claims::{CLAIM_LEN_MAX, is_claim};
 use keystore::config::suggest;
 use keystore::keyid::check_part;
-use std::ops::Range;
-use toml::Spanned;
 use matching::Accounts;
 use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::ops::Range;
+use toml::Spanned;
 use workload::Known;
 
 mod bounds;

@@ -68,7 +68,11 @@ fn a_good_configuration_is_resolved() {
     let config = load(GOOD, &[]).unwrap();
     let section = &config.workloads[0];
     let matches: Vec<String> = section.matches.iter().map(ToString::to_string).collect();
-    let wanted = ["unit = \"payments.service\"", "uid = 990", "container = false"];
+    let wanted = [
+        "unit = \"payments.service\"",
+        "uid = 990",
+        "container = false",
+    ];
     assert_eq!(matches, wanted);
     assert_eq!(section.place.line, 14);
     assert_eq!(section.expires, Some(Time::from_unix_s(1_814_313_600)));

@@ -41,7 +41,9 @@ fn text(explained: &Explained, out: &mut Out) {
     out.line(&verdict(explained));
     let unit = explained.unit.as_deref().unwrap_or("no unit");
     let (uid, gid, pid) = (explained.uid, explained.gid, explained.pid);
-    out.line(&format!("      who asked: pid {pid}, uid {uid}, gid {gid}, {unit}"));
+    out.line(&format!(
+        "      who asked: pid {pid}, uid {uid}, gid {gid}, {unit}"
+    ));
     for section in &explained.sections {
         out.line("");
         of_section(section, out);
@@ -100,7 +102,10 @@ fn of_section(section: &ExplainedSection, out: &mut Out) {
         "excluded" => "would match, and its `unless` excludes it",
         _ => "does not match",
     };
-    out.line(&format!("[workload.{}] {standing}  ({})", section.workload, section.place));
+    out.line(&format!(
+        "[workload.{}] {standing}  ({})",
+        section.workload, section.place
+    ));
     let mut rows: Vec<Vec<String>> = section.matches.iter().map(|it| row("", it)).collect();
     rows.extend(section.unless.iter().map(|it| row("unless ", it)));
     rows.extend(section.shadow.iter().map(|it| row("shadow ", it)));

@@ -93,7 +93,10 @@ fn distance(section: &Section, workload: &Workload) -> usize {
 
 fn verdict(section: &Section, workload: &Workload) -> SectionVerdict {
     let judge = |selectors: &[Selector]| -> Vec<Judged> {
-        selectors.iter().map(|selector| judged(selector, workload)).collect()
+        selectors
+            .iter()
+            .map(|selector| judged(selector, workload))
+            .collect()
     };
     let matches = judge(&section.matches);
     let standing = match distance(section, workload) {
@@ -110,7 +113,12 @@ fn verdict(section: &Section, workload: &Workload) -> SectionVerdict {
         place: section.place.clone(),
         standing,
         matches,
-        unless: section.unless.iter().filter(excludes).flat_map(|unless| judge(unless)).collect(),
+        unless: section
+            .unless
+            .iter()
+            .filter(excludes)
+            .flat_map(|unless| judge(unless))
+            .collect(),
         shadow: judge(&section.shadow),
     }
 }

@@ -31,7 +31,10 @@ impl Index {
         match (unit, user) {
             (Some(unit), _) => {
                 let name = unit.rsplit('/').next().unwrap_or(unit);
-                self.by_unit.entry(name.to_owned()).or_default().push(number);
+                self.by_unit
+                    .entry(name.to_owned())
+                    .or_default()
+                    .push(number);
             }
             (None, Some(uid)) => self.by_user.entry(uid).or_default().push(number),
             (None, None) => self.others.push(number),

@@ -103,7 +103,8 @@ impl Pattern {
                 (None, None) => false,
             };
         };
-        let either = |one: &str, two: &str, fits: fn(&str, &str) -> bool| fits(one, two) || fits(two, one);
+        let either =
+            |one: &str, two: &str, fits: fn(&str, &str) -> bool| fits(one, two) || fits(two, one);
         either(&self.before, &other.before, |a, b| a.starts_with(b))
             && either(after, other_after, |a, b| a.ends_with(b))
             && !longer(&self.before, &other.before).contains('/')
@@ -114,7 +115,11 @@ impl Pattern {
 /// What the longer of two has beyond the shorter, of which it is known that one holds the other at
 /// an end; where a `/` in it would have to be what a star stands for.
 fn longer<'a>(one: &'a str, two: &'a str) -> &'a str {
-    let (long, short) = if one.len() >= two.len() { (one, two) } else { (two, one) };
+    let (long, short) = if one.len() >= two.len() {
+        (one, two)
+    } else {
+        (two, one)
+    };
     long.strip_prefix(short)
         .or_else(|| long.strip_suffix(short))
         .unwrap_or(long)

@@ -12,7 +12,13 @@ fn pattern(text: &str) -> Pattern {
 fn a_star_stands_for_something_that_is_no_slash() {
     let instances = pattern("app@*.service");
     assert!(instances.matches("app@1.service"));
-    for other in ["app@.service", "app@a/b.service", "app@1.scope", "xapp@1.service", "app@"] {
+    for other in [
+        "app@.service",
+        "app@a/b.service",
+        "app@1.scope",
+        "xapp@1.service",
+        "app@",
+    ] {
         assert!(!instances.matches(other), "{other}");
     }
     assert!(pattern("a.service").matches("a.service"));
@@ -116,24 +122,42 @@ fn a_users_unit_is_no_system_unit_and_the_other_way_round() {
     assert_eq!(verdict(Selector::Unit(name())), Verdict::Fails);
     assert_eq!(verdict(Selector::UserUnit(name())), Verdict::Holds);
     // What a user's manager calls a slice is the user's word.
-    assert_eq!(verdict(Selector::Slice("app.slice".to_owned())), Verdict::Fails);
-    assert_eq!(verdict(Selector::Slice("user-7.slice".to_owned())), Verdict::Holds);
+    assert_eq!(
+        verdict(Selector::Slice("app.slice".to_owned())),
+        Verdict::Fails
+    );
+    assert_eq!(
+        verdict(Selector::Slice("user-7.slice".to_owned())),
+        Verdict::Holds
+    );
 }
 
 #[test]
 fn what_was_not_read_is_unknown() {
     let mut workload = workload();
     let digest = Sha256::from_digest(&aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"x"));
-    let program = [Selector::Executable("/bin/x".to_owned()), Selector::Digest(vec![digest])];
+    let program = [
+        Selector::Executable("/bin/x".to_owned()),
+        Selector::Digest(vec![digest]),
+    ];
     for selector in &program {
         assert_eq!(selector.verdict(&workload), Verdict::Unknown);
     }
-    assert_eq!(Selector::Interactive(false).verdict(&workload), Verdict::Unknown);
-    workload.set_program(Program::Is { path: Some("/bin/x".to_owned()), sha256: digest });
+    assert_eq!(
+        Selector::Interactive(false).verdict(&workload),
+        Verdict::Unknown
+    );
+    workload.set_program(Program::Is {
+        path: Some("/bin/x".to_owned()),
+        sha256: digest,
+    });
     for selector in &program {
         assert_eq!(selector.verdict(&workload), Verdict::Holds);
     }
-    workload.set_program(Program::Is { path: None, sha256: digest });
+    workload.set_program(Program::Is {
+        path: None,
+        sha256: digest,
+    });
     assert_eq!(program[0].verdict(&workload), Verdict::Unknown);
     assert_eq!(program[1].verdict(&workload), Verdict::Holds);
     workload.set_program(Program::NotAttestable("it may not be read".to_owned()));

@@ -141,7 +141,9 @@ pub fn parse_terminal(text: &str) -> Option<Terminal> {
 /// A field of `/proc/PID/stat` after the command's name, as proc_pid_stat(5) numbers them.
 fn field(text: &str, number: usize) -> Option<&str> {
     let (_, after_name) = text.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(number.checked_sub(3)?)
+    after_name
+        .split_ascii_whitespace()
+        .nth(number.checked_sub(3)?)
 }
 
 fn open(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {

@@ -79,15 +79,28 @@ fn the_unified_line_is_found_among_others() {
 
 #[test]
 fn status_is_read_by_its_lines() {
-    let text = "Name:\tUid:\\n0\nUid:\t7\t7\t7\t7\nGid:\t8\t8\t8\t8\nGroups:\t8 9 \nNSpid:\t100\t1\n";
+    let text =
+        "Name:\tUid:\\n0\nUid:\t7\t7\t7\t7\nGid:\t8\t8\t8\t8\nGroups:\t8 9 \nNSpid:\t100\t1\n";
     let status = parse_status(text).unwrap();
     assert_eq!(
-        (status.uids, status.gids, status.groups, status.pid_namespaces),
+        (
+            status.uids,
+            status.gids,
+            status.groups,
+            status.pid_namespaces
+        ),
         ([7; 4], [8; 4], vec![8, 9], 2)
     );
     let right = "Uid:\t7\t7\t7\t7\nGid:\t8\t8\t8\t8\nGroups:\t\nNSpid:\t1\n";
     assert!(parse_status(right).is_some_and(|status| status.groups.is_empty()));
-    for (from, to) in [("Uid:\t7", "Uid:\t"), ("Uid:\t7", "Uid:\t-7"), ("Gid", "Gud"), ("Groups:\t", "Groups:\tx"), ("Groups", "G"), ("NSpid", "N")] {
+    for (from, to) in [
+        ("Uid:\t7", "Uid:\t"),
+        ("Uid:\t7", "Uid:\t-7"),
+        ("Gid", "Gud"),
+        ("Groups:\t", "Groups:\tx"),
+        ("Groups", "G"),
+        ("NSpid", "N"),
+    ] {
         assert!(parse_status(&right.replacen(from, to, 1)).is_none(), "{to}");
     }
 }
@@ -128,7 +141,10 @@ fn a_terminal_and_a_login_session_are_interactive() {
         let unit = Unit::of_cgroup(path);
         Session::of(terminal, unit.as_ref()).is_interactive()
     };
-    let (login, service) = ("/user.slice/user-7.slice/session-3.scope", "/system.slice/a.service");
+    let (login, service) = (
+        "/user.slice/user-7.slice/session-3.scope",
+        "/system.slice/a.service",
+    );
     assert!(session(login, Terminal::None));
     assert!(session(service, Terminal::Controlling));
     assert!(!session(service, Terminal::None));
@@ -136,6 +152,10 @@ fn a_terminal_and_a_login_session_are_interactive() {
 
 #[test]
 fn slices_end_where_the_unit_begins() {
-    let unit = Unit::of_cgroup("/system.slice/system-a.slice/a@1.service/b.slice/c.service").unwrap();
-    assert_eq!(unit.slices().collect::<Vec<_>>(), ["system.slice", "system-a.slice"]);
+    let unit =
+        Unit::of_cgroup("/system.slice/system-a.slice/a@1.service/b.slice/c.service").unwrap();
+    assert_eq!(
+        unit.slices().collect::<Vec<_>>(),
+        ["system.slice", "system-a.slice"]
+    );
 }

@@ -53,7 +53,10 @@ impl Unit {
 
     /// The slices above it, from the outermost.
     pub fn slices(&self) -> impl Iterator<Item = &str> {
-        let components = self.path.split('/').filter(|component| !component.is_empty());
+        let components = self
+            .path
+            .split('/')
+            .filter(|component| !component.is_empty());
         components.take_while(|component| component.ends_with(".slice"))
     }
 

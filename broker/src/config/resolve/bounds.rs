@@ -51,7 +51,9 @@ fn one(
         None => None,
         Some(OneOrMany(names)) => {
             let uid = |name: &Spanned<String>| {
-                accounts.user(file, name).map(|uid| (name.as_ref().clone(), uid))
+                accounts
+                    .user(file, name)
+                    .map(|uid| (name.as_ref().clone(), uid))
             };
             Some(names.iter().map(uid).collect::<Result<_>>()?)
         }
@@ -60,7 +62,11 @@ fn one(
         name: name.as_ref().clone(),
         files: patterns(file, &section.files)?,
         workloads: patterns(file, &section.workloads)?,
-        units: section.units.as_ref().map(|units| patterns(file, units)).transpose()?,
+        units: section
+            .units
+            .as_ref()
+            .map(|units| patterns(file, units))
+            .transpose()?,
         users,
         issuers: patterns(file, &section.issuers)?,
         subjects: patterns(file, &section.subjects)?,
@@ -129,7 +135,11 @@ impl Bounds {
                 Selector::Unit(pattern) => Some(pattern),
                 _ => None,
             });
-            let span = section.as_ref().unit.as_ref().map_or(section.span(), Spanned::span);
+            let span = section
+                .as_ref()
+                .unit
+                .as_ref()
+                .map_or(section.span(), Spanned::span);
             match unit {
                 None => return self.outside(file, span, "a match without `unit`", &shown(units)),
                 Some(unit) if !units.iter().any(|bound| holds(bound, unit)) => {
@@ -148,7 +158,9 @@ impl Bounds {
         let names: Vec<&str> = users.iter().map(|(name, _)| name.as_str()).collect();
         let given = section.as_ref();
         let span = given.user.as_ref().map(Spanned::span);
-        let span = span.or(given.uid.as_ref().map(Spanned::span)).unwrap_or(section.span());
+        let span = span
+            .or(given.uid.as_ref().map(Spanned::span))
+            .unwrap_or(section.span());
         match uid {
             None => self.outside(file, span, "a match without `user`", &names.join(", ")),
             Some(uid) if !users.iter().any(|(_, bound)| *bound == uid) => {
@@ -205,7 +217,13 @@ impl Bounds {
             "" => "an administrator allows none there".to_owned(),
             _ => format!("an administrator allows there: {allowed}"),
         };
-        Err(Diagnostic::at(file.path, file.text, span, message, Some(help)))
+        Err(Diagnostic::at(
+            file.path,
+            file.text,
+            span,
+            message,
+            Some(help),
+        ))
     }
 }
 

@@ -26,7 +26,12 @@ pub struct Accounts {
 impl Accounts {
     pub fn user(&mut self, file: &File, name: &Spanned<String>) -> Result<u32> {
         let text = name.as_ref();
-        let look_up = || User::from_name(text).ok().flatten().map(|user| user.uid.as_raw());
+        let look_up = || {
+            User::from_name(text)
+                .ok()
+                .flatten()
+                .map(|user| user.uid.as_raw())
+        };
         let found = *self.users.entry(text.clone()).or_insert_with(look_up);
         match found {
             Some(uid) => Ok(uid),
@@ -36,7 +41,12 @@ impl Accounts {
 
     fn group(&mut self, file: &File, name: &Spanned<String>) -> Result<u32> {
         let text = name.as_ref();
-        let look_up = || Group::from_name(text).ok().flatten().map(|group| group.gid.as_raw());
+        let look_up = || {
+            Group::from_name(text)
+                .ok()
+                .flatten()
+                .map(|group| group.gid.as_raw())
+        };
         let found = *self.groups.entry(text.clone()).or_insert_with(look_up);
         match found {
             Some(gid) => Ok(gid),
@@ -94,15 +104,20 @@ fn enough(file: &File, section: &Spanned<MatchSection>, role: Role) -> Result<()
     let given = section.as_ref();
     let has_user = given.uid.is_some() || given.user.is_some();
     let span = section.span();
-    if let Some(unit) = given.user_unit.as_ref().filter(|_| role == Role::Match && !has_user) {
+    if let Some(unit) = given
+        .user_unit
+        .as_ref()
+        .filter(|_| role == Role::Match && !has_user)
+    {
         let message = "`user_unit` needs `user` or `uid` beside it: whose unit it is";
         return file.error(unit.span(), message);
     }
     let is_empty = given.is_empty();
     match role {
-        Role::Match if given.unit.is_none() && given.slice.is_none() && !has_user => {
-            file.error(span, "a match needs at least `unit`, `slice`, `user` or `uid`")
-        }
+        Role::Match if given.unit.is_none() && given.slice.is_none() && !has_user => file.error(
+            span,
+            "a match needs at least `unit`, `slice`, `user` or `uid`",
+        ),
         Role::Unless | Role::Shadow if is_empty => {
             file.error(span, "says nothing: give it a selector, or leave it out")
         }
@@ -128,7 +143,9 @@ fn enough(file: &File, section: &Spanned<MatchSection>, role: Role) -> Result<()
 /// A pattern of units, by name or by path.
 pub fn unit_pattern(file: &File, unit: &Spanned<String>) -> Result<Pattern> {
     let pattern = pattern(file, unit)?;
-    let ends = [".service", ".scope"].iter().any(|suffix| unit.as_ref().ends_with(suffix));
+    let ends = [".service", ".scope"]
+        .iter()
+        .any(|suffix| unit.as_ref().ends_with(suffix));
     if !ends {
         return file.error(unit.span(), "a unit's name ends in .service or .scope");
     }
@@ -198,7 +215,15 @@ impl MatchSection {
             container,
             interactive,
         } = self;
-        let texts = [unit, slice, user_unit, user, group, supplementary_group, exe];
+        let texts = [
+            unit,
+            slice,
+            user_unit,
+            user,
+            group,
+            supplementary_group,
+            exe,
+        ];
         texts.iter().all(|text| text.is_none())
             && uid.is_none()
             && gid.is_none()

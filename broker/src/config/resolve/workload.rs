@@ -56,11 +56,19 @@ impl Known {
                 }
             },
         };
-        let mut of = |section: &Spanned<_>, role| selectors(file, &mut self.accounts, section, role);
+        let mut of =
+            |section: &Spanned<_>, role| selectors(file, &mut self.accounts, section, role);
         let matches = of(&section.r#match, Role::Match)?;
-        let excluded = section.unless.0.iter().map(|section| of(section, Role::Unless));
+        let excluded = section
+            .unless
+            .0
+            .iter()
+            .map(|section| of(section, Role::Unless));
         let unless = excluded.collect::<Result<_>>()?;
-        let shadow = section.shadow.as_ref().map(|section| of(section, Role::Shadow));
+        let shadow = section
+            .shadow
+            .as_ref()
+            .map(|section| of(section, Role::Shadow));
         let shadow = shadow.transpose()?.unwrap_or_default();
         if let Some(bounds) = bounds {
             bounds.check(file, name, &section, &matches)?;

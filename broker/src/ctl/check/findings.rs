@@ -73,7 +73,8 @@ fn of_section(section: &Section, now: Time, found: &mut Vec<Finding>) {
         Selector::User(uid) => Some(*uid),
         _ => None,
     });
-    let names_unit = |selector: &Selector| matches!(selector, Selector::Unit(_) | Selector::UserUnit(_));
+    let names_unit =
+        |selector: &Selector| matches!(selector, Selector::Unit(_) | Selector::UserUnit(_));
     if let (false, Some(uid)) = (section.matches.iter().any(names_unit), uid) {
         found.push(warning(
             "W2",

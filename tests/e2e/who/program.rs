@@ -1,0 +1,230 @@
+//! What a workload runs, where a section asks for it: the file that runs, whatever its name leads to
+//! by now, on every request anew. The witness is assertd's own here.
+
+use harness::caller::Caller;
+use harness::process::state;
+use harness::user::{ALICE, BOB, need_root};
+use harness::{Config, DEADLINE, Daemon, Token, public_dir, wait_until};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// Copies of assertctl that ask for themselves, in a directory that all may enter.
+struct Copies(TempDir);
+
+impl Copies {
+    fn new(daemon: &Daemon) -> Copies {
+        let copies = Copies(public_dir());
+        for name in ["right", "same"] {
+            std::fs::copy(daemon.site().programs().assertctl(), copies.path(name)).unwrap();
+        }
+        let mut other = std::fs::read(copies.path("right")).unwrap();
+        other.push(0);
+        std::fs::write(copies.path("other"), other).unwrap();
+        for name in ["right", "same", "other"] {
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(copies.path(name), mode).unwrap();
+        }
+        copies
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+fn sha256(path: &Path) -> String {
+    let output = Command::new("sha256sum").arg(path).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_whitespace().next().unwrap().to_owned()
+}
+
+/// Whether a program that runs as this user gets an assertion.
+fn served(daemon: &Daemon, program: &Path, uid: u32, target: &str) -> bool {
+    let mut command = Command::new(program);
+    command.args(["assertion", "--target", target, "-s"]);
+    command.arg(daemon.socket()).uid(uid).gid(uid);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() || said.contains("denied"), "{said}");
+    output.status.success()
+}
+
+/// A configuration with a section for each of these selectors, of the user, with a target of its name.
+fn config(token: &Token, uid: u32, selectors: &[(&str, String)]) -> Config {
+    let mut config = Config::new(token);
+    for (name, selector) in selectors {
+        let section = format!("[workload.{name}]\nmatch = {{ uid = {uid}, {selector} }}");
+        config = config.with(&section).target(name, name, "");
+    }
+    config
+}
+
+#[test]
+fn a_program_is_matched_by_its_path_or_its_digest_and_by_nothing_that_looks_like_it() {
+    need_root();
+    let token = Token::new();
+    let daemon = Daemon::with_keys(Config::new(&token).workload("a", ALICE, ""));
+    let copies = Copies::new(&daemon);
+    let right = copies.path("right");
+    let selectors = [
+        ("path", format!("exe = \"{}\"", right.display())),
+        ("digest", format!("exe_sha256 = \"{}\"", sha256(&right))),
+    ];
+    daemon
+        .site()
+        .configure(config(&token, ALICE, &selectors).text());
+    daemon.assertctl(&["reload"]);
+    daemon.apply();
+    for (name, path, digest) in [
+        ("right", true, true),
+        ("same", false, true),
+        ("other", false, false),
+    ] {
+        let program = copies.path(name);
+        assert_eq!(served(&daemon, &program, ALICE, "path"), path, "{name}");
+        assert_eq!(served(&daemon, &program, ALICE, "digest"), digest, "{name}");
+        assert!(
+            !served(&daemon, &program, BOB, "digest"),
+            "{name}: its user is enforced"
+        );
+    }
+    // Another file under the name is another program.
+    std::fs::rename(copies.path("other"), &right).unwrap();
+    assert!(
+        !served(&daemon, &right, ALICE, "path") || sha256(&right) != sha256(&copies.path("same"))
+    );
+    assert!(!served(&daemon, &right, ALICE, "digest"));
+    let record = daemon.audit_record(|it| it["kind"] == "decision" && it["target"] == "digest");
+    assert_eq!(record["exe_sha256"], sha256(&copies.path("same")));
+}
+
+#[test]
+fn exe_replaced_on_disk_does_not_match() {
+    need_root();
+    let token = Token::new();
+    let daemon = Daemon::with_keys(Config::new(&token).workload("a", ALICE, ""));
+    let copies = Copies::new(&daemon);
+    let python = copies.path("python");
+    std::fs::copy("/usr/bin/python3", &python).unwrap();
+    let selectors = [("path", format!("exe = \"{}\"", python.display()))];
+    daemon
+        .site()
+        .configure(config(&token, ALICE, &selectors).text());
+    daemon.assertctl(&["reload"]);
+    daemon.apply();
+    let script = "
+say('ready')
+while told() == 'ask':
+    s = connect()
+    ask(s, 'path')
+    say(status(s))
+";
+    let mut command = harness::caller::script_as(ALICE, &daemon.socket(), script);
+    let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    let mut ours = Command::new(&python);
+    ours.args(arguments).uid(ALICE).gid(ALICE);
+    drop(command.stdin(std::process::Stdio::null()));
+    let mut caller = Caller::run(&mut ours);
+    caller.expect("ready");
+    let runs = || std::fs::read_link(format!("/proc/{}/exe", caller.pid())).unwrap();
+    assert_eq!(runs(), python);
+    let ask = |caller: &mut Caller| {
+        caller.tell("ask");
+        caller.line()
+    };
+    assert_eq!(ask(&mut caller), "200");
+    std::fs::rename(copies.path("other"), &python).unwrap();
+    let shown = std::fs::read_link(format!("/proc/{}/exe", caller.pid())).unwrap();
+    assert!(shown.to_string_lossy().ends_with("(deleted)"), "{shown:?}");
+    assert_eq!(
+        ask(&mut caller),
+        "403",
+        "the name leads to another file now"
+    );
+    caller.tell("end");
+}
+
+/// Who has the user of a workload can run the workload's own program, and it is that one then. On the
+/// connection on which it was another one it is refused.
+#[test]
+fn exec_after_connect_with_borrowed_binary() {
+    need_root();
+    let token = Token::new();
+    let python = std::fs::canonicalize("/usr/bin/python3").unwrap();
+    let sleep = std::fs::canonicalize("/usr/bin/sleep").unwrap();
+    let selectors = [
+        ("first", format!("exe = \"{}\"", python.display())),
+        ("borrowed", format!("exe = \"{}\"", sleep.display())),
+    ];
+    let daemon = Daemon::with_keys(config(&token, ALICE, &selectors));
+    // The connector becomes sleep; a child of it that has the connection too goes on asking.
+    let script = "
+s = connect()
+before = sys.argv[2] == 'asks'
+if before:
+    ask(s, 'first')
+    assert status(s) == 200
+    ask(s, 'borrowed')
+    assert status(s) == 403
+parent = os.getpid()
+if os.fork() == 0:
+    until(lambda: os.readlink('/proc/%d/exe' % parent).endswith('/sleep'), 'exec')
+    ask(s, 'borrowed')
+    say(status(s))
+    sys.exit()
+os.set_inheritable(s.fileno(), True)
+os.execv('/usr/bin/sleep', ['sleep', '60'])
+";
+    for (before, answer) in [("asks", "403"), ("silent", "200")] {
+        let mut command = harness::caller::script_as(ALICE, &daemon.socket(), script);
+        let mut caller = Caller::run(command.arg(before));
+        caller.expect(answer);
+        let link = std::fs::read_link(format!("/proc/{}/exe", caller.pid())).unwrap();
+        assert_eq!(link, sleep, "it did exec");
+        assert!(wait_until(DEADLINE, || state(caller.pid()).is_some()));
+    }
+    let changed = daemon.audit_record(|it| it["reason"] == "peer_changed_program");
+    assert_eq!(changed["uid"], ALICE);
+}
+
+#[test]
+fn a_selector_for_programs_alone_is_a_configuration_error() {
+    let token = Token::new();
+    let config = Config::new(&token).with("[workload.any]\nmatch = { exe = \"/usr/bin/sleep\" }");
+    let site = harness::daemon::Site::new(config.text());
+    let checked = site.command().arg("--check").output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert_eq!(checked.status.code(), Some(78), "{said}");
+    assert!(said.contains("a match needs at least `unit`"), "{said}");
+}
+
+#[test]
+fn without_a_witness_a_selector_for_programs_is_a_configuration_error() {
+    need_root();
+    let token = Token::new();
+    let daemon = Daemon::with_keys(
+        Config::new(&token)
+            .workload("a", ALICE, "")
+            .target("a", "t", ""),
+    );
+    let witness = daemon.site().programs().path("assertd-witness");
+    std::fs::remove_file(witness).unwrap();
+    let selectors = [("path", "exe = \"/usr/bin/sleep\"".to_owned())];
+    let with = config(&token, ALICE, &selectors);
+    daemon.site().configure(with.text());
+    let reloaded = daemon.assertctl(&["reload"]);
+    let said = String::from_utf8_lossy(&reloaded.stderr);
+    assert_eq!(reloaded.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("workload `path` selects by its executable"),
+        "{said}"
+    );
+    assert!(
+        said.contains("the old configuration stays in force"),
+        "{said}"
+    );
+    assert_eq!(daemon.status().config.workloads, 1);
+}
