@@ -7,6 +7,7 @@ mod name;
 mod namespace;
 mod passed;
 mod pid;
+mod start;
 mod still;
 mod unit;
 mod user;
