@@ -4,7 +4,6 @@
 use crate::{DEADLINE, public_dir, wait_until};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A slice of the unified hierarchy (cgroups(7)); it is removed with its units when dropped.
 pub struct Slice {
@@ -32,18 +31,18 @@ impl Slice {
     /// # Panics
     /// Without cgroup v2, or if it may not be written: there are no units then.
     pub fn new() -> Slice {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = format!("/assertdtest{}x{number}.slice", std::process::id());
         let hierarchy = Hierarchy::find();
-        let slice = Slice {
-            dir: hierarchy.root().join(&path[1..]),
-            path,
+        // By chance: the hierarchy is the whole machine's, process ids are not.
+        let mut builder = tempfile::Builder::new();
+        let builder = builder.prefix("assertdtest").suffix(".slice");
+        let made = builder.tempdir_in(hierarchy.root());
+        let dir = made.unwrap_or_else(|error| panic!("{error}; run as root"));
+        let dir = dir.keep();
+        Slice {
+            path: format!("/{}", dir.file_name().unwrap().display()),
+            dir,
             _hierarchy: hierarchy,
-        };
-        std::fs::create_dir(&slice.dir)
-            .unwrap_or_else(|error| panic!("{}: {error}; run as root", slice.dir.display()));
-        slice
+        }
     }
 
     /// Makes the cgroup `below`, which may be several levels.
