@@ -230,14 +230,12 @@ fn place(file: &File, identity: &Inode) -> Place {
     }
 }
 
-/// Whether a path leads to a file in the files that the first process sees: a unit's sandbox shows the
-/// witness itself less. Without the right to look there, our own. Step by step, because openat2(2),
-/// which could refuse links by itself, is refused by `RestrictSUIDSGID=`: the kernel's paths have none.
+/// Whether a path leads to a file of this host. Step by step, because openat2(2), which could refuse
+/// links by itself, is refused by `RestrictSUIDSGID=`: the kernel's paths have none.
 fn names(path: &str, identity: &Inode) -> Result<bool, Errno> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let directory = flags | OFlag::O_DIRECTORY;
-    let mut at = open("/proc/1/root", directory, Mode::empty())
-        .or_else(|_| open("/", directory, Mode::empty()))?;
+    let mut at = root(directory)?;
     let Some((above, name)) = path
         .strip_prefix('/')
         .map(|path| match path.rsplit_once('/') {
@@ -257,8 +255,24 @@ fn names(path: &str, identity: &Inode) -> Result<bool, Errno> {
     for part in above {
         at = openat(at, part, directory | OFlag::O_NOFOLLOW, Mode::empty())?;
     }
-    let found = fstat(openat(at, name, flags | OFlag::O_NOFOLLOW, Mode::empty())?)?;
-    Ok((found.st_dev, found.st_ino) == (identity.dev, identity.ino))
+    let found = openat(at, name, flags | OFlag::O_NOFOLLOW, Mode::empty())?;
+    Ok(which(&found)? == (identity.dev, identity.ino))
+}
+
+/// The root of this host's files: as the first process sees them, because a unit's sandbox shows the
+/// witness itself less. Our own where we may not look at that, or have another root (chroot(2), an
+/// image): to that the kernel's paths are relative.
+fn root(directory: OFlag) -> Result<OwnedFd, Errno> {
+    let own = open("/", directory, Mode::empty())?;
+    match open("/proc/1/root", directory, Mode::empty()) {
+        Ok(first) if which(&first)? == which(&own)? => Ok(first),
+        _ => Ok(own),
+    }
+}
+
+fn which(file: &OwnedFd) -> Result<(u64, u64), Errno> {
+    let status = fstat(file)?;
+    Ok((status.st_dev, status.st_ino))
 }
 
 #[cfg(test)]
