@@ -2,6 +2,7 @@
 //! is asked is `server`'s; what is made at start is `daemon`'s.
 
 use crate::app::App;
+use crate::id::random;
 use crate::listen::Listeners;
 use crate::notify::notify;
 use crate::rules;
@@ -37,6 +38,9 @@ pub async fn serve(app: Arc<App>, listeners: Listeners) -> io::Result<()> {
     let (stop, stopping) = watch::channel(false);
     let workload = tokio_listener(listeners.workload)?;
     let admin = tokio_listener(listeners.admin)?;
+    // The first random number of a process takes aws-lc a tenth of a second (it times the processor for
+    // entropy): made while keystores are waited for, and not while the first caller is.
+    drop(tokio::task::spawn_blocking(random::<1>));
     for keystore in app.keystores.values() {
         keystore.start();
     }

@@ -1,6 +1,6 @@
 //! What executable a process runs, as `assertd-witness` says it. The broker lives in a Landlock
 //! domain, and from inside one nothing can be asked of another process that is asked of a tracer
-//! (docs/decisions/0011), so another process looks: [`client`] asks it, [`serve`] answers with what
+//! (docs/decisions/0012), so another process looks: [`client`] asks it, [`serve`] answers with what
 //! [`process`] has read and [`digest`] has hashed.
 //!
 //! Owns the types that cross the socket, and their limits. A question is [`QUESTION`] with the pidfd

@@ -4,13 +4,15 @@
 
 use crate::world::{BANK, bank, code, serves};
 use harness::daemon::Site;
+use harness::hold::{Call, Hold};
 use harness::http::{Answer, post};
+use harness::pidspace::PidSpace;
 use harness::process::{self, Process};
 use harness::user::{ALICE, exchange_as, need_root, python_as};
 use harness::{Config, DEADLINE, Daemon, Token, public_dir, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
 /// Installs the filter and becomes the command that follows. The program is that of seccomp(2):
@@ -195,153 +197,82 @@ if os.fork() == 0:
     assert_eq!(record["reason"], "peer_gone", "{record}");
 }
 
-/// Process 1 of a pid namespace of its own, in which assertd runs too. A peer connects and ends
-/// while assertd is between accepting and opening its number (strace holds that call); then another
-/// process of the same user gets the number, and asks on the same connection. Numbers are given out
-/// in order, so that `ns_last_pid` decides who is next (pid_namespaces(7)).
-///
-/// Says `assertd PID` first, whose number is that of the namespace. Each order on standard input is
-/// one attempt: `stay` for a peer that lives on, which connects again while it is told to, `reuse` for a
-/// number that is taken again.
-const REUSE: &str = "
-import os, socket, sys, time
-uid, path = int(sys.argv[1]), sys.argv[2]
-assertd = os.fork()
-if assertd == 0:
-    os.dup2(os.open('/dev/null', os.O_RDONLY), 0)
-    os.dup2(2, 1)
-    os.execv(sys.argv[3], sys.argv[3:])
-def wait_until(condition, what):
-    end = time.monotonic() + 20
-    while not condition():
-        if time.monotonic() > end:
-            sys.exit('never: ' + what)
-        time.sleep(0.002)
-def opening():
-    for task in os.listdir('/proc/%d/task' % assertd):
-        with open('/proc/%d/task/%s/syscall' % (assertd, task)) as file:
-            if file.read().startswith('434 '):
-                return True
-    return False
-def drop():
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
-body = b'{\"target\":\"hers\"}'
-request = b'POST /v1/assertion HTTP/1.1\\r\\nhost: a\\r\\ncontent-length: %d\\r\\n\\r\\n%s' % (len(body), body)
-def answer(s):
-    try:
-        s.sendall(request)
-        got = s.recv(65536)
-    except (BrokenPipeError, ConnectionResetError):
-        got = b''
-    return got[9:12].decode() or 'nothing'
-def ask(s):
-    print(answer(s), flush=True)
-    os._exit(0)
-def connect():
-    s = socket.socket(socket.AF_UNIX)
-    s.settimeout(20)
-    s.connect(path)
-    return s
-def stay():
-    child = os.fork()
-    if child == 0:
-        drop()
-        said = '503'
-        for _ in range(10):
-            if said != '503':
-                break
-            said = answer(connect())
-        print(said, flush=True)
-        os._exit(0)
-    os.waitpid(child, 0)
-def reuse():
-    s = socket.socket(socket.AF_UNIX)
-    s.settimeout(20)
-    go, told = os.pipe()
-    first = os.fork()
-    if first == 0:
-        drop()
-        s.connect(path)
-        os.read(go, 1)
-        os._exit(0)
-    wait_until(opening, 'assertd opens the number')
-    ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) * 100)
-    os.write(told, b'x')
-    os.waitpid(first, 0)
-    wait_until(lambda: int(time.clock_gettime(time.CLOCK_BOOTTIME) * 100) > ticks + 1, 'time goes on')
-    for _ in range(100):
-        with open('/proc/sys/kernel/ns_last_pid', 'w') as file:
-            file.write(str(first - 1))
-        second = os.fork()
-        if second == 0:
-            if os.getpid() != first:
-                os._exit(1)
-            drop()
-            ask(s)
-        if second == first and not opening():
-            sys.exit('assertd opened the number before it was taken again')
-        os.waitpid(second, 0)
-        if second == first:
-            break
-    else:
-        sys.exit('the number was not given out again')
-    os.close(go)
-    os.close(told)
-    s.close()
-print('assertd', assertd, flush=True)
-for line in sys.stdin:
-    {'stay': stay, 'reuse': reuse}[line.strip()]()
-";
+/// assertd in a pid namespace. From outside of it nobody is served, administrators neither: keys are
+/// made before.
+fn pid_space(token: &Token) -> PidSpace {
+    let mut daemon = start(&config(token), "filter");
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.stderr());
+    let site = daemon.into_site();
+    let old_kernel = command(&site, "filter");
+    PidSpace::start(site, &old_kernel, ALICE)
+}
 
-/// Mounts the `/proc` of the pid namespace in this mount namespace alone, then runs its arguments.
-const OWN_PROC: &str = r#"mount --make-private /proc && mount -t proc proc /proc && exec "$@""#;
+/// An actor asks on new connections until it is older than one of them, and is served.
+fn is_served(space: &mut PidSpace, name: &str) {
+    let mut said = String::from("503");
+    for _ in 0..10 {
+        if said != "503" {
+            break;
+        }
+        said = space.tell(name, "afresh hers");
+    }
+    assert_eq!(said, "200", "{}", space.daemon().stderr());
+}
 
+fn decisions(space: &PidSpace) -> usize {
+    let records = space.daemon().audit_records();
+    records.iter().filter(|it| it["kind"] == "decision").count()
+}
+
+/// A peer connects and ends while assertd is between accepting and opening its number; then another
+/// process of the same user gets the number, and asks on the same connection.
 #[test]
 fn a_process_that_took_the_number_of_a_dead_peer_is_not_the_peer() {
     let token = Token::new();
-    // From outside of the namespace nobody is served, administrators neither: keys are made before.
-    let mut daemon = start(&config(&token), "filter");
-    assert_eq!(daemon.stop(), Some(0), "{}", daemon.stderr());
-    let site = daemon.into_site();
-    let mut unshare = Command::new("unshare");
-    unshare.args(["--pid", "--fork", "--kill-child", "--mount"]);
-    // Not --mount-proc: that makes `/` private, which is no mount point where tests run in a tree.
-    unshare.args(["--propagation", "unchanged", "sh", "-c", OWN_PROC, "sh"]);
-    unshare.args(["/usr/bin/python3", "-I", "-c", REUSE, &ALICE.to_string()]);
-    unshare.arg(site.runtime_dir().join("assertd.sock"));
-    let old_kernel = command(&site, "filter");
-    unshare
-        .arg(old_kernel.get_program())
-        .args(old_kernel.get_args());
-    let (orders, mut order) = std::io::pipe().unwrap();
-    let (reports, report) = std::io::pipe().unwrap();
-    let process = Process::start(unshare.stdin(orders).stdout(report));
-    drop(unshare); // its copies of the pipes
-    let daemon = Daemon::ready(process, site);
-    let mut says = BufReader::new(reports).lines();
-    assert!(says.next().unwrap().unwrap().starts_with("assertd "));
+    let mut space = pid_space(&token);
+    space.actor("stays", "none", None);
+    is_served(&mut space, "stays");
 
-    let init = process::children(daemon.pid())[0];
-    let assertd = process::children(init)[0];
-    let mut strace = Command::new("strace");
-    strace.args(["--follow-forks", "--trace=pidfd_open", "--output=/dev/null"]);
-    strace.arg("--inject=pidfd_open:delay_enter=2s");
-    let strace = Process::start(strace.arg(format!("--attach={assertd}")));
-    strace.wait_for_stderr("attached");
-    for (told, expected) in [("stay", "200"), ("reuse", "503"), ("stay", "200")] {
-        writeln!(order, "{told}").unwrap();
-        let said = says.next().map(Result::unwrap);
-        assert_eq!(
-            said.as_deref(),
-            Some(expected),
-            "{told}:\n{}",
-            daemon.stderr()
-        );
-    }
-    let records = daemon.audit_records();
-    let decided = records.iter().filter(|record| record["kind"] == "decision");
-    assert_eq!(decided.count(), 2, "{records:#?}");
+    let number = space.actor("first", "held", None);
+    let hold = Hold::attach(space.assertd(), Call::PidfdOpen, "2s", "");
+    assert_eq!(space.tell("first", "connect"), "connected");
+    hold.wait_inside();
+    space.end("first");
+    space.successor("second", "held", None, ("first", number));
+    let in_time = hold.inside();
+    assert_eq!(space.tell("second", "send hers"), "sent");
+    assert_eq!(space.tell("second", "read"), "503");
+    hold.end();
+    assert!(
+        in_time,
+        "assertd opened the number before it was taken again"
+    );
+    assert_eq!(decisions(&space), 1);
+    // On its own connection it is itself.
+    is_served(&mut space, "second");
+    is_served(&mut space, "stays");
+    assert_eq!(decisions(&space), 3);
+}
+
+#[test]
+fn a_process_that_took_the_number_of_a_peer_that_was_served_is_not_the_peer() {
+    let token = Token::new();
+    let mut space = pid_space(&token);
+    let number = space.actor("first", "served", None);
+    is_served(&mut space, "first"); // and is old enough from now on
+    assert_eq!(space.tell("first", "connect"), "connected");
+    assert_eq!(space.tell("first", "send hers"), "sent");
+    assert_eq!(space.tell("first", "read"), "200");
+    space.end("first");
+    space.successor("second", "served", None, ("first", number));
+    assert_eq!(space.tell("second", "send hers"), "sent");
+    assert_eq!(space.tell("second", "read"), "nothing");
+    let denied = space
+        .daemon()
+        .audit_record(|record| record["reason"] == "peer_gone");
+    assert_eq!(denied["pid"], number, "{denied}");
+    assert_eq!(decisions(&space), 2);
+    is_served(&mut space, "second");
 }
 
 /// Runs `impostor` with Alice's uid and some of root's powers against a frozen and a running assertd; what it

@@ -18,6 +18,7 @@ mod access;
 mod child;
 mod death;
 mod files;
+mod hanging;
 
 /// Starts every script here. A pidfd is made when its process is first named, and kept.
 const PRELUDE: &str = "
@@ -59,6 +60,15 @@ def wait_until(condition, what):
         if time.monotonic() > end:
             sys.exit('never: ' + what)
         time.sleep(0.002)
+def connect_soon(path):
+    end = time.monotonic() + 20
+    while True:
+        try:
+            return connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.002)
 ";
 
 /// Answers every number of a process with what the witness says of it.

@@ -5,7 +5,7 @@
 use crate::observed::{self, NO_LIMIT};
 use harness::daemon::Site;
 use harness::http::{Raw, post_target};
-use harness::manager::Ear;
+use harness::manager::{Ear, SILENCE};
 use harness::process::{Process, freeze, send};
 use harness::{Config, DEADLINE, Daemon, SoftHsm, wait_until};
 use nix::sys::signal::Signal;
@@ -325,7 +325,7 @@ fn row_37_a_reload_while_it_drains_cuts_nobody_and_delays_no_end() {
         "{}",
         scene.daemon.stderr()
     );
-    assert!(scene.ear.hears_nothing(), "it was ending");
+    assert_eq!(scene.ear.hear(SILENCE), None, "it was ending");
     let records = scene.daemon.audit_records();
     assert_eq!(records.last().unwrap()["kind"], "closed");
     fs::write(&scene.team, team_section()).unwrap(); // assertctl finds the log by it

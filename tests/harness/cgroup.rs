@@ -1,14 +1,21 @@
 //! Units as the kernel shows them: cgroups named as systemd names its own, below a slice that is this
 //! test's alone. No systemd is needed; one that runs leaves alone what it has not made.
 
-use crate::{DEADLINE, wait_until};
+use crate::{DEADLINE, public_dir, wait_until};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::Command;
 
 /// A slice of the unified hierarchy (cgroups(7)); it is removed with its units when dropped.
 pub struct Slice {
     dir: PathBuf,
     path: String,
+    _hierarchy: Hierarchy,
+}
+
+/// Where the unified hierarchy is mounted: it was, or this test has done it.
+enum Hierarchy {
+    There(PathBuf),
+    Ours(tempfile::TempDir),
 }
 
 /// A cgroup below it that a process can be put into.
@@ -22,18 +29,20 @@ impl Slice {
     /// A slice of a name that nobody has.
     ///
     /// # Panics
-    /// Without a cgroup v2 hierarchy that may be written: there are no units then.
+    /// Without cgroup v2, or if it may not be written: there are no units then.
     pub fn new() -> Slice {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = format!("/assertdtest{}x{number}.slice", std::process::id());
-        let slice = Slice {
-            dir: mounted().join(&path[1..]),
-            path,
-        };
-        std::fs::create_dir(&slice.dir)
-            .unwrap_or_else(|error| panic!("{}: {error}; run as root", slice.dir.display()));
-        slice
+        let hierarchy = Hierarchy::find();
+        // By chance: the hierarchy is the whole machine's, process ids are not.
+        let mut builder = tempfile::Builder::new();
+        let builder = builder.prefix("assertdtest").suffix(".slice");
+        let made = builder.tempdir_in(hierarchy.root());
+        let dir = made.unwrap_or_else(|error| panic!("{error}; run as root"));
+        let dir = dir.keep();
+        Slice {
+            path: format!("/{}", dir.file_name().unwrap().display()),
+            dir,
+            _hierarchy: hierarchy,
+        }
     }
 
     /// Makes the cgroup `below`, which may be several levels.
@@ -83,15 +92,39 @@ pub fn of(pid: u32) -> String {
     unified.expect("cgroup v2 is there").to_owned()
 }
 
-/// Where the unified hierarchy is mounted.
-fn mounted() -> PathBuf {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    let of_v2 = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let at = fields.next()?;
-        (fields.next()? == "cgroup2").then(|| PathBuf::from(at))
-    });
-    of_v2.expect("this test needs a cgroup v2 hierarchy; mount one: mount -t cgroup2 none DIR")
+impl Hierarchy {
+    fn find() -> Hierarchy {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let of_v2 = mounts.lines().find_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let at = fields.next()?;
+            (fields.next()? == "cgroup2").then(|| PathBuf::from(at))
+        });
+        of_v2.map_or_else(Hierarchy::mount, Hierarchy::There)
+    }
+
+    fn mount() -> Hierarchy {
+        let dir = public_dir();
+        let mut mount = Command::new("mount");
+        let mount = mount.args(["-t", "cgroup2", "cgroup2"]).arg(dir.path());
+        assert!(mount.status().unwrap().success(), "there is no cgroup v2");
+        Hierarchy::Ours(dir)
+    }
+
+    fn root(&self) -> &Path {
+        match self {
+            Hierarchy::There(dir) => dir,
+            Hierarchy::Ours(dir) => dir.path(),
+        }
+    }
+}
+
+impl Drop for Hierarchy {
+    fn drop(&mut self) {
+        if let Hierarchy::Ours(dir) = self {
+            let _ = Command::new("umount").arg(dir.path()).status(); // or the directory stays
+        }
+    }
 }
 
 impl Drop for Slice {

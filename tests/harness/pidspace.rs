@@ -170,21 +170,16 @@ impl PidSpace {
         self.assertd
     }
 
-    /// Makes an actor in a unit that has this socket; its number in the namespace.
-    pub fn actor(&mut self, name: &str, socket: &str, unit: &Unit) -> u32 {
-        let said = self.order(&format!("actor {name} {socket} {}", unit.procs().display()));
+    /// Makes an actor that has this socket, in a unit or where the test is; its number in the namespace.
+    pub fn actor(&mut self, name: &str, socket: &str, unit: Option<&Unit>) -> u32 {
+        let said = self.order(&format!("actor {name} {socket} {}", procs(unit)));
         said.parse().unwrap_or_else(|_| panic!("{said}"))
     }
 
     /// Makes an actor with the number of one that was ended.
     #[track_caller]
-    pub fn successor(&mut self, name: &str, socket: &str, unit: &Unit, of: (&str, u32)) {
-        let unit = unit.procs();
-        let said = self.order(&format!(
-            "actor {name} {socket} {} {}",
-            unit.display(),
-            of.0
-        ));
+    pub fn successor(&mut self, name: &str, socket: &str, unit: Option<&Unit>, of: (&str, u32)) {
+        let said = self.order(&format!("actor {name} {socket} {} {}", procs(unit), of.0));
         assert_eq!(said, of.1.to_string(), "the number was taken again");
     }
 
@@ -209,4 +204,9 @@ impl PidSpace {
         let line = line.unwrap_or_else(|| panic!("it has ended:\n{}", self.daemon.stderr()));
         line.unwrap()
     }
+}
+
+/// Where an actor writes itself to; `-` for nowhere.
+fn procs(unit: Option<&Unit>) -> String {
+    unit.map_or("-".to_owned(), |unit| unit.procs().display().to_string())
 }

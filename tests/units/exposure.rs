@@ -2,11 +2,18 @@
 //! what a unit file asks for; what it gets is tried in [`crate::sandbox`].
 
 use crate::boxed::SysBox;
-use crate::installed::{KEYSTORE_SOCKET, KEYSTORE_UNIT, TPM_SOCKET, TPM_UNIT};
+use crate::installed::{
+    KEYSTORE_SOCKET, KEYSTORE_UNIT, TPM_SOCKET, TPM_UNIT, WITNESS_SOCKET, WITNESS_UNIT,
+};
 use crate::suite::{INDENT, Suite};
 
 /// Scores above these fail; in tenths, as `--threshold` of systemd-analyze(1) is.
-const MOST: [(&str, u32); 3] = [("assertd.service", 8), (KEYSTORE_UNIT, 9), (TPM_UNIT, 9)];
+const MOST: [(&str, u32); 4] = [
+    ("assertd.service", 8),
+    (KEYSTORE_UNIT, 9),
+    (TPM_UNIT, 9),
+    (WITNESS_UNIT, 10),
+];
 
 /// Drop-ins that are installed as examples, and the unit each is for.
 const DROP_INS: [(&str, &str); 3] = [
@@ -28,6 +35,8 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
                 KEYSTORE_SOCKET,
                 TPM_UNIT,
                 TPM_SOCKET,
+                WITNESS_UNIT,
+                WITNESS_SOCKET,
             ],
         )
     });

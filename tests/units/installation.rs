@@ -1,16 +1,17 @@
 //! What `make install` makes and `make uninstall` takes away, under a real systemd.
 
 use crate::boxed::{SOURCES, SysBox};
-use crate::installed::{self, KEYSTORE_SOCKET, KEYSTORE_UNIT};
+use crate::installed::{self, KEYSTORE_SOCKET, KEYSTORE_UNIT, WITNESS_SOCKET};
 use crate::suite::Suite;
 use harness::{DEADLINE, wait_until};
 
 /// Mode and owner of everything that matters, once sockets listen and services run.
-const MODES: [(&str, &str); 16] = [
+const MODES: [(&str, &str); 17] = [
     ("/usr/bin/assertd", "755 root:root"),
     ("/usr/bin/assertctl", "755 root:root"),
     ("/usr/bin/assertd-keystore-pkcs11", "755 root:root"),
     ("/usr/bin/assertd-keystore-tpm", "755 root:root"),
+    ("/usr/bin/assertd-witness", "755 root:root"),
     ("/usr/lib/systemd/system/assertd.service", "644 root:root"),
     ("/etc/assertd", "750 root:assertd"),
     ("/etc/assertd/conf.d", "750 root:assertd"),
@@ -47,6 +48,18 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
         "install: the users have no shell, no password and no other group",
         || users(boxed),
     );
+    suite.check(
+        "install: the witness waits for somebody to enable it",
+        || not_enabled(boxed),
+    );
+}
+
+fn not_enabled(boxed: &SysBox) -> Result<(), String> {
+    let enabled = boxed.run(&["systemctl", "is-enabled", WITNESS_SOCKET]);
+    match enabled.stdout.trim() {
+        "disabled" => Ok(()),
+        other => Err(format!("{WITNESS_SOCKET} is {other:?}")),
+    }
 }
 
 /// After which nothing is left to check.
@@ -85,6 +98,7 @@ fn users(boxed: &SysBox) -> Result<(), String> {
         ("assertd", "assertd"),
         ("assertd-pkcs11", "assertd assertd-pkcs11"),
         ("assertd-tpm", "assertd assertd-tpm tss"),
+        ("assertd-witness", "assertd-witness"),
     ] {
         let script = format!(
             "getent passwd {user} | cut -d: -f7; passwd --status {user} | cut -d' ' -f2; \

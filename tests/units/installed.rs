@@ -13,6 +13,10 @@ pub const KEYSTORE_SOCKET: &str = "assertd-keystore-pkcs11@hsm.socket";
 pub const TPM_UNIT: &str = "assertd-keystore-tpm@hsm.service";
 pub const TPM_SOCKET: &str = "assertd-keystore-tpm@hsm.socket";
 
+/// Tells assertd what executable a process runs.
+pub const WITNESS_UNIT: &str = "assertd-witness.service";
+pub const WITNESS_SOCKET: &str = "assertd-witness.socket";
+
 /// User PIN of the token, and what nobody may find in any file, environment or argument.
 pub const PIN: &str = "864213579";
 const SO_PIN: &str = "975312468";

@@ -4,7 +4,9 @@
 //! check shows the effect, the row still pins the value that is shipped.
 
 use crate::boxed::SysBox;
-use crate::installed::{KEYSTORE_SOCKET, KEYSTORE_UNIT, TPM_SOCKET, TPM_UNIT};
+use crate::installed::{
+    KEYSTORE_SOCKET, KEYSTORE_UNIT, TPM_SOCKET, TPM_UNIT, WITNESS_SOCKET, WITNESS_UNIT,
+};
 use crate::suite::Suite;
 
 /// A property as `systemctl show` names it, its value, and what it is for.
@@ -62,6 +64,20 @@ const KEYSTORE: [Row; 9] = [
     ),
 ];
 
+const WITNESS: [Row; 7] = [
+    ("Type", "notify", "started means: it listens"),
+    ("NotifyAccess", "main", "nobody else says so"),
+    ("Restart", "on-failure", "one that dies is replaced"),
+    ("RestartUSec", "200ms", "soon: callers wait"),
+    ("StartLimitIntervalUSec", "0", "it is never given up"),
+    ("TimeoutStartUSec", "30s", "a start that hangs fails"),
+    (
+        "TimeoutStopUSec",
+        "5s",
+        "a file that cannot be read holds up no shutdown",
+    ),
+];
+
 const SOCKET: [Row; 3] = [
     ("Accept", "no", "one service for all connections"),
     (
@@ -82,6 +98,8 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
         (KEYSTORE_SOCKET, &SOCKET),
         (TPM_UNIT, &KEYSTORE[1..]), // it does not run here, and then systemd shows no watchdog
         (TPM_SOCKET, &SOCKET),
+        (WITNESS_UNIT, &WITNESS),
+        (WITNESS_SOCKET, &SOCKET),
     ] {
         let name = format!("settings: {unit} has what keeps it going, as shipped");
         suite.check(&name, || settings(boxed, unit, rows));

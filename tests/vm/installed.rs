@@ -27,11 +27,12 @@ pub const WORKLOAD_UNIT: &str = "payments.service";
 pub const WORKLOAD_ANSWER: &str = "/run/payments.out";
 pub const WORKLOAD_ERRORS: &str = "/run/payments.err";
 
-const PROGRAMS: [&str; 4] = [
+const PROGRAMS: [&str; 5] = [
     "assertd",
     "assertctl",
     "assertd-keystore-pkcs11",
     "assertd-keystore-tpm",
+    "assertd-witness",
 ];
 
 /// Mounted where no other file system is.

@@ -10,7 +10,7 @@ use super::digest::Digests;
 use super::turns::Turns;
 use super::{Attestation, Executable, Inode, PATH_LEN_MAX, Place, REASON_LEN_MAX, Unproven};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlink};
+use nix::fcntl::{OFlag, open, openat, readlink};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::fstatfs;
@@ -230,22 +230,49 @@ fn place(file: &File, identity: &Inode) -> Place {
     }
 }
 
-/// Whether a path leads to a file in the files that the first process sees: a unit's sandbox shows the
-/// witness itself less. Without the right to look there, our own. Kernel paths have no links in them.
+/// Whether a path leads to a file of this host. Step by step, because openat2(2), which could refuse
+/// links by itself, is refused by `RestrictSUIDSGID=`: the kernel's paths have none.
 fn names(path: &str, identity: &Inode) -> Result<bool, Errno> {
-    if !path.starts_with('/') {
-        return Ok(false);
-    }
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let directory = flags | OFlag::O_DIRECTORY;
-    let root = open("/proc/1/root", directory, Mode::empty())
-        .or_else(|_| open("/", directory, Mode::empty()))?;
-    let resolve = ResolveFlag::RESOLVE_IN_ROOT
-        | ResolveFlag::RESOLVE_NO_SYMLINKS
-        | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-    let found = openat2(root, path, OpenHow::new().flags(flags).resolve(resolve))?;
-    let found = fstat(found)?;
-    Ok((found.st_dev, found.st_ino) == (identity.dev, identity.ino))
+    let mut at = root(directory)?;
+    let Some((above, name)) = path
+        .strip_prefix('/')
+        .map(|path| match path.rsplit_once('/') {
+            Some((above, name)) => (above.split('/').collect(), name),
+            None => (Vec::new(), path),
+        })
+    else {
+        return Ok(false);
+    };
+    if above
+        .iter()
+        .chain([&name])
+        .any(|part| matches!(*part, "" | "." | ".."))
+    {
+        return Ok(false);
+    }
+    for part in above {
+        at = openat(at, part, directory | OFlag::O_NOFOLLOW, Mode::empty())?;
+    }
+    let found = openat(at, name, flags | OFlag::O_NOFOLLOW, Mode::empty())?;
+    Ok(which(&found)? == (identity.dev, identity.ino))
+}
+
+/// The root of this host's files: as the first process sees them, because a unit's sandbox shows the
+/// witness itself less. Our own where we may not look at that, or have another root (chroot(2), an
+/// image): to that the kernel's paths are relative.
+fn root(directory: OFlag) -> Result<OwnedFd, Errno> {
+    let own = open("/", directory, Mode::empty())?;
+    match open("/proc/1/root", directory, Mode::empty()) {
+        Ok(first) if which(&first)? == which(&own)? => Ok(first),
+        _ => Ok(own),
+    }
+}
+
+fn which(file: &OwnedFd) -> Result<(u64, u64), Errno> {
+    let status = fstat(file)?;
+    Ok((status.st_dev, status.st_ino))
 }
 
 #[cfg(test)]
@@ -318,9 +345,18 @@ mod tests {
         assert_eq!(names(path, &Inode { dev: 1, ..inode }), Ok(false));
         assert_eq!(names(&path[1..], &inode), Ok(false));
         assert_eq!(names("/nowhere/at/all", &inode), Err(Errno::ENOENT));
+        for none in ["/..", "//", "/", "", "/a/../b", "/./a"] {
+            assert_eq!(names(none, &inode), Ok(false), "{none:?}");
+        }
         let dir = tempfile::tempdir().unwrap();
-        let link = dir.path().join("link");
+        let (link, above) = (dir.path().join("link"), dir.path().join("above"));
         std::os::unix::fs::symlink(path, &link).unwrap();
-        assert_eq!(names(link.to_str().unwrap(), &inode), Err(Errno::ELOOP));
+        assert_eq!(names(link.to_str().unwrap(), &inode), Ok(false));
+        let (holding, name) = path.rsplit_once('/').unwrap();
+        std::os::unix::fs::symlink(holding, &above).unwrap();
+        let through = above.join(name);
+        assert!(through.exists());
+        let through = names(through.to_str().unwrap(), &inode);
+        assert_eq!(through, Err(Errno::ENOTDIR));
     }
 }

@@ -1,6 +1,6 @@
 //! `assertd-witness`: arguments, socket, serve. It gives up what the other programs give up
 //! ([`keystore::hardening::close_off`]) but enters no Landlock domain: from inside one no other
-//! process's executable can be opened, which is all it is for (docs/decisions/0011).
+//! process's executable can be opened, which is all it is for (docs/decisions/0012).
 
 use super::serve;
 use keystore::program::options::{Broker, Listen};

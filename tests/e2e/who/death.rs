@@ -5,34 +5,33 @@
 use super::{daemon, decisions};
 use crate::world::serves;
 use harness::caller::Caller;
-use harness::daemon::Site;
 use harness::hold::{Call, Hold};
-use harness::process::{self, Process, freeze, send};
+use harness::process::{self, freeze, send};
 use harness::user::ALICE;
 use harness::{DEADLINE, Daemon, Token, wait_until};
 use nix::sys::signal::Signal;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How much is left of it.
 #[derive(Clone, Copy, Debug)]
-enum Death {
+pub(super) enum Death {
     /// Its number is still taken, and `/proc` shows it.
     Zombie,
     /// Nothing.
     Reaped,
+    /// Nothing, and it stood still before.
+    Stopped,
 }
 
-const DEATHS: [Death; 2] = [Death::Zombie, Death::Reaped];
+pub(super) const DEATHS: [Death; 2] = [Death::Zombie, Death::Reaped];
 
 /// How often an attack is tried whose moment may be missed on a machine that is busy.
-const TRIES: usize = 5;
+pub(super) const TRIES: usize = 5;
 
 /// Alice's process, which connects, does `before` and waits to be killed. Its child waits for the word
 /// that it is dead, makes sure of that, does `after`, and says how much it could read.
-fn connector(socket: &Path, before: &str, after: &str) -> Caller {
+pub(super) fn connector(socket: &Path, before: &str, after: &str) -> Caller {
     let script = format!(
         "
 s = connect()
@@ -55,17 +54,20 @@ time.sleep(60)
 
 /// Kills the connector, and has its child go on.
 #[track_caller]
-fn die(connector: &mut Caller, how: Death) {
+pub(super) fn die(connector: &mut Caller, how: Death) {
+    if let Death::Stopped = how {
+        freeze(connector.pid());
+    }
     connector.kill();
     match how {
         Death::Zombie => assert_eq!(process::state(connector.pid()), Some('Z')),
-        Death::Reaped => connector.reap(),
+        Death::Reaped | Death::Stopped => connector.reap(),
     }
 }
 
 /// The child is let go on and gets not a byte; what the connection took is given back.
 #[track_caller]
-fn gets_nothing(daemon: &Daemon, connector: &mut Caller, how: Death) {
+pub(super) fn gets_nothing(daemon: &Daemon, connector: &mut Caller, how: Death) {
     connector.tell("go on");
     assert_eq!(connector.rest(), "got 0 False", "{how:?}");
     permits_are_back(daemon);
@@ -208,63 +210,10 @@ fn was_read_and_then_dead(traced: &str) -> bool {
 }
 
 #[test]
-fn a_peer_that_died_while_the_keystore_starts_gets_nothing() {
-    let token = Token::new();
-    let mut daemon = daemon(&token);
-    for how in DEATHS {
-        let mut hit = false;
-        for _ in 0..TRIES {
-            assert_eq!(daemon.stop(), Some(0), "{}", daemon.stderr());
-            let (again, in_time) = died_at_the_start(daemon.into_site(), how);
-            daemon = again;
-            hit |= in_time;
-            if hit {
-                break;
-            }
-        }
-        assert!(hit, "{how:?}: it never died in the wait");
-    }
-    daemon.wait_usable();
-    serves(&mut daemon);
-}
-
-/// Starts assertd with a keystore that begins only when the connector is over; whether that was before
-/// assertd gave the keystore up, which it does after three seconds.
-fn died_at_the_start(site: Site, how: Death) -> (Daemon, bool) {
-    let gate = Gate::shut(&site);
-    let before = decisions_at(&site);
-    let started = Instant::now();
-    let process = Process::start(&mut site.command());
-    let socket = site.runtime_dir().join("assertd.sock");
-    let listens = wait_until(DEADLINE, || UnixStream::connect(&socket).is_ok());
-    assert!(listens, "{}", process.stderr());
-    // The first answer of all takes a while, in which random numbers are made ready.
-    let before_it = "whoami(s)\nask(s, 'hers')\nuntil(lambda: unread(s) == 0, 'assertd reads')";
-    let mut connector = connector(&socket, before_it, "pass");
-    connector.expect("asked");
-    die(&mut connector, how);
-    assert_eq!(decisions_at(&site), before, "decided without the keystore");
-    let in_time = started.elapsed() < Duration::from_secs(2);
-    gate.open();
-    let daemon = Daemon::ready(process, site);
-    if !in_time {
-        return (daemon, false);
-    }
-    gets_nothing(&daemon, &mut connector, how);
-    let requests = daemon.status().requests;
-    assert_eq!(requests.released, 0, "{requests:?}");
-    // It waited, and ended for want of a keystore that is ready, or of a caller; unless it was attested
-    // only when the caller was dead.
-    let waited = requests.unavailable + requests.peer_gone;
-    assert_eq!(waited + requests.denied, 1, "{requests:?}");
-    (daemon, waited == 1)
-}
-
-#[test]
 fn a_peer_that_died_while_the_token_signs_gets_nothing() {
     let token = Token::new();
     let mut daemon = daemon(&token);
-    for how in DEATHS {
+    for how in [Death::Zombie, Death::Reaped, Death::Stopped] {
         let hit = (0..TRIES).any(|_| {
             let before = decisions(&daemon);
             let keystore = daemon.keystore_pid();
@@ -286,7 +235,7 @@ fn a_peer_that_died_while_the_token_signs_gets_nothing() {
     }
     let requests = daemon.status().requests;
     assert_eq!(requests.released, 0, "{requests:?}");
-    assert!(requests.peer_gone >= 2, "{requests:?}");
+    assert!(requests.peer_gone >= 3, "{requests:?}");
     serves(&mut daemon);
 }
 
@@ -313,6 +262,42 @@ fn a_peer_that_died_while_the_log_is_flushed_gets_nothing() {
         assert!(hit, "{how:?}: it was never killed in the flush");
     }
     assert_eq!(daemon.status().requests.released, 0);
+    serves(&mut daemon);
+}
+
+/// Who is denied too often waits for half a second before it is told so.
+#[test]
+fn a_peer_that_died_while_its_refusal_is_held_back_gets_nothing() {
+    let token = Token::new();
+    let mut daemon = daemon(&token);
+    let before = "
+while True:
+    asked = time.monotonic()
+    ask(s, 'nobodys')
+    if not select.select([s], [], [], 0.1)[0]:
+        break
+    if status(s) != 403:
+        sys.exit('not denied')
+";
+    for how in DEATHS {
+        let hit = (0..TRIES).any(|_| {
+            let held = daemon.status().requests.unavailable;
+            let after = "s.settimeout(5); say(time.monotonic() - asked < 0.4)";
+            let mut connector = connector(&daemon.socket(), before, after);
+            connector.expect("asked");
+            die(&mut connector, how);
+            connector.tell("go on");
+            let in_time = connector.line() == "True";
+            let rest = connector.rest();
+            // Its last denial was one too many, unless it was only slow to come.
+            let hit = in_time && daemon.status().requests.unavailable == held + 1;
+            assert!(!hit || rest == "got 0 False", "{how:?}: {rest}");
+            permits_are_back(&daemon);
+            hit
+        });
+        assert!(hit, "{how:?}: it never died in that half second");
+    }
+    assert_eq!(decisions(&daemon), 0);
     serves(&mut daemon);
 }
 
@@ -365,43 +350,4 @@ s.setblocking(True)
         permits_are_back(&daemon);
     }
     serves(&mut daemon);
-}
-
-fn decisions_at(site: &Site) -> usize {
-    let records = harness::daemon::audit_records(&site.state_dir().join("audit"));
-    records.iter().filter(|it| it["kind"] == "decision").count()
-}
-
-/// The keystore's program waits here before it begins.
-struct Gate {
-    fifo: PathBuf,
-}
-
-impl Gate {
-    fn shut(site: &Site) -> Gate {
-        let program = site.programs().keystore();
-        let (real, fifo) = (
-            program.with_extension("real"),
-            program.with_extension("gate"),
-        );
-        if !real.exists() {
-            std::fs::rename(&program, &real).unwrap();
-            let (fifo, real) = (fifo.display(), real.display());
-            let script = format!(
-                "#!/bin/sh\nif [ -p '{fifo}' ]; then read open <'{fifo}'; fi\nexec '{real}' \"$@\"\n"
-            );
-            std::fs::write(&program, script).unwrap();
-            let mode = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(&program, mode).unwrap();
-        }
-        let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
-        nix::unistd::mkfifo(&fifo, mode).unwrap();
-        Gate { fifo }
-    }
-
-    /// Waits until the program reads.
-    fn open(self) {
-        std::fs::write(&self.fifo, "open\n").unwrap();
-        std::fs::remove_file(&self.fifo).unwrap();
-    }
 }

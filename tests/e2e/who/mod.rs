@@ -8,6 +8,7 @@ mod namespace;
 mod passed;
 mod pid;
 mod program;
+mod start;
 mod still;
 mod unit;
 mod user;

@@ -3,11 +3,12 @@
 
 use super::{config, daemon};
 use crate::world::{bank, serves, us};
-use harness::caller::{PRELUDE, finished, printed};
+use harness::caller::{PRELUDE, finished, printed, script_as};
 use harness::daemon::Site;
 use harness::http::post_target;
 use harness::pidspace::PidSpace;
 use harness::process::Process;
+use harness::rootspace::rooted;
 use harness::user::{ALICE, BOB, BROKER, give_to, need_root};
 use harness::{Config, DEADLINE, Daemon, Token, wait_until};
 use std::path::Path;
@@ -128,7 +129,8 @@ os.write(mapped[1], b'x')
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 "
     );
-    let said = printed(us(), &daemon.socket(), &script);
+    let script = script_as(us(), &daemon.socket(), &script);
+    let said = finished(&mut rooted(&script));
     assert_eq!(said, format!("0 ['0', '{ALICE}', '1'] 403 200"));
     serves(&mut daemon);
 }
@@ -155,10 +157,10 @@ fn who_is_unknown_in_assertds_user_namespace_is_not_taken_for_nobody() {
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.stderr());
     let site = daemon.into_site();
     let assertd = site.command();
-    let mut unshare = Command::new("unshare");
+    let mut unshare = Command::new("/usr/bin/unshare");
     unshare.args(["--user", "--map-root-user"]);
     unshare.arg(assertd.get_program()).args(assertd.get_args());
-    let mut daemon = Daemon::ready(Process::start(&mut unshare), site);
+    let mut daemon = Daemon::ready(Process::start(&mut rooted(&unshare)), site);
     let map = std::fs::read_to_string(format!("/proc/{}/uid_map", daemon.pid())).unwrap();
     let map: Vec<&str> = map.split_whitespace().collect();
     assert_eq!(map, ["0", "0", "1"]);
@@ -228,6 +230,7 @@ fn without_proc_nobody_new_is_served() {
     let within = |words: &[&str]| {
         let mut nsenter = Command::new("nsenter");
         nsenter.arg(format!("--mount=/proc/{}/ns/mnt", daemon.pid()));
+        nsenter.arg(format!("--root=/proc/{}/root", daemon.pid())); // which may be a chroot's
         nsenter.args(words).status().unwrap().success()
     };
     let mut before = daemon.raw();

@@ -44,7 +44,7 @@ impl Place {
     /// Each of the two on a connection of its own gets what it may have.
     fn control(&mut self, when: &str) {
         for (unit, expected) in [(&self.poor, "403"), (&self.rich, "200")] {
-            self.space.actor("one", "none", unit);
+            self.space.actor("one", "none", Some(unit));
             let said = self.space.tell("one", "afresh hers");
             assert_eq!(said, expected, "{when}: {}", unit.path());
             self.space.end("one");
@@ -78,11 +78,11 @@ fn a_reused_pid_gets_nothing() {
 /// assertd stands still from before the connection until the number has been taken again.
 fn before_it_is_accepted(place: &mut Place) {
     let space = &mut place.space;
-    let number = space.actor("first", "waiting", &place.poor);
+    let number = space.actor("first", "waiting", Some(&place.poor));
     freeze(space.assertd());
     assert_eq!(space.tell("first", "connect"), "connected");
     space.end("first");
-    space.successor("second", "waiting", &place.rich, ("first", number));
+    space.successor("second", "waiting", Some(&place.rich), ("first", number));
     assert_eq!(space.tell("second", "send hers"), "sent");
     assert_eq!(
         process::state(space.assertd()),
@@ -97,13 +97,13 @@ fn before_it_is_accepted(place: &mut Place) {
 fn before_it_is_looked_at(place: &mut Place) {
     let space = &mut place.space;
     for socket in ["held1", "held2", "held3", "held4", "held5"] {
-        let number = space.actor("first", socket, &place.poor);
+        let number = space.actor("first", socket, Some(&place.poor));
         let directory = format!("/proc/{number}");
         let hold = Hold::attach(space.assertd(), Call::Openat, "2s", "");
         assert_eq!(space.tell("first", "connect"), "connected");
         hold.wait_opening(Path::new(&directory));
         space.end("first");
-        space.successor("second", socket, &place.rich, ("first", number));
+        space.successor("second", socket, Some(&place.rich), ("first", number));
         let in_time = hold.opening(Path::new(&directory));
         assert_eq!(space.tell("second", "send hers"), "sent");
         assert_eq!(space.tell("second", "read"), "nothing");
@@ -125,12 +125,12 @@ fn before_it_is_looked_at(place: &mut Place) {
 /// The connection was served already, and its connector is over.
 fn on_a_served_connection(place: &mut Place) {
     let space = &mut place.space;
-    let number = space.actor("first", "served", &place.poor);
+    let number = space.actor("first", "served", Some(&place.poor));
     assert_eq!(space.tell("first", "connect"), "connected");
     assert_eq!(space.tell("first", "send hers"), "sent");
     assert_eq!(space.tell("first", "read"), "403");
     space.end("first");
-    space.successor("second", "served", &place.rich, ("first", number));
+    space.successor("second", "served", Some(&place.rich), ("first", number));
     assert_eq!(space.tell("second", "send hers"), "sent");
     assert_eq!(space.tell("second", "read"), "nothing");
     let denied = space

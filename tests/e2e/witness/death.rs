@@ -67,14 +67,7 @@ def take(number):
         end(pid)
     sys.exit('the number was not given out again')
 witness = subprocess.Popen([program, '--socket', path])
-def connected():
-    global s
-    try:
-        s = connect(path)
-        return True
-    except (FileNotFoundError, ConnectionRefusedError):
-        return False
-wait_until(connected, 'the witness listens')
+s = connect_soon(path)
 tasks = lambda: os.listdir('/proc/%d/task' % witness.pid)
 wait_until(lambda: len(tasks()) == 2, 'its connection has a thread')
 thread = max(tasks(), key=int)

@@ -1,11 +1,15 @@
 //! Executables that are not where their path says, or not only there: replaced, deleted, never named,
 //! on an overlay, in somebody else's mounts. The digest is always that of the file that runs.
 
-use super::{Running, Witness, public_dir, python, sha256, sleep, sleeper};
+use super::{DEADLINE, Running, Witness, public_dir, python, sha256, sleep, sleeper};
 use harness::process::Process;
+use harness::programs::Programs;
+use harness::user::need_root;
+use serde_json::Value;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use tempfile::TempDir;
 
 #[test]
 fn a_program_that_was_replaced_is_attested_by_the_digest_of_what_runs_and_by_no_path() {
@@ -155,6 +159,37 @@ pub fn inside(script: &str) -> Command {
     unshare
 }
 
+/// Prints an answer for a program below another root, in which the witness is too.
+const CHROOT: &str = "
+import subprocess
+dir, witness, program = sys.argv[1:4]
+subprocess.check_call(['mount', '-t', 'tmpfs', 'tmpfs', dir])
+for name in ['usr', 'bin', 'lib', 'lib64', 'proc']:
+    if os.path.islink('/' + name):
+        os.symlink(os.readlink('/' + name), dir + '/' + name)
+    elif os.path.isdir('/' + name):
+        os.mkdir(dir + '/' + name)
+        subprocess.check_call(['mount', '--rbind', '/' + name, dir + '/' + name])
+subprocess.check_call(['cp', '-p', witness, dir + '/witness'])
+subprocess.check_call(['cp', '-p', program, dir + '/payments'])
+subprocess.Popen(['/witness', '--socket', '/witness.sock'], preexec_fn=lambda: os.chroot(dir))
+running = subprocess.Popen(['/payments', '60'], preexec_fn=lambda: os.chroot(dir))
+wait_until(lambda: os.readlink('/proc/%d/exe' % running.pid) == dir + '/payments', 'it runs')
+s = connect_soon(dir + '/witness.sock')
+print(json.dumps(ask(s, running.pid)))
+";
+
+#[test]
+fn below_another_root_paths_are_those_of_that_root() {
+    let files = public_dir();
+    let program = files.path().join("payments");
+    sleeper(&program, "1");
+    let said = report_of(CHROOT, &files, &program);
+    let executable = &said[0]["executable"];
+    assert_eq!(executable["place"]["at"], "/payments");
+    assert_eq!(executable["sha256"], sha256(&program));
+}
+
 /// Prints an answer for a program on an overlay: as it was found below, and once it was replaced.
 const OVERLAY: &str = "
 import subprocess
@@ -170,15 +205,7 @@ subprocess.Popen([witness, '--socket', path])
 merged = dir + '/merged/payments'
 running = subprocess.Popen([merged, '60'])
 wait_until(lambda: os.readlink('/proc/%d/exe' % running.pid) == merged, 'it runs')
-wait_until(lambda: os.path.exists(path), 'the witness listens')
-def connected():
-    global s
-    try:
-        s = connect(path)
-        return True
-    except ConnectionRefusedError:
-        return False
-wait_until(connected, 'the witness listens')
+s = connect_soon(path)
 print(json.dumps(ask(s, running.pid)))
 with open(dir + '/new', 'wb') as new:
     new.write(open(program, 'rb').read() + b'2')
@@ -194,31 +221,13 @@ print(json.dumps(merged))
 
 #[test]
 fn a_program_on_an_overlay_is_the_file_that_runs() {
-    harness::user::need_root();
-    let (programs, dir, files) = (
-        harness::programs::Programs::installed(),
-        public_dir(),
-        public_dir(),
-    );
+    let files = public_dir();
     let (program, new) = (files.path().join("payments"), files.path().join("new"));
     sleeper(&program, "1");
     sleeper(&new, "12");
-    let mut command = inside(OVERLAY);
-    command.arg(dir.path());
-    command.arg(programs.path("assertd-witness")).arg(&program);
-    let mut process = Process::start(command.stdout(Stdio::from(reporting(files.path()))));
-    assert!(
-        process.wait(harness::DEADLINE).success(),
-        "{}",
-        process.stderr()
-    );
-    let report = std::fs::read_to_string(files.path().join("report")).unwrap();
-    let said: Vec<serde_json::Value> = report
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let said = report_of(OVERLAY, &files, &program);
     let [first, replaced, second, merged] = &said[..] else {
-        panic!("{report}");
+        panic!("{said:?}");
     };
     assert_eq!(&first["executable"]["place"]["at"], merged);
     assert_eq!(first["executable"]["sha256"], sha256(&program));
@@ -226,6 +235,23 @@ fn a_program_on_an_overlay_is_the_file_that_runs() {
     assert_eq!(replaced["executable"]["sha256"], sha256(&program));
     assert_eq!(&second["executable"]["place"]["at"], merged);
     assert_eq!(second["executable"]["sha256"], sha256(&new));
+}
+
+/// What a script says of a program, [`inside`]: a line of JSON each.
+fn report_of(script: &str, files: &TempDir, program: &Path) -> Vec<Value> {
+    need_root();
+    let (programs, dir) = (Programs::installed(), public_dir());
+    let mut command = inside(script);
+    command.arg(dir.path());
+    command.arg(programs.path("assertd-witness")).arg(program);
+    let mut process = Process::start(command.stdout(Stdio::from(reporting(files.path()))));
+    let ended = process.wait(DEADLINE);
+    assert!(ended.success(), "{}", process.stderr());
+    let report = std::fs::read_to_string(files.path().join("report")).unwrap();
+    let lines = report.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 /// A file for what a script prints.

@@ -6,14 +6,17 @@ use crate::sys;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socket,
+};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::{Pid, Uid, chroot, geteuid, gethostname, sethostname, setuid};
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{Error, IoSliceMut, Read};
+use std::io::{Error, IoSlice, IoSliceMut, Read};
 use std::net::{TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixStream};
@@ -182,6 +185,8 @@ fn processes(name: &str, argument: &str) -> Option<Verdict> {
         "become-root-by-suid" => become_root(argument),
         "effective-user" => Ok(geteuid().to_string()),
         "identity" => identity(argument),
+        "executable" => said(File::open(format!("/proc/{argument}/exe"))),
+        "witness" => ask_witness(argument),
         "process" => said(fs::read(format!("/proc/{argument}/status"))),
         "mount-namespace" => shares_mounts(argument),
         "shared-memory" => shared_memory(argument),
@@ -257,6 +262,36 @@ fn identity(expected: &str) -> Verdict {
         Ok(seen)
     } else {
         Err(Not::Refused(seen))
+    }
+}
+
+/// Whether the witness attests the executable of a process, and where it lies: as the broker asks.
+fn ask_witness(pid: &str) -> Verdict {
+    let pid = pid.parse().map_err(|e| Not::Tried(format!("{pid}: {e}")))?;
+    let pidfd = first(sys::pidfd(pid))?;
+    let stream = UnixStream::connect("/run/assertd/witness.sock").map_err(not)?;
+    first(stream.set_read_timeout(Some(CONNECT_DEADLINE)))?;
+    let descriptors = [pidfd.as_raw_fd()];
+    let (question, control) = (
+        [IoSlice::new(b"exe? v1\n")],
+        [ControlMessage::ScmRights(&descriptors)],
+    );
+    sendmsg::<()>(
+        stream.as_raw_fd(),
+        &question,
+        &control,
+        MsgFlags::empty(),
+        None,
+    )
+    .map_err(not)?;
+    let mut length = [0; 4];
+    first((&stream).read_exact(&mut length))?;
+    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+    first((&stream).read_exact(&mut answer))?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    match answer.contains(r#""place":{"at":"/"#) {
+        true => Ok(answer),
+        false => Err(Not::Refused(answer)),
     }
 }
 

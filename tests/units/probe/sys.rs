@@ -8,6 +8,7 @@
 
 use nix::libc;
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 /// One system call; as many arguments as it takes, all of them numbers or addresses.
 fn syscall(number: libc::c_long, arguments: [usize; 6]) -> io::Result<usize> {
@@ -74,6 +75,14 @@ pub fn take_descriptor() -> io::Result<()> {
     let own = std::process::id() as usize;
     let pidfd = syscall(libc::SYS_pidfd_open, [own, 0, 0, 0, 0, 0])?;
     syscall(libc::SYS_pidfd_getfd, [pidfd, 1, 0, 0, 0, 0]).map(drop)
+}
+
+/// A descriptor for a process (pidfd_open(2)).
+pub fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    let fd = syscall(libc::SYS_pidfd_open, [pid as usize, 0, 0, 0, 0, 0])?;
+    // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns; it fits an int
+    // as every descriptor does.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Real-time scheduling (sched_setscheduler(2), SCHED_RR at the lowest priority).

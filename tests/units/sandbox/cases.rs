@@ -40,9 +40,9 @@ fn case(
     }
 }
 
-/// Both units set these, each on its own line; both are tried.
+/// All units set these, each on its own line; all are tried.
 #[rustfmt::skip]
-fn of_both(fixtures: &Fixtures) -> Vec<Case> {
+fn of_all(fixtures: &Fixtures) -> Vec<Case> {
     use Who::{Own, Root};
     let shm = format!("shared-memory:{}", fixtures.shared_memory);
     let mounts = format!("mount-namespace:{}", fixtures.mount_namespace);
@@ -108,7 +108,7 @@ fn of_both(fixtures: &Fixtures) -> Vec<Case> {
         case("plain credentials", HIDDEN, Root, "read:/etc/credstore/probe"),
         case("D-Bus", HIDDEN, Own, "unix:/run/dbus/assertd-probe"),
         case("systemd-resolved", HIDDEN, Own, "unix:/run/systemd/resolve/assertd-probe"),
-        case("the shadow file", USER_OF_BOTH, Root, "read:/etc/shadow"),
+        case("the shadow file", USER_OF_ALL, Root, "read:/etc/shadow"),
     ];
     if fixtures.runs_32_bit {
         let exec = format!("exec-32:{PROGRAM_32}");
@@ -122,7 +122,7 @@ fn of_both(fixtures: &Fixtures) -> Vec<Case> {
     cases
 }
 
-const USER_OF_BOTH: &[&str] = &["User", "Group"];
+const USER_OF_ALL: &[&str] = &["User", "Group"];
 
 /// What the broker must not.
 #[rustfmt::skip]
@@ -130,14 +130,14 @@ pub fn broker(fixtures: &Fixtures) -> Vec<Case> {
     use Who::Root;
     let state = "read:/var/lib/assertd-keystore/hsm/probe";
     let pin = format!("read:/run/credentials/{KEYSTORE_UNIT}/hsm.pin");
-    let mut cases = of_both(fixtures);
+    let mut cases = of_all(fixtures);
     cases.extend([
         case("executing what it wrote to its state", EXEC, Who::Own, "exec-a-copy:/var/lib/assertd"),
         case("the keystore's state", HIDDEN, Root, state),
-        case("the keystore's state", USER_OF_BOTH, Root, state),
+        case("the keystore's state", USER_OF_ALL, Root, state),
         case("the keystore's PIN", &["PrivateMounts"], Root, pin.clone()),
-        case("the keystore's PIN", USER_OF_BOTH, Root, pin),
-        case("the encrypted PIN", USER_OF_BOTH, Root,
+        case("the keystore's PIN", USER_OF_ALL, Root, pin),
+        case("the encrypted PIN", USER_OF_ALL, Root,
             "read:/etc/credstore.encrypted/assertd.hsm.pin"),
     ]);
     cases
@@ -167,6 +167,10 @@ pub fn left_to_broker(fixtures: &Fixtures) -> Vec<(String, String)> {
             "unix:/run/assertd/admin.sock",
         ),
         ("closing itself off further", "landlock"),
+        (
+            "asking the witness what another user's process executes",
+            &format!("witness:{pid}"),
+        ),
     ])
 }
 
@@ -193,7 +197,7 @@ pub fn keystore(fixtures: &Fixtures) -> Vec<Case> {
     let audit = "read:/var/lib/assertd/audit/probe";
     let other = "read:/run/credentials/probe-credential.service/other.pin";
     let admin = "unix:/run/assertd/admin.sock";
-    let mut cases = of_both(fixtures);
+    let mut cases = of_all(fixtures);
     cases.extend([
         case("executing what it wrote to its state", EXEC, Own,
             "exec-a-copy:/var/lib/assertd-keystore/hsm"),
@@ -232,6 +236,53 @@ pub fn left_to_keystore() -> Vec<(String, String)> {
         ("locking memory", "lock-memory"),
         ("closing itself off further", "landlock"),
     ])
+}
+
+/// What the witness must not, and what its capability does not open to it.
+#[rustfmt::skip]
+pub fn witness(fixtures: &Fixtures) -> Vec<Case> {
+    use Who::{Own, Root};
+    let audit = "read:/var/lib/assertd/audit/probe";
+    let (of_root, caller) = (fixtures.listener, fixtures.caller.0);
+    let mut cases = of_all(fixtures);
+    cases.extend([
+        case("the audit log", HIDDEN, Root, audit),
+        case("the audit log", USER_OF_ALL, Root, audit),
+        case("the keystore's state", HIDDEN, Root, "read:/var/lib/assertd-keystore/hsm/probe"),
+        case("the configuration", HIDDEN, Root, "read:/etc/assertd/assertd.toml"),
+        case("the administrators' socket", HIDDEN, Root, "unix:/run/assertd/admin.sock"),
+        case("what is no process in /proc", &["ProcSubset"], Own, "read:/proc/meminfo"),
+        case("root's environment", USER_OF_ALL, Root, format!("read:/proc/{of_root}/environ")),
+        case("root's memory", USER_OF_ALL, Root, format!("open-to-write:/proc/{of_root}/mem")),
+        case("another's environment", USER_OF_ALL, Root, format!("read:/proc/{caller}/environ")),
+        case("another's descriptors", USER_OF_ALL, Root, format!("list:/proc/{caller}/fd")),
+    ]);
+    cases
+}
+
+/// What the witness needs.
+pub fn left_to_witness(fixtures: &Fixtures) -> Vec<(String, String)> {
+    let of = |pid: u32| format!("executable:{pid}");
+    named(&[
+        (
+            "the executable of another user in a user namespace",
+            &of(fixtures.caller.0),
+        ),
+        ("the executable of root", &of(fixtures.listener)),
+    ])
+}
+
+/// Found by trying; without the capability too, so that it is known what shows the others.
+pub fn harmful_to_witness(fixtures: &Fixtures, systemd: u32) -> Vec<(&'static str, String)> {
+    let probe = format!("executable:{}", fixtures.caller.0);
+    let mut harmful = vec![
+        ("AmbientCapabilities=", probe.clone()),
+        ("PrivateUsers=yes", probe.clone()),
+    ];
+    if systemd >= 257 {
+        harmful.push(("PrivatePIDs=yes", probe));
+    }
+    harmful
 }
 
 fn named(table: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -89,7 +89,8 @@ impl Fixtures {
         boxed.write("/run/systemd/system/probe-silent.socket", SOCKETS)?;
         boxed
             .sh("systemctl daemon-reload
-                 systemctl start probe-listener probe-caller probe-credential probe-silent.socket ||
+                 systemctl start probe-listener probe-caller probe-credential probe-silent.socket \
+                     assertd-witness.socket ||
                    { journalctl --no-pager --output=cat --unit='probe-*'; exit 1; }")
             .success()
             .map_err(|why| format!("fixtures: {why}"))?;

@@ -9,7 +9,7 @@ mod fixtures;
 mod variants;
 
 use crate::boxed::SysBox;
-use crate::installed::KEYSTORE_UNIT;
+use crate::installed::{KEYSTORE_UNIT, WITNESS_UNIT};
 use crate::suite::Suite;
 use cases::{Case, Who};
 use fixtures::Fixtures;
@@ -27,7 +27,7 @@ struct Subject {
     refused: Vec<Case>,
     /// What the sandbox must leave: a name and its probe.
     left: Vec<(String, String)>,
-    /// Directives that must never be set, because they take away who is calling.
+    /// Directives that must never be set, because they take away what it has to see: who is calling.
     harmful: Vec<(&'static str, String)>,
 }
 
@@ -50,7 +50,15 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
             left: cases::left_to_keystore(),
             harmful: Vec::new(),
         };
-        Ok([broker, keystore])
+        let witness = Subject {
+            name: "witness sandbox",
+            prefix: "witness",
+            unit: Unit::installed(boxed, WITNESS_UNIT)?,
+            refused: cases::witness(&fixtures),
+            left: cases::left_to_witness(&fixtures),
+            harmful: cases::harmful_to_witness(&fixtures, systemd_version(boxed)?),
+        };
+        Ok([broker, keystore, witness])
     });
     let subjects = match subjects {
         Ok(subjects) => subjects,
@@ -143,7 +151,7 @@ fn check(suite: &mut Suite<'_>, boxed: &SysBox, subject: &Subject) {
         });
     }
     for (directive, probe, sealed) in harmful {
-        let label = format!("{name}: {directive} would hide who is calling");
+        let label = format!("{name}: {directive} would hide what it has to see");
         suite.check(&label, || verdicts.refused(&sealed, probe));
     }
 }

@@ -36,7 +36,7 @@ const NOT_SANDBOX: [&str; 13] = [
 const WITHOUT_PROBE: [(&str, &str); 11] = [
     (
         "AmbientCapabilities",
-        "empty, as it is by default: written down to be seen",
+        "empty, written down to be seen; the witness's one shows in what is left to it",
     ),
     (
         "BindPaths",
