@@ -42,7 +42,7 @@ fn a_denial_is_explained_by_its_id_with_the_selector_that_fails() {
             .unwrap_or_default()
     };
     assert!(line("web.service  ").contains("FAIL"), "{text}");
-    assert!(line(&format!("user  ")).contains("ok"), "{text}");
+    assert!(line("user  ").contains("ok"), "{text}");
     assert!(
         !text.contains("vault") && !text.contains("workload.bob"),
         "{text}"
