@@ -55,7 +55,7 @@ test-systemd: setup  ## boot a real systemd (as root) and check the units in it
 	$(CARGO) build --locked --workspace
 	$(CARGO) run --quiet --locked -p tests --bin units
 
-test-long: setup peers ## the tests that take minutes: soak, many crashes, floods, Debian 13, a machine with a TPM
+test-long: setup peers ## the tests that take minutes: soak, many crashes, floods, podman, Debian 13, machines with a TPM and an old kernel
 	@tests/setup/install.sh long
 	tests/setup/kryoptic.sh
 	$(CARGO) build --locked --workspace --all-targets
@@ -78,6 +78,8 @@ long:
 	tests/setup/tree.sh trixie target/trees/trixie-vm vm
 	$(CARGO) run --quiet --locked -p tests --bin vm -- --tree target/trees/trixie-vm
 	$(MAKE) outages
+	tests/setup/tree.sh bookworm target/trees/bookworm-vm vm
+	$(CARGO) run --release --quiet --locked -p tests --bin vm -- --group old-kernel
 	$(CARGO) nextest run --workspace --locked --profile long --run-ignored all -E 'not test(/^soak::/)'
 
 # About a minute for each: every patch is a build. FEW="row_05 row_13" chooses some.

@@ -1,7 +1,7 @@
 //! What executable a process runs, as `assertd-witness` says it. The broker lives in a Landlock
-//! domain, and from inside one nothing can be asked of another process that is asked of a tracer
-//! (docs/decisions/0012), so another process looks: [`client`] asks it, [`serve`] answers with what
-//! [`process`] has read and [`digest`] has hashed.
+//! domain, from inside of which no other process's executable can be opened (docs/decisions/0012),
+//! so another process looks: [`client`] asks it, [`serve`] answers with what `process` has read and
+//! `digest` has hashed. [`child`] runs it where no unit does.
 //!
 //! Owns the types that cross the socket, and their limits. A question is [`QUESTION`] with the pidfd
 //! of the process beside it, never a number; an answer is an [`Attestation`] in a frame of

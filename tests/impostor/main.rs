@@ -38,6 +38,9 @@ who takes its number over in the second.
 /// Attempts at once. Their connections wait while assertd is stopped, and one uid may have 256.
 const BATCH: usize = 100;
 
+/// For as many as there is time: systemd kills an assertd that is silent for 15 s (WatchdogSec=).
+const BATCH_MAX: Duration = Duration::from_secs(3);
+
 /// For assertd's answer to the last of them.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -95,10 +98,11 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let attempts: usize = attempts.parse().unwrap();
     let before = attack.controls();
-    for batch in 0..attempts.div_ceil(BATCH) {
-        let size = BATCH.min(attempts - batch * BATCH);
-        // Half of them against an assertd that runs: it may look at any moment.
-        attack.batch(size, batch % 2 == 0);
+    let mut stopped = true;
+    while attack.counts.attempts < attempts {
+        let size = BATCH.min(attempts - attack.counts.attempts);
+        attack.batch(size, stopped);
+        stopped = !stopped; // about half against an assertd that runs: it may look at any moment
     }
     let after = attack.controls();
     let counts = &attack.counts;
@@ -127,7 +131,8 @@ impl Attack {
             harness::process::freeze(self.assertd.as_raw().unsigned_abs());
         }
         let mut attempts = Vec::with_capacity(size);
-        for _ in 0..size {
+        let begun = Instant::now();
+        while attempts.len() < size && begun.elapsed() < BATCH_MAX {
             attempts.push(self.attempt());
         }
         if stopped {

@@ -1,5 +1,5 @@
-//! QEMU, the one of the tree that is booted, with that tree's own libraries: on processors that Debian
-//! 12's (7.2) emulates, kernels end in a double fault after cmpxchg16b.
+//! QEMU, that of Debian 13's tree with its own libraries, whichever tree is booted: on processors that
+//! Debian 12's (7.2) emulates, kernels end in a double fault after cmpxchg16b.
 //!
 //! KVM where a kernel really runs in it. A device node proves nothing inside some virtual machines,
 //! where the first unusual instruction stops the processor.
@@ -19,29 +19,31 @@ const ALWAYS: &str = "console=ttyS0 panic=-1 quiet";
 
 /// QEMU, and the kernel that it boots.
 pub struct Emulator {
+    /// That QEMU is in.
     tree: PathBuf,
     kernel: PathBuf,
     kvm: bool,
 }
 
 impl Emulator {
-    /// What there is in a tree; `console` is for what the kernel says that tries KVM.
+    /// The kernel of one tree and the QEMU of another, or of the same; `console` is for what the kernel
+    /// says that tries KVM.
     ///
     /// # Errors
-    /// The tree has no kernel or no QEMU.
-    pub fn of(tree: &Path, console: &Path) -> Result<Emulator, String> {
-        let missing = |what: &str| {
+    /// A tree has no kernel or no QEMU.
+    pub fn of(booted: &Path, qemu: &Path, console: &Path) -> Result<Emulator, String> {
+        let missing = |what: &str, tree: &Path| {
             let tree = tree.display();
-            format!("no {what} in {tree}; run: tests/setup/tree.sh trixie {tree} vm")
+            format!("no {what} in {tree}; run: tests/setup/tree.sh SUITE {tree} vm")
         };
-        let tree = tree.canonicalize().map_err(|_| missing("kernel"))?;
+        let kernel = booted.canonicalize().ok().and_then(|tree| kernel_of(&tree));
         let mut emulator = Emulator {
-            kernel: kernel_of(&tree).ok_or_else(|| missing("kernel"))?,
-            tree,
+            kernel: kernel.ok_or_else(|| missing("kernel", booted))?,
+            tree: qemu.canonicalize().map_err(|_| missing("QEMU", qemu))?,
             kvm: true,
         };
         if !emulator.tree.join("usr/bin/qemu-system-x86_64").exists() {
-            return Err(missing("QEMU"));
+            return Err(missing("QEMU", qemu));
         }
         emulator.kvm = emulator.runs_a_kernel(console);
         Ok(emulator)

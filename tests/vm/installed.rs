@@ -27,13 +27,22 @@ pub const WORKLOAD_UNIT: &str = "payments.service";
 pub const WORKLOAD_ANSWER: &str = "/run/payments.out";
 pub const WORKLOAD_ERRORS: &str = "/run/payments.err";
 
-const PROGRAMS: [&str; 5] = [
+/// What is installed, and an attacker, which is not.
+const PROGRAMS: [&str; 6] = [
     "assertd",
     "assertctl",
     "assertd-keystore-pkcs11",
     "assertd-keystore-tpm",
     "assertd-witness",
+    IMPOSTOR,
 ];
+const IMPOSTOR: &str = "impostor";
+
+/// Where the machine has the attacker.
+pub const IMPOSTOR_PATH: &str = "/usr/local/bin/impostor";
+
+/// How it describes the workload.
+pub const WORKLOAD_FILE: &str = "/etc/assertd/conf.d/payments.toml";
 
 /// Mounted where no other file system is.
 const MOUNTED: &str = "/mnt/assertd";
@@ -93,6 +102,7 @@ fn programs_and_units() -> String {
          udevadm wait --timeout=60 {PAYLOAD}
          mount -o ro {PAYLOAD} {MOUNTED}
          BUILD={MOUNTED}/build {MOUNTED}/systemd/install.sh
+         cp {MOUNTED}/build/{IMPOSTOR} {IMPOSTOR_PATH}
          umount {MOUNTED}"
     )
 }
@@ -105,7 +115,7 @@ fn keystore() -> String {
 fn workload() -> String {
     format!(
         "systemd-sysusers --inline 'u payments - - -'
-         cat >/etc/assertd/conf.d/payments.toml <<'TOML'
+         cat >{WORKLOAD_FILE} <<'TOML'
 [workload.payments]
 match = {{ unit = \"{WORKLOAD_UNIT}\", user = \"payments\" }}
 

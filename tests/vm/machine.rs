@@ -73,19 +73,19 @@ impl Drop for Running {
 }
 
 impl Machine {
-    /// A new machine whose disk is a copy of `tree`, switched off; `payload` becomes a second disk.
-    /// Everything is below `work`, which is emptied.
+    /// A new machine whose disk is a copy of `tree`, switched off, for the QEMU in the tree `qemu`;
+    /// `payload` becomes a second disk. Everything is below `work`, which is emptied.
     ///
     /// # Errors
     /// Says what is missing.
-    pub fn new(tree: &Path, payload: &Path, work: &Path) -> Result<Machine, String> {
+    pub fn new(tree: &Path, qemu: &Path, payload: &Path, work: &Path) -> Result<Machine, String> {
         let lock = locked(work)?;
         let at = |e: std::io::Error| format!("{}: {e}", work.display());
         match std::fs::remove_dir_all(work) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(at(e)),
             _ => std::fs::create_dir_all(work).map_err(at)?,
         }
-        let emulator = Emulator::of(tree, &work.join("kvm.log"))?;
+        let emulator = Emulator::of(tree, qemu, &work.join("kvm.log"))?;
         make_disk(&work.join("root.img"), tree)?;
         make_disk(&work.join("payload.img"), payload)?;
         Ok(Machine {
@@ -238,8 +238,8 @@ impl Machine {
         }
     }
 
-    /// NVMe, ext4, the TPM's driver and the virtio port are built into Debian's cloud kernel, so that
-    /// no initial ramdisk is needed. The second disk is of another kind: which of two NVMe disks is
+    /// NVMe, ext4 and the TPM's driver are built into Debian's cloud kernels, so that no initial ramdisk
+    /// is needed. The second disk is of another kind: which of two NVMe disks is
     /// nvme0 is a matter of chance.
     fn qemu(&self) -> Result<Child, String> {
         let errors = self.log("qemu.log")?;
