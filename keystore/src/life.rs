@@ -44,6 +44,9 @@ const NO_NEWS: Duration = Duration::from_secs(3600);
 /// waits in the backlog, so that over a restart nobody is refused.
 pub const OPENING_QUIET: Duration = Duration::from_secs(3);
 
+/// How often who waits for it looks.
+const LOOKS_OPEN: Duration = Duration::from_millis(5);
+
 /// What is said of it from then on.
 const OPENING: &str = "token: is being opened; it is slow, or its module waits for something";
 
@@ -192,6 +195,22 @@ impl<B: Backend> Life<B> {
                 Err(Error::new(*kind, why.clone()))
             }
         }
+    }
+
+    /// The keys, for who asks for something: a token that is opened again in a moment is waited for.
+    ///
+    /// # Errors
+    /// As [`Life::keys`].
+    pub fn keys_soon(&self) -> Result<Arc<Keys<Watched<B>>>, Error> {
+        while self.is_opening_still() {
+            thread::sleep(LOOKS_OPEN);
+        }
+        self.keys()
+    }
+
+    fn is_opening_still(&self) -> bool {
+        let now = self.now.read().unwrap_or_else(PoisonError::into_inner);
+        matches!(&now.stage, Stage::Opening { since } if since.elapsed() < OPENING_QUIET)
     }
 
     /// How it is, and for how long in seconds. Makes no call into the token: a busy one

@@ -268,28 +268,28 @@ impl<B: Backend> Server<B> {
                 purpose,
                 claims,
             } => {
-                let keys = self.life.keys()?;
+                let keys = self.life.keys_soon()?;
                 let minted = keys.mint(key, *purpose, claims);
                 self.note(&minted);
                 let jws = minted.map_err(Error::from)?;
                 Ok(Reply::Minted { jws })
             }
             Request::List { after } => {
-                let (keys, more) = self.life.keys()?.list(after.as_ref());
+                let (keys, more) = self.life.keys_soon()?.list(after.as_ref());
                 Ok(Reply::Keys { keys, more })
             }
             Request::Make { key, charter } => {
-                let made = self.life.keys()?.make(key, charter);
+                let made = self.life.keys_soon()?.make(key, charter);
                 let (key, created) = self.noted(made)?;
                 Ok(Reply::Made { key, created })
             }
             Request::Amend { name, charter } => self
                 .life
-                .keys()?
+                .keys_soon()?
                 .amend(name, charter)
                 .map(|()| Reply::Done {}),
             Request::Destroy { key } => {
-                let destroyed = self.life.keys()?.destroy(key);
+                let destroyed = self.life.keys_soon()?.destroy(key);
                 self.noted(destroyed).map(|()| Reply::Done {})
             }
         }
@@ -338,7 +338,7 @@ impl<B: Backend> Server<B> {
 
     /// A look at everything, for people.
     fn check(&self) -> Result<Vec<Line>, Error> {
-        let keys = self.life.keys()?;
+        let keys = self.life.keys_soon()?;
         let Ok(_alone) = self.checking.try_lock() else {
             let text = format!(
                 "keystore {}: is being looked at already; look again when that is done",
