@@ -1,6 +1,7 @@
 //! What every request needs, in one place, made once at start.
 
 use crate::audit::Audit;
+use crate::denylist;
 use crate::id::{RequestId, random};
 use crate::keyring::Keyring;
 use crate::keystores::Keystore;
@@ -19,6 +20,8 @@ use std::time::Instant;
 pub struct App {
     /// The configuration in force and its decisions.
     pub rules: InForce,
+    /// What gets nothing.
+    pub denied: denylist::InForce,
     /// Recorded keys.
     pub keyring: Arc<Keyring>,
     /// By name.

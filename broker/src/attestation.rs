@@ -3,6 +3,7 @@
 //! a connection's peer was seen to run, which may not change.
 
 use crate::app::App;
+use crate::denylist::DenyLists;
 use crate::peer::{Life, Peer};
 use crate::policy::Policy;
 use crate::sys;
@@ -33,7 +34,8 @@ pub async fn attest(
     target: Option<&str>,
 ) -> Result<Workload, Unknown> {
     let mut workload = Workload::attest(peer, policy.extent())?;
-    if policy.asks_for_program(&workload, target) {
+    let listed = app.denied.now().asks_for_program();
+    if policy.asks_for_program(&workload, target) || listed && policy.may_match(&workload, target) {
         workload.set_program(program(app, peer).await?);
     }
     Ok(workload)
@@ -44,9 +46,20 @@ pub async fn attest(
 ///
 /// # Errors
 /// A sentence that names the section and what to do.
-pub async fn enforceable(witness: &Client, policy: &Policy) -> Result<(), String> {
-    let Some(section) = policy.needs_witness() else {
-        return Ok(());
+pub async fn enforceable(
+    witness: &Client,
+    policy: &Policy,
+    denied: &DenyLists,
+) -> Result<(), String> {
+    let what = match policy.needs_witness() {
+        Some(section) => format!(
+            "{}: workload `{}` selects by its executable (`exe`, `exe_sha256`)",
+            section.place, section.name
+        ),
+        None if denied.asks_for_program() => {
+            "the deny list of executables holds against what workloads run".to_owned()
+        }
+        None => return Ok(()),
     };
     let us = nix::unistd::Uid::effective().as_raw();
     let own =
@@ -56,11 +69,7 @@ pub async fn enforceable(witness: &Client, policy: &Policy) -> Result<(), String
         Ok(Attestation::NotAttestable(why)) => why,
         Err(error) => error.to_string(),
     };
-    Err(format!(
-        "{}: workload `{}` selects by its executable (`exe`, `exe_sha256`), which only the witness \
-         can read: {why}",
-        section.place, section.name
-    ))
+    Err(format!("{what}, which only the witness can read: {why}"))
 }
 
 /// What a peer runs. It must be the same file on all of its connection's requests: who executes

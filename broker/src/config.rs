@@ -5,6 +5,7 @@
 //! resolved: users are numbers, profiles are rows, every target has its charter.
 
 use crate::audit::Sha256;
+use crate::denylist;
 use crate::profile::Profile;
 use crate::selector::Selector;
 use keystore::charter::{Charter, Purpose, SubjectPattern};
@@ -40,6 +41,8 @@ pub struct Config {
     pub server: Server,
     /// The audit log.
     pub audit: Audit,
+    /// Files of what gets nothing.
+    pub deny: denylist::Files,
     /// By name.
     pub keystores: BTreeMap<String, KeystoreSection>,
     /// By name.

@@ -6,6 +6,7 @@ use crate::attestation;
 use crate::audit::{self, Audit, AuditConfig, Stamp};
 use crate::children::Children;
 use crate::config::Config;
+use crate::denylist;
 use crate::keyring::Keyring;
 use crate::keystores::Keystore;
 use crate::listen::{self, Access, Listeners};
@@ -122,6 +123,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Run { config } => config,
     };
     let config = load(&path)?; // a bad file ends here, with line and column
+    let lists = config
+        .deny
+        .read()
+        .map_err(|error| Failure::new(78, error.to_string()))?;
     raise_descriptors();
     make_dir(&config.server.runtime_dir, 0o755)?;
     let state = StateDir::lock(&config.server.state_dir)?; // one daemon per state directory
@@ -139,9 +144,11 @@ fn run(command: Command) -> Result<(), Failure> {
     let listeners = listeners(&config)?;
     children.start(&config, &keystores).map_err(unavailable)?;
     record_configuration(&audit, &config);
+    let denied = denylist::InForce::new(config.deny.clone(), lists);
     let witness = witness::Client::new(config.server.runtime_dir.join(witness::SOCKET));
     let app = Arc::new(App {
         rules: InForce::new(config),
+        denied,
         keyring,
         keystores,
         clock: Clock::after(audit.last_iat()),
@@ -163,7 +170,8 @@ fn run(command: Command) -> Result<(), Failure> {
         .map_err(|error| Failure::new(70, format!("runtime: {error}")))?;
     let served = runtime.block_on(async {
         let rules = app.rules.now();
-        let enforceable = attestation::enforceable(&app.witness, &rules.policy).await;
+        let denied = app.denied.now();
+        let enforceable = attestation::enforceable(&app.witness, &rules.policy, &denied).await;
         enforceable.map_err(|text| Failure::new(78, text))?;
         let served = service::serve(app, listeners).await;
         served.map_err(|error| Failure::new(70, error.to_string()).after_start())

@@ -9,7 +9,7 @@ use crate::id::{NoRandom, RequestId, random};
 use crate::keyring::ActiveKey;
 use crate::keystores::{Busy, Place};
 use crate::peer::Peer;
-use crate::policy::{Decision, Denial, Grant};
+use crate::policy::{Decision, Grant};
 use crate::queue::Job;
 use crate::rate::Verdict;
 use crate::recent::Denied;
@@ -195,11 +195,14 @@ fn decide(
 ) -> Result<Grant, Refusal> {
     let now = app.clock.read();
     let rules = app.rules.now();
-    match rules
+    let decision = rules
         .policy
-        .decide(workload, &asked.target, asked.lifetime, now)
-    {
-        Decision::Allow(grant) => {
+        .decide(workload, &asked.target, asked.lifetime, now);
+    match (decision, app.denied.now().hit(workload)) {
+        (Decision::Allow(_not_used), Some(hit)) => {
+            Err(deny(app, workload, id, &asked.target, hit.reason()))
+        }
+        (Decision::Allow(grant), None) => {
             let section = grant.section();
             let verdict = app.workload_rate.check(
                 section.name.clone(),
@@ -215,33 +218,42 @@ fn decide(
                 Verdict::Wait(wait) => Err(Refusal::TooFast(wait)),
             }
         }
-        Decision::Deny(denial) => {
-            app.recent.note(Denied {
-                id: id.to_string(),
-                at: now,
-                workload: workload.clone(),
-                target: asked.target.clone(),
-                reason: denial.reason(),
-            });
-            let known = (denial != Denial::UnknownTarget).then_some(asked.target.as_str());
-            app.audit.denied(audit::Denial {
-                id: id.as_str(),
-                uid: workload.uid(),
-                gid: workload.gid(),
-                pid: workload.pid(),
-                unit: workload.unit().map(|unit| unit.path()),
-                target: known,
-                reason: denial.reason(),
-            });
-            let (rate, burst) = DENIALS;
-            match app
-                .denial_rate
-                .check(workload.uid(), rate, burst, Instant::now())
-            {
-                Verdict::Go => Err(Refusal::Denied),
-                Verdict::Wait(_) => Err(Refusal::DeniedTooOften),
-            }
-        }
+        (Decision::Deny(denial), _) => Err(deny(app, workload, id, &asked.target, denial.reason())),
+    }
+}
+
+/// Records and remembers a denial; the caller learns its id and nothing else.
+fn deny(
+    app: &App,
+    workload: &Workload,
+    id: RequestId,
+    target: &str,
+    reason: &'static str,
+) -> Refusal {
+    app.recent.note(Denied {
+        id: id.to_string(),
+        at: app.clock.read(),
+        workload: workload.clone(),
+        target: target.to_owned(),
+        reason,
+    });
+    let is_known = app.rules.now().policy.knows_target(target);
+    app.audit.denied(audit::Denial {
+        id: id.as_str(),
+        uid: workload.uid(),
+        gid: workload.gid(),
+        pid: workload.pid(),
+        unit: workload.unit().map(|unit| unit.path()),
+        target: is_known.then_some(target),
+        reason,
+    });
+    let (rate, burst) = DENIALS;
+    let often = app
+        .denial_rate
+        .check(workload.uid(), rate, burst, Instant::now());
+    match often {
+        Verdict::Go => Refusal::Denied,
+        Verdict::Wait(_) => Refusal::DeniedTooOften,
     }
 }
 

@@ -18,6 +18,7 @@ pub mod claims;
 pub mod config;
 pub mod ctl;
 pub mod daemon;
+pub mod denylist;
 pub mod http;
 pub mod id;
 pub mod keyring;

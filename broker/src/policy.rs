@@ -116,6 +116,18 @@ impl Policy {
         }
     }
 
+    /// Whether a section may match that owns the target, whatever the workload runs.
+    pub fn may_match(&self, workload: &Workload, target: Option<&str>) -> bool {
+        let may = |section: &Arc<Section>| {
+            let others = section
+                .matches
+                .iter()
+                .filter(|s| s.source() != Source::Program);
+            all_hold(others, workload)
+        };
+        target.is_some_and(|target| self.candidates(workload, target).any(may))
+    }
+
     /// A section that asks what runs, if there is one: it needs the witness.
     pub fn needs_witness(&self) -> Option<&Arc<Section>> {
         let mut sections = self.sections.iter();

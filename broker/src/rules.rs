@@ -8,6 +8,7 @@ use crate::app::App;
 use crate::attestation;
 use crate::audit;
 use crate::config::Config;
+use crate::denylist::DenyLists;
 use crate::notify::notify;
 use crate::policy::Policy;
 use crate::reply::Refusal;
@@ -151,10 +152,10 @@ async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
     let loaded = timeout(LOAD_DEADLINE, loading).await;
     let loaded = loaded.map_err(|_| slow("reading took too long: does a name service hang?"))?;
     let (config, _turn) = loaded.map_err(|error| Refusal::unavailable("internal", error))?;
-    let config = config?;
+    let (config, lists) = config?;
     fixed_at_start(&old.config, &config).map_err(Refusal::Configuration)?;
     let new = Rules::new(config);
-    let enforceable = attestation::enforceable(&app.witness, &new.policy).await;
+    let enforceable = attestation::enforceable(&app.witness, &new.policy, &lists).await;
     enforceable.map_err(Refusal::Configuration)?;
     let durable = app
         .audit
@@ -162,12 +163,13 @@ async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
         .map_err(|error| Refusal::unavailable("audit_unavailable", error))?;
     // Once it is written it must come into force, however long the disk takes.
     durable.await.map_err(|_lost| Refusal::AUDIT_NOT_DURABLE)?;
+    app.denied.replace(new.config.deny.clone(), lists);
     Ok(app.rules.replace(new))
 }
 
 /// A directory that was there and is not any more has been moved or not been mounted: nobody takes
 /// everything from every team that way.
-fn load(path: &Path, before: DropIns) -> Result<Config, Refusal> {
+fn load(path: &Path, before: DropIns) -> Result<(Config, DenyLists), Refusal> {
     if before == DropIns::There && DropIns::beside(path) == DropIns::None {
         let text = format!(
             "{}: is not there any more; put it back, or make an empty directory if nothing that \
@@ -176,7 +178,9 @@ fn load(path: &Path, before: DropIns) -> Result<Config, Refusal> {
         );
         return Err(Refusal::Configuration(text));
     }
-    Config::load(path).map_err(|error| Refusal::Configuration(error.to_string()))
+    let config = Config::load(path);
+    let both = config.and_then(|config| config.deny.read().map(|lists| (config, lists)));
+    both.map_err(|error| Refusal::Configuration(error.to_string()))
 }
 
 impl DropIns {

@@ -43,6 +43,13 @@ pub fn enter(config: &Config) -> Enforced {
 fn of_broker(config: &Config) -> Sandbox {
     let mut read: Vec<PathBuf> = READ.map(PathBuf::from).to_vec();
     read.extend(configuration(&config.path));
+    // Files are replaced by renaming, and rules are made of inodes.
+    let holding = config.deny.paths().filter_map(|file| file.parent());
+    read.extend(
+        holding
+            .filter(|it| it.parent().is_some())
+            .map(Path::to_owned),
+    );
     Sandbox {
         read,
         write: vec![

@@ -2,6 +2,7 @@
 //! is asked is `server`'s; what is made at start is `daemon`'s.
 
 use crate::app::App;
+use crate::denylist;
 use crate::id::random;
 use crate::listen::Listeners;
 use crate::notify::notify;
@@ -52,6 +53,7 @@ pub async fn serve(app: Arc<App>, listeners: Listeners) -> io::Result<()> {
     tokio::spawn(say_when_ready(app.clone(), stopping.clone()));
     tokio::spawn(reload_by_signal(app.clone(), hangup, stopping));
     tokio::spawn(watch_clock(app.clone()));
+    tokio::spawn(denylist::watch(app.clone()));
     tokio::spawn(feed_watchdog(app));
 
     tokio::select! {

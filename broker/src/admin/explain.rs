@@ -4,6 +4,7 @@
 use super::body;
 use crate::app::App;
 use crate::attestation::{self, Unknown};
+use crate::denylist::Hit;
 use crate::http::object;
 use crate::peer::Peer;
 use crate::policy::{Explanation, Judged, SectionVerdict, Standing};
@@ -25,7 +26,8 @@ pub async fn explain(app: &App, request: Request<Incoming>) -> Result<Answer, Re
     match asked {
         ExplainRequest::Id { id } => {
             let denied = app.recent.find(&id).ok_or(Refusal::NotRemembered)?;
-            Ok(reply::ok(&of_denial(&rules, &denied)))
+            let hit = app.denied.now().hit(&denied.workload);
+            Ok(reply::ok(&of_denial(&rules, hit, &denied)))
         }
         ExplainRequest::Process { pid, target } => {
             let peer = Peer::by_pid(pid)
@@ -35,21 +37,28 @@ pub async fn explain(app: &App, request: Request<Incoming>) -> Result<Answer, Re
                 Unknown::Unattested(why) => Refusal::invalid(&format!("process {pid}: {why}")),
                 Unknown::NoWitness(why) => Refusal::unavailable("witness_unavailable", why),
             })?;
-            Ok(reply::ok(&explained(&rules, &workload, &target, now)))
+            let hit = app.denied.now().hit(&workload);
+            Ok(reply::ok(&explained(&rules, hit, &workload, &target, now)))
         }
     }
 }
 
 /// A denial is looked at under the rules of now: if it would be granted, they have changed since.
-fn of_denial(rules: &Rules, denied: &Denied) -> Explained {
+fn of_denial(rules: &Rules, hit: Option<Hit>, denied: &Denied) -> Explained {
     Explained {
         denied_at: Some(denied.at.unix_s()),
         recorded_reason: Some(denied.reason.to_owned()),
-        ..explained(rules, &denied.workload, &denied.target, denied.at)
+        ..explained(rules, hit, &denied.workload, &denied.target, denied.at)
     }
 }
 
-fn explained(rules: &Rules, workload: &Workload, target: &str, now: Time) -> Explained {
+fn explained(
+    rules: &Rules,
+    hit: Option<Hit>,
+    workload: &Workload,
+    target: &str,
+    now: Time,
+) -> Explained {
     let Explanation {
         denial,
         sections,
@@ -64,7 +73,10 @@ fn explained(rules: &Rules, workload: &Workload, target: &str, now: Time) -> Exp
         config_sha256: rules.config.sha256.to_string(),
         denied_at: None,
         recorded_reason: None,
-        reason: denial.map(|denial| denial.reason().to_owned()),
+        reason: match (denial, hit) {
+            (Some(denial), _) => Some(denial.reason().to_owned()),
+            (None, hit) => hit.map(|hit| hit.reason().to_owned()),
+        },
         sections: sections.iter().map(section).collect(),
         more,
     }

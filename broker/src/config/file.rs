@@ -28,6 +28,8 @@ pub struct MainFile {
     #[serde(default)]
     pub workload: BTreeMap<Spanned<String>, Spanned<WorkloadSection>>,
     #[serde(default)]
+    pub deny: DenySection,
+    #[serde(default)]
     pub bounds: BTreeMap<Spanned<String>, Spanned<BoundsSection>>,
 }
 
@@ -105,6 +107,15 @@ pub struct MatchSection {
     pub exe_sha256: OneOrMany<String>,
     pub container: Option<Spanned<bool>>,
     pub interactive: Option<Spanned<bool>>,
+}
+
+/// `[deny]`: files of what gets nothing.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DenySection {
+    pub executables: Option<Spanned<PathBuf>>,
+    pub units: Option<Spanned<PathBuf>>,
+    pub users: Option<Spanned<PathBuf>>,
 }
 
 /// `[bounds.NAME]`: what the drop-in files it names may do.

@@ -1,8 +1,9 @@
 //! From files as written to a [`Config`] that holds together: names exist, profiles get what they
 //! need and nothing else, users are numbers, lifetimes fit, subjects have one owner.
 
-use super::file::{DropIn, LimitsSection, MainFile};
+use super::file::{DenySection, DropIn, LimitsSection, MainFile};
 use super::*;
+use crate::denylist;
 use bounds::Bounds;
 use issuer::issuers;
 use keystore::claims::{CLAIM_LEN_MAX, is_claim};
@@ -146,6 +147,7 @@ pub fn resolve(sources: Vec<Source>) -> Result<Config> {
                 .unwrap_or_else(|| "/run/assertd".into()),
             state_dir,
         },
+        deny: deny(&file, parsed.deny)?,
         keystores: known.keystores,
         issuers: known.issuers,
         workloads: known.sections.into_values().collect(),
@@ -165,6 +167,20 @@ fn digest(sources: &[Source]) -> Sha256 {
         context.update(source.text.as_bytes());
     }
     Sha256::from_digest(&context.finish())
+}
+
+fn deny(file: &File, section: DenySection) -> Result<denylist::Files> {
+    let absolute = |path: Option<Spanned<PathBuf>>| match path {
+        Some(path) if !path.as_ref().is_absolute() => {
+            file.error(path.span(), "must be an absolute path")
+        }
+        path => Ok(path.map(Spanned::into_inner)),
+    };
+    Ok(denylist::Files {
+        executables: absolute(section.executables)?,
+        units: absolute(section.units)?,
+        users: absolute(section.users)?,
+    })
 }
 
 fn limits(file: &File, limits: &LimitsSection) -> Result<(u32, u32)> {

@@ -87,6 +87,12 @@ pub fn in_words(reason: &str) -> String {
             "this kernel tells callers by their pid alone, which the section does not allow \
              (allow_pid_fallback)"
         }
+        "listed_user" => "its user is on the deny list",
+        "listed_unit" => "its unit is on the deny list",
+        "listed_executable" => "what it runs is on the deny list",
+        "program_not_attestable" => {
+            "executables are on a deny list, and what it runs could not be found out"
+        }
         "peer_gone" => "the caller had ended",
         "peer_changed_user" => "the caller had changed its user or group since it connected",
         "peer_changed_program" => "the caller ran another program than before on its connection",

@@ -1,0 +1,184 @@
+//! Deny lists: executables, units and users that get nothing, whatever a section says. Kept in files
+//! of their own, which somebody else may write than the configuration (an incident's tool), and read
+//! again when they change. Only what would be granted is held against them.
+//!
+//! A list that cannot be read any more stays as it was, loudly: it must not stop denying because its
+//! file is being replaced.
+
+use crate::audit::Sha256;
+use crate::selector::Pattern;
+use crate::workload::{Program, Workload};
+use keystore::config::{Diagnostic, read_text};
+use std::collections::HashSet;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+mod watch;
+pub use watch::{InForce, watch};
+#[cfg(test)]
+mod tests;
+
+/// Which files. Each holds one entry a line; what follows a `#` is a remark.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// SHA-256 digests of executables.
+    pub executables: Option<PathBuf>,
+    /// Units, by name or path, with one `*` at most.
+    pub units: Option<PathBuf>,
+    /// Users, by name or number.
+    pub users: Option<PathBuf>,
+}
+
+/// What they hold.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct DenyLists {
+    executables: HashSet<Sha256>,
+    units: Vec<Pattern>,
+    users: HashSet<u32>,
+}
+
+/// Why a workload gets nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hit {
+    /// Its executable is listed.
+    Executable,
+    /// Its unit is.
+    Unit,
+    /// Its user is.
+    User,
+    /// Executables are listed, and what it runs could not be found out.
+    NotAttestable,
+}
+
+impl Files {
+    /// All of them that there are.
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let all = [&self.executables, &self.units, &self.users];
+        all.into_iter().flatten()
+    }
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// The first line that is no entry, with its place; a file that cannot be read.
+    pub fn read(&self) -> Result<DenyLists, Diagnostic> {
+        Ok(DenyLists {
+            executables: entries(self.executables.as_deref(), digest)?
+                .into_iter()
+                .collect(),
+            units: entries(self.units.as_deref(), unit)?,
+            users: entries(self.users.as_deref(), user)?.into_iter().collect(),
+        })
+    }
+}
+
+impl DenyLists {
+    /// Whether it has to be known what a workload runs.
+    pub fn asks_for_program(&self) -> bool {
+        !self.executables.is_empty()
+    }
+
+    /// Whether a workload is listed.
+    pub fn hit(&self, workload: &Workload) -> Option<Hit> {
+        if self.users.contains(&workload.uid()) {
+            return Some(Hit::User);
+        }
+        let unit = workload.unit();
+        let named = |pattern: &Pattern| {
+            unit.is_some_and(|unit| match pattern.is_path() {
+                true => pattern.matches(unit.path()),
+                false => pattern.matches(unit.name()),
+            })
+        };
+        if self.units.iter().any(named) {
+            return Some(Hit::Unit);
+        }
+        match workload.program() {
+            _ if !self.asks_for_program() => None,
+            Program::Is { sha256, .. } => {
+                self.executables.contains(sha256).then_some(Hit::Executable)
+            }
+            Program::Unread | Program::NotAttestable(_) => Some(Hit::NotAttestable),
+        }
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.executables.len() + self.units.len() + self.users.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Hit {
+    /// The reason as records say it: a fixed word.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Hit::Executable => "listed_executable",
+            Hit::Unit => "listed_unit",
+            Hit::User => "listed_user",
+            Hit::NotAttestable => "program_not_attestable",
+        }
+    }
+}
+
+/// The entries of one file.
+fn entries<T>(
+    path: Option<&Path>,
+    entry: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, Diagnostic> {
+    let Some(path) = path else {
+        return Ok(Vec::new());
+    };
+    let text = read_text(path)?;
+    let mut found = Vec::new();
+    for (word, span) in words(&text) {
+        match entry(word) {
+            Ok(entry) => found.push(entry),
+            Err(why) => return Err(Diagnostic::at(path, &text, span, why, None)),
+        }
+    }
+    Ok(found)
+}
+
+/// What stands on each line before a remark, and where.
+fn words(text: &str) -> impl Iterator<Item = (&str, Range<usize>)> {
+    let mut start = 0;
+    text.split_inclusive('\n').filter_map(move |line| {
+        let at = start;
+        start += line.len();
+        let entry = line.split('#').next().unwrap_or_default();
+        let word = entry.trim();
+        let from = at + (entry.len() - entry.trim_start().len());
+        (!word.is_empty()).then(|| (word, from..from + word.len()))
+    })
+}
+
+fn digest(word: &str) -> Result<Sha256, String> {
+    // As sha256sum prints it: the name that follows is for people.
+    let digits = word.split_ascii_whitespace().next().unwrap_or_default();
+    Sha256::from_hex(digits)
+        .ok_or_else(|| "write a SHA-256, 64 hexadecimal digits, as sha256sum prints it".to_owned())
+}
+
+fn unit(word: &str) -> Result<Pattern, String> {
+    match [".service", ".scope"]
+        .iter()
+        .any(|suffix| word.ends_with(suffix))
+    {
+        true => Pattern::new(word).map_err(|error| error.to_string()),
+        false => Err("a unit's name ends in .service or .scope".to_owned()),
+    }
+}
+
+fn user(word: &str) -> Result<u32, String> {
+    if let Ok(uid) = word.parse() {
+        return Ok(uid);
+    }
+    let found = nix::unistd::User::from_name(word).ok().flatten();
+    let found = found.map(|user| user.uid.as_raw());
+    found.ok_or_else(|| format!("this host has no user `{word}`"))
+}
