@@ -5,6 +5,7 @@
 mod assertion;
 mod charter;
 mod denial;
+mod denylist;
 mod explain;
 mod fallback;
 mod hardening;
