@@ -73,6 +73,14 @@ pub fn connect_again(app: &App) -> Answer {
     reply::problem(&Refusal::ConnectAgain, app.request_id().as_str())
 }
 
+/// Answers one whom the kernel does not let us know, whatever it asks. Why is in the log alone.
+pub fn nobody_known(app: &App) -> Answer {
+    let detail = "assertd cannot tell who is calling; its log says why";
+    let refusal = || Refusal::unavailable("peer_unknown", detail);
+    app.counts.note(&Err(refusal()));
+    reply::problem(&refusal(), app.request_id().as_str())
+}
+
 /// The main job.
 async fn assertion(
     app: &App,

@@ -60,8 +60,8 @@ impl Ticks {
     pub const ALWAYS: Ticks = Ticks(u64::MAX);
 }
 
-/// Why the kernel's answer is no peer. The connection is closed without a byte, but for one that is
-/// too young.
+/// Why the kernel's answer is no peer. Whoever it is gets nothing but the advice to connect again, or
+/// to look into the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoPeer {
     /// It exited before it was looked at.

@@ -7,7 +7,7 @@
 
 use crate::app::App;
 use crate::peer::{Life, NoPeer, Peer, Proof, Ticks, kernel_proof, nobody_waits};
-use crate::reply::{Answer, NOBODY_KNOWN, TOO_MANY_CONNECTIONS};
+use crate::reply::{Answer, TOO_MANY_CONNECTIONS};
 use crate::{admin, http};
 use assertd_client::api::{HEAD_LEN_MAX, HEADERS_MAX};
 use hyper::body::Incoming;
@@ -143,10 +143,11 @@ pub async fn serve(
                 if let NoPeer::Failed(_, Errno::EMFILE | Errno::ENFILE) = error {
                     turn_away(&stream, TOO_MANY_CONNECTIONS);
                     tokio::time::sleep(ACCEPT_PAUSE).await; // nothing a caller can bring about alone
-                } else {
-                    turn_away(&stream, NOBODY_KNOWN);
+                    continue;
                 }
-                continue;
+                // An answer that comes before the request is no answer to most clients.
+                let uid = stream.peer_cred().map_or(NO_UID, |peer| peer.uid());
+                Caller::Unknown { uid }
             }
         };
         let Some(share) = per_uid.clone().take(caller.uid()) else {
@@ -175,6 +176,9 @@ pub async fn serve(
     }
 }
 
+/// Nobody's uid (chown(2)).
+const NO_UID: u32 = u32::MAX;
+
 /// Who is at the other end of a connection.
 #[derive(Clone)]
 enum Caller {
@@ -186,13 +190,15 @@ enum Caller {
         started: Ticks,
         quiet: watch::Receiver<Ticks>,
     },
+    /// Somebody of this uid whom the kernel does not let us know. It is told that, whatever it asks.
+    Unknown { uid: u32 },
 }
 
 impl Caller {
     fn uid(&self) -> u32 {
         match self {
             Caller::Known(peer) => peer.uid(),
-            Caller::Young { uid, .. } => *uid,
+            Caller::Young { uid, .. } | Caller::Unknown { uid } => *uid,
         }
     }
 }
@@ -318,6 +324,7 @@ async fn connection(
                     let _ = tokio::time::timeout(YOUNG_WAIT, told_apart).await;
                     (http::connect_again(&app), true)
                 }
+                (Caller::Unknown { .. }, _) => (http::nobody_known(&app), true),
             };
             if is_last || *stop.borrow() {
                 let close = HeaderValue::from_static("close");
@@ -434,7 +441,7 @@ impl Watched {
             Caller::Known(peer) if peer.life() == Life::Over => {
                 Err(io::ErrorKind::BrokenPipe.into()) // ends the connection
             }
-            Caller::Known(_) | Caller::Young { .. } => Ok(()),
+            Caller::Known(_) | Caller::Young { .. } | Caller::Unknown { .. } => Ok(()),
         }
     }
 }

@@ -210,6 +210,13 @@ fn a_caller_that_hidepid_hides_is_refused_and_the_log_says_so() {
     let answer = asks(ALICE, &daemon, "hers");
     is_unknown(&daemon, &answer, "is not shown in /proc");
     assert!(daemon.stderr().contains("hidepid="), "{}", daemon.stderr());
+    // Administrators are not seen either, and are told where to look.
+    let status = daemon.assertctl(&["status"]);
+    let said = String::from_utf8_lossy(&status.stderr).into_owned();
+    assert!(
+        !status.status.success() && said.contains("its log says why"),
+        "{said}"
+    );
     // What the log advises helps.
     let daemon = hidden(stopped(daemon), &format!("hidepid=2,gid={BROKER}"));
     let answer = asks(ALICE, &daemon, "hers");
