@@ -95,8 +95,8 @@ fn a_list_that_cannot_be_read_stops_a_start_and_a_reload() {
     assert_eq!(reloaded.status.code(), Some(1), "{said}");
     assert!(said.contains("units:1:1: a unit's name ends in"), "{said}");
     assert_eq!(status(&daemon, ALICE, "bank"), 200);
-    let mut site = daemon.into_site().command();
-    let started = site.output().unwrap();
+    let site = daemon.into_site();
+    let started = site.command().output().unwrap();
     let said = String::from_utf8_lossy(&started.stderr);
     assert_eq!(started.status.code(), Some(78), "{said}");
     assert!(said.contains("units:1:1: a unit's name ends in"), "{said}");
