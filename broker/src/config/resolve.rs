@@ -1,7 +1,8 @@
 //! From files as written to a [`Config`] that holds together: names exist, profiles get what they
 //! need and nothing else, users are numbers, lifetimes fit, subjects have one owner.
 
-use super::file::{DropIn, LimitsSection, MainFile};
+use super::file::{BoundsSection, DropIn, LimitsSection, MainFile};
+use super::many::OneOrMany;
 use super::*;
 use bounds::Bounds;
 use issuer::issuers;
@@ -10,6 +11,7 @@ use keystore::config::suggest;
 use keystore::keyid::check_part;
 use std::ops::Range;
 use toml::Spanned;
+pub use matching::NameService;
 use matching::Accounts;
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -96,7 +98,7 @@ impl<'a> File<'a> {
     }
 }
 
-pub fn resolve(sources: Vec<Source>) -> Result<Config> {
+pub fn resolve(sources: Vec<Source>, names: NameService) -> Result<Config> {
     let sha256 = digest(&sources);
     let (main, drop_ins) = sources.split_first().expect("the main file is always read");
     let file = File::of(main);
@@ -104,7 +106,8 @@ pub fn resolve(sources: Vec<Source>) -> Result<Config> {
 
     let keystores = keystores(&file, parsed.keystore)?;
     let issuers = issuers(&file, parsed.issuer, &keystores)?;
-    let mut accounts = Accounts::default();
+    let mut accounts = Accounts::of(names);
+    let written_bounds = written(&file, &parsed.bounds);
     let bounds = bounds::bounds(&file, &mut accounts, parsed.bounds)?;
     let mut known = Known {
         keystores,
@@ -149,7 +152,23 @@ pub fn resolve(sources: Vec<Source>) -> Result<Config> {
         keystores: known.keystores,
         issuers: known.issuers,
         workloads: known.sections.into_values().collect(),
+        bounds: written_bounds,
     })
+}
+
+fn written(
+    file: &File,
+    sections: &BTreeMap<Spanned<String>, Spanned<BoundsSection>>,
+) -> Vec<WrittenBounds> {
+    let texts = |given: &OneOrMany<String>| given.0.iter().map(|it| it.as_ref().clone()).collect();
+    let one = |(name, section): (&Spanned<String>, &Spanned<BoundsSection>)| WrittenBounds {
+        name: name.as_ref().clone(),
+        place: file.place(&name.span()),
+        files: texts(&section.as_ref().files),
+        units: section.as_ref().units.as_ref().map(texts),
+        users: section.as_ref().users.as_ref().map(texts),
+    };
+    sections.iter().map(one).collect()
 }
 
 fn parse<T: serde::de::DeserializeOwned>(file: &File) -> Result<T> {
