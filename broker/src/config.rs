@@ -23,7 +23,7 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 
-pub use facts::{Facts, UnitFacts, template};
+pub use facts::{FORMAT as FACTS_FORMAT, Facts, UnitFacts, template};
 
 /// Default for [`Config::rate_per_s`]: a service that redeems one assertion per outgoing call
 /// stays below, a loop gone wrong does not starve the token.
@@ -37,6 +37,8 @@ pub const BURST: u32 = 200;
 pub struct Config {
     /// The main file.
     pub path: PathBuf,
+    /// It, and the drop-in files beside it, as they were read.
+    pub files: Vec<PathBuf>,
     /// SHA-256 over the text of all files: the configuration's name.
     pub sha256: Sha256,
     /// Sockets and directories.

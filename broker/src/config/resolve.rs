@@ -137,6 +137,7 @@ pub fn resolve(sources: Vec<Source>, names: NameService) -> Result<Config> {
     }
     Ok(Config {
         path: main.path.clone(),
+        files: sources.iter().map(|source| source.path.clone()).collect(),
         sha256,
         audit: Audit {
             dir: parsed.audit.dir.unwrap_or_else(|| state_dir.join("audit")),

@@ -73,7 +73,15 @@ pub enum Command {
     Jwks {
         key: Option<KeyName>,
     },
-    ConfigCheck,
+    ConfigCheck {
+        host_facts: Option<PathBuf>,
+        strictness: Strictness,
+    },
+    /// `config check --explain`
+    ExplainFinding {
+        id: String,
+    },
+    HostFacts,
     ConfigDiff {
         changes: Changes,
     },
@@ -104,6 +112,15 @@ pub enum Changes {
     AreFine,
     /// 1, by `--exit-code`.
     AreOne,
+}
+
+/// What a warning means for the exit code of `config check`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strictness {
+    /// Nothing.
+    WarningsAreFine,
+    /// A failed check, by `--strict`.
+    WarningsFail,
 }
 
 /// Which kinds of keystore `init --backend` sets up.
@@ -144,7 +161,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 17] = [
+pub static SPECS: [Spec; 18] = [
     spec(
         "assertion",
         &[Opt::Target, Opt::Lifetime],
@@ -173,8 +190,14 @@ pub static SPECS: [Spec; 17] = [
         help::INIT,
     ),
     spec("jwks", &[Opt::Key, Opt::Target, Opt::Issuer], 0, help::JWKS),
-    spec("config check", &[], 0, help::CONFIG_CHECK),
+    spec(
+        "config check",
+        &[Opt::HostFacts, Opt::Strict, Opt::Explain],
+        0,
+        help::CONFIG_CHECK,
+    ),
     spec("config diff", &[Opt::ExitCode], 0, help::CONFIG_DIFF),
+    spec("host-facts", &[], 0, help::HOST_FACTS),
     spec("apply", &[Opt::Yes, Opt::Max], 0, help::APPLY),
     spec("audit verify", &[], 1, help::AUDIT_VERIFY),
     spec("audit show", &[Opt::Number], 1, help::AUDIT_SHOW),
@@ -213,13 +236,16 @@ enum Opt {
     Tcti,
     Name,
     Environment,
+    HostFacts,
+    Strict,
+    Explain,
 }
 
 /// Options that every command takes, as they are suggested.
 const GLOBAL: [&str; 5] = ["--socket", "--config", "--json", "--help", "--version"];
 
 impl Opt {
-    const ALL: [Opt; 14] = [
+    const ALL: [Opt; 17] = [
         Opt::Target,
         Opt::Lifetime,
         Opt::Key,
@@ -234,6 +260,9 @@ impl Opt {
         Opt::Tcti,
         Opt::Name,
         Opt::Environment,
+        Opt::HostFacts,
+        Opt::Strict,
+        Opt::Explain,
     ];
 
     fn flag(self) -> &'static str {
@@ -252,6 +281,9 @@ impl Opt {
             Opt::Tcti => "--tcti",
             Opt::Name => "--name",
             Opt::Environment => "--environment",
+            Opt::HostFacts => "--host-facts",
+            Opt::Strict => "--strict",
+            Opt::Explain => "--explain",
         }
     }
 
@@ -261,7 +293,7 @@ impl Opt {
     }
 
     fn takes_value(self) -> bool {
-        !matches!(self, Opt::Yes | Opt::ExitCode)
+        !matches!(self, Opt::Yes | Opt::ExitCode | Opt::Strict)
     }
 }
 

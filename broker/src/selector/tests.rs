@@ -61,6 +61,9 @@ proptest! {
         };
         let (ones, twos) = (of(&one), of(&two));
         prop_assert_eq!(one.meets(&two), ones.iter().any(|text| twos.contains(text)));
+        let common = one.common(&two);
+        prop_assert_eq!(common.is_some(), one.meets(&two));
+        prop_assert!(common.is_none_or(|text| one.matches(&text) && two.matches(&text)));
         prop_assert_eq!(one.covers(&two), twos.iter().all(|text| ones.contains(text)));
     }
 }
