@@ -368,6 +368,26 @@ fn bounds_say_whom_their_files_may_match() {
 }
 
 #[test]
+fn what_is_no_pattern_is_shown() {
+    let shown = |files: &str| {
+        let main = MAIN.replace("files = \"rep.toml\"", &format!("files = \"{files}\""));
+        load(&main, &[]).expect_err(files)
+    };
+    assert_eq!(
+        shown("*.toml"),
+        r#"assertd.toml:35:9: a pattern begins with a text before its `*`
+   35 | files = "*.toml"
+      |         ^~~~~~~~"#
+    );
+    assert_eq!(
+        shown("rep-*-*.toml"),
+        r#"assertd.toml:35:9: a pattern has one `*` at most
+   35 | files = "rep-*-*.toml"
+      |         ^~~~~~~~~~~~~~"#
+    );
+}
+
+#[test]
 fn a_star_alone_is_everything_where_an_administrator_means_it() {
     let wide = "[bounds.all]\nfiles = \"*\"\nworkloads = \"*\"\nunits = \"*\"\nissuers = \"*\"\n\
                 subjects = \"*\"\nkeystores = \"*\"\n";
