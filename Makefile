@@ -18,7 +18,7 @@ ANY_KEYSTORE := not test(/pkcs11_/) and not test(/^several::/)
 # How long each fuzz target runs.
 FUZZ_S ?= 1800
 
-.PHONY: help build install uninstall demo test test-systemd test-long outages defences fuzz bench lint clean setup peers soak long
+.PHONY: help build install uninstall demo test test-systemd test-long outages defences mutants fuzz bench lint clean setup peers soak long
 
 help:                ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -85,6 +85,10 @@ long:
 # About a minute for each: every patch is a build. FEW="row_05 row_13" chooses some.
 defences: setup      ## take each defence away in a copy of the tree, and see that its test fails
 	tests/setup/defences.sh $(FEW)
+
+# Half a minute for each of some 200 changes. FILES="broker/src/policy.rs" chooses some.
+mutants:             ## change the code that decides, one place at a time, and see that tests notice
+	tests/setup/mutants.sh $(FILES)
 
 # FUZZ_JOBS=2 in the environment runs two at once. Building takes some minutes the first time.
 fuzz: setup          ## run the fuzz targets, or TARGET="protocol claims", FUZZ_S=1800 seconds each

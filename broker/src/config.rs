@@ -17,11 +17,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod facts;
 mod file;
 mod many;
 mod resolve;
 #[cfg(test)]
 mod tests;
+
+pub use facts::{FORMAT as FACTS_FORMAT, Facts, UnitFacts, template};
 
 /// Default for [`Config::rate_per_s`]: a service that redeems one assertion per outgoing call
 /// stays below, a loop gone wrong does not starve the token.
@@ -35,6 +38,8 @@ pub const BURST: u32 = 200;
 pub struct Config {
     /// The main file.
     pub path: PathBuf,
+    /// It, and the drop-in files beside it, as they were read.
+    pub files: Vec<PathBuf>,
     /// SHA-256 over the text of all files: the configuration's name.
     pub sha256: Sha256,
     /// Sockets and directories.
@@ -49,6 +54,23 @@ pub struct Config {
     pub issuers: BTreeMap<String, Arc<Issuer>>,
     /// By name.
     pub workloads: Vec<Arc<Section>>,
+    /// By name; loading has held every drop-in file to them.
+    pub bounds: Vec<WrittenBounds>,
+}
+
+/// A `[bounds.NAME]` as it is written, to be talked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenBounds {
+    /// Its name.
+    pub name: String,
+    /// Where it is written.
+    pub place: Place,
+    /// The files it is of, patterns among them.
+    pub files: Vec<String>,
+    /// Which units these may match, if it says.
+    pub units: Option<Vec<String>>,
+    /// Which users these may match, if it says.
+    pub users: Option<Vec<String>>,
 }
 
 /// Sockets and directories.
@@ -139,6 +161,8 @@ pub struct Target {
     pub workload: Arc<str>,
     /// Its name, which callers ask for.
     pub name: String,
+    /// Where it is written.
+    pub place: Place,
     /// Its profile.
     pub profile: &'static Profile,
     /// `iss`
@@ -169,10 +193,22 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, with its place. Nothing is half loaded.
     pub fn load(path: &Path) -> Result<Config, Diagnostic> {
+        Config::load_from(path, resolve::NameService::Host)
+    }
+
+    /// Reads the same with the users and groups of a host that this one need not be.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_with(path: &Path, facts: &Facts) -> Result<Config, Diagnostic> {
+        Config::load_from(path, resolve::NameService::Given(facts))
+    }
+
+    fn load_from(path: &Path, names: resolve::NameService) -> Result<Config, Diagnostic> {
         // Absolute, because keystore processes are told it and status shows it.
         let path = std::path::absolute(path)
             .map_err(|error| Diagnostic::file(path, format!("is no path: {error}")))?;
-        resolve::resolve(read_all(&path)?)
+        resolve::resolve(read_all(&path)?, names)
     }
 
     /// The keys this configuration asks for, each with its keystore and charter.

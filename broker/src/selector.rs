@@ -9,7 +9,9 @@ use crate::audit::Sha256;
 use crate::workload::{Program, Session, Workload};
 use std::fmt;
 
+mod compare;
 mod pattern;
+pub use compare::{contradiction, imply};
 pub use pattern::{NotAPattern, Pattern};
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,8 @@
 //! From files as written to a [`Config`] that holds together: names exist, profiles get what they
 //! need and nothing else, users are numbers, lifetimes fit, subjects have one owner.
 
-use super::file::{DenySection, DropIn, LimitsSection, MainFile};
+use super::file::{BoundsSection, DenySection, DropIn, LimitsSection, MainFile};
+use super::many::OneOrMany;
 use super::*;
 use crate::denylist;
 use bounds::Bounds;
@@ -9,6 +10,7 @@ use issuer::issuers;
 use keystore::claims::{CLAIM_LEN_MAX, is_claim};
 use keystore::config::suggest;
 use keystore::keyid::check_part;
+pub use matching::NameService;
 use matching::Accounts;
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -97,7 +99,7 @@ impl<'a> File<'a> {
     }
 }
 
-pub fn resolve(sources: Vec<Source>) -> Result<Config> {
+pub fn resolve(sources: Vec<Source>, names: NameService) -> Result<Config> {
     let sha256 = digest(&sources);
     let (main, drop_ins) = sources.split_first().expect("the main file is always read");
     let file = File::of(main);
@@ -105,7 +107,8 @@ pub fn resolve(sources: Vec<Source>) -> Result<Config> {
 
     let keystores = keystores(&file, parsed.keystore)?;
     let issuers = issuers(&file, parsed.issuer, &keystores)?;
-    let mut accounts = Accounts::default();
+    let mut accounts = Accounts::of(names);
+    let written_bounds = written(&file, &parsed.bounds);
     let bounds = bounds::bounds(&file, &mut accounts, parsed.bounds)?;
     let mut known = Known {
         keystores,
@@ -135,6 +138,7 @@ pub fn resolve(sources: Vec<Source>) -> Result<Config> {
     }
     Ok(Config {
         path: main.path.clone(),
+        files: sources.iter().map(|source| source.path.clone()).collect(),
         sha256,
         audit: Audit {
             dir: parsed.audit.dir.unwrap_or_else(|| state_dir.join("audit")),
@@ -151,7 +155,23 @@ pub fn resolve(sources: Vec<Source>) -> Result<Config> {
         keystores: known.keystores,
         issuers: known.issuers,
         workloads: known.sections.into_values().collect(),
+        bounds: written_bounds,
     })
+}
+
+fn written(
+    file: &File,
+    sections: &BTreeMap<Spanned<String>, Spanned<BoundsSection>>,
+) -> Vec<WrittenBounds> {
+    let texts = |given: &OneOrMany<String>| given.0.iter().map(|it| it.as_ref().clone()).collect();
+    let one = |(name, section): (&Spanned<String>, &Spanned<BoundsSection>)| WrittenBounds {
+        name: name.as_ref().clone(),
+        place: file.place(&name.span()),
+        files: texts(&section.as_ref().files),
+        units: section.as_ref().units.as_ref().map(texts),
+        users: section.as_ref().users.as_ref().map(texts),
+    };
+    sections.iter().map(one).collect()
 }
 
 fn parse<T: serde::de::DeserializeOwned>(file: &File) -> Result<T> {

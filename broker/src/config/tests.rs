@@ -4,6 +4,8 @@
 use super::*;
 use keystore::charter::PurposeKind;
 
+mod bounds;
+
 const GOOD: &str = r#"
 [keystore.hsm]
 backend = "pkcs11"

@@ -73,7 +73,15 @@ pub enum Command {
     Jwks {
         key: Option<KeyName>,
     },
-    ConfigCheck,
+    ConfigCheck {
+        host_facts: Option<PathBuf>,
+        strictness: Strictness,
+    },
+    /// `config check --explain`
+    ExplainFinding {
+        id: String,
+    },
+    HostFacts,
     ConfigDiff {
         changes: Changes,
     },
@@ -111,6 +119,15 @@ pub enum Changes {
     AreFine,
     /// 1, by `--exit-code`.
     AreOne,
+}
+
+/// What a warning means for the exit code of `config check`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strictness {
+    /// Nothing.
+    WarningsAreFine,
+    /// A failed check, by `--strict`.
+    WarningsFail,
 }
 
 /// Which kinds of keystore `init --backend` sets up.
@@ -180,8 +197,14 @@ pub static SPECS: [Spec; 18] = [
         help::INIT,
     ),
     spec("jwks", &[Opt::Key, Opt::Target, Opt::Issuer], 0, help::JWKS),
-    spec("config check", &[], 0, help::CONFIG_CHECK),
+    spec(
+        "config check",
+        &[Opt::HostFacts, Opt::Strict, Opt::Explain],
+        0,
+        help::CONFIG_CHECK,
+    ),
     spec("config diff", &[Opt::ExitCode], 0, help::CONFIG_DIFF),
+    spec("host-facts", &[], 0, help::HOST_FACTS),
     spec("apply", &[Opt::Yes, Opt::Max], 0, help::APPLY),
     spec("audit verify", &[], 1, help::AUDIT_VERIFY),
     spec("audit show", &[Opt::Number], 1, help::AUDIT_SHOW),
@@ -222,13 +245,16 @@ enum Opt {
     Name,
     Environment,
     Pid,
+    HostFacts,
+    Strict,
+    Explain,
 }
 
 /// Options that every command takes, as they are suggested.
 const GLOBAL: [&str; 5] = ["--socket", "--config", "--json", "--help", "--version"];
 
 impl Opt {
-    const ALL: [Opt; 15] = [
+    const ALL: [Opt; 18] = [
         Opt::Target,
         Opt::Lifetime,
         Opt::Key,
@@ -244,6 +270,9 @@ impl Opt {
         Opt::Name,
         Opt::Environment,
         Opt::Pid,
+        Opt::HostFacts,
+        Opt::Strict,
+        Opt::Explain,
     ];
 
     fn flag(self) -> &'static str {
@@ -263,6 +292,9 @@ impl Opt {
             Opt::Name => "--name",
             Opt::Environment => "--environment",
             Opt::Pid => "--pid",
+            Opt::HostFacts => "--host-facts",
+            Opt::Strict => "--strict",
+            Opt::Explain => "--explain",
         }
     }
 
@@ -272,7 +304,7 @@ impl Opt {
     }
 
     fn takes_value(self) -> bool {
-        !matches!(self, Opt::Yes | Opt::ExitCode)
+        !matches!(self, Opt::Yes | Opt::ExitCode | Opt::Strict)
     }
 }
 

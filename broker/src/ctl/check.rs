@@ -1,20 +1,25 @@
 //! `assertctl config check`: is the configuration correct, and is it wise? Loading it is what
-//! assertd does at start; the findings here are about configurations that load. Asks nobody.
+//! assertd does at start; the findings here are about configurations that load. Asks nobody: with a
+//! host's facts in a file it need not even run on that host.
 
+pub mod explain;
 mod files;
+mod finding;
 mod findings;
 
 use super::CONFIG;
-use super::args::{Args, Format};
+use super::args::{Args, Format, Strictness};
 use super::failure::{Exit, Failure};
 use super::out::{Out, count};
 use crate::audit::Sha256;
-use crate::config::Config;
+use crate::config::{Config, Facts};
 use files::FileCount;
-pub use findings::{Severity, findings};
+pub use finding::Severity;
+pub use findings::findings;
 
-use findings::Finding;
+use finding::Finding;
 use keystore::Clock;
+use keystore::config::Diagnostic;
 use serde::Serialize;
 use std::path::Path;
 
@@ -29,41 +34,38 @@ struct CheckJson<'a> {
     findings: &'a [Finding],
 }
 
-/// Checks the configuration. Warnings alone are no failure.
-pub fn run(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
+/// Checks the configuration. Warnings alone are no failure, unless that is wished.
+pub fn run(
+    args: &Args,
+    host_facts: Option<&Path>,
+    strictness: Strictness,
+    out: &mut Out,
+) -> Result<Exit, Failure> {
     let path = args.config.as_deref().unwrap_or(Path::new(CONFIG));
-    let loaded = args.load_config().and_then(|config| {
-        let counts = files::count(path)
-            .map_err(|diagnostic| Failure::new(Exit::Configuration, diagnostic.to_string()))?;
-        Ok((config, counts))
-    });
-    let (config, counts) = match loaded {
+    let loaded = load(path, host_facts);
+    let (config, facts, counts) = match loaded {
         Ok(loaded) => loaded,
-        Err(failure) => {
+        Err(diagnostic) => {
+            let failure = Failure::new(Exit::Configuration, diagnostic.to_string());
             if args.format == Format::Json {
-                let error = Some(failure.message.as_str());
-                let (files, findings) = (&[][..], &[][..]);
-                let ok = false;
                 out.json(&CheckJson {
                     format: 1,
-                    ok,
-                    error,
+                    ok: false,
+                    error: Some(failure.message.as_str()),
                     sha256: None,
-                    files,
-                    findings,
+                    files: &[],
+                    findings: &[],
                 })?;
             }
             return Err(failure);
         }
     };
-    let found = findings(&config, Clock::new().read());
-    let bad = found
-        .iter()
-        .any(|finding| finding.severity == Severity::Error);
+    let found = findings(&config, facts.as_ref(), Clock::new().read());
+    let exit = exit(&found, strictness);
     match args.format {
         Format::Json => out.json(&CheckJson {
             format: 1,
-            ok: !bad,
+            ok: exit == Exit::Done,
             error: None,
             sha256: Some(config.sha256),
             files: &counts,
@@ -71,7 +73,29 @@ pub fn run(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
         })?,
         Format::Text => print(&config, &counts, &found, out),
     }
-    Ok(if bad { Exit::Refused } else { Exit::Done })
+    Ok(exit)
+}
+
+type Loaded = (Config, Option<Facts>, Vec<FileCount>);
+
+/// The facts first: a mistake in them would look like one of the configuration.
+fn load(path: &Path, facts: Option<&Path>) -> Result<Loaded, Diagnostic> {
+    let facts = facts.map(Facts::load).transpose()?;
+    let config = match &facts {
+        None => Config::load(path)?,
+        Some(facts) => Config::load_with(path, facts)?,
+    };
+    let counts = files::count(path)?;
+    Ok((config, facts, counts))
+}
+
+fn exit(found: &[Finding], strictness: Strictness) -> Exit {
+    let fails = |finding: &Finding| match finding.severity {
+        Severity::Error => true,
+        Severity::Warning => strictness == Strictness::WarningsFail,
+        Severity::Info => false,
+    };
+    if found.iter().any(fails) { Exit::Refused } else { Exit::Done }
 }
 
 fn print(config: &Config, counts: &[FileCount], found: &[Finding], out: &mut Out) {
@@ -84,30 +108,26 @@ fn print(config: &Config, counts: &[FileCount], found: &[Finding], out: &mut Out
         let sign = match finding.severity {
             Severity::Error => "FAIL",
             Severity::Warning => "warn",
+            Severity::Info => "note",
         };
-        out.line(&format!(
-            "{sign}  {} {}: {}",
-            finding.id, finding.object, finding.text
-        ));
-        out.line(&format!("      {}", finding.remedy));
+        out.line(&format!("{sign}  {:<3}  {}  {}", finding.id, finding.place, finding.object));
+        out.line(&format!("           {}", finding.text));
+        out.line(&format!("           → {}", finding.remedy));
     }
-    let targets: usize = config
-        .workloads
-        .iter()
-        .map(|section| section.targets.len())
-        .sum();
-    let number = |severity| {
-        found
-            .iter()
-            .filter(|finding| finding.severity == severity)
-            .count()
-    };
+    let targets: usize = config.workloads.iter().map(|section| section.targets.len()).sum();
+    let number = |severity| found.iter().filter(|finding| finding.severity == severity).count();
     out.line(&format!(
-        "{}, {}, {}; {}, {}",
+        "{}, {}, {}; {}, {}, {}",
         count(config.workloads.len(), "workload"),
         count(targets, "target"),
         count(config.wanted_keys().len(), "key"),
         count(number(Severity::Error), "error"),
         count(number(Severity::Warning), "warning"),
+        count(number(Severity::Info), "note"),
     ));
+    let worst = found.iter().find(|finding| finding.severity != Severity::Info);
+    if let Some(finding) = worst {
+        let id = finding.id;
+        out.line(&format!("`assertctl config check --explain {id}` says more about {id}"));
+    }
 }

@@ -24,6 +24,7 @@ for administrators
   keys                    every key with its state, kid and evidence
   jwks                    public keys, to be registered at the other side
   config check            is the configuration correct, and is it wise?
+  host-facts              what this host would say of users and units, for `config check`
   config diff             what `apply` would do
   apply                   make the keys that the configuration asks for
   audit verify            has the audit log been changed?
@@ -135,11 +136,27 @@ never empty: that is an error. Needs root.
       --issuer NAME              the key of [issuer.NAME]";
 
 pub const CONFIG_CHECK: &str = "\
-usage: assertctl config check
+usage: assertctl config check [--strict] [--host-facts FILE] | --explain ID
 
 Reads the configuration as assertd does, and says what is wrong with it (exit code 78). If it
-can be loaded, says what can never work (E…, exit code 1) and what is unwise (W…, exit code 0),
-each with a remedy. Asks nobody: it can run before the configuration is deployed.";
+can be loaded, says what can never work (FAIL, exit code 1), what is unwise (warn, exit code 0)
+and what is worth knowing (note), each with its section's place and a remedy. Asks nobody: it
+can run before the configuration is deployed.
+
+      --strict             warnings fail too (exit code 1), for CI
+      --host-facts FILE    check for the host of these facts instead of this one: who its users
+                           are, which units it has and how they run (`assertctl host-facts`
+                           prints them). Needs no keystore, no root, and none of its users here
+      --explain ID         what one finding means (W2): an example that has it, and its fix";
+
+pub const HOST_FACTS: &str = "\
+usage: assertctl host-facts
+
+Prints what this host would say when a configuration is checked: users and groups with their
+ids; services with User=, Slice=, DynamicUser= and the programs they start; whether the kernel
+has SO_PEERPIDFD, whether assertd's witness is there; PKCS#11 modules and keystores' sockets.
+TOML, without a secret in it: put it beside the configuration in git, and check there with
+`assertctl config check --host-facts FILE`. Needs no root, and works without systemd.";
 
 pub const CONFIG_DIFF: &str = "\
 usage: assertctl config diff [--exit-code]

@@ -20,7 +20,7 @@ mod credential;
 mod files;
 mod host;
 mod look;
-mod modules;
+pub mod modules;
 mod needs;
 mod next;
 mod section;

@@ -20,6 +20,7 @@ mod failure;
 #[cfg(test)]
 mod fixtures;
 mod help;
+mod host_facts;
 mod init;
 mod keystore;
 mod look;
@@ -97,7 +98,12 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
         ),
         Command::Keys => admin::keys(args, out),
         Command::Jwks { key } => admin::jwks(args, key.as_ref(), out),
-        Command::ConfigCheck => check::run(args, out),
+        Command::ConfigCheck {
+            host_facts,
+            strictness,
+        } => check::run(args, host_facts.as_deref(), *strictness, out),
+        Command::ExplainFinding { id } => check::explain::run(args, id, out),
+        Command::HostFacts => host_facts::run(args, out),
         Command::ConfigDiff { changes } => apply::diff(args, *changes, out),
         Command::Apply {
             consent,

@@ -1,312 +1,291 @@
-//! The decision against a matcher written without looking at it, and each denial by itself.
+//! The decision against an oracle that was written without looking at it, each explanation against
+//! the decision it explains.
 
 use super::*;
-use crate::config::Config;
-use keystore::Time;
-use proptest::prelude::*;
+use crate::workload::{Program, Session};
+use generate::{Dice, NOW_S};
+use model::{Caller, Rule, policy};
+use oracle::{Outcome, Request};
+use std::collections::BTreeSet;
 
-const HEAD: &str = r#"
-[keystore.hsm]
-backend = "pkcs11"
-module = "/m.so"
-token = { label = "t" }
-pin = { credential = "p" }
-"#;
+mod generate;
+mod model;
+mod oracle;
+mod single;
+mod words;
 
-/// A section as text, and as the oracle sees it.
-#[derive(Clone, Debug)]
-struct Rule {
-    unit: Option<u8>,
-    uid: Option<u32>,
-    gid: Option<u32>,
-    container: bool,
-    targets: Vec<u8>,
-    expired: bool,
+/// As many as make four thousand decisions, and, for what is about the same code again, a third.
+const POLICIES: usize = 500;
+const SOME_POLICIES: usize = 170;
+const REQUESTS_OF_EACH: usize = 8;
+
+/// One random case, whole.
+struct Case<'a> {
+    rules: &'a [Rule],
+    policy: &'a Policy,
+    caller: Caller,
+    workload: Workload,
+    request: Request,
 }
 
-#[derive(Clone, Debug)]
-struct Caller {
-    unit: Option<u8>,
-    uid: u32,
-    gid: u32,
-    container: bool,
+impl Case<'_> {
+    fn decide(&self, workload: &Workload) -> Decision {
+        let Request {
+            target,
+            lifetime_s,
+            now_s,
+        } = self.request;
+        self.policy
+            .decide(workload, target, lifetime_s, Time::from_unix_s(now_s))
+    }
+
+    fn oracle(&self) -> Outcome {
+        oracle::decide(self.rules, &self.caller, self.request)
+    }
+
+    /// To see what happened.
+    fn shown(&self) -> String {
+        let (caller, request) = (&self.caller, self.request);
+        format!("{}\n{caller:?}\n{request:?}", model::text(self.rules))
+    }
 }
 
-fn policy(rules: &[Rule]) -> Policy {
-    use std::io::Write;
-    let mut text = HEAD.to_owned();
-    for (number, rule) in rules.iter().enumerate() {
-        let mut selectors = vec![format!("container = {}", rule.container)];
-        selectors.extend(rule.unit.map(|unit| format!("unit = \"u{unit}.service\"")));
-        selectors.extend(rule.uid.map(|uid| format!("uid = {uid}")));
-        selectors.extend(rule.gid.map(|gid| format!("gid = {gid}")));
-        let expires = if rule.expired {
-            "expires = 2026-11-02\n"
-        } else {
-            ""
-        };
-        let selectors = selectors.join(", ");
-        text += &format!("[workload.w{number}]\n{expires}match = {{ {selectors} }}\n");
-        for target in &rule.targets {
-            text += &format!(
-                "[workload.w{number}.target.t{target}]\nprofile = \"rfc7523\"\n\
-                 authorization_server = \"https://as\"\nclient_id = \"c\"\n"
-            );
+/// The same cases for each test, eight for each policy.
+fn each_case(policies: usize, mut check: impl FnMut(&Case)) {
+    let groups = generate::groups();
+    let mut dice = Dice::new(6);
+    for _ in 0..policies {
+        let rules = generate::rules(&mut dice, &groups);
+        let policy = policy(&rules);
+        for _ in 0..REQUESTS_OF_EACH {
+            let caller = generate::caller(&mut dice, &rules, &groups);
+            check(&Case {
+                rules: &rules,
+                policy: &policy,
+                workload: caller.workload(),
+                request: generate::request(&mut dice, &rules, &caller),
+                caller,
+            });
         }
     }
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(text.as_bytes()).unwrap();
-    Policy::new(Config::load(file.path()).unwrap().workloads)
 }
 
-fn workload(caller: &Caller) -> Workload {
-    let unit = caller
-        .unit
-        .map(|unit| format!("/system.slice/u{unit}.service"));
-    Workload::for_test(
-        caller.uid,
-        caller.gid,
-        unit.as_deref(),
-        caller.container,
-        Proof::Pidfd,
-    )
+/// The product's decision in the oracle's words; of an ambiguity the two that it names.
+fn said(decision: &Decision) -> Outcome {
+    let matching = match decision {
+        Decision::Allow(grant) => {
+            return Outcome::Granted {
+                section: grant.section().name.to_string(),
+                lifetime_s: grant.lifetime_s(),
+                shadowed: grant.shadowed().iter().copied().collect(),
+            };
+        }
+        Decision::Deny(Denial::UnknownTarget | Denial::NotYours) => Vec::new(),
+        Decision::Deny(Denial::Ambiguous { one, other }) => vec![one, other],
+        Decision::Deny(Denial::Expired { section } | Denial::WeakProof { section }) => {
+            vec![section]
+        }
+    };
+    let Decision::Deny(denial) = decision else {
+        unreachable!("grants returned above")
+    };
+    Outcome::Denied {
+        reason: denial.reason(),
+        matching: matching.into_iter().map(ToString::to_string).collect(),
+    }
 }
 
-fn later() -> Time {
-    Time::from_unix_s(1_800_000_000)
-}
-
-fn matches(rule: &Rule, caller: &Caller) -> bool {
-    if rule.container != caller.container {
+/// Whether one condition more would have made it a grant.
+fn is_one_away(case: &Case) -> bool {
+    let Outcome::Denied {
+        reason: "not_yours",
+        ..
+    } = case.oracle()
+    else {
         return false;
-    }
-    for (wanted, found) in [(rule.uid, caller.uid), (rule.gid, caller.gid)] {
-        if let Some(wanted) = wanted
-            && wanted != found
-        {
-            return false;
-        }
-    }
-    rule.unit.is_none() || rule.unit == caller.unit
-}
-
-/// Which section grants, by counting: exactly one may match and own the target.
-fn oracle(rules: &[Rule], caller: &Caller, target: u8) -> Option<usize> {
-    let mut owners = Vec::new();
-    for (number, rule) in rules.iter().enumerate() {
-        if rule.targets.contains(&target) && matches(rule, caller) {
-            owners.push(number);
-        }
-    }
-    match owners[..] {
-        [only] if !rules[only].expired => Some(only),
-        _ => None,
-    }
-}
-
-fn rule() -> impl Strategy<Value = Rule> {
-    let selectors = (
-        proptest::option::weighted(0.7, 0u8..3),
-        proptest::option::weighted(0.7, 0u32..3),
-        proptest::option::weighted(0.3, 0u32..2),
-    );
-    let rest = (
-        prop::bool::weighted(0.2),
-        proptest::collection::btree_set(0u8..4, 0..3),
-        prop::bool::weighted(0.1),
-    );
-    (selectors, rest).prop_map(|((unit, uid, gid), (container, targets, expired))| Rule {
-        unit,
-        uid: if unit.is_none() {
-            Some(uid.unwrap_or(1))
-        } else {
-            uid
-        },
-        gid,
-        container,
-        targets: targets.into_iter().collect(),
-        expired,
+    };
+    let proof_serves = |rule: &Rule| case.caller.proof == Proof::Pidfd || rule.allow_pid_fallback;
+    case.rules.iter().any(|rule| {
+        rule.targets
+            .iter()
+            .any(|(name, ..)| *name == case.request.target)
+            && oracle::misses(rule, &case.caller) == 1
+            && rule.expires.is_none_or(|(_, expires_s)| NOW_S < expires_s)
+            && proof_serves(rule)
     })
 }
 
-fn caller() -> impl Strategy<Value = Caller> {
-    (
-        proptest::option::weighted(0.9, 0u8..3),
-        0u32..3,
-        0u32..2,
-        prop::bool::weighted(0.2),
-    )
-        .prop_map(|(unit, uid, gid, container)| Caller {
-            unit,
-            uid,
-            gid,
-            container,
-        })
-}
-
-/// A caller made to fit one of the rules, so that grants are common.
-fn fitting(rules: &[Rule], which: usize, caller: Caller) -> Caller {
-    let Some(rule) = rules.get(which % rules.len().max(1)) else {
-        return caller;
-    };
-    Caller {
-        unit: rule.unit.or(caller.unit),
-        uid: rule.uid.unwrap_or(caller.uid),
-        gid: rule.gid.unwrap_or(caller.gid),
-        container: rule.container,
-    }
-}
-
-proptest! {
-    #[test]
-    fn the_decision_is_the_oracles(
-        rules in proptest::collection::vec(rule(), 0..6), which in 0usize..6, caller in caller(),
-        fit in prop::bool::weighted(0.7), target in 0u8..4,
-    ) {
-        let caller = if fit { fitting(&rules, which, caller) } else { caller };
-        let decision = policy(&rules).decide(&workload(&caller), &format!("t{target}"), None, later());
-        let granted = match decision {
-            Decision::Allow(grant) => Some(grant.section().name.to_string()),
-            Decision::Deny(_) => None,
-        };
-        prop_assert_eq!(granted, oracle(&rules, &caller, target).map(|number| format!("w{number}")));
-    }
-
-    #[test]
-    fn no_request_lengthens_a_life(asked in proptest::option::of(0u32..100_000)) {
-        let rules = [Rule { unit: None, uid: Some(1), gid: None, container: false, targets: vec![0], expired: false }];
-        let caller = Caller { unit: None, uid: 1, gid: 1, container: false };
-        let Decision::Allow(grant) = policy(&rules).decide(&workload(&caller), "t0", asked, later()) else {
-            return Err(TestCaseError::fail("denied"));
-        };
-        prop_assert!(grant.lifetime_s() <= 60 && grant.lifetime_s() >= 1);
-        prop_assert!(asked.is_none_or(|asked| grant.lifetime_s() <= asked.max(1)));
-    }
-}
-
-fn one(rule: Rule) -> Policy {
-    policy(&[rule])
-}
-
-fn plain() -> Rule {
-    Rule {
-        unit: Some(0),
-        uid: Some(1),
-        gid: None,
-        container: false,
-        targets: vec![0],
-        expired: false,
-    }
-}
-
-fn denial(policy: &Policy, caller: &Workload, target: &str) -> Denial {
-    match policy.decide(caller, target, None, later()) {
-        Decision::Deny(denial) => denial,
-        Decision::Allow(_) => panic!("granted"),
-    }
-}
-
 #[test]
-fn an_empty_policy_denies_everything() {
-    let caller = workload(&Caller {
-        unit: Some(0),
-        uid: 0,
-        gid: 0,
-        container: false,
+fn the_decision_is_the_oracles() {
+    let (mut cases, mut granted, mut one_away) = (0, 0, 0);
+    let mut reasons: BTreeSet<&str> = BTreeSet::new();
+    let mut shadowed: BTreeSet<&str> = BTreeSet::new();
+    each_case(POLICIES, |case| {
+        let (wanted, mut found) = (case.oracle(), said(&case.decide(&case.workload)));
+        match (&wanted, &mut found) {
+            // Two are named, of as many as there are.
+            (
+                Outcome::Denied {
+                    reason: "ambiguous",
+                    matching: all,
+                },
+                Outcome::Denied {
+                    reason: "ambiguous",
+                    matching: named,
+                },
+            ) => {
+                let two: BTreeSet<&String> = named.iter().collect();
+                assert!(two.len() == 2 && named.iter().all(|name| all.contains(name)));
+                named.clone_from(all);
+            }
+            (Outcome::Granted { shadowed: keys, .. }, _) => {
+                granted += 1;
+                shadowed.extend(keys);
+            }
+            _ => {}
+        }
+        assert_eq!(found, wanted, "{}", case.shown());
+        if let Outcome::Denied { reason, .. } = wanted {
+            reasons.insert(reason);
+        }
+        cases += 1;
+        one_away += usize::from(is_one_away(case));
     });
+    let percent = |count| 100 * count / cases;
+    let (granted, one_away) = (percent(granted), percent(one_away));
+    println!("{cases} cases: {granted} % granted, {one_away} % one condition away from it");
+    assert!(
+        cases >= 4000 && granted >= 30 && one_away >= 30,
+        "{granted} % and {one_away} %"
+    );
     assert_eq!(
-        denial(&Policy::default(), &caller, "t0"),
-        Denial::UnknownTarget
+        reasons.into_iter().collect::<Vec<_>>(),
+        [
+            "ambiguous",
+            "expired",
+            "not_yours",
+            "unknown_target",
+            "weak_proof"
+        ],
+        "each reason occurs"
+    );
+    let keys = [
+        "container",
+        "exe",
+        "exe_sha256",
+        "group",
+        "interactive",
+        "slice",
+    ];
+    assert!(
+        keys.iter().all(|key| shadowed.contains(key)),
+        "{shadowed:?}"
     );
 }
 
 #[test]
-fn each_denial_has_its_reason() {
-    let fits = Caller {
-        unit: Some(0),
-        uid: 1,
-        gid: 1,
-        container: false,
-    };
-    let reason = |policy: &Policy, caller: &Caller, target: &str| {
-        denial(policy, &workload(caller), target).reason()
-    };
-    let policy_of_one = one(plain());
-    assert_eq!(reason(&policy_of_one, &fits, "t1"), "unknown_target");
-    assert_eq!(
-        reason(
-            &policy_of_one,
-            &Caller {
-                uid: 2,
-                ..fits.clone()
-            },
-            "t0"
-        ),
-        "not_yours"
-    );
-    assert_eq!(
-        reason(
-            &policy_of_one,
-            &Caller {
-                unit: None,
-                ..fits.clone()
-            },
-            "t0"
-        ),
-        "not_yours"
-    );
-    assert_eq!(
-        reason(
-            &policy_of_one,
-            &Caller {
-                container: true,
-                ..fits.clone()
-            },
-            "t0"
-        ),
-        "not_yours"
-    );
-    assert_eq!(
-        reason(&policy(&[plain(), plain()]), &fits, "t0"),
-        "ambiguous"
-    );
-    assert_eq!(
-        reason(
-            &one(Rule {
-                expired: true,
-                ..plain()
-            }),
-            &fits,
-            "t0"
-        ),
-        "expired"
-    );
+fn the_sections_of_a_workload_are_those_the_oracle_counts() {
+    each_case(SOME_POLICIES, |case| {
+        let found: BTreeSet<&str> = case
+            .policy
+            .sections_of(&case.workload)
+            .map(|section| &*section.name)
+            .collect();
+        let fits = |rule: &&Rule| oracle::misses(rule, &case.caller) == 0;
+        let wanted: BTreeSet<&str> = case
+            .rules
+            .iter()
+            .filter(fits)
+            .map(|rule| rule.name.as_str())
+            .collect();
+        assert_eq!(found, wanted, "{}", case.shown());
+    });
+}
+
+/// What is costly is read only if it may matter: so what is not read must not.
+#[test]
+fn what_is_not_asked_for_changes_no_decision() {
+    let (mut unasked, mut asked) = (0, 0);
+    each_case(SOME_POLICIES, |case| {
+        let mut unread = case.workload.clone();
+        let mut known = case.workload.clone();
+        match case
+            .policy
+            .asks_for_program(&case.workload, case.request.target)
+        {
+            true => asked += 1,
+            false => {
+                unread.set_program(Program::Unread);
+                let (path, sha256) = (Some("/usr/bin/pay".to_owned()), model::digest("pay"));
+                known.set_program(Program::Is { path, sha256 });
+                unasked += 1;
+            }
+        }
+        if case.policy.extent() == Extent::Usual {
+            unread.set_session(Session::Unread);
+            known.set_session(Session::None);
+        }
+        let (unread, known) = (said(&case.decide(&unread)), said(&case.decide(&known)));
+        assert_eq!(unread, known, "{}", case.shown());
+    });
+    assert!(asked > 100 && unasked > 400, "{asked} asked, {unasked} not");
 }
 
 #[test]
-fn a_weak_proof_serves_nobody_who_did_not_allow_it() {
-    let caller = Workload::for_test(1, 1, Some("/system.slice/u0.service"), false, Proof::Pid);
-    assert!(matches!(
-        denial(&one(plain()), &caller, "t0"),
-        Denial::WeakProof { .. }
-    ));
-}
-
-#[test]
-fn a_full_path_matches_that_path_alone() {
-    let fits_path = |path: &str, wanted: &str| {
-        let caller = Workload::for_test(1, 1, Some(path), false, Proof::Pidfd);
-        let selector = Selector::Unit(crate::selector::Pattern::new(wanted).unwrap());
-        selector.verdict(&caller) == Verdict::Holds
-    };
-    assert!(fits_path(
-        "/system.slice/a.service",
-        "/system.slice/a.service"
-    ));
-    assert!(fits_path("/system.slice/a.service", "a.service"));
-    assert!(!fits_path(
-        "/other.slice/a.service",
-        "/system.slice/a.service"
-    ));
-    assert!(!fits_path("/system.slice/b.service/a.service", "a.service"));
+fn an_explanation_says_what_was_decided_and_of_every_owner_why() {
+    let mut excluded = 0;
+    each_case(SOME_POLICIES, |case| {
+        let Request { target, now_s, .. } = case.request;
+        let explanation = case
+            .policy
+            .explain(&case.workload, target, Time::from_unix_s(now_s));
+        let (denial, granted_by) = match case.decide(&case.workload) {
+            Decision::Allow(grant) => (None, Some(grant.section().name.clone())),
+            Decision::Deny(denial) => (Some(denial), None),
+        };
+        assert_eq!(explanation.denial, denial, "{}", case.shown());
+        let owners = case
+            .rules
+            .iter()
+            .filter(|r| r.targets.iter().any(|t| t.0 == target));
+        let owners: BTreeSet<&str> = owners.map(|rule| rule.name.as_str()).collect();
+        let told: BTreeSet<&str> = explanation.sections.iter().map(|s| &*s.name).collect();
+        assert_eq!((told, explanation.more), (owners, 0), "{}", case.shown());
+        let mut distances = Vec::new();
+        for section in &explanation.sections {
+            let rule = case
+                .rules
+                .iter()
+                .find(|rule| rule.name == *section.name)
+                .unwrap();
+            let fits = oracle::misses(rule, &case.caller) == 0;
+            assert_eq!(
+                section.standing == Standing::Matches,
+                fits,
+                "{}",
+                case.shown()
+            );
+            let missing = |judged: &&Judged| judged.verdict != Verdict::Holds;
+            distances.push(section.matches.iter().filter(missing).count());
+            let last = *distances.last().unwrap();
+            match section.standing {
+                Standing::Matches => assert!(last == 0 && section.unless.is_empty()),
+                Standing::DoesNotMatch => assert!(last > 0, "{}", case.shown()),
+                Standing::Excluded => {
+                    excluded += 1;
+                    let may_hold = |judged: &Judged| judged.verdict != Verdict::Fails;
+                    assert!(last == 0 && !section.unless.is_empty());
+                    assert!(section.unless.iter().all(may_hold), "{}", case.shown());
+                }
+            }
+        }
+        assert!(distances.is_sorted(), "the nearest first: {}", case.shown());
+        if let Some(name) = granted_by {
+            let standing = |s: &&SectionVerdict| s.standing == Standing::Matches;
+            let matching: Vec<_> = explanation.sections.iter().filter(standing).collect();
+            assert_eq!(matching.len(), 1);
+            assert_eq!(matching[0].name, name);
+        }
+    });
+    assert!(excluded > 5, "{excluded} were excluded");
 }

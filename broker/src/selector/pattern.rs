@@ -94,6 +94,19 @@ impl Pattern {
         !beyond.contains('/') && !behind.contains('/')
     }
 
+    /// A text that fits both, if there is one.
+    pub fn common(&self, other: &Pattern) -> Option<String> {
+        if !self.meets(other) {
+            return None;
+        }
+        if let Some(text) = self.exact().or(other.exact()) {
+            return Some(text.to_owned());
+        }
+        let longest = |one: &str, two: &str| if one.len() >= two.len() { one } else { two }.to_owned();
+        let before = longest(&self.before, &other.before);
+        Some(format!("{before}1{}", longest(self.after(), other.after())))
+    }
+
     /// Whether some text fits both.
     pub fn meets(&self, other: &Pattern) -> bool {
         let (Some(after), Some(other_after)) = (&self.after, &other.after) else {

@@ -21,6 +21,8 @@ fn a_star_stands_for_something_that_is_no_slash() {
     ] {
         assert!(!instances.matches(other), "{other}");
     }
+    assert_eq!((instances.before(), instances.after()), ("app@", ".service"));
+    assert_eq!((pattern("a.service").before(), pattern("a.service").after()), ("a.service", ""));
     assert!(pattern("a.service").matches("a.service"));
     assert!(!pattern("a.service").matches("aa.service"));
     let path = pattern("/system.slice/system-app.slice/app@*.service");
@@ -67,6 +69,9 @@ proptest! {
         };
         let (ones, twos) = (of(&one), of(&two));
         prop_assert_eq!(one.meets(&two), ones.iter().any(|text| twos.contains(text)));
+        let common = one.common(&two);
+        prop_assert_eq!(common.is_some(), one.meets(&two));
+        prop_assert!(common.is_none_or(|text| one.matches(&text) && two.matches(&text)));
         prop_assert_eq!(one.covers(&two), twos.iter().all(|text| ones.contains(text)));
     }
 }

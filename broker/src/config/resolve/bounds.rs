@@ -92,14 +92,14 @@ pub fn of_file<'a>(all: &'a [Bounds], path: &Path) -> Result<Option<&'a Bounds>>
         (None, _) if all.is_empty() => Ok(None),
         (None, _) => Err(Diagnostic::file(
             path,
-            "no [bounds] name this file, and there are bounds for others; an administrator adds \
-             it to the `files` of its team's",
+            "no [bounds.…] of the main file names this file, and once there are bounds every file needs \
+             some; an administrator adds it to the `files` of its team's",
         )),
         (Some(one), Some(other)) => Err(Diagnostic::file(
             path,
             format!(
-                "[bounds.{}] and [bounds.{}] both name this file; an administrator leaves it in \
-                 one of them",
+                "[bounds.{}] and [bounds.{}] of the main file both name this file; an administrator \
+                 takes it out of the `files` of one",
                 one.name, other.name
             ),
         )),
@@ -115,7 +115,7 @@ impl Bounds {
         section: &WorkloadSection,
         matches: &[Selector],
     ) -> Result<()> {
-        self.text(file, "workload", name, &self.workloads)?;
+        self.text(file, Kind::Workload, name, &self.workloads)?;
         self.whom(file, &section.r#match, matches)?;
         for target in section.target.values() {
             self.target(file, target.as_ref())?;
@@ -131,54 +131,90 @@ impl Bounds {
         matches: &[Selector],
     ) -> Result<()> {
         if let Some(units) = &self.units {
-            let unit = matches.iter().find_map(|selector| match selector {
-                Selector::Unit(pattern) => Some(pattern),
-                _ => None,
-            });
-            let span = section
-                .as_ref()
-                .unit
-                .as_ref()
-                .map_or(section.span(), Spanned::span);
-            match unit {
-                None => return self.outside(file, span, "a match without `unit`", &shown(units)),
-                Some(unit) if !units.iter().any(|bound| holds(bound, unit)) => {
-                    return self.outside(file, span, &format!("unit `{unit}`"), &shown(units));
-                }
-                Some(_) => {}
-            }
+            self.unit(file, section, matches, units)?;
         }
-        let Some(users) = &self.users else {
-            return Ok(());
+        match &self.users {
+            Some(users) => self.user(file, section, matches, users),
+            None => Ok(()),
+        }
+    }
+
+    fn unit(
+        &self,
+        file: &File,
+        section: &Spanned<MatchSection>,
+        matches: &[Selector],
+        units: &[Pattern],
+    ) -> Result<()> {
+        let unit = matches.iter().find_map(|selector| match selector {
+            Selector::Unit(pattern) => Some(pattern),
+            _ => None,
+        });
+        let (Some(unit), Some(given)) = (unit, &section.as_ref().unit) else {
+            return self.missing(file, section.span(), Kind::Unit, shown(units));
         };
+        if units.iter().any(|bound| holds(bound, unit)) {
+            return Ok(());
+        }
+        let how = match units.iter().any(|bound| bound.meets(unit)) {
+            true => "fits more units than",
+            false => "is outside of",
+        };
+        self.outside(
+            file,
+            given.span(),
+            Kind::Unit,
+            &format!("unit `{unit}` {how}"),
+            shown(units),
+        )
+    }
+
+    fn user(
+        &self,
+        file: &File,
+        section: &Spanned<MatchSection>,
+        matches: &[Selector],
+        users: &[(String, u32)],
+    ) -> Result<()> {
         let uid = matches.iter().find_map(|selector| match selector {
             Selector::User(uid) => Some(*uid),
             _ => None,
         });
-        let names: Vec<&str> = users.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<String> = users
+            .iter()
+            .map(|(name, uid)| format!("{name} ({uid})"))
+            .collect();
+        let names = names.join(", ");
         let given = section.as_ref();
-        let span = given.user.as_ref().map(Spanned::span);
-        let span = span
-            .or(given.uid.as_ref().map(Spanned::span))
-            .unwrap_or(section.span());
-        match uid {
-            None => self.outside(file, span, "a match without `user`", &names.join(", ")),
-            Some(uid) if !users.iter().any(|(_, bound)| *bound == uid) => {
-                self.outside(file, span, &format!("user {uid}"), &names.join(", "))
-            }
-            Some(_) => Ok(()),
+        let (Some(uid), Some(span)) = (
+            uid,
+            given
+                .user
+                .as_ref()
+                .map(Spanned::span)
+                .or(given.uid.as_ref().map(Spanned::span)),
+        ) else {
+            return self.missing(file, section.span(), Kind::User, names);
+        };
+        if users.iter().any(|(_, bound)| *bound == uid) {
+            return Ok(());
         }
+        let what = match &given.user {
+            Some(name) => format!("user `{}` is outside of", name.as_ref()),
+            None => format!("uid {uid} is outside of"),
+        };
+        self.outside(file, span, Kind::User, &what, names)
     }
 
     fn target(&self, file: &File, target: &TargetSection) -> Result<()> {
         let used = [
-            ("issuer", &target.issuer, &self.issuers),
-            ("subject", &target.subject, &self.subjects),
-            ("keystore", &target.keystore, &self.keystores),
+            (Kind::Issuer, &target.issuer, &self.issuers),
+            (Kind::Subject, &target.subject, &self.subjects),
+            (Kind::Keystore, &target.keystore, &self.keystores),
         ];
-        for (what, name, allowed) in used {
+        for (kind, name, allowed) in used {
             if let Some(name) = name {
-                self.text(file, what, name, allowed)?;
+                self.text(file, kind, name, allowed)?;
             }
         }
         Ok(())
@@ -189,8 +225,8 @@ impl Bounds {
         match self.keystores.iter().any(|bound| bound.matches(keystore)) {
             true => Ok(()),
             false => {
-                let what = format!("keystore `{keystore}`, the only one,");
-                self.outside(file, span, &what, &shown(&self.keystores))
+                let what = format!("keystore `{keystore}`, the only one, is outside of");
+                self.outside(file, span, Kind::Keystore, &what, shown(&self.keystores))
             }
         }
     }
@@ -198,32 +234,70 @@ impl Bounds {
     fn text(
         &self,
         file: &File,
-        what: &str,
+        kind: Kind,
         name: &Spanned<String>,
         allowed: &[Pattern],
     ) -> Result<()> {
         match allowed.iter().any(|bound| bound.matches(name.as_ref())) {
             true => Ok(()),
             false => {
-                let what = format!("{what} `{}`", name.as_ref());
-                self.outside(file, name.span(), &what, &shown(allowed))
+                let what = format!("{} `{}` is outside of", kind.word(), name.as_ref());
+                self.outside(file, name.span(), kind, &what, shown(allowed))
             }
         }
     }
 
-    fn outside<T>(&self, file: &File, span: Range<usize>, what: &str, allowed: &str) -> Result<T> {
-        let message = format!("{what} is outside of [bounds.{}]", self.name);
-        let help = match allowed {
-            "" => "an administrator allows none there".to_owned(),
-            _ => format!("an administrator allows there: {allowed}"),
-        };
-        Err(Diagnostic::at(
-            file.path,
-            file.text,
-            span,
-            message,
-            Some(help),
-        ))
+    fn missing(&self, file: &File, span: Range<usize>, kind: Kind, allowed: String) -> Result<()> {
+        let (word, name) = (kind.word(), &self.name);
+        let message = format!("no `{word}` in this match: [bounds.{name}] demands one");
+        let help = Some(kind.help(&allowed));
+        Err(Diagnostic::at(file.path, file.text, span, message, help))
+    }
+
+    fn outside(
+        &self,
+        file: &File,
+        span: Range<usize>,
+        kind: Kind,
+        what: &str,
+        allowed: String,
+    ) -> Result<()> {
+        let message = format!("{what} [bounds.{}]", self.name);
+        let help = Some(kind.help(&allowed));
+        Err(Diagnostic::at(file.path, file.text, span, message, help))
+    }
+}
+
+/// What bounds are about.
+#[derive(Clone, Copy)]
+enum Kind {
+    Workload,
+    Unit,
+    User,
+    Issuer,
+    Subject,
+    Keystore,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Kind::Workload => "workload",
+            Kind::Unit => "unit",
+            Kind::User => "user",
+            Kind::Issuer => "issuer",
+            Kind::Subject => "subject",
+            Kind::Keystore => "keystore",
+        }
+    }
+
+    /// What there is instead, and who can change that: not the team.
+    fn help(self, allowed: &str) -> String {
+        let word = self.word();
+        match allowed {
+            "" => format!("its `{word}s` name none; only an administrator may add to them"),
+            _ => format!("its `{word}s` are {allowed}; only an administrator may add to them"),
+        }
     }
 }
 
@@ -232,8 +306,11 @@ fn shown(patterns: &[Pattern]) -> String {
     texts.join(", ")
 }
 
-/// Whether a bound holds all of a pattern of units. A path is one unit of its name.
+/// Whether a bound holds all of a pattern of units. A path is one unit of its name, wherever that is.
 fn holds(bound: &Pattern, unit: &Pattern) -> bool {
+    if *bound == Pattern::everything() {
+        return true;
+    }
     if bound.is_path() || !unit.is_path() {
         return bound.covers(unit);
     }

@@ -16,49 +16,91 @@ pub enum Role {
     Shadow,
 }
 
+/// Who says which number a user or a group has.
+#[derive(Clone, Copy)]
+pub enum NameService<'a> {
+    /// This host's, which may be a server far away.
+    Host,
+    /// A file, of a host that this one need not be.
+    Given(&'a Facts),
+}
+
 /// Users and groups that were looked up: ten thousand sections may name the same few.
-#[derive(Default)]
-pub struct Accounts {
+pub struct Accounts<'a> {
+    names: NameService<'a>,
     users: HashMap<String, Option<u32>>,
     groups: HashMap<String, Option<u32>>,
 }
 
-impl Accounts {
+impl<'a> Accounts<'a> {
+    pub fn of(names: NameService<'a>) -> Accounts<'a> {
+        Accounts {
+            names,
+            users: HashMap::new(),
+            groups: HashMap::new(),
+        }
+    }
+
     pub fn user(&mut self, file: &File, name: &Spanned<String>) -> Result<u32> {
-        let text = name.as_ref();
-        let look_up = || {
-            User::from_name(text)
-                .ok()
-                .flatten()
-                .map(|user| user.uid.as_raw())
+        let (text, names) = (name.as_ref(), self.names);
+        let look_up = || match names {
+            NameService::Host => {
+                let user = User::from_name(text).ok().flatten();
+                user.map(|user| user.uid.as_raw())
+            }
+            NameService::Given(facts) => facts.users.get(text).copied(),
         };
         let found = *self.users.entry(text.clone()).or_insert_with(look_up);
-        match found {
-            Some(uid) => Ok(uid),
-            None => file.error(name.span(), format!("this host has no user `{text}`")),
+        match (found, names) {
+            (Some(uid), _) => Ok(uid),
+            (None, NameService::Host) => {
+                file.error(name.span(), format!("this host has no user `{text}`"))
+            }
+            (None, NameService::Given(facts)) => not_given(file, "user", name, &facts.users),
         }
     }
 
     fn group(&mut self, file: &File, name: &Spanned<String>) -> Result<u32> {
-        let text = name.as_ref();
-        let look_up = || {
-            Group::from_name(text)
-                .ok()
-                .flatten()
-                .map(|group| group.gid.as_raw())
+        let (text, names) = (name.as_ref(), self.names);
+        let look_up = || match names {
+            NameService::Host => {
+                let group = Group::from_name(text).ok().flatten();
+                group.map(|group| group.gid.as_raw())
+            }
+            NameService::Given(facts) => facts.groups.get(text).copied(),
         };
         let found = *self.groups.entry(text.clone()).or_insert_with(look_up);
-        match found {
-            Some(gid) => Ok(gid),
-            None => file.error(name.span(), format!("this host has no group `{text}`")),
+        match (found, names) {
+            (Some(gid), _) => Ok(gid),
+            (None, NameService::Host) => {
+                file.error(name.span(), format!("this host has no group `{text}`"))
+            }
+            (None, NameService::Given(facts)) => not_given(file, "group", name, &facts.groups),
         }
     }
+}
+
+/// A name that the host's facts do not have, with the nearest one that they have.
+fn not_given<T>(
+    file: &File,
+    what: &str,
+    name: &Spanned<String>,
+    known: &BTreeMap<String, u32>,
+) -> Result<T> {
+    let text = name.as_ref();
+    let names: Vec<&str> = known.keys().map(String::as_str).collect();
+    // A host has dozens of them, so that a list would be no help.
+    let nearest = Some(suggest(text, &names)).filter(|help| help.starts_with("did you mean"));
+    let add = format!("add it to [{what}s] of the host facts");
+    let help = nearest.map_or(add, |nearest| nearest);
+    let message = format!("the host facts have no {what} `{text}`");
+    Err(Diagnostic::at(file.path, file.text, name.span(), message, Some(help)))
 }
 
 /// The selectors of one table.
 pub fn selectors(
     file: &File,
-    accounts: &mut Accounts,
+    accounts: &mut Accounts<'_>,
     section: &Spanned<MatchSection>,
     role: Role,
 ) -> Result<Vec<Selector>> {
@@ -104,20 +146,15 @@ fn enough(file: &File, section: &Spanned<MatchSection>, role: Role) -> Result<()
     let given = section.as_ref();
     let has_user = given.uid.is_some() || given.user.is_some();
     let span = section.span();
-    if let Some(unit) = given
-        .user_unit
-        .as_ref()
-        .filter(|_| role == Role::Match && !has_user)
-    {
+    if let Some(unit) = given.user_unit.as_ref().filter(|_| role == Role::Match && !has_user) {
         let message = "`user_unit` needs `user` or `uid` beside it: whose unit it is";
         return file.error(unit.span(), message);
     }
     let is_empty = given.is_empty();
     match role {
-        Role::Match if given.unit.is_none() && given.slice.is_none() && !has_user => file.error(
-            span,
-            "a match needs at least `unit`, `slice`, `user` or `uid`",
-        ),
+        Role::Match if given.unit.is_none() && given.slice.is_none() && !has_user => {
+            file.error(span, "a match needs at least `unit`, `slice`, `user` or `uid`")
+        }
         Role::Unless | Role::Shadow if is_empty => {
             file.error(span, "says nothing: give it a selector, or leave it out")
         }
@@ -143,9 +180,7 @@ fn enough(file: &File, section: &Spanned<MatchSection>, role: Role) -> Result<()
 /// A pattern of units, by name or by path.
 pub fn unit_pattern(file: &File, unit: &Spanned<String>) -> Result<Pattern> {
     let pattern = pattern(file, unit)?;
-    let ends = [".service", ".scope"]
-        .iter()
-        .any(|suffix| unit.as_ref().ends_with(suffix));
+    let ends = [".service", ".scope"].iter().any(|suffix| unit.as_ref().ends_with(suffix));
     if !ends {
         return file.error(unit.span(), "a unit's name ends in .service or .scope");
     }
@@ -157,7 +192,7 @@ pub fn pattern(file: &File, text: &Spanned<String>) -> Result<Pattern> {
     Pattern::new(text.as_ref()).or_else(|error| file.error(text.span(), error.to_string()))
 }
 
-fn user(file: &File, accounts: &mut Accounts, given: &MatchSection) -> Result<Option<u32>> {
+fn user(file: &File, accounts: &mut Accounts<'_>, given: &MatchSection) -> Result<Option<u32>> {
     match (&given.uid, &given.user) {
         (Some(uid), None) => Ok(Some(*uid.as_ref())),
         (None, Some(user)) => accounts.user(file, user).map(Some),
@@ -166,7 +201,7 @@ fn user(file: &File, accounts: &mut Accounts, given: &MatchSection) -> Result<Op
     }
 }
 
-fn group(file: &File, accounts: &mut Accounts, given: &MatchSection) -> Result<Option<u32>> {
+fn group(file: &File, accounts: &mut Accounts<'_>, given: &MatchSection) -> Result<Option<u32>> {
     match (&given.gid, &given.group) {
         (Some(gid), None) => Ok(Some(*gid.as_ref())),
         (None, Some(group)) => accounts.group(file, group).map(Some),
@@ -215,15 +250,7 @@ impl MatchSection {
             container,
             interactive,
         } = self;
-        let texts = [
-            unit,
-            slice,
-            user_unit,
-            user,
-            group,
-            supplementary_group,
-            exe,
-        ];
+        let texts = [unit, slice, user_unit, user, group, supplementary_group, exe];
         texts.iter().all(|text| text.is_none())
             && uid.is_none()
             && gid.is_none()

@@ -6,7 +6,7 @@ use super::*;
 use keystore::charter::PurposeKind;
 use keystore::protocol::EvidenceLevel;
 
-impl Known {
+impl Known<'_> {
     /// One target, by its profile.
     pub fn target(
         &self,
@@ -75,6 +75,7 @@ impl Known {
         Ok(Target {
             workload: place.workload.clone(),
             name: place.name.as_ref().clone(),
+            place: place.file.place(&place.name.span()),
             profile: place.profile,
             iss: client_id.clone(),
             sub: client_id,
@@ -137,6 +138,7 @@ impl Known {
         Ok(Target {
             workload: place.workload.clone(),
             name: place.name.as_ref().clone(),
+            place: place.file.place(&place.name.span()),
             profile: place.profile,
             iss: issuer.url.clone(),
             sub,

@@ -6,15 +6,15 @@ use super::matching::{Role, selectors};
 use super::*;
 
 /// What sections may refer to, and the sections so far.
-pub struct Known {
+pub struct Known<'a> {
     pub keystores: BTreeMap<String, KeystoreSection>,
     pub issuers: BTreeMap<String, Arc<Issuer>>,
     pub limits: (u32, u32),
-    pub accounts: Accounts,
+    pub accounts: Accounts<'a>,
     pub sections: BTreeMap<Arc<str>, Arc<Section>>,
 }
 
-impl Known {
+impl Known<'_> {
     /// Adds one file's sections, which stay inside its bounds.
     pub fn add(
         &mut self,

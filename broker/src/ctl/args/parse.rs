@@ -4,7 +4,7 @@
 use super::super::help;
 use super::{
     Args, Backends, CREATIONS_MAX, Changes, Command, Consent, Format, GLOBAL, Opt, RECORDS_SHOWN,
-    SPECS, Spec, Usage,
+    SPECS, Spec, Strictness, Usage,
 };
 use keystore::KeyName;
 use keystore::config::{Tcti, suggest};
@@ -181,7 +181,8 @@ fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
         "jwks" => Command::Jwks {
             key: options.key()?,
         },
-        "config check" => Command::ConfigCheck,
+        "config check" => options.config_check()?,
+        "host-facts" => Command::HostFacts,
         "config diff" if options.flag(Opt::ExitCode) => Command::ConfigDiff {
             changes: Changes::AreOne,
         },
@@ -319,6 +320,26 @@ impl Options {
             Consent::Given
         } else {
             Consent::Ask
+        }
+    }
+
+    /// To look, or to have one finding explained.
+    fn config_check(&mut self) -> Result<Command, Usage> {
+        let Some(id) = self.text(Opt::Explain)? else {
+            return Ok(Command::ConfigCheck {
+                host_facts: self.text(Opt::HostFacts)?.map(PathBuf::from),
+                strictness: match self.flag(Opt::Strict) {
+                    true => Strictness::WarningsFail,
+                    false => Strictness::WarningsAreFine,
+                },
+            });
+        };
+        match self.0.keys().next() {
+            None => Ok(Command::ExplainFinding { id }),
+            Some(other) => Err(Usage::new(format!(
+                "--explain looks at no configuration, and {} is for one that does",
+                other.flag()
+            ))),
         }
     }
 

@@ -131,7 +131,8 @@ fn loads(site: &Site) -> Finding {
 /// What `config check` would say, in one line.
 fn wise(site: &Site) -> Option<Finding> {
     let config = site.config.as_ref().ok()?;
-    let found = unwise(config, Clock::new().read());
+    let mut found = unwise(config, None, Clock::new().read());
+    found.retain(|finding| finding.severity != Wisdom::Info);
     let first = found
         .iter()
         .find(|it| it.severity == Wisdom::Error)
@@ -150,7 +151,7 @@ fn wise(site: &Site) -> Option<Finding> {
     );
     Some(match first.severity {
         Wisdom::Error => CONFIG_WISE.fail(text, remedy),
-        Wisdom::Warning => CONFIG_WISE.warn(text, remedy),
+        Wisdom::Warning | Wisdom::Info => CONFIG_WISE.warn(text, remedy),
     })
 }
 

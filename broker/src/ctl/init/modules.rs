@@ -141,6 +141,15 @@ const NOT_FOR_US: [&str; 5] = [
 
 /// The modules of this host, each once, by the first path that leads to it.
 pub fn installed() -> Vec<PathBuf> {
+    each_once(candidates())
+}
+
+/// Every path that leads to a module of this host.
+pub fn paths() -> BTreeSet<PathBuf> {
+    candidates().into_iter().filter(|path| path.is_file()).collect()
+}
+
+fn candidates() -> Vec<PathBuf> {
     let dirs = library_dirs();
     let mut paths: Vec<PathBuf> = Vec::new();
     for file in KNOWN.iter().flat_map(|known| known.files) {
@@ -160,7 +169,7 @@ pub fn installed() -> Vec<PathBuf> {
             }
         }));
     }
-    each_once(paths)
+    paths
 }
 
 /// How it reaches its tokens.

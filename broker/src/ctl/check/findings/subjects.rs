@@ -1,0 +1,74 @@
+//! Names that relying parties know: a subject of an issuer, a client of an authorization server. Two
+//! workloads with one of them are one and the same to the other side.
+
+use super::super::finding::{Finding, SHARED_CLIENT, SHARED_SUBJECT};
+use crate::config::{Config, Target};
+use keystore::charter::PurposeKind;
+use std::collections::BTreeMap;
+
+pub fn findings(config: &Config, found: &mut Vec<Finding>) {
+    let targets = config.workloads.iter().flat_map(|section| section.targets.values());
+    let mut subjects: BTreeMap<(&str, &str), Vec<&Target>> = BTreeMap::new();
+    let mut clients: BTreeMap<(&str, &str), Vec<&Target>> = BTreeMap::new();
+    for target in targets {
+        match target.charter.purpose.kind() {
+            PurposeKind::Federation => {
+                let same = subjects.entry((&target.iss, &target.sub)).or_default();
+                // One workload may present its subject to many audiences.
+                if same.iter().all(|other| other.workload != target.workload) {
+                    same.push(target);
+                }
+            }
+            PurposeKind::ClientAuthentication => {
+                clients.entry((&target.aud, &target.sub)).or_default().push(target);
+            }
+        }
+    }
+    for ((issuer, subject), same) in subjects {
+        let [first, others @ ..] = same.as_slice() else { continue };
+        if !others.is_empty() {
+            found.push(SHARED_SUBJECT.at(
+                object(first),
+                &first.place,
+                format!(
+                    "subject `{subject}` of {issuer} is {} too: nobody outside of this host can tell \
+                     them apart, and what one may do the other may",
+                    places(others)
+                ),
+                "give each a subject of its own; keep `shared = true` only where they are one \
+                 service in two units",
+            ));
+        }
+    }
+    for ((server, client), same) in clients {
+        let [first, others @ ..] = same.as_slice() else { continue };
+        if !others.is_empty() {
+            found.push(SHARED_CLIENT.at(
+                object(first),
+                &first.place,
+                format!(
+                    "client `{client}` of {server} is {} too: each has a key of its own, and the \
+                     server must accept all of them for one client",
+                    places(others)
+                ),
+                "register a client for each workload, and name it in `client_id`",
+            ));
+        }
+    }
+}
+
+fn object(target: &Target) -> String {
+    format!("[workload.{}.target.{}]", target.workload, target.name)
+}
+
+/// Others and where they are; of many the first.
+fn places(others: &[&Target]) -> String {
+    /// More are counted.
+    const SHOWN: usize = 3;
+    let one = |target: &&Target| format!("{}'s ({})", target.workload, target.place);
+    let shown: Vec<String> = others.iter().take(SHOWN).map(one).collect();
+    match others.len() - shown.len() {
+        0 => shown.join(" and "),
+        more => format!("{} and those of {more} more", shown.join(", ")),
+    }
+}
