@@ -102,7 +102,8 @@ impl Pattern {
         if let Some(text) = self.exact().or(other.exact()) {
             return Some(text.to_owned());
         }
-        let longest = |one: &str, two: &str| if one.len() >= two.len() { one } else { two }.to_owned();
+        let longest =
+            |one: &str, two: &str| if one.len() >= two.len() { one } else { two }.to_owned();
         let before = longest(&self.before, &other.before);
         Some(format!("{before}1{}", longest(self.after(), other.after())))
     }
@@ -116,7 +117,8 @@ impl Pattern {
                 (None, None) => false,
             };
         };
-        let either = |one: &str, two: &str, fits: fn(&str, &str) -> bool| fits(one, two) || fits(two, one);
+        let either =
+            |one: &str, two: &str, fits: fn(&str, &str) -> bool| fits(one, two) || fits(two, one);
         either(&self.before, &other.before, |a, b| a.starts_with(b))
             && either(after, other_after, |a, b| a.ends_with(b))
             && !longer(&self.before, &other.before).contains('/')
@@ -127,7 +129,11 @@ impl Pattern {
 /// What the longer of two has beyond the shorter, of which it is known that one holds the other at
 /// an end; where a `/` in it would have to be what a star stands for.
 fn longer<'a>(one: &'a str, two: &'a str) -> &'a str {
-    let (long, short) = if one.len() >= two.len() { (one, two) } else { (two, one) };
+    let (long, short) = if one.len() >= two.len() {
+        (one, two)
+    } else {
+        (two, one)
+    };
     long.strip_prefix(short)
         .or_else(|| long.strip_suffix(short))
         .unwrap_or(long)
