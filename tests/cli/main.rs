@@ -84,7 +84,8 @@ fn an_absent_daemon_is_told_from_a_forbidden_one() {
 #[test]
 fn what_a_host_says_of_itself_is_what_a_configuration_is_checked_with() {
     harness::user::need_root();
-    let program = Programs::installed().assertctl();
+    let programs = Programs::installed();
+    let program = programs.assertctl();
     let run = |args: &[&str]| {
         let mut command = Command::new(&program);
         command.args(args).current_dir("/").env_clear().uid(NOBODY).gid(NOBODY);
