@@ -71,8 +71,46 @@ fn configurations_are_checked_with_place_and_remedy() {
 }
 
 #[test]
+fn a_configuration_is_checked_for_a_host_that_this_one_is_not() {
+    run_suite("check.toml");
+}
+
+#[test]
 fn an_absent_daemon_is_told_from_a_forbidden_one() {
     run_suite("daemon.toml");
+}
+
+/// As nobody, whom no file is closed to that the configuration is checked by.
+#[test]
+fn what_a_host_says_of_itself_is_what_a_configuration_is_checked_with() {
+    harness::user::need_root();
+    let programs = Programs::installed();
+    let program = programs.assertctl();
+    let run = |args: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(args).current_dir("/").env_clear().uid(NOBODY).gid(NOBODY);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), text, String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, facts, wrong) = run(&["host-facts"]);
+    assert_eq!((code, wrong.as_str()), (Some(0), ""));
+    assert!(facts.contains("\n\"root\" = 0\n"), "{facts}");
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let put = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let facts = put("facts.toml", &facts);
+    let config = put(
+        "assertd.toml",
+        "[workload.a]\nmatch = { unit = \"no-such-unit-here.service\", user = \"root\" }\n",
+    );
+    let (code, found, wrong) = run(&["-c", &config, "config", "check", "--host-facts", &facts]);
+    assert_eq!((code, wrong.as_str()), (Some(0), ""), "{found}");
+    assert!(found.contains("this host has no unit `no-such-unit-here.service`"), "{found}");
 }
 
 #[test]

@@ -111,9 +111,7 @@ impl Facts {
         };
         match wrong {
             Some(message) => Err(Diagnostic::file(path, message)),
-            None => {
-                toml::from_str(text).map_err(|error| Diagnostic::from_toml(path, text, &error))
-            }
+            None => toml::from_str(text).map_err(|error| Diagnostic::from_toml(path, text, &error)),
         }
     }
 
@@ -162,10 +160,16 @@ mod tests {
     #[test]
     fn a_file_of_another_format_is_refused_with_what_to_do() {
         let newer = parsed("format = 2\nmoons = 1").unwrap_err();
-        assert!(newer.contains("is of format 2, and this assertctl reads 1"), "{newer}");
+        assert!(
+            newer.contains("is of format 2, and this assertctl reads 1"),
+            "{newer}"
+        );
         let none = parsed("[users]\na = 1").unwrap_err();
         assert!(none.contains("write `format = 1`"), "{none}");
         let unknown = parsed("format = 1\nuser = 1").unwrap_err();
-        assert!(unknown.contains("facts.toml:2:1: unknown key `user`"), "{unknown}");
+        assert!(
+            unknown.contains("facts.toml:2:1: unknown key `user`"),
+            "{unknown}"
+        );
     }
 }

@@ -95,7 +95,11 @@ fn exit(found: &[Finding], strictness: Strictness) -> Exit {
         Severity::Warning => strictness == Strictness::WarningsFail,
         Severity::Info => false,
     };
-    if found.iter().any(fails) { Exit::Refused } else { Exit::Done }
+    if found.iter().any(fails) {
+        Exit::Refused
+    } else {
+        Exit::Done
+    }
 }
 
 fn print(config: &Config, counts: &[FileCount], found: &[Finding], out: &mut Out) {
@@ -110,12 +114,24 @@ fn print(config: &Config, counts: &[FileCount], found: &[Finding], out: &mut Out
             Severity::Warning => "warn",
             Severity::Info => "note",
         };
-        out.line(&format!("{sign}  {:<3}  {}  {}", finding.id, finding.place, finding.object));
+        out.line(&format!(
+            "{sign}  {:<3}  {}  {}",
+            finding.id, finding.place, finding.object
+        ));
         out.line(&format!("           {}", finding.text));
         out.line(&format!("           → {}", finding.remedy));
     }
-    let targets: usize = config.workloads.iter().map(|section| section.targets.len()).sum();
-    let number = |severity| found.iter().filter(|finding| finding.severity == severity).count();
+    let targets: usize = config
+        .workloads
+        .iter()
+        .map(|section| section.targets.len())
+        .sum();
+    let number = |severity| {
+        found
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count()
+    };
     out.line(&format!(
         "{}, {}, {}; {}, {}, {}",
         count(config.workloads.len(), "workload"),
@@ -125,9 +141,13 @@ fn print(config: &Config, counts: &[FileCount], found: &[Finding], out: &mut Out
         count(number(Severity::Warning), "warning"),
         count(number(Severity::Info), "note"),
     ));
-    let worst = found.iter().find(|finding| finding.severity != Severity::Info);
+    let worst = found
+        .iter()
+        .find(|finding| finding.severity != Severity::Info);
     if let Some(finding) = worst {
         let id = finding.id;
-        out.line(&format!("`assertctl config check --explain {id}` says more about {id}"));
+        out.line(&format!(
+            "`assertctl config check --explain {id}` says more about {id}"
+        ));
     }
 }

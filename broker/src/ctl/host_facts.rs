@@ -39,11 +39,23 @@ pub fn run(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
 /// Looks. The configuration, if there is one that can be read, names places that nobody else does.
 fn look(config: Option<&Config>) -> Facts {
     let runtime_dir = config.map_or(Path::new(RUNTIME_DIR), |config| &config.server.runtime_dir);
-    let keystores = || config.into_iter().flat_map(|config| config.keystores.values());
+    let keystores = || {
+        config
+            .into_iter()
+            .flat_map(|config| config.keystores.values())
+    };
     let mut modules = modules::paths();
-    modules.extend(keystores().filter_map(|it| it.module.clone()).filter(|path| path.is_file()));
+    modules.extend(
+        keystores()
+            .filter_map(|it| it.module.clone())
+            .filter(|path| path.is_file()),
+    );
     let mut sockets = sockets(runtime_dir);
-    sockets.extend(keystores().filter_map(|it| it.socket.clone()).filter(|path| path.exists()));
+    sockets.extend(
+        keystores()
+            .filter_map(|it| it.socket.clone())
+            .filter(|path| path.exists()),
+    );
     let name = nix::unistd::gethostname().ok();
     Facts {
         format: FACTS_FORMAT,
@@ -60,10 +72,16 @@ fn look(config: Option<&Config>) -> Facts {
 
 /// Sockets of keystores' units.
 fn sockets(runtime_dir: &Path) -> BTreeSet<PathBuf> {
-    let entries = std::fs::read_dir(runtime_dir).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(runtime_dir)
+        .into_iter()
+        .flatten()
+        .flatten();
     let is_keystore = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("keystore-") && name.ends_with(".sock")
     };
-    entries.map(|entry| entry.path()).filter(is_keystore).collect()
+    entries
+        .map(|entry| entry.path())
+        .filter(is_keystore)
+        .collect()
 }

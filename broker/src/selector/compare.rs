@@ -22,7 +22,9 @@ impl Selector {
         match (self, other) {
             (Unit(one), Unit(other)) => !units_meet(one, other),
             (Unit(unit), Slice(slice)) | (Slice(slice), Unit(unit)) => is_outside(unit, slice),
-            (Unit(unit), UserUnit(_)) | (UserUnit(_), Unit(unit)) => !units_meet(unit, &known(MANAGERS)),
+            (Unit(unit), UserUnit(_)) | (UserUnit(_), Unit(unit)) => {
+                !units_meet(unit, &known(MANAGERS))
+            }
             (Unit(unit), Interactive(false)) | (Interactive(false), Unit(unit)) => is_login(unit),
             (UserUnit(one), UserUnit(other)) => !one.meets(other),
             (Slice(one), Slice(other)) => !(is_within(one, other) || is_within(other, one)),
@@ -81,7 +83,9 @@ pub fn contradiction<'a>(all: &[&'a Selector]) -> Option<(&'a Selector, &'a Sele
 
 /// The unit that a user's unit of these is in: its user's manager.
 fn manager(all: &[&Selector]) -> Option<Selector> {
-    let has_user_unit = all.iter().any(|selector| matches!(selector, Selector::UserUnit(_)));
+    let has_user_unit = all
+        .iter()
+        .any(|selector| matches!(selector, Selector::UserUnit(_)));
     let uid = all.iter().find_map(|selector| match selector {
         Selector::User(uid) => Some(*uid),
         _ => None,
@@ -163,17 +167,26 @@ mod tests {
         for (one, other) in [
             (unit("a.service"), unit("b.service")),
             (unit("a@*.service"), unit("/system.slice/b@*.service")),
-            (unit("/system.slice/a.service"), unit("/app.slice/a.service")),
+            (
+                unit("/system.slice/a.service"),
+                unit("/app.slice/a.service"),
+            ),
             (unit("/system.slice/a.service"), slice("app.slice")),
             (unit("a.service"), user_unit),
             (unit("session-4.scope"), Selector::Interactive(false)),
             (slice("a.slice"), slice("ab.slice")),
             (Selector::User(1), Selector::User(2)),
             (Selector::Group(1), Selector::Group(2)),
-            (Selector::Executable("/a".into()), Selector::Executable("/b".into())),
+            (
+                Selector::Executable("/a".into()),
+                Selector::Executable("/b".into()),
+            ),
             (Selector::Container(true), Selector::Container(false)),
         ] {
-            assert!(one.excludes(&other) && other.excludes(&one), "{one} {other}");
+            assert!(
+                one.excludes(&other) && other.excludes(&one),
+                "{one} {other}"
+            );
             assert!(!one.implies(&other), "{one} {other}");
         }
     }
@@ -189,7 +202,10 @@ mod tests {
         ] {
             assert!(narrow.implies(&wide), "{narrow} {wide}");
             assert!(!wide.implies(&narrow), "{narrow} {wide}");
-            assert!(!narrow.excludes(&wide) && !wide.excludes(&narrow), "{narrow} {wide}");
+            assert!(
+                !narrow.excludes(&wide) && !wide.excludes(&narrow),
+                "{narrow} {wide}"
+            );
         }
     }
 
@@ -199,10 +215,16 @@ mod tests {
             (unit("a.service"), Selector::User(1)),
             (unit("a.service"), slice("a.slice")),
             (unit("a.service"), unit("/system.slice/*.service")),
-            (Selector::SupplementaryGroup(1), Selector::SupplementaryGroup(2)),
+            (
+                Selector::SupplementaryGroup(1),
+                Selector::SupplementaryGroup(2),
+            ),
             (Selector::SupplementaryGroup(1), Selector::Group(2)),
         ] {
-            assert!(!one.excludes(&other) && !one.implies(&other), "{one} {other}");
+            assert!(
+                !one.excludes(&other) && !one.implies(&other),
+                "{one} {other}"
+            );
         }
     }
 

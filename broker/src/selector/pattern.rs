@@ -102,7 +102,8 @@ impl Pattern {
         if let Some(text) = self.exact().or(other.exact()) {
             return Some(text.to_owned());
         }
-        let longest = |one: &str, two: &str| if one.len() >= two.len() { one } else { two }.to_owned();
+        let longest =
+            |one: &str, two: &str| if one.len() >= two.len() { one } else { two }.to_owned();
         let before = longest(&self.before, &other.before);
         Some(format!("{before}1{}", longest(self.after(), other.after())))
     }

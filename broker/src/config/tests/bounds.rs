@@ -156,6 +156,31 @@ fn another_teams_unit_is_out_of_reach_by_its_path() {
     }
 }
 
+/// Bounds that name paths mean those: the same name elsewhere is another unit.
+#[test]
+fn bounds_by_path_hold_that_path_alone() {
+    let bound = "units = [\"/system.slice/pay.service\", \"/pay.slice/pay@*.service\"]";
+    let main = MAIN.replace("units = [\"pay.service\", \"pay@*.service\"]", bound);
+    assert!(main.contains(bound));
+    let with = |unit: &str| load(&main, &[("pay.toml", &PAY.replace("pay.service", unit))]);
+    for unit in [
+        "/system.slice/pay.service",
+        "/pay.slice/pay@1.service",
+        "/pay.slice/pay@a*.service",
+    ] {
+        with(unit).expect(unit);
+    }
+    for unit in [
+        "pay.service",
+        "pay@1.service",
+        "/pay.slice/pay.service",
+        "/p*.slice/pay@1.service",
+    ] {
+        let shown = with(unit).expect_err(unit);
+        assert!(shown.starts_with("conf.d/pay.toml:3:18: unit `"), "{shown}");
+    }
+}
+
 #[test]
 fn another_teams_unit_is_out_of_reach_by_a_pattern_that_covers_it() {
     assert_eq!(

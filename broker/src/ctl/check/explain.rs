@@ -45,7 +45,10 @@ struct ExplainJson<'a> {
 pub fn run(args: &Args, id: &str, out: &mut Out) -> Result<Exit, Failure> {
     let Some(check) = Check::named(id) else {
         let known: Vec<&str> = ALL.iter().map(|check| check.id).collect();
-        let text = format!("--explain: no finding has the id `{id}`; there are: {}", known.join(", "));
+        let text = format!(
+            "--explain: no finding has the id `{id}`; there are: {}",
+            known.join(", ")
+        );
         let nearest = suggest(&id.to_ascii_uppercase(), &known);
         let text = match nearest.starts_with("did you mean") && id.len() > 2 {
             true => format!("--explain: no finding has the id `{id}`; {nearest}"),
@@ -65,14 +68,20 @@ pub fn run(args: &Args, id: &str, out: &mut Out) -> Result<Exit, Failure> {
         })?;
         return Ok(Exit::Done);
     }
-    out.line(&format!("{} ({}): {}", check.id, check.severity, explanation.title));
+    out.line(&format!(
+        "{} ({}): {}",
+        check.id, check.severity, explanation.title
+    ));
     out.line("");
     out.line(explanation.means.trim_end());
     let parts = [
         ("for example, a host with", explanation.facts.as_ref()),
         ("a configuration that has it", Some(&explanation.example)),
         ("a host without it", explanation.facts_fix.as_ref()),
-        ("the same without it", Some(&explanation.fix).filter(|fix| **fix != explanation.example)),
+        (
+            "the same without it",
+            Some(&explanation.fix).filter(|fix| **fix != explanation.example),
+        ),
     ];
     for (title, text) in parts {
         if let Some(text) = text {

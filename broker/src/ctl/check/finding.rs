@@ -122,7 +122,12 @@ impl Check {
         remedy: impl Into<String>,
     ) -> Finding {
         let place = file.display().to_string();
-        self.finding("configuration".to_owned(), place, text.into(), remedy.into())
+        self.finding(
+            "configuration".to_owned(),
+            place,
+            text.into(),
+            remedy.into(),
+        )
     }
 
     fn finding(&self, object: String, place: String, text: String, remedy: String) -> Finding {
@@ -167,7 +172,11 @@ mod tests {
             };
             assert!(check.id.starts_with([letter, 'H']), "{}", check.id);
         }
-        let begins = |line: &&str| ["| E", "| W", "| I", "| H"].iter().any(|it| line.starts_with(it));
+        let begins = |line: &&str| {
+            ["| E", "| W", "| I", "| H"]
+                .iter()
+                .any(|it| line.starts_with(it))
+        };
         for row in manual.lines().filter(begins) {
             let id = row[2..].split(' ').next().unwrap();
             assert!(ids.contains(id), "assertctl.1.md: no check has the id {id}");

@@ -32,13 +32,25 @@ fn table<T>(
     shown: impl Fn(&T) -> String,
 ) {
     lines.push(format!("\n[{title}]"));
-    lines.extend(values.iter().map(|(name, value)| format!("{} = {}", quoted(name), shown(value))));
+    lines.extend(
+        values
+            .iter()
+            .map(|(name, value)| format!("{} = {}", quoted(name), shown(value))),
+    );
 }
 
 fn unit(unit: &UnitFacts) -> String {
     let mut parts = Vec::new();
-    parts.extend(unit.user.as_deref().map(|user| format!("user = {}", quoted(user))));
-    parts.extend(unit.slice.as_deref().map(|slice| format!("slice = {}", quoted(slice))));
+    parts.extend(
+        unit.user
+            .as_deref()
+            .map(|user| format!("user = {}", quoted(user))),
+    );
+    parts.extend(
+        unit.slice
+            .as_deref()
+            .map(|slice| format!("slice = {}", quoted(slice))),
+    );
     parts.extend(unit.dynamic_user.then(|| "dynamic_user = true".to_owned()));
     parts.extend((!unit.exec.is_empty()).then(|| format!("exec = {}", paths(&unit.exec))));
     format!("{{ {} }}", parts.join(", "))
@@ -46,7 +58,10 @@ fn unit(unit: &UnitFacts) -> String {
 
 fn paths(paths: &[PathBuf]) -> String {
     let one = |path: &PathBuf| quoted(&Path::to_string_lossy(path));
-    format!("[{}]", paths.iter().map(one).collect::<Vec<String>>().join(", "))
+    format!(
+        "[{}]",
+        paths.iter().map(one).collect::<Vec<String>>().join(", ")
+    )
 }
 
 /// A basic string of TOML.

@@ -54,7 +54,9 @@ fn of_show(text: &str) -> BTreeMap<String, UnitFacts> {
     for block in text.split("\n\n") {
         let values = |name: &str| {
             let lines = block.lines().filter_map(|line| line.split_once('='));
-            let of_name = lines.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
+            let of_name = lines
+                .filter(|(key, _)| *key == name)
+                .map(|(_, value)| value.to_owned());
             of_name.collect::<Vec<String>>()
         };
         let one = |name: &str| values(name).into_iter().find(|value| !value.is_empty());
@@ -81,14 +83,20 @@ fn of_files(directories: &[PathBuf]) -> BTreeMap<String, UnitFacts> {
     let mut units = BTreeMap::new();
     for directory in directories {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+            let (name, path) = (
+                entry.file_name().to_string_lossy().into_owned(),
+                entry.path(),
+            );
             if !name.ends_with(".service") || units.contains_key(&name) {
                 continue;
             }
             units.insert(name.clone(), of_file(&name, &path, directories));
         }
     }
-    units.into_iter().filter_map(|(name, unit)| Some((name, unit?))).collect()
+    units
+        .into_iter()
+        .filter_map(|(name, unit)| Some((name, unit?)))
+        .collect()
 }
 
 /// Nothing of a unit that is masked, or that is another by a second name: its processes are the
@@ -108,9 +116,16 @@ fn of_file(name: &str, path: &Path, directories: &[PathBuf]) -> Option<UnitFacts
     for owner in owners {
         for directory in directories.iter().rev() {
             let drop_ins = fs::read_dir(directory.join(format!("{owner}.d")));
-            let mut paths: Vec<PathBuf> =
-                drop_ins.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-            paths.retain(|path| path.extension().is_some_and(|extension| extension == "conf"));
+            let mut paths: Vec<PathBuf> = drop_ins
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path())
+                .collect();
+            paths.retain(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == "conf")
+            });
             paths.sort();
             texts.extend(paths.into_iter().map(host::text));
         }
@@ -161,7 +176,9 @@ fn of_text(name: &str, texts: &[String]) -> UnitFacts {
 /// What a command line runs, if it says so by a path.
 fn program(command: &str) -> Option<PathBuf> {
     let word = command.split_ascii_whitespace().next()?;
-    let path = word.trim_start_matches(EXEC_PREFIXES).trim_matches(['"', '\'']);
+    let path = word
+        .trim_start_matches(EXEC_PREFIXES)
+        .trim_matches(['"', '\'']);
     (path.starts_with('/') && !path.contains('%')).then(|| path.into())
 }
 
@@ -183,7 +200,11 @@ mod tests {
     fn put(directory: &Path, name: &str, text: &str) {
         fs::create_dir_all(directory.join(name).parent().unwrap()).unwrap();
         let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create_new(true).open(directory.join(name)).unwrap();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .open(directory.join(name))
+            .unwrap();
         file.write_all(text.as_bytes()).unwrap();
     }
 
@@ -194,9 +215,21 @@ mod tests {
         let service = "[Unit]\nUser=no\n[Service]\nUser=web\nSlice=a.slice\nExecStart=-+/usr/bin/web \\\n -f\n";
         put(&lib, "web.service", service);
         put(&lib, "over.service", "[Service]\nUser=lib\n");
-        put(&etc, "over.service", "[Service]\nUser=etc\nDynamicUser=yes\n");
-        put(&lib, "app-x@.service", "[Service]\nUser=%i\nExecStart=/usr/bin/%i\n");
-        put(&etc, "web.service.d/10.conf", "[Service]\nUser=late\nExecStart=\nExecStart=\"/opt/w\"\n");
+        put(
+            &etc,
+            "over.service",
+            "[Service]\nUser=etc\nDynamicUser=yes\n",
+        );
+        put(
+            &lib,
+            "app-x@.service",
+            "[Service]\nUser=%i\nExecStart=/usr/bin/%i\n",
+        );
+        put(
+            &etc,
+            "web.service.d/10.conf",
+            "[Service]\nUser=late\nExecStart=\nExecStart=\"/opt/w\"\n",
+        );
         put(&etc, "web.socket", "[Socket]\n");
         symlink("/dev/null", etc.join("masked.service")).unwrap();
         symlink("web.service", etc.join("alias.service")).unwrap();

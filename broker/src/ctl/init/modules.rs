@@ -146,7 +146,10 @@ pub fn installed() -> Vec<PathBuf> {
 
 /// Every path that leads to a module of this host.
 pub fn paths() -> BTreeSet<PathBuf> {
-    candidates().into_iter().filter(|path| path.is_file()).collect()
+    candidates()
+        .into_iter()
+        .filter(|path| path.is_file())
+        .collect()
 }
 
 fn candidates() -> Vec<PathBuf> {

@@ -5,10 +5,20 @@ use crate::config::{Config, WrittenBounds};
 use crate::selector::Pattern;
 
 pub fn findings(config: &Config, found: &mut Vec<Finding>) {
-    let drop_ins = config.files.iter().skip(1).filter_map(|path| path.file_name());
-    let drop_ins: Vec<String> = drop_ins.map(|name| name.to_string_lossy().into_owned()).collect();
+    let drop_ins = config
+        .files
+        .iter()
+        .skip(1)
+        .filter_map(|path| path.file_name());
+    let drop_ins: Vec<String> = drop_ins
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
     for bounds in &config.bounds {
-        for file in bounds.files.iter().filter(|file| !is_there(file, &drop_ins)) {
+        for file in bounds
+            .files
+            .iter()
+            .filter(|file| !is_there(file, &drop_ins))
+        {
             let what = match file.contains('*') {
                 true => format!("no file of conf.d fits `{file}`"),
                 false => format!("there is no conf.d/{file}"),

@@ -67,13 +67,12 @@ fn never(section: &Section, matches: &[&Selector]) -> Option<(String, String)> {
     }
     for selector in matches {
         let why = match selector {
-            Selector::Unit(unit) => match below_a_unit(unit) {
-                Some(outer) => Some((
+            Selector::Unit(unit) => below_a_unit(unit).map(|outer| {
+                (
                     format!("in path `{unit}`, {outer} is the unit, whatever it has below itself"),
                     format!("write unit = \"{outer}\""),
-                )),
-                None => None,
-            },
+                )
+            }),
             Selector::Slice(slice) if slice == ROOT_SLICE => Some((
                 format!("{ROOT_SLICE} stands in no process's path"),
                 "remove `slice`: everything is in it".to_owned(),
@@ -91,7 +90,10 @@ fn never(section: &Section, matches: &[&Selector]) -> Option<(String, String)> {
     let covered = |unless: &&Vec<Selector>| unless.iter().all(|selector| imply(matches, selector));
     let unless = section.unless.iter().find(covered)?;
     let shown: Vec<String> = unless.iter().map(ToString::to_string).collect();
-    let why = format!("`unless` excludes `{}`, which `match` demands", shown.join(", "));
+    let why = format!(
+        "`unless` excludes `{}`, which `match` demands",
+        shown.join(", ")
+    );
     let remedy = "make `unless` narrower than `match`: name what is to be excluded, not what is \
                   wanted";
     Some((why, remedy.to_owned()))

@@ -5,6 +5,7 @@ use super::super::finding::{
     DYNAMIC_UNIT, Finding, NO_MODULE, NO_PEER_PIDFD, NO_SOCKET, NO_UNIT, NO_USER, NO_WITNESS,
     OTHER_PROGRAM, OTHER_SLICE, OTHER_USER, RUNS_AS_ROOT,
 };
+use super::section::DYNAMIC_UIDS;
 use super::{named, slice_of, unit_of, user_of};
 use crate::config::{Config, Facts, Section, UnitFacts};
 use crate::selector::{Pattern, Selector, Source};
@@ -30,23 +31,33 @@ impl<'a> Host<'a> {
         Host {
             facts,
             uids: facts.users.values().copied().collect(),
-            programs: units.flat_map(|(_, unit)| &unit.exec).map(|path| path.as_path()).collect(),
+            programs: units
+                .flat_map(|(_, unit)| &unit.exec)
+                .map(|path| path.as_path())
+                .collect(),
             suggestions: 0,
         }
     }
 
     /// What it says against one section.
     pub fn section(&mut self, section: &Section, found: &mut Vec<Finding>) {
-        let excluded = section.unless.iter().flatten().filter_map(|selector| match selector {
-            Selector::Unit(unit) => Some(unit),
-            _ => None,
-        });
+        let excluded = section
+            .unless
+            .iter()
+            .flatten()
+            .filter_map(|selector| match selector {
+                Selector::Unit(unit) => Some(unit),
+                _ => None,
+            });
         for unit in unit_of(section).into_iter().chain(excluded) {
             found.extend(self.missing(section, unit));
         }
-        let unit = unit_of(section).map(sample).and_then(|name| {
-            let unit = self.facts.unit(&name)?;
-            Some((name, unit))
+        let unit = unit_of(section).and_then(|pattern| {
+            let text = pattern.to_string();
+            let name = text.rsplit('/').next().unwrap_or_default();
+            // Of a pattern one that fits it: it has the template's file.
+            let unit = self.facts.unit(&name.replace('*', "1"))?;
+            Some((name.to_owned(), unit))
         });
         if let Some((name, unit)) = &unit {
             found.extend(self.user(section, name, unit));
@@ -59,7 +70,10 @@ impl<'a> Host<'a> {
 
     /// What it says against the configuration as a whole.
     pub fn config(&self, config: &Config, found: &mut Vec<Finding>) {
-        let mut unproved = config.workloads.iter().filter(|section| !section.allow_pid_fallback);
+        let mut unproved = config
+            .workloads
+            .iter()
+            .filter(|section| !section.allow_pid_fallback);
         if let (Some(false), Some(first)) = (self.facts.peer_pidfd, unproved.next()) {
             let object = match unproved.count() {
                 0 => named(first),
@@ -87,7 +101,10 @@ impl<'a> Host<'a> {
             if let Some(path) = lacks(&self.facts.modules, &keystore.module) {
                 found.push(at(
                     &NO_MODULE,
-                    format!("this host has no module {}: no key of it can sign", path.display()),
+                    format!(
+                        "this host has no module {}: no key of it can sign",
+                        path.display()
+                    ),
                     "install the module's package there, or correct `module`",
                 ));
             }
@@ -151,15 +168,23 @@ impl<'a> Host<'a> {
             return false;
         }
         // A template's instances have its name up to the `@`.
-        let template = pattern.before().split_inclusive('@').next().unwrap_or_default();
+        let template = pattern
+            .before()
+            .split_inclusive('@')
+            .next()
+            .unwrap_or_default();
         let from = (Bound::Included(template), Bound::Unbounded);
         let mut near = units.range::<str, _>(from).map(|(name, _)| name);
         let fits = |name: &String| {
-            let instances = name.split_once("@.").map(|(before, after)| format!("{before}@*.{after}"));
+            let instances = name
+                .split_once("@.")
+                .map(|(before, after)| format!("{before}@*.{after}"));
             let instances = instances.and_then(|instances| Pattern::new(&instances).ok());
             pattern.matches(name) || instances.is_some_and(|instances| instances.meets(&pattern))
         };
-        near.by_ref().take_while(|name| name.starts_with(template)).any(fits)
+        near.by_ref()
+            .take_while(|name| name.starts_with(template))
+            .any(fits)
     }
 
     fn user(&self, section: &Section, name: &str, unit: &UnitFacts) -> Option<Finding> {
@@ -193,7 +218,8 @@ impl<'a> Host<'a> {
                     "{name} is started as root, and this section demands {wanted}: it matches only \
                      what becomes that user by itself"
                 ),
-                "write User= in the unit; or leave it so, if its program changes its user".to_owned(),
+                "write User= in the unit; or leave it so, if its program changes its user"
+                    .to_owned(),
             );
         }
         at(
@@ -217,8 +243,11 @@ impl<'a> Host<'a> {
             Some((_, unit)) if unit.exec.is_empty() => return None,
             Some((_, unit)) if unit.exec.iter().any(|exec| exec == Path::new(path)) => return None,
             Some((name, unit)) => {
-                let exec: Vec<String> =
-                    unit.exec.iter().map(|path| path.display().to_string()).collect();
+                let exec: Vec<String> = unit
+                    .exec
+                    .iter()
+                    .map(|path| path.display().to_string())
+                    .collect();
                 format!("{name} starts {}, not {path}", exec.join(", "))
             }
             None if self.programs.is_empty() || self.programs.contains(Path::new(path)) => {
@@ -231,7 +260,11 @@ impl<'a> Host<'a> {
 
     fn no_user(&self, section: &Section) -> Option<Finding> {
         let uid = user_of(section)?;
-        if self.uids.is_empty() || uid == 0 || self.uids.contains(&uid) {
+        if self.uids.is_empty()
+            || uid == 0
+            || self.uids.contains(&uid)
+            || DYNAMIC_UIDS.contains(&uid)
+        {
             return None;
         }
         Some(NO_USER.at(
@@ -244,7 +277,10 @@ impl<'a> Host<'a> {
 
     fn witness(&self, section: &Section) -> Option<Finding> {
         let asks = |selectors: &[Selector]| {
-            selectors.iter().find(|it| it.source() == Source::Program).map(Selector::key)
+            selectors
+                .iter()
+                .find(|it| it.source() == Source::Program)
+                .map(Selector::key)
         };
         if self.facts.witness != Some(false) {
             return None;
@@ -275,7 +311,10 @@ fn slice(section: &Section, name: &str, unit: &UnitFacts) -> Option<Finding> {
     let wrong = wanted.filter(|wanted| !is_in.implies(&Selector::Slice(wanted.clone())));
     let path = unit_of(section)?.to_string();
     let (above, _) = path.rsplit_once('/').unwrap_or_default();
-    let last = above.rsplit('/').next().filter(|last| !last.is_empty() && !last.contains('*'));
+    let last = above
+        .rsplit('/')
+        .next()
+        .filter(|last| !last.is_empty() && !last.contains('*'));
     let wrong = wrong.or(last.filter(|last| *last != slice).map(str::to_owned))?;
     Some(OTHER_SLICE.at(
         named(section),
@@ -283,10 +322,4 @@ fn slice(section: &Section, name: &str, unit: &UnitFacts) -> Option<Finding> {
         format!("{name} is in {slice}, and this section demands {wrong}: no process of it matches"),
         format!("write slice = \"{slice}\", or correct Slice= of the unit"),
     ))
-}
-
-/// The unit's name; of a pattern one that fits it.
-fn sample(unit: &Pattern) -> String {
-    let text = unit.to_string().replace('*', "1");
-    text.rsplit('/').next().unwrap_or_default().to_owned()
 }

@@ -4,7 +4,9 @@
 //! Of a target's owners only those are held against each other that could meet: by the name of a unit,
 //! by what begins a pattern, by the user. What that leaves is bounded by [`PAIRS_MAX`].
 
-use super::super::finding::{COVERED, Finding, NOT_ALL_PAIRS, OVERLAP, SAME_OWNERS, SAME_PROCESSES};
+use super::super::finding::{
+    COVERED, Finding, NOT_ALL_PAIRS, OVERLAP, SAME_OWNERS, SAME_PROCESSES,
+};
 use super::overlap_text::{Meeting, names, process};
 use super::{named, unit_of, user_of};
 use crate::config::{Config, Facts, Section};
@@ -36,7 +38,11 @@ type Pairs = BTreeMap<(Relation, usize, usize), Vec<String>>;
 pub fn findings(config: &Config, facts: Option<&Facts>, found: &mut Vec<Finding>) {
     let mut search = Search {
         sections: &config.workloads,
-        known: config.workloads.iter().map(|section| known_user(section, facts)).collect(),
+        known: config
+            .workloads
+            .iter()
+            .map(|section| known_user(section, facts))
+            .collect(),
         pairs: Pairs::new(),
         budget: PAIRS_MAX,
         others: HashMap::new(),
@@ -108,7 +114,10 @@ enum Anchor {
 }
 
 fn anchor(section: &Section) -> Anchor {
-    let user_unit = section.matches.iter().any(|it| matches!(it, Selector::UserUnit(_)));
+    let user_unit = section
+        .matches
+        .iter()
+        .any(|it| matches!(it, Selector::UserUnit(_)));
     match (unit_of(section), user_of(section)) {
         (Some(unit), _) => {
             let text = unit.to_string();
@@ -146,7 +155,11 @@ impl Search<'_> {
                 }
                 Anchor::Loose => false,
             };
-            let list = if with_unit { &mut anchors.with_unit } else { &mut anchors.loose };
+            let list = if with_unit {
+                &mut anchors.with_unit
+            } else {
+                &mut anchors.loose
+            };
             list.entry(user).or_default().push(number);
             anchors.users.insert(user);
         }
@@ -164,19 +177,25 @@ impl Search<'_> {
                 let exact = |user| anchors.exact.get(&(name.clone(), user)).unwrap_or(&none);
                 self.among(target, number, exact(user));
                 if user.is_some() {
-                    exact(None).iter().for_each(|other| self.pair(target, *other, number));
+                    exact(None)
+                        .iter()
+                        .for_each(|other| self.pair(target, *other, number));
                 }
                 // Every pattern that the name could fit begins as it does.
                 for end in name.char_indices().map(|(at, _)| at) {
                     let stars = anchors.stars.get(&name[..end]).unwrap_or(&none);
-                    stars.iter().for_each(|wide| self.pair(target, *wide, number));
+                    stars
+                        .iter()
+                        .for_each(|wide| self.pair(target, *wide, number));
                 }
             }
             Anchor::Star(before) => {
                 self.among(target, number, anchors.stars.get(&before).unwrap_or(&none));
                 for end in before.char_indices().map(|(at, _)| at) {
                     let stars = anchors.stars.get(&before[..end]).unwrap_or(&none);
-                    stars.iter().for_each(|wide| self.pair(target, *wide, number));
+                    stars
+                        .iter()
+                        .for_each(|wide| self.pair(target, *wide, number));
                 }
             }
             Anchor::Loose => {
@@ -184,7 +203,9 @@ impl Search<'_> {
                 let with_loose = |other: &Option<u32>| user.is_none() && other.is_some();
                 for other in anchors.users.iter().filter(|other| with_loose(other)) {
                     let others = anchors.loose.get(other).unwrap_or(&none);
-                    others.iter().for_each(|narrow| self.pair(target, number, *narrow));
+                    others
+                        .iter()
+                        .for_each(|narrow| self.pair(target, number, *narrow));
                 }
                 let users: Vec<Option<u32>> = match user {
                     Some(_) => vec![user, None],
@@ -192,7 +213,9 @@ impl Search<'_> {
                 };
                 for other in users {
                     let others = anchors.with_unit.get(&other).unwrap_or(&none);
-                    others.iter().for_each(|narrow| self.pair(target, number, *narrow));
+                    others
+                        .iter()
+                        .for_each(|narrow| self.pair(target, number, *narrow));
                 }
             }
         }
@@ -201,12 +224,18 @@ impl Search<'_> {
     /// Those of the same anchor that come after it.
     fn among(&mut self, target: &str, number: usize, others: &[usize]) {
         let after = others.partition_point(|other| *other <= number);
-        others[after..].iter().for_each(|other| self.pair(target, number, *other));
+        others[after..]
+            .iter()
+            .for_each(|other| self.pair(target, number, *other));
     }
 
     /// Holds two owners of a target against each other; the wide one is who is told about.
     fn pair(&mut self, target: &str, wide: usize, narrow: usize) {
-        let told = self.others.get(&(wide, target.to_owned())).copied().unwrap_or(0);
+        let told = self
+            .others
+            .get(&(wide, target.to_owned()))
+            .copied()
+            .unwrap_or(0);
         if self.budget == 0 || told >= OTHERS_MAX {
             return;
         }
@@ -215,7 +244,10 @@ impl Search<'_> {
             return;
         };
         *self.others.entry((wide, target.to_owned())).or_default() += 1;
-        self.pairs.entry((relation, one, other)).or_default().push(target.to_owned());
+        self.pairs
+            .entry((relation, one, other))
+            .or_default()
+            .push(target.to_owned());
     }
 
     /// How two sections stand, and which of them is to be told about; nothing if no process matches
@@ -226,7 +258,12 @@ impl Search<'_> {
             return Some((Relation::Same, wide, narrow));
         }
         let known = self.known[wide].iter().chain(&self.known[narrow]);
-        let both: Vec<&Selector> = one.matches.iter().chain(&other.matches).chain(known).collect();
+        let both: Vec<&Selector> = one
+            .matches
+            .iter()
+            .chain(&other.matches)
+            .chain(known)
+            .collect();
         let excluded = |unless: &Vec<Selector>| unless.iter().all(|it| imply(&both, it));
         if contradiction(&both).is_some() || one.unless.iter().chain(&other.unless).any(excluded) {
             return None;
@@ -244,11 +281,15 @@ impl Search<'_> {
 /// Whether every process that matches the first matches the second too.
 fn is_within(narrow: &Section, known: Option<&Selector>, wide: &Section) -> bool {
     let matches: Vec<&Selector> = narrow.matches.iter().chain(known).collect();
-    let cannot_hold = |selector: &Selector| {
-        contradiction(&[matches.as_slice(), &[selector]].concat()).is_some()
-    };
-    wide.matches.iter().all(|selector| imply(&matches, selector))
-        && wide.unless.iter().all(|unless| unless.iter().any(cannot_hold))
+    let cannot_hold =
+        |selector: &Selector| contradiction(&[matches.as_slice(), &[selector]].concat()).is_some();
+    wide.matches
+        .iter()
+        .all(|selector| imply(&matches, selector))
+        && wide
+            .unless
+            .iter()
+            .all(|unless| unless.iter().any(cannot_hold))
 }
 
 /// Of what was found, a finding for each section and target.
@@ -289,11 +330,17 @@ fn tell(sections: &[Arc<Section>], pairs: &Pairs, found: &mut Vec<Finding>) {
     for ((one, targets), others) in may {
         let section = &sections[one];
         let first = &sections[others[0]];
-        let process = process(&Meeting { one: section, other: first });
+        let process = process(&Meeting {
+            one: section,
+            other: first,
+        });
         let object = match others.len() {
             1 => format!("{} and {}", named(section), named(first)),
             more if more < OTHERS_MAX => {
-                let all: Vec<String> = others.iter().map(|other| named(&sections[*other])).collect();
+                let all: Vec<String> = others
+                    .iter()
+                    .map(|other| named(&sections[*other]))
+                    .collect();
                 format!("{} and {}", named(section), all.join(", "))
             }
             more => format!(

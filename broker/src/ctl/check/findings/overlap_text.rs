@@ -13,8 +13,11 @@ impl Meeting<'_> {
     /// Selectors as they would be written in a table, without what holds anyway.
     pub fn inline(selectors: &[Selector]) -> String {
         let is_default = |selector: &&Selector| **selector != Selector::Container(false);
-        let texts: Vec<String> =
-            selectors.iter().filter(is_default).map(ToString::to_string).collect();
+        let texts: Vec<String> = selectors
+            .iter()
+            .filter(is_default)
+            .map(ToString::to_string)
+            .collect();
         texts.join(", ")
     }
 }
@@ -22,24 +25,36 @@ impl Meeting<'_> {
 /// `a process of payments.service that runs as uid 991`
 pub fn process(meeting: &Meeting) -> String {
     let mut parts: Vec<String> = Vec::new();
-    let all: Vec<&Selector> = meeting.one.matches.iter().chain(&meeting.other.matches).collect();
+    let mut all: Vec<&Selector> = meeting
+        .one
+        .matches
+        .iter()
+        .chain(&meeting.other.matches)
+        .collect();
+    all.sort_by_key(|selector| rank(selector));
     for (at, selector) in all.iter().enumerate() {
         let implied = |other: &Selector| {
             std::mem::discriminant(other) == std::mem::discriminant(*selector)
                 && other.implies(selector)
         };
         let earlier = all[..at].iter().any(|other| implied(other));
-        let later = all[at + 1..].iter().any(|other| implied(other) && !selector.implies(other));
+        let later = all[at + 1..]
+            .iter()
+            .any(|other| implied(other) && !selector.implies(other));
         if !earlier && !later {
             parts.extend(part(selector, &all));
         }
     }
     parts.dedup();
-    match parts.split_first() {
-        None => "a process".to_owned(),
-        Some((first, rest)) if rest.is_empty() => format!("a process {first}"),
-        Some((first, rest)) => format!("a process {first} {}", rest.join(" and ")),
-    }
+    parts.insert(0, "a process".to_owned());
+    parts.join(" ")
+}
+
+/// Where a selector stands in the sentence: where a process is, then what it is.
+fn rank(selector: &Selector) -> usize {
+    let order = ["unit", "user_unit", "slice", "container", "user", "group"];
+    let place = order.iter().position(|key| *key == selector.key());
+    place.unwrap_or(order.len())
 }
 
 fn part(selector: &Selector, all: &[&Selector]) -> Option<String> {

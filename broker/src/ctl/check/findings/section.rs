@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 
 /// Uids that systemd gives to DynamicUser= services and takes back when they stop (systemd's
 /// UIDS-GIDS): the next service may get the same one.
-const DYNAMIC_UIDS: RangeInclusive<u32> = 61_184..=65_519;
+pub const DYNAMIC_UIDS: RangeInclusive<u32> = 61_184..=65_519;
 
 /// What every uid looks like that a user namespace does not map (user_namespaces(7)).
 const OVERFLOW_UID: u32 = 65_534;
@@ -21,7 +21,7 @@ const OVERFLOW_UID: u32 = 65_534;
 /// How long before it expires a workload is warned about: two sprints.
 const EXPIRY_NOTICE_S: u64 = 30 * 86_400;
 
-/// So many letters before a star are still a name that somebody chose: `web*.service` fits
+/// Fewer letters before a star are hardly a name that somebody chose: `web*.service` fits
 /// `webmin.service` too.
 const SHORT_PREFIX_LEN: usize = 4;
 
@@ -150,7 +150,9 @@ fn units(section: &Section, found: &mut Vec<Finding>) {
         ));
     }
     let name = name.rsplit('/').next().unwrap_or_default();
-    let runtime = CONTAINER_SCOPES.iter().find(|begin| name.starts_with(**begin));
+    let runtime = CONTAINER_SCOPES
+        .iter()
+        .find(|begin| name.starts_with(**begin));
     if runtime.is_some() && name.ends_with(".scope") && has(Selector::Container(false)) {
         found.push(CONTAINER_SCOPE.at(
             named(section),
@@ -180,9 +182,14 @@ fn wide(unit: &Pattern) -> Option<String> {
     if before.is_empty() {
         return Some("fits every unit of that slice".to_owned());
     }
-    let short = if before.len() < SHORT_PREFIX_LEN { "only " } else { "" };
-    let letters = crate::ctl::out::count(before.chars().count(), "letter");
-    Some(format!("fits more than the instances of a template, by {short}{letters}"))
+    let short = if before.len() < SHORT_PREFIX_LEN {
+        ", which is short"
+    } else {
+        ""
+    };
+    Some(format!(
+        "fits every unit whose name begins with `{before}`{short}"
+    ))
 }
 
 fn programs(section: &Section, found: &mut Vec<Finding>) {
@@ -225,7 +232,10 @@ fn expiry(section: &Section, now: Time, found: &mut Vec<Finding>) {
         found.push(EXPIRES_SOON.at(
             object,
             place,
-            format!("it expires in {}", crate::ctl::out::count(days as usize, "day")),
+            format!(
+                "it expires in {}",
+                crate::ctl::out::count(days as usize, "day")
+            ),
             "ask its owner and write a new date",
         ));
     }

@@ -7,7 +7,10 @@ use keystore::charter::PurposeKind;
 use std::collections::BTreeMap;
 
 pub fn findings(config: &Config, found: &mut Vec<Finding>) {
-    let targets = config.workloads.iter().flat_map(|section| section.targets.values());
+    let targets = config
+        .workloads
+        .iter()
+        .flat_map(|section| section.targets.values());
     let mut subjects: BTreeMap<(&str, &str), Vec<&Target>> = BTreeMap::new();
     let mut clients: BTreeMap<(&str, &str), Vec<&Target>> = BTreeMap::new();
     for target in targets {
@@ -20,18 +23,23 @@ pub fn findings(config: &Config, found: &mut Vec<Finding>) {
                 }
             }
             PurposeKind::ClientAuthentication => {
-                clients.entry((&target.aud, &target.sub)).or_default().push(target);
+                clients
+                    .entry((&target.aud, &target.sub))
+                    .or_default()
+                    .push(target);
             }
         }
     }
     for ((issuer, subject), same) in subjects {
-        let [first, others @ ..] = same.as_slice() else { continue };
+        let [first, others @ ..] = same.as_slice() else {
+            continue;
+        };
         if !others.is_empty() {
             found.push(SHARED_SUBJECT.at(
                 object(first),
                 &first.place,
                 format!(
-                    "subject `{subject}` of {issuer} is {} too: nobody outside of this host can tell \
+                    "subject `{subject}` of {issuer} is that of {} too: nobody outside of this host can tell \
                      them apart, and what one may do the other may",
                     places(others)
                 ),
@@ -41,13 +49,15 @@ pub fn findings(config: &Config, found: &mut Vec<Finding>) {
         }
     }
     for ((server, client), same) in clients {
-        let [first, others @ ..] = same.as_slice() else { continue };
+        let [first, others @ ..] = same.as_slice() else {
+            continue;
+        };
         if !others.is_empty() {
             found.push(SHARED_CLIENT.at(
                 object(first),
                 &first.place,
                 format!(
-                    "client `{client}` of {server} is {} too: each has a key of its own, and the \
+                    "client `{client}` of {server} is that of {} too: each has a key of its own, and the \
                      server must accept all of them for one client",
                     places(others)
                 ),
@@ -65,10 +75,10 @@ fn object(target: &Target) -> String {
 fn places(others: &[&Target]) -> String {
     /// More are counted.
     const SHOWN: usize = 3;
-    let one = |target: &&Target| format!("{}'s ({})", target.workload, target.place);
+    let one = |target: &&Target| format!("[workload.{}] ({})", target.workload, target.place);
     let shown: Vec<String> = others.iter().take(SHOWN).map(one).collect();
     match others.len() - shown.len() {
         0 => shown.join(" and "),
-        more => format!("{} and those of {more} more", shown.join(", ")),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
