@@ -168,7 +168,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 18] = [
+pub static SPECS: [Spec; 19] = [
     spec(
         "assertion",
         &[Opt::Target, Opt::Lifetime],

@@ -211,7 +211,7 @@ fn what_is_not_asked_for_changes_no_decision() {
         let mut known = case.workload.clone();
         match case
             .policy
-            .asks_for_program(&case.workload, case.request.target)
+            .asks_for_program(&case.workload, Some(case.request.target))
         {
             true => asked += 1,
             false => {

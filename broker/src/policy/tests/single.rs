@@ -151,7 +151,7 @@ fn a_weak_proof_serves_nobody_who_did_not_allow_it() {
 #[test]
 fn what_cannot_decide_is_not_read() {
     let asks =
-        |policy: &Policy, caller: &Caller| policy.asks_for_program(&caller.workload(), "bank");
+        |policy: &Policy, caller: &Caller| policy.asks_for_program(&caller.workload(), Some("bank"));
     let one = policy(&[plain()]);
     assert!(!asks(&one, &fitting()));
     assert_eq!(one.extent(), Extent::Usual);
@@ -162,7 +162,7 @@ fn what_cannot_decide_is_not_read() {
     let one = policy(&[Rule { matches, ..plain() }]);
     assert!(asks(&one, &fitting()));
     assert_eq!(one.extent(), Extent::Usual);
-    assert!(!one.asks_for_program(&fitting().workload(), "aws"));
+    assert!(!one.asks_for_program(&fitting().workload(), Some("aws")));
     // Whatever it runs, it would not match; and what is known already changes nothing in that.
     let program = Ok((Some("/usr/bin/pay"), "pay"));
     assert!(!asks(
