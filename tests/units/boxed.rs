@@ -97,7 +97,14 @@ impl SysBox {
         if !up {
             return Err("systemd does not answer".to_string());
         }
-        let state = self.run(&["systemctl", "is-system-running", "--wait"]);
+        // That its socket's path is there does not say that somebody listens, nor that it is the box's own.
+        let answered = wait_for(BOOT_DEADLINE, || {
+            let state = self.run(&["systemctl", "is-system-running", "--wait"]);
+            Some(state).filter(|state| !state.stdout.trim().is_empty())
+        });
+        let Some(state) = answered else {
+            return Err("systemctl finds nobody to ask".to_owned());
+        };
         match state.stdout.trim() {
             "running" => Ok(()),
             // A unit of the tree's own failed: no matter to ours, if basic.target is there.
