@@ -88,10 +88,19 @@ fn what_a_host_says_of_itself_is_what_a_configuration_is_checked_with() {
     let program = programs.assertctl();
     let run = |args: &[&str]| {
         let mut command = Command::new(&program);
-        command.args(args).current_dir("/").env_clear().uid(NOBODY).gid(NOBODY);
+        command
+            .args(args)
+            .current_dir("/")
+            .env_clear()
+            .uid(NOBODY)
+            .gid(NOBODY);
         let output = command.stdin(Stdio::null()).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        (output.status.code(), text, String::from_utf8(output.stderr).unwrap())
+        (
+            output.status.code(),
+            text,
+            String::from_utf8(output.stderr).unwrap(),
+        )
     };
     let (code, facts, wrong) = run(&["host-facts"]);
     assert_eq!((code, wrong.as_str()), (Some(0), ""));
@@ -110,7 +119,10 @@ fn what_a_host_says_of_itself_is_what_a_configuration_is_checked_with() {
     );
     let (code, found, wrong) = run(&["-c", &config, "config", "check", "--host-facts", &facts]);
     assert_eq!((code, wrong.as_str()), (Some(0), ""), "{found}");
-    assert!(found.contains("this host has no unit `no-such-unit-here.service`"), "{found}");
+    assert!(
+        found.contains("this host has no unit `no-such-unit-here.service`"),
+        "{found}"
+    );
 }
 
 #[test]

@@ -483,7 +483,8 @@ fn a_key_that_signs_wrongly_at_start_is_failed_and_not_used() {
                 typ: Typ::ClientAuthentication,
                 lifetime_max_s: 60,
             };
-            let keys = Keys::open(token.open().unwrap(), &state, std::sync::Arc::default()).unwrap();
+            let keys =
+                Keys::open(token.open().unwrap(), &state, std::sync::Arc::default()).unwrap();
             keys.make(&id, &charter).unwrap();
             drop(keys);
             for rule in ["zeros", "short", ""] {
@@ -492,7 +493,8 @@ fn a_key_that_signs_wrongly_at_start_is_failed_and_not_used() {
                     rule => format!("C_Sign * {rule}\n"),
                 };
                 set_rules(token, &rules);
-                let keys = Keys::open(token.open().unwrap(), &state, std::sync::Arc::default()).unwrap();
+                let keys =
+                    Keys::open(token.open().unwrap(), &state, std::sync::Arc::default()).unwrap();
                 let (entries, _) = keys.list(None);
                 match (&entries[0].condition, rule) {
                     (Condition::Usable {}, "") => {}

@@ -21,8 +21,14 @@ fn a_star_stands_for_something_that_is_no_slash() {
     ] {
         assert!(!instances.matches(other), "{other}");
     }
-    assert_eq!((instances.before(), instances.after()), ("app@", ".service"));
-    assert_eq!((pattern("a.service").before(), pattern("a.service").after()), ("a.service", ""));
+    assert_eq!(
+        (instances.before(), instances.after()),
+        ("app@", ".service")
+    );
+    assert_eq!(
+        (pattern("a.service").before(), pattern("a.service").after()),
+        ("a.service", "")
+    );
     assert!(pattern("a.service").matches("a.service"));
     assert!(!pattern("a.service").matches("aa.service"));
     let path = pattern("/system.slice/system-app.slice/app@*.service");

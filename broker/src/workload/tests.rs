@@ -147,7 +147,10 @@ fn a_terminal_and_a_login_session_are_interactive() {
     );
     assert!(session(login, Terminal::None));
     // Half of such a name is none: logind alone names session-*.scope.
-    for other in ["/user.slice/user-7.slice/run-3.scope", "/system.slice/session-3.service"] {
+    for other in [
+        "/user.slice/user-7.slice/run-3.scope",
+        "/system.slice/session-3.service",
+    ] {
         assert!(!session(other, Terminal::None), "{other}");
     }
     assert!(session(service, Terminal::Controlling));

@@ -94,7 +94,13 @@ fn not_given<T>(
     let add = format!("add it to [{what}s] of the host facts");
     let help = nearest.map_or(add, |nearest| nearest);
     let message = format!("the host facts have no {what} `{text}`");
-    Err(Diagnostic::at(file.path, file.text, name.span(), message, Some(help)))
+    Err(Diagnostic::at(
+        file.path,
+        file.text,
+        name.span(),
+        message,
+        Some(help),
+    ))
 }
 
 /// The selectors of one table.
@@ -146,15 +152,20 @@ fn enough(file: &File, section: &Spanned<MatchSection>, role: Role) -> Result<()
     let given = section.as_ref();
     let has_user = given.uid.is_some() || given.user.is_some();
     let span = section.span();
-    if let Some(unit) = given.user_unit.as_ref().filter(|_| role == Role::Match && !has_user) {
+    if let Some(unit) = given
+        .user_unit
+        .as_ref()
+        .filter(|_| role == Role::Match && !has_user)
+    {
         let message = "`user_unit` needs `user` or `uid` beside it: whose unit it is";
         return file.error(unit.span(), message);
     }
     let is_empty = given.is_empty();
     match role {
-        Role::Match if given.unit.is_none() && given.slice.is_none() && !has_user => {
-            file.error(span, "a match needs at least `unit`, `slice`, `user` or `uid`")
-        }
+        Role::Match if given.unit.is_none() && given.slice.is_none() && !has_user => file.error(
+            span,
+            "a match needs at least `unit`, `slice`, `user` or `uid`",
+        ),
         Role::Unless | Role::Shadow if is_empty => {
             file.error(span, "says nothing: give it a selector, or leave it out")
         }
@@ -180,7 +191,9 @@ fn enough(file: &File, section: &Spanned<MatchSection>, role: Role) -> Result<()
 /// A pattern of units, by name or by path.
 pub fn unit_pattern(file: &File, unit: &Spanned<String>) -> Result<Pattern> {
     let pattern = pattern(file, unit)?;
-    let ends = [".service", ".scope"].iter().any(|suffix| unit.as_ref().ends_with(suffix));
+    let ends = [".service", ".scope"]
+        .iter()
+        .any(|suffix| unit.as_ref().ends_with(suffix));
     if !ends {
         return file.error(unit.span(), "a unit's name ends in .service or .scope");
     }
@@ -250,7 +263,15 @@ impl MatchSection {
             container,
             interactive,
         } = self;
-        let texts = [unit, slice, user_unit, user, group, supplementary_group, exe];
+        let texts = [
+            unit,
+            slice,
+            user_unit,
+            user,
+            group,
+            supplementary_group,
+            exe,
+        ];
         texts.iter().all(|text| text.is_none())
             && uid.is_none()
             && gid.is_none()

@@ -150,8 +150,9 @@ fn a_weak_proof_serves_nobody_who_did_not_allow_it() {
 /// Reading costs: the witness hashes a file, and a terminal is another file of `/proc`.
 #[test]
 fn what_cannot_decide_is_not_read() {
-    let asks =
-        |policy: &Policy, caller: &Caller| policy.asks_for_program(&caller.workload(), Some("bank"));
+    let asks = |policy: &Policy, caller: &Caller| {
+        policy.asks_for_program(&caller.workload(), Some("bank"))
+    };
     let one = policy(&[plain()]);
     assert!(!asks(&one, &fitting()));
     assert_eq!(one.extent(), Extent::Usual);

@@ -352,7 +352,11 @@ fn a_subject_and_a_client_with_two_owners_are_told() {
     };
     let found = found(&(aws("a") + &aws("b")));
     assert_eq!(found.iter().map(|it| it.id).collect::<Vec<_>>(), ["W17"]);
-    assert!(found[0].text.contains("is that of [workload.b] ("), "{}", found[0].text);
+    assert!(
+        found[0].text.contains("is that of [workload.b] ("),
+        "{}",
+        found[0].text
+    );
 }
 
 #[test]
