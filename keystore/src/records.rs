@@ -365,24 +365,17 @@ impl<B: Backend> Keys<B> {
             return self.signs().map(|()| Tried::NoKey);
         }
         let (mut ill, mut tried) = (Vec::new(), Ok(Tried::NoKey));
-        for (key, live) in suspected.into_iter().take(TRIED_MAX) {
-            match probe(&self.backend, &key, &live) {
-                Ok(()) => return self.only_these(ill),
-                Err(error) => {
-                    self.stop_if_wrong(&key, &live, &error);
-                    tried = Err(error);
-                    ill.push((key, live));
-                }
+        let suspected = suspected.into_iter().take(TRIED_MAX);
+        for (key, live) in suspected.chain(others.into_iter().take(TRIED_MAX)) {
+            let Err(error) = probe(&self.backend, &key, &live) else {
+                return self.only_these(ill);
+            };
+            if error.kind() == Kind::Mismatch {
+                self.stop(&key, &live, &error);
+            } else if suspects.contains(&key) {
+                ill.push((key, live));
             }
-        }
-        for (key, live) in others.iter().take(TRIED_MAX) {
-            match probe(&self.backend, key, live) {
-                Ok(()) => return self.only_these(ill),
-                Err(error) => {
-                    self.stop_if_wrong(key, live, &error);
-                    tried = Err(error);
-                }
-            }
+            tried = Err(error);
         }
         self.lock_suspects()
             .extend(ill.into_iter().map(|(key, _)| key));
@@ -398,15 +391,13 @@ impl<B: Backend> Keys<B> {
     }
 
     /// A key that gave a wrong signature, or is another one now, does not get a second chance.
-    fn stop_if_wrong(&self, key: &KeyId, was: &Arc<LiveKey>, error: &Error) {
-        if error.kind() == Kind::Mismatch {
-            let (kind, why) = (error.kind(), error.to_string());
-            let stopped = LiveKey {
-                condition: Condition::Failed { kind, why },
-                ..(**was).clone()
-            };
-            self.put_in_place(key, was, stopped);
-        }
+    fn stop(&self, key: &KeyId, was: &Arc<LiveKey>, error: &Error) {
+        let (kind, why) = (error.kind(), error.to_string());
+        let stopped = LiveKey {
+            condition: Condition::Failed { kind, why },
+            ..(**was).clone()
+        };
+        self.put_in_place(key, was, stopped);
     }
 
     /// Looks again at keys that the token did not show when they were looked at: it may be back, or

@@ -235,13 +235,8 @@ impl<B: Backend> Server<B> {
             thread::sleep(stop::DRAIN);
             std::process::exit(0);
         };
-        // One thread alone can be in exit(3), and what the module does there may wait for ever.
-        let too_late = |_: &Self| {
-            thread::sleep(stop::DRAIN + stop::EXIT);
-            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
-        };
-        let _ = self.clone().start("stop-late", late); // without them we only may be late
-        let _ = self.clone().start("stop-too-late", too_late);
+        let _ = self.clone().start("stop-late", late); // without it we only may be late
+        stop::kill_after(stop::DRAIN + stop::EXIT);
         let _closed = self.gate.close();
         self.life.end();
         std::process::exit(0);

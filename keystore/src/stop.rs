@@ -27,13 +27,18 @@ pub fn hold_back() -> Result<(), Error> {
 
 /// Ends the process with this code, also where what the module does at exit(3) waits for ever.
 pub fn exit(code: i32) -> ! {
-    let _ = std::thread::Builder::new()
-        .name("exit".to_owned())
-        .spawn(|| {
-            std::thread::sleep(EXIT);
-            let _ = nix::sys::signal::raise(Signal::SIGKILL);
-        }); // without that thread we only may be late
+    kill_after(EXIT);
     std::process::exit(code)
+}
+
+/// Has the process killed after so long, unless it has ended by then. One thread alone can be in
+/// exit(3), and what the module does there may wait for ever.
+pub fn kill_after(wait: Duration) {
+    let killer = std::thread::Builder::new().name("stop-too-late".to_owned());
+    let _ = killer.spawn(move || {
+        std::thread::sleep(wait);
+        let _ = nix::sys::signal::raise(Signal::SIGKILL);
+    }); // without it we only may be late
 }
 
 /// Returns when our end is asked for.
