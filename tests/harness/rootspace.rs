@@ -37,3 +37,25 @@ pub fn rooted(command: &Command) -> Command {
     python.arg(command.get_program()).args(command.get_args());
     python
 }
+
+/// Set in the process that has the test below a root of its own.
+const BELOW: &str = "ASSERTD_TEST_ROOT";
+
+/// Runs a test below a root of its own if it has none: paths that the kernel shows of processes in
+/// other mount namespaces begin at the root of those, which a chroot(2) is none of. As nextest starts
+/// it: this process is one test, and its arguments name it.
+///
+/// # Panics
+/// When the test fails there.
+pub fn below_own_root(test: impl FnOnce()) {
+    if std::env::var_os(BELOW).is_some() {
+        return test();
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let one = arguments.iter().any(|argument| argument == "--exact");
+    assert!(one, "one process per test: use cargo nextest");
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    let mut again = rooted(again.args(arguments));
+    let ended = again.env(BELOW, "1").status().unwrap();
+    assert!(ended.success(), "below a root of its own: {ended}");
+}

@@ -4,6 +4,7 @@
 use super::{DEADLINE, Running, Witness, public_dir, python, sha256, sleep, sleeper};
 use harness::process::Process;
 use harness::programs::Programs;
+use harness::rootspace::below_own_root;
 use harness::user::need_root;
 use serde_json::Value;
 use std::os::unix::fs::MetadataExt;
@@ -93,54 +94,58 @@ fn elsewhere(script: &str, program: &Path) -> Running {
 
 #[test]
 fn a_path_in_another_mount_namespace_counts_if_it_is_that_file_here() {
-    let mut witness = Witness::start();
-    let dir = public_dir();
-    let program = dir.path().join("payments");
-    sleeper(&program, "1");
-    // As every unit with PrivateTmp= or ProtectSystem= has.
-    let running = elsewhere("", &program);
-    let executable = witness.executable(running.pid());
-    assert_eq!(executable["place"]["at"], program.to_str().unwrap());
-    assert_eq!(executable["sha256"], sha256(&program));
+    below_own_root(|| {
+        let mut witness = Witness::start();
+        let dir = public_dir();
+        let program = dir.path().join("payments");
+        sleeper(&program, "1");
+        // As every unit with PrivateTmp= or ProtectSystem= has.
+        let running = elsewhere("", &program);
+        let executable = witness.executable(running.pid());
+        assert_eq!(executable["place"]["at"], program.to_str().unwrap());
+        assert_eq!(executable["sha256"], sha256(&program));
+    });
 }
 
 #[test]
 fn another_file_at_the_right_path_in_another_mount_namespace_is_not_that_path() {
-    let mut witness = Witness::start();
-    let (dir, evil) = (public_dir(), public_dir());
-    let (program, other) = (dir.path().join("payments"), evil.path().join("payments"));
-    sleeper(&program, "good");
-    sleeper(&other, "evil");
-    let (over, from) = (dir.path().display(), evil.path().display());
-    for script in [
-        // Another file system, and the same: there numbers of inodes alone tell files apart.
-        format!(
-            "mount -t tmpfs -o mode=755 tmpfs /mnt; cp -p {from}/payments /mnt; mount --bind /mnt {over}"
-        ),
-        format!("mount --bind {from} {over}"),
-    ] {
-        let running = elsewhere(&script, &program);
-        assert_eq!(
-            running.link(),
-            program,
-            "the kernel's text is the right path"
-        );
-        let executable = witness.executable(running.pid());
-        assert_eq!(executable["place"]["unproven"], "foreign_mount_namespace");
-        assert_eq!(executable["sha256"], sha256(&other));
+    below_own_root(|| {
+        let mut witness = Witness::start();
+        let (dir, evil) = (public_dir(), public_dir());
+        let (program, other) = (dir.path().join("payments"), evil.path().join("payments"));
+        sleeper(&program, "good");
+        sleeper(&other, "evil");
+        let (over, from) = (dir.path().display(), evil.path().display());
+        for script in [
+            // Another file system, and the same: there numbers of inodes alone tell files apart.
+            format!(
+                "mount -t tmpfs -o mode=755 tmpfs /mnt; cp -p {from}/payments /mnt; mount --bind /mnt {over}"
+            ),
+            format!("mount --bind {from} {over}"),
+        ] {
+            let running = elsewhere(&script, &program);
+            assert_eq!(
+                running.link(),
+                program,
+                "the kernel's text is the right path"
+            );
+            let executable = witness.executable(running.pid());
+            assert_eq!(executable["place"]["unproven"], "foreign_mount_namespace");
+            assert_eq!(executable["sha256"], sha256(&other));
 
-        // And from our mounts: executed through the other's root.
-        let through = format!("/proc/{}/root{}", running.pid(), program.display());
-        let child = sleep(Path::new(&through)).spawn().unwrap();
-        let here = Running(child);
-        here.wait_for(&program);
-        let ours = std::fs::read_link("/proc/self/ns/mnt").unwrap();
-        let its = std::fs::read_link(format!("/proc/{}/ns/mnt", here.pid())).unwrap();
-        assert_eq!(ours, its, "it has our mounts");
-        let executable = witness.executable(here.pid());
-        assert_eq!(executable["place"]["unproven"], "foreign_mount_namespace");
-        assert_eq!(executable["sha256"], sha256(&other));
-    }
+            // And from our mounts: executed through the other's root.
+            let through = format!("/proc/{}/root{}", running.pid(), program.display());
+            let child = sleep(Path::new(&through)).spawn().unwrap();
+            let here = Running(child);
+            here.wait_for(&program);
+            let ours = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+            let its = std::fs::read_link(format!("/proc/{}/ns/mnt", here.pid())).unwrap();
+            assert_eq!(ours, its, "it has our mounts");
+            let executable = witness.executable(here.pid());
+            assert_eq!(executable["place"]["unproven"], "foreign_mount_namespace");
+            assert_eq!(executable["sha256"], sha256(&other));
+        }
+    });
 }
 
 /// Mounts the `/proc` of the pid namespace, and nothing outside of this mount namespace, then runs

@@ -3,6 +3,7 @@
 
 use super::{DEADLINE, Running, Witness, public_dir, python, sha256, sleeper, wait_until};
 use harness::process::{freeze, send};
+use harness::rootspace::below_own_root;
 use harness::user::ALICE;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -97,13 +98,15 @@ impl Drop for Served {
 
 #[test]
 fn an_executable_that_somebody_serves_is_not_attested() {
-    let mut witness = Witness::start();
-    let (dir, files) = (public_dir(), public_dir());
-    let program = files.path().join("payments");
-    sleeper(&program, "1");
-    let served = Served::start(dir.path(), &program);
-    let why = witness.refusal(served.pid);
-    assert!(why.contains("lies on FUSE"), "{why}");
+    below_own_root(|| {
+        let mut witness = Witness::start();
+        let (dir, files) = (public_dir(), public_dir());
+        let program = files.path().join("payments");
+        sleeper(&program, "1");
+        let served = Served::start(dir.path(), &program);
+        let why = witness.refusal(served.pid);
+        assert!(why.contains("lies on FUSE"), "{why}");
+    });
 }
 
 /// Asks about a process over so many connections at once, and then about itself over another. Prints
@@ -125,36 +128,39 @@ while crowd:
 
 #[test]
 fn a_file_system_that_hangs_keeps_no_other_user_waiting() {
-    let mut witness = Witness::start();
-    let (dir, files) = (public_dir(), public_dir());
-    let program = files.path().join("payments");
-    sleeper(&program, "1");
-    let served = Served::start(dir.path(), &program);
-    freeze(served.server.id());
-    let mut asking = python(0, CROWD);
-    asking
-        .arg(witness.socket())
-        .args([&served.pid.to_string(), "8"]);
-    let mut asking = asking.stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(asking.stdout.take().unwrap()).lines();
-    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
-    let own = next();
-    assert!(own["executable"].is_object(), "{own}");
-    // Four of Alice's may hang; the others are told so.
-    for _ in 0..4 {
-        let refused = next();
-        let why = refused["not_attestable"].as_str().unwrap_or_default();
-        assert!(why.contains("too many processes of its user"), "{refused}");
-    }
-    // Of another user's anything is answered still, and of a program that is not known yet.
-    let other = files.path().join("reports");
-    sleeper(&other, "2");
-    let running = Running::start(Command::new(&other).arg("60"));
-    assert_eq!(witness.executable(running.pid())["sha256"], sha256(&other));
-    drop(served);
-    for _ in 0..4 {
-        let ended = next();
-        assert!(ended["not_attestable"].is_string(), "{ended}");
-    }
-    assert!(asking.wait().unwrap().success());
+    below_own_root(|| {
+        let mut witness = Witness::start();
+        let (dir, files) = (public_dir(), public_dir());
+        let program = files.path().join("payments");
+        sleeper(&program, "1");
+        let served = Served::start(dir.path(), &program);
+        freeze(served.server.id());
+        let mut asking = python(0, CROWD);
+        asking
+            .arg(witness.socket())
+            .args([&served.pid.to_string(), "8"]);
+        let mut asking = asking.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(asking.stdout.take().unwrap()).lines();
+        let mut next =
+            || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+        let own = next();
+        assert!(own["executable"].is_object(), "{own}");
+        // Four of Alice's may hang; the others are told so.
+        for _ in 0..4 {
+            let refused = next();
+            let why = refused["not_attestable"].as_str().unwrap_or_default();
+            assert!(why.contains("too many processes of its user"), "{refused}");
+        }
+        // Of another user's anything is answered still, and of a program that is not known yet.
+        let other = files.path().join("reports");
+        sleeper(&other, "2");
+        let running = Running::start(Command::new(&other).arg("60"));
+        assert_eq!(witness.executable(running.pid())["sha256"], sha256(&other));
+        drop(served);
+        for _ in 0..4 {
+            let ended = next();
+            assert!(ended["not_attestable"].is_string(), "{ended}");
+        }
+        assert!(asking.wait().unwrap().success());
+    });
 }
