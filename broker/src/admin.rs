@@ -1,5 +1,5 @@
 //! The administrators' requests: status, keys, reload, and the news that a key has been made. Peers
-//! are root or assertd's own uid; status and keys tell what policy is, so nobody else may ask.
+//! are root or assertd's own uid; status, keys and grants tell what policy is, so nobody else may ask.
 
 use crate::app::App;
 use crate::audit;
@@ -7,9 +7,10 @@ use crate::config::Config;
 use crate::peer::{Peer, kernel_proof};
 use crate::reply::{self, Answer, Refusal};
 use crate::rules;
+use crate::terms;
 use assertd_client::api::{
-    AdoptRequest, AuditStatus, BODY_LEN_MAX, ClockStatus, ConfigStatus, EXPLAIN_PATH, KEYS_PATH,
-    KeyStatus, Keys, KeystoreStatus, RELOAD_PATH, STATUS_PATH, Status,
+    AdoptRequest, AuditStatus, BODY_LEN_MAX, ClockStatus, ConfigStatus, EXPLAIN_PATH, GRANTS_PATH,
+    KEYS_PATH, KeyStatus, Keys, KeystoreStatus, RELOAD_PATH, STATUS_PATH, Status,
 };
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -33,10 +34,13 @@ pub async fn answer(app: Arc<App>, peer: Arc<Peer>, request: Request<Incoming>) 
         _ if !is_admin(&peer) => Err(Refusal::NotAdmin),
         (&Method::GET, STATUS_PATH) => Ok(reply::ok(&status(&app))),
         (&Method::GET, KEYS_PATH) => Ok(reply::ok(&keys(&app))),
+        (&Method::GET, GRANTS_PATH) => Ok(reply::ok(&terms::grants(&app.rules.now().config))),
         (&Method::POST, KEYS_PATH) => adopt(&app, request).await,
         (&Method::POST, RELOAD_PATH) => reload(&app, request).await,
         (&Method::POST, EXPLAIN_PATH) => explain::explain(&app, request).await,
-        (_, STATUS_PATH | KEYS_PATH | RELOAD_PATH | EXPLAIN_PATH) => Err(Refusal::Method),
+        (_, STATUS_PATH | KEYS_PATH | RELOAD_PATH | EXPLAIN_PATH | GRANTS_PATH) => {
+            Err(Refusal::Method)
+        }
         _ => Err(Refusal::Path),
     };
     result.unwrap_or_else(|refusal| reply::problem(&refusal, id.as_str()))

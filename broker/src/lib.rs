@@ -38,5 +38,6 @@ pub mod selector;
 pub mod server;
 pub mod service;
 pub mod sys;
+pub mod terms;
 pub mod witness;
 pub mod workload;

@@ -19,12 +19,13 @@ mod explain;
 mod failure;
 #[cfg(test)]
 mod fixtures;
+mod grants;
 mod help;
 mod host_facts;
 mod init;
 mod keystore;
 mod look;
-mod out;
+pub(crate) mod out;
 mod profiles;
 mod reload;
 mod run;
