@@ -157,6 +157,10 @@ pub struct Status {
     pub keystores: Vec<KeystoreStatus>,
     /// The audit log.
     pub audit: AuditStatus,
+    /// The deny lists.
+    pub deny: DenyStatus,
+    /// The witness, which reads what workloads run.
+    pub witness: WitnessStatus,
     /// Since start.
     pub requests: RequestCounts,
     /// Open connections of workloads.
@@ -233,6 +237,26 @@ pub struct AuditStatus {
     pub bytes: u64,
     /// Denials counted instead of recorded one by one.
     pub denials_counted: u64,
+}
+
+/// The deny lists' state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DenyStatus {
+    /// `ok`; `failed` while a file is not what it should be: then the lists of before hold.
+    pub state: String,
+    /// Why, with the place.
+    pub why: Option<String>,
+    /// Entries in force, of all lists.
+    pub entries: usize,
+}
+
+/// The witness's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessStatus {
+    /// `unused` where nothing depends on it, `ok`, or `failed`: who needs it is refused then.
+    pub state: String,
+    /// Why, and what needs it.
+    pub why: Option<String>,
 }
 
 /// Answers since start, by what they were.
