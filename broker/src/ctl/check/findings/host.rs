@@ -6,7 +6,7 @@ use super::super::finding::{
     OTHER_PROGRAM, OTHER_SLICE, OTHER_USER, RUNS_AS_ROOT,
 };
 use super::section::DYNAMIC_UIDS;
-use super::{named, slice_of, unit_of, user_of};
+use super::{all_selectors, named, slice_of, unit_of, user_of};
 use crate::config::{Config, Facts, Section, UnitFacts};
 use crate::selector::{Pattern, Selector, Source};
 use keystore::config::suggest;
@@ -87,6 +87,17 @@ impl<'a> Host<'a> {
                 "boot Linux 6.5 or later; or write allow_pid_fallback = true, after reading in \
                  assertd.toml(5) what that costs",
             ));
+        }
+        if config.deny.executables.is_some() && self.facts.witness == Some(false) {
+            found.push(Finding {
+                object: "[deny]".to_owned(),
+                ..NO_WITNESS.of_all(
+                    &config.path,
+                    "a list of executables needs assertd's witness, which reads what workloads run, \
+                     and on this host it does not run: assertd refuses the whole configuration there",
+                    "run `systemctl enable --now assertd-witness.socket` there, or remove `executables`",
+                )
+            });
         }
         for (name, keystore) in &config.keystores {
             let lacks = |known: &Option<Vec<PathBuf>>, path: &Option<PathBuf>| match (known, path) {
@@ -276,29 +287,22 @@ impl<'a> Host<'a> {
     }
 
     fn witness(&self, section: &Section) -> Option<Finding> {
-        let asks = |selectors: &[Selector]| {
-            selectors
-                .iter()
-                .find(|it| it.source() == Source::Program)
-                .map(Selector::key)
-        };
         if self.facts.witness != Some(false) {
             return None;
         }
-        let in_unless = || section.unless.iter().find_map(|unless| asks(unless));
-        let (key, effect) = match (asks(&section.matches), in_unless()) {
-            (Some(key), _) => (key, "nothing matches"),
-            (None, Some(key)) => (key, "its `unless` excludes whatever it cannot judge"),
-            (None, None) => return None,
-        };
+        let key = all_selectors(section)
+            .find(|it| it.source() == Source::Program)?
+            .key();
         Some(NO_WITNESS.at(
             named(section),
             &section.place,
             format!(
                 "`{key}` needs assertd's witness, which reads executables, and on this host it does \
-                 not run: {effect}"
+                 not run: assertd refuses the whole configuration there"
             ),
-            format!("have assertd-witness run there, or remove `{key}`"),
+            format!(
+                "run `systemctl enable --now assertd-witness.socket` there, or remove `{key}`"
+            ),
         ))
     }
 }
