@@ -149,14 +149,12 @@ impl<'a> Host<'a> {
         };
         let name = shown.rsplit('/').next().unwrap_or_default();
         self.suggestions += 1;
-        let nearest = (self.suggestions <= SUGGESTIONS_MAX).then(|| {
-            let known: Vec<&str> = units.keys().map(String::as_str).collect();
-            suggest(name, &known)
-        });
-        let nearest = nearest.filter(|nearest| nearest.starts_with("did you mean"));
+        let nearest = (self.suggestions <= SUGGESTIONS_MAX)
+            .then(|| nearest(name, units.keys()))
+            .flatten();
         let remedy = "install the unit there, or correct its name";
         let remedy = match nearest {
-            Some(nearest) => format!("{nearest} If not, {remedy}"),
+            Some(nearest) => format!("did you mean `{nearest}`? If not, {remedy}"),
             None => remedy.to_owned(),
         };
         let text = format!("this host has no unit `{name}`, so that {effect} there");
@@ -307,6 +305,19 @@ impl<'a> Host<'a> {
     }
 }
 
+/// The unit whose name is nearly this one; that both are services makes them no more alike.
+fn nearest<'a>(name: &str, units: impl Iterator<Item = &'a String>) -> Option<String> {
+    let stem = |name: &'a str| name.strip_suffix(".service").unwrap_or(name);
+    let known: Vec<&str> = units.map(|unit| stem(unit)).collect();
+    let wanted = name
+        .strip_suffix(".service")
+        .unwrap_or(name)
+        .replace('*', "");
+    let said = suggest(&wanted, &known);
+    let found = said.strip_prefix("did you mean `")?.strip_suffix("`?")?;
+    Some(format!("{found}.service"))
+}
+
 /// Whether the slice that the section demands, or its unit's path, is the unit's.
 fn slice(section: &Section, name: &str, unit: &UnitFacts) -> Option<Finding> {
     let slice = unit.slice.as_deref()?;
@@ -326,4 +337,20 @@ fn slice(section: &Section, name: &str, unit: &UnitFacts) -> Option<Finding> {
         format!("{name} is in {slice}, and this section demands {wrong}: no process of it matches"),
         format!("write slice = \"{slice}\", or correct Slice= of the unit"),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_suggested_for_its_name_and_not_because_it_is_a_service_too() {
+        let units = ["polkit", "getty@", "dbus", "payment"].map(|stem| format!("{stem}.service"));
+        let nearest = |name| nearest(name, units.iter());
+        for name in ["payroll.service", "reports@*.service", "p.service"] {
+            assert_eq!(nearest(name), None, "{name}");
+        }
+        assert_eq!(nearest("payments.service").unwrap(), "payment.service");
+        assert_eq!(nearest("gety@*.service").unwrap(), "getty@.service");
+    }
 }
