@@ -3,6 +3,8 @@
 //! It serves in the order of arrival for now; the fair order will come in here, behind [`Queue::push`]
 //! and [`Queue::next`], without touching either side.
 
+mod fair;
+
 use crate::claims::Claims;
 use crate::config::Target;
 use keystore::charter::PurposeKind;
