@@ -144,6 +144,8 @@ pub struct Section {
     pub rate_per_s: u32,
     /// Requests at once before the rate holds.
     pub burst: u32,
+    /// Its part of a keystore that others ask for at the same time, against theirs.
+    pub weight: u32,
     /// By name.
     pub targets: BTreeMap<String, Arc<Target>>,
 }

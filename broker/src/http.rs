@@ -10,7 +10,7 @@ use crate::keyring::ActiveKey;
 use crate::keystores::{Busy, Place};
 use crate::peer::Peer;
 use crate::policy::{Decision, Grant};
-use crate::queue::Job;
+use crate::queue::{Job, Share};
 use crate::rate::Verdict;
 use crate::recent::Denied;
 use crate::reply::{self, Answer, Refusal};
@@ -93,8 +93,9 @@ async fn assertion(
     let rules = app.rules.now(); // one look: a reload meanwhile is the next request's
     let workload = attest(app, &rules, peer, id, Some(&asked.target)).await?;
     let grant = decide(app, &rules, &workload, id, &asked)?;
-    let place = place_for(app, &grant.target().keystore)?;
-    let (place, key) = key_of(app, &grant, place).await?;
+    let share = share_of(&grant);
+    let place = place_for(app, &grant.target().keystore, &share, deadline)?;
+    let (place, key) = key_of(app, &grant, place, &share, deadline).await?;
 
     let now = app
         .clock
@@ -118,7 +119,7 @@ async fn assertion(
         .decision(record)
         .map_err(|error| Refusal::unavailable("audit_unavailable", error))?;
     let minted = async {
-        let jws = mint(&key, &target, claims, deadline, place).await?;
+        let jws = mint(&key, &target, share, claims, deadline, place).await?;
         verify(app, &key, jws, &expected) // while the record is on its way to the disk
     };
     let (recorded, minted) = tokio::join!(within(deadline, &mut durable), minted);
@@ -289,14 +290,30 @@ fn target_rate(app: &App, grant: &Grant) -> Verdict {
     app.target_rate.check(name, rate, burst, Instant::now())
 }
 
+/// Whose share of a keystore a grant uses: its section's.
+fn share_of(grant: &Grant) -> Share {
+    let section = grant.section();
+    Share {
+        workload: section.name.clone(),
+        weight: section.weight,
+    }
+}
+
 /// A place among those that wait for a keystore.
-fn place_for(app: &App, keystore: &str) -> Result<Place, Refusal> {
+fn place_for(
+    app: &App,
+    keystore: &str,
+    share: &Share,
+    deadline: Instant,
+) -> Result<Place, Refusal> {
     let Some(keystore) = app.keystores.get(keystore) else {
         let text = format!("keystore {keystore} is not configured any more");
         return Err(Refusal::unavailable("keystore_unavailable", text));
     };
-    keystore.reserve().map_err(|busy| match busy {
+    let place = keystore.reserve(share, deadline);
+    place.map_err(|busy| match busy {
         Busy::Full => Refusal::QueueFull,
+        Busy::Late(wait) => Refusal::QueueLong(wait),
         Busy::Down(why) => keystore_unavailable(why),
     })
 }
@@ -307,6 +324,8 @@ async fn key_of(
     app: &App,
     grant: &Grant,
     mut place: Place,
+    share: &Share,
+    deadline: Instant,
 ) -> Result<(Place, Arc<ActiveKey>), Refusal> {
     let first_answer = place.wait(place.keystore().answered()).await;
     first_answer.map_err(keystore_unavailable)?;
@@ -324,7 +343,7 @@ async fn key_of(
         return Err(Refusal::unavailable("evidence_too_low", text));
     }
     if key.keystore != place.keystore().name() {
-        place = place_for(app, &key.keystore)?; // the section has changed since the key was made
+        place = place_for(app, &key.keystore, share, deadline)?; // the section has changed since the key was made
     }
     match place.keystore().down() {
         Some(why) => Err(keystore_unavailable(why)),
@@ -339,7 +358,8 @@ fn keystore_unavailable(why: impl std::fmt::Display) -> Refusal {
 /// Has the keystore mint, within the deadline.
 async fn mint(
     key: &ActiveKey,
-    target: &Arc<crate::config::Target>,
+    target: &crate::config::Target,
+    share: Share,
     claims: Claims,
     deadline: Instant,
     place: Place,
@@ -349,7 +369,8 @@ async fn mint(
         key: key.id.clone(),
         purpose: target.profile.purpose,
         claims,
-        target: target.clone(),
+        share,
+        since: Instant::now(),
         deadline,
         reply,
     };

@@ -3,7 +3,7 @@
 //! where no unit runs it, its *child process*. A dead keystore slows no other.
 
 use crate::keyring::Keyring;
-use crate::queue::{Job, Queue};
+use crate::queue::{Job, Queue, Share};
 use keystore::protocol::{Health, KeyEntry, Standing, Welcome};
 use keystore::{Error, KeyId, Kind};
 use std::path::PathBuf;
@@ -31,6 +31,9 @@ pub const FIRST_ANSWER: Duration = Duration::from_secs(3);
 /// Above this a mint's round trip is the token's: two signatures of ten milliseconds. Below, the way
 /// from one answer to the next request is felt; above, it is a hundredth, and the queue's order counts.
 const FAST_ROUND_TRIP: Duration = Duration::from_millis(20);
+
+/// A request that has so much of its time left is sent even if signatures seem to take longer.
+const TRIED_WITH: Duration = Duration::from_millis(2500);
 
 /// One keystore as the broker knows it.
 pub struct Keystore {
@@ -81,6 +84,8 @@ enum Stage {
 pub enum Busy {
     /// Too many do.
     Full,
+    /// So many go before it that it could not be answered in time, but for so long.
+    Late(Duration),
     /// It cannot serve.
     Down(String),
 }
@@ -131,16 +136,53 @@ impl Keystore {
         let _ = tokio::time::timeout_at((since + FIRST_ANSWER).into(), first).await;
     }
 
-    /// A place among those that wait for it.
+    /// A place among those that wait for it, until `deadline`.
     ///
     /// # Errors
-    /// If too many wait already.
-    pub fn reserve(self: &Arc<Self>) -> Result<Place, Busy> {
-        Place::take(self).map_err(|none| match (none, self.down()) {
-            (NoPlace::Full, _) => Busy::Full,
-            (NoPlace::Silent(_), Some(why)) => Busy::Down(why),
-            (NoPlace::Silent(silence), None) => Busy::Down(self.silent(silence)),
-        })
+    /// If too many wait already, or so many that it would come too late.
+    pub fn reserve(self: &Arc<Self>, share: &Share, deadline: Instant) -> Result<Place, Busy> {
+        let place =
+            Place::take(self, &share.workload).map_err(|none| match (none, self.down()) {
+                (NoPlace::Full, _) => Busy::Full,
+                (NoPlace::Silent(_), Some(why)) => Busy::Down(why),
+                (NoPlace::Silent(silence), None) => Busy::Down(self.silent(silence)),
+            })?;
+        let wait = self.expected_wait(share);
+        match Instant::now() + wait > deadline {
+            true => Err(Busy::Late(wait)),
+            false => Ok(place),
+        }
+    }
+
+    /// How long a request of this share that comes now is likely to take, at most. None at all while
+    /// nearly nobody waits: what was measured may be of another time, and is measured anew by serving.
+    fn expected_wait(&self, share: &Share) -> Duration {
+        let ahead = self.queue.ahead_of(share);
+        let signers = self.signers();
+        if ahead < 2 * signers {
+            return Duration::ZERO;
+        }
+        let rounds = u32::try_from(ahead / signers + 2).unwrap_or(u32::MAX);
+        self.round_trip().saturating_mul(rounds)
+    }
+
+    /// Whether a job that is sent now comes back in time. Of one that has most of its time left that is
+    /// tried, for the same reason.
+    pub(crate) fn is_in_time(&self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        left > self.round_trip().min(TRIED_WITH)
+    }
+
+    /// Signatures that it makes at a time.
+    fn signers(&self) -> usize {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let welcome = state.welcome.as_ref();
+        welcome.map_or(1, |welcome| welcome.parallelism.max(1))
+    }
+
+    /// Smoothed, from sending a mint to its answer.
+    fn round_trip(&self) -> Duration {
+        Duration::from_nanos(self.round_trip_ns.load(Ordering::Relaxed))
     }
 
     /// Why it cannot serve, if it has been so for longer than a restart takes.
@@ -195,14 +237,19 @@ impl Keystore {
 
     /// How many jobs a lane has under way: one more than is signed while the token is fast.
     fn jobs_per_lane(&self) -> usize {
-        let round_trip = Duration::from_nanos(self.round_trip_ns.load(Ordering::Relaxed));
-        if round_trip > FAST_ROUND_TRIP { 1 } else { 2 }
+        if self.round_trip() > FAST_ROUND_TRIP {
+            1
+        } else {
+            2
+        }
     }
 
-    /// Smooths with 1/8 of the new value, as TCP does (RFC 6298 §2).
+    /// Smooths with 1/8 of the new value, as TCP does (RFC 6298 §2). One that took much longer than
+    /// others, behind a key that was being made, counts as four of them.
     fn note_round_trip(&self, took: Duration) {
-        let new = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX / 8);
         let old = self.round_trip_ns.load(Ordering::Relaxed);
+        let new = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX / 8);
+        let new = if old == 0 { new } else { new.min(4 * old) };
         let smooth = if old == 0 {
             new
         } else {
@@ -279,6 +326,7 @@ impl Keystore {
             Stage::Failed { why, .. } => ("failed", Some(why)),
         };
         let health = state.health.as_ref();
+        let depth = self.queue.depth();
         assertd_client::api::KeystoreStatus {
             name: self.name.clone(),
             state: name.to_owned(),
@@ -296,7 +344,8 @@ impl Keystore {
                 .welcome
                 .as_ref()
                 .map_or(0, |welcome| welcome.parallelism),
-            queued: self.queue.depth(),
+            queued: depth.jobs,
+            oldest_ms: u64::try_from(depth.oldest.as_millis()).unwrap_or(u64::MAX),
             in_flight: self.in_flight.load(Ordering::Relaxed),
             minted: self.minted(),
         }

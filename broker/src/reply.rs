@@ -47,6 +47,8 @@ pub enum Refusal {
     DeniedTooOften,
     /// The keystore's queue is full.
     QueueFull,
+    /// So many wait for the keystore that this one could not be answered in time, but for so long.
+    QueueLong(Duration),
     /// The caller is younger than its connection may be, on a kernel without SO_PEERPIDFD.
     ConnectAgain,
     /// Something this host needs is down: a code for records, a sentence for people.
@@ -95,7 +97,7 @@ impl Refusal {
             Refusal::NotRemembered => "not_remembered",
             Refusal::Method => "method_not_allowed",
             Refusal::TooFast(_) | Refusal::DeniedTooOften => "too_many_requests",
-            Refusal::QueueFull => "queue_full",
+            Refusal::QueueFull | Refusal::QueueLong(_) => "queue_full",
             Refusal::ConnectAgain => CONNECT_AGAIN,
             Refusal::Unavailable { code, .. } => code,
             Refusal::PeerGone => "peer_gone",
@@ -115,6 +117,7 @@ impl Refusal {
             Refusal::TooFast(_) | Refusal::DeniedTooOften => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::QueueFull
+            | Refusal::QueueLong(_)
             | Refusal::ConnectAgain
             | Refusal::Unavailable { .. }
             | Refusal::PeerGone => StatusCode::SERVICE_UNAVAILABLE,
@@ -158,7 +161,17 @@ impl Refusal {
                 "this workload is above its rate; its `rate` and `burst` are in the configuration"
                     .to_owned(),
             ),
-            Refusal::QueueFull => ("overloaded", "the keystore's queue is full".to_owned()),
+            Refusal::QueueFull => (
+                "overloaded",
+                "this workload has its share of the keystore's queue".to_owned(),
+            ),
+            Refusal::QueueLong(wait) => (
+                "overloaded",
+                format!(
+                    "the keystore would answer after {} s, which is longer than a request may take",
+                    wait.as_secs() + 1
+                ),
+            ),
             Refusal::ConnectAgain => (
                 "connect again",
                 "this kernel (before Linux 6.5) tells a process from another that had its pid only \
@@ -181,7 +194,7 @@ impl Refusal {
     /// Seconds after which asking again makes sense.
     fn retry_after_s(&self) -> Option<u64> {
         match self {
-            Refusal::TooFast(wait) => Some(wait.as_secs() + 1),
+            Refusal::TooFast(wait) | Refusal::QueueLong(wait) => Some(wait.as_secs() + 1),
             Refusal::QueueFull
             | Refusal::ConnectAgain
             | Refusal::DeniedTooOften
@@ -362,6 +375,7 @@ mod tests {
             Refusal::unavailable("deadline", "x"),
             Refusal::AUDIT_NOT_DURABLE,
             Refusal::TooFast(Duration::from_millis(10)),
+            Refusal::QueueLong(Duration::from_millis(10)),
         ] {
             let answer = problem(&refusal, "id");
             assert!(answer.status() == 503 || answer.status() == 429);

@@ -216,6 +216,9 @@ pub struct KeystoreStatus {
     pub signers: usize,
     /// Requests waiting.
     pub queued: usize,
+    /// Milliseconds that the first of them has waited.
+    #[serde(default)]
+    pub oldest_ms: u64,
     /// Requests being signed.
     pub in_flight: usize,
     /// Mints done.

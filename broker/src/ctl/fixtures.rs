@@ -62,6 +62,7 @@ pub fn keystore(state: &str, why: Option<&str>) -> KeystoreStatus {
         restarts: 0,
         signers: 2,
         queued: 0,
+        oldest_ms: 0,
         in_flight: 0,
         minted: 0,
     }

@@ -64,7 +64,7 @@ async fn serve(keystore: &Keystore, mut connection: Connection) {
                 Err(error) => break error,
             },
             job = keystore.queue.next(), if flights.len() < keystore.jobs_per_lane() => {
-                match take_off(&mut connection, job).await {
+                match take_off(keystore, &mut connection, job).await {
                     Ok(Some(flight)) => {
                         keystore.in_flight.fetch_add(1, Ordering::Relaxed);
                         flights.push_back(flight);
@@ -86,21 +86,25 @@ async fn serve(keystore: &Keystore, mut connection: Connection) {
     }
 }
 
-/// Sends a job. One that nobody waits for any more is not signed.
-async fn take_off(connection: &mut Connection, job: Job) -> Result<Option<Flight>, Error> {
+/// Sends a job. One that nobody waits for any more is not signed, nor one that would come too late.
+async fn take_off(
+    keystore: &Keystore,
+    connection: &mut Connection,
+    job: Job,
+) -> Result<Option<Flight>, Error> {
     let Job {
         key,
         purpose,
         claims,
         deadline,
         reply,
-        target: _target,
+        ..
     } = job;
     let sent = Instant::now();
-    if sent >= deadline || reply.is_closed() {
+    if !keystore.is_in_time(deadline) || reply.is_closed() {
         let late = Error::new(
             Kind::Unavailable,
-            "the deadline passed while waiting in the queue",
+            "it waited in the queue for too long to be answered in time, and was not signed",
         );
         let _ = reply.send(Err(late)); // the asker may have gone: that is why it is late
         return Ok(None);

@@ -7,7 +7,7 @@
 //! answer. Must never hold its lock across an await.
 
 use super::Keystore;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 /// signature and any restart take, shorter than callers notice.
 pub const SILENCE: Duration = Duration::from_secs(1);
 
-/// Most requests that wait for one keystore. A PKCS#11 token works this off in 50 ms, and a TPM
-/// with ten signatures a second has no use for more than its request deadline's worth (50).
-const WAITING_MAX: usize = 256;
+/// Most requests that wait for one keystore: as many as there are connections. One workload never has
+/// more of these places than it leaves free, so that another always finds one.
+const WAITING_MAX: usize = 1024;
 
 /// Most requests that wait for a silent keystore: a quarter of the connections that one user may
 /// have, so that a user's requests for other keystores find one. More than a TPM with ten signatures
@@ -31,7 +31,9 @@ pub struct Presence {
 
 struct State {
     /// Numbered in the order of their arrival.
-    waiting: BTreeSet<u64>,
+    waiting: BTreeMap<u64, Arc<str>>,
+    /// How many of each workload wait.
+    of: HashMap<Arc<str>, usize>,
     next: u64,
     /// When it last answered, or was asked after a rest.
     heard: Instant,
@@ -63,7 +65,8 @@ impl Presence {
     /// Nobody waits.
     pub fn new() -> Presence {
         let state = Mutex::new(State {
-            waiting: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            of: HashMap::new(),
             next: 0,
             heard: Instant::now(),
             given_up: false,
@@ -87,26 +90,35 @@ impl Presence {
         }
     }
 
-    fn arrive(&self) -> Result<u64, NoPlace> {
+    fn arrive(&self, workload: &Arc<str>) -> Result<u64, NoPlace> {
         let mut state = self.lock();
         if state.waiting.is_empty() && !state.given_up {
             state.heard = Instant::now();
         }
         match (state.silence(), state.waiting.len()) {
             (Some(silence), WAITING_SILENT_MAX..) => return Err(NoPlace::Silent(silence)),
-            (_, WAITING_MAX..) => return Err(NoPlace::Full),
+            _ if state.has_enough(workload) => return Err(NoPlace::Full),
             _ => {}
         }
         let number = state.next;
         state.next += 1;
-        state.waiting.insert(number);
+        state.waiting.insert(number, workload.clone());
+        *state.of.entry(workload.clone()).or_default() += 1;
         Ok(number)
     }
 
     fn leave(&self, number: u64) {
         let mut state = self.lock();
         state.given_up |= state.silence().is_some();
-        state.waiting.remove(&number);
+        let Some(workload) = state.waiting.remove(&number) else {
+            return;
+        };
+        if let Some(count) = state.of.get_mut(&workload) {
+            *count -= 1;
+            if *count == 0 {
+                state.of.remove(&workload);
+            }
+        }
     }
 
     fn prospect(&self, number: u64) -> Prospect {
@@ -126,6 +138,13 @@ impl Presence {
 }
 
 impl State {
+    /// Whether a workload has as many places as are free (dynamic thresholds, Choudhury and Hahne
+    /// 1998): alone it may have half of them, and the more want some the fewer each may have.
+    fn has_enough(&self, workload: &Arc<str>) -> bool {
+        let free = WAITING_MAX - self.waiting.len();
+        self.of.get(workload).copied().unwrap_or(0) >= free
+    }
+
     /// How long it has been silent, if that is too long. Asked of one for which somebody waits, or
     /// that was given up.
     fn silence(&self) -> Option<Duration> {
@@ -142,8 +161,8 @@ pub struct Place {
 
 impl Place {
     /// Takes one.
-    pub(super) fn take(keystore: &Arc<Keystore>) -> Result<Place, NoPlace> {
-        let number = keystore.presence.arrive()?;
+    pub(super) fn take(keystore: &Arc<Keystore>, workload: &Arc<str>) -> Result<Place, NoPlace> {
+        let number = keystore.presence.arrive(workload)?;
         let keystore = keystore.clone();
         Ok(Place { keystore, number })
     }
@@ -194,18 +213,43 @@ mod tests {
         presence.lock().heard = ago.expect("this machine has run for longer");
     }
 
+    fn name(workload: usize) -> Arc<str> {
+        format!("w{workload}").into()
+    }
+
+    fn arrive(presence: &Presence) -> Result<u64, NoPlace> {
+        presence.arrive(&name(0))
+    }
+
+    /// Each of another workload.
     fn fill(presence: &Presence, count: usize) -> Vec<u64> {
-        let arrive = |_| presence.arrive().unwrap();
+        let arrive = |workload| presence.arrive(&name(1 + workload)).unwrap();
         (0..count).map(arrive).collect()
+    }
+
+    #[test]
+    fn one_workload_leaves_half_of_the_places_and_others_always_find_one() {
+        let presence = Presence::new();
+        let mut places: Vec<u64> = std::iter::from_fn(|| arrive(&presence).ok()).collect();
+        assert_eq!(places.len(), WAITING_MAX / 2);
+        for workload in 1..=6 {
+            let mine = std::iter::from_fn(|| presence.arrive(&name(workload)).ok());
+            let mine: Vec<u64> = mine.collect();
+            assert!(!mine.is_empty(), "{workload}");
+            places.extend(mine);
+        }
+        assert_eq!(arrive(&presence), Err(NoPlace::Full));
+        places.into_iter().for_each(|place| presence.leave(place));
+        assert!(presence.lock().of.is_empty());
     }
 
     #[test]
     fn the_places_end_at_their_limit_and_come_back() {
         let presence = Presence::new();
         let places = fill(&presence, WAITING_MAX);
-        assert_eq!(presence.arrive(), Err(NoPlace::Full));
+        assert_eq!(arrive(&presence), Err(NoPlace::Full));
         presence.leave(places[7]);
-        assert!(presence.arrive().is_ok());
+        assert!(arrive(&presence).is_ok());
     }
 
     #[test]
@@ -225,15 +269,15 @@ mod tests {
         for place in kept {
             assert_eq!(presence.prospect(*place), Prospect::Kept);
         }
-        assert!(matches!(presence.arrive(), Err(NoPlace::Silent(_))));
+        assert!(matches!(arrive(&presence), Err(NoPlace::Silent(_))));
         presence.heard();
-        assert!(presence.arrive().is_ok(), "an answer breaks the silence");
+        assert!(arrive(&presence).is_ok(), "an answer breaks the silence");
     }
 
     #[test]
     fn a_keystore_at_rest_is_not_silent() {
         let presence = Presence::new();
-        presence.leave(presence.arrive().unwrap());
+        presence.leave(arrive(&presence).unwrap());
         long_ago(&presence);
         let places = fill(&presence, WAITING_MAX);
         assert!(matches!(presence.prospect(places[255]), Prospect::Open(_)));
@@ -244,14 +288,14 @@ mod tests {
         let greet: [fn(&Presence); 2] = [Presence::heard, Presence::greeted];
         for greet in greet {
             let presence = Presence::new();
-            let place = presence.arrive().unwrap();
+            let place = arrive(&presence).unwrap();
             long_ago(&presence);
             presence.leave(place);
             let places = fill(&presence, WAITING_SILENT_MAX);
-            let refused = presence.arrive();
+            let refused = arrive(&presence);
             assert!(matches!(refused, Err(NoPlace::Silent(_))), "{refused:?}");
             presence.greeted();
-            let refused = presence.arrive();
+            let refused = arrive(&presence);
             assert!(
                 matches!(refused, Err(NoPlace::Silent(_))),
                 "while they wait"

@@ -113,6 +113,23 @@ impl<J> Fair<J> {
         }
     }
 
+    /// Drops the jobs that are not wanted any more.
+    pub fn retain(&mut self, is_wanted: impl Fn(&J) -> bool) {
+        for flow in self.flows.values_mut() {
+            flow.jobs.retain(&is_wanted);
+        }
+        let Fair { flows, order, .. } = self;
+        order.retain(|Reverse((_, _, workload))| {
+            flows
+                .get(workload)
+                .is_some_and(|flow| !flow.jobs.is_empty())
+        });
+        let waiting = || flows.values().filter(|flow| !flow.jobs.is_empty());
+        self.jobs = waiting().map(|flow| flow.jobs.len()).sum();
+        self.weight = waiting().map(|flow| u64::from(flow.weight)).sum();
+        self.rest();
+    }
+
     /// How many jobs at most would be served before one that came now.
     pub fn ahead_of(&self, workload: &str, weight: u32) -> usize {
         let own = self.waiting_of(workload);
@@ -136,11 +153,6 @@ impl<J> Fair<J> {
     /// How many wait.
     pub fn len(&self) -> usize {
         self.jobs
-    }
-
-    /// Whether none does.
-    pub fn is_empty(&self) -> bool {
-        self.jobs == 0
     }
 
     /// A workload that has no jobs is kept only for what it was served ahead of the others that wait.

@@ -94,6 +94,7 @@ impl Known<'_> {
             burst: section
                 .burst
                 .map_or(Ok(burst), |burst| file.positive(&burst))?,
+            weight: 1,
             targets,
         })
     }

@@ -213,17 +213,26 @@ fn keystore_facts(keystore: &KeystoreStatus) -> [String; 3] {
         format!("{}, {}", keystore.state, known(&keystore.algs.join(" "))),
         known(&keystore.token),
         format!(
-            "{pid}, {}, {}, {} queued, {} in flight, {} minted",
+            "{pid}, {}, {}, {} queued{}, {} in flight, {} minted",
             count(
                 usize::try_from(keystore.restarts).unwrap_or(usize::MAX),
                 "restart"
             ),
             count(keystore.signers, "signer"),
             keystore.queued,
+            waited(keystore),
             keystore.in_flight,
             keystore.minted
         ),
     ]
+}
+
+/// How long the first of those that wait has waited.
+fn waited(keystore: &KeystoreStatus) -> String {
+    match keystore.queued {
+        0 => String::new(),
+        _ => format!(" (the first for {} ms)", keystore.oldest_ms),
+    }
 }
 
 /// A token takes its time to open; one that takes longer has a reason that somebody should look at.

@@ -126,6 +126,7 @@ enum Act {
     Push { workload: usize, weight: u32 },
     Pop,
     GiveUp { number: u64 },
+    Tidy,
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -133,6 +134,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         3 => (0_usize..6, 1_u32..5).prop_map(|(workload, weight)| Act::Push { workload, weight }),
         2 => Just(Act::Pop),
         1 => (0_u64..200).prop_map(|number| Act::GiveUp { number }),
+        1 => Just(Act::Tidy),
     ];
     prop::collection::vec(act, 0..200)
 }
@@ -155,6 +157,10 @@ proptest! {
                     if waiting.remove(&number).is_some() {
                         given_up.push(number);
                     }
+                }
+                Act::Tidy => {
+                    fair.retain(|job| !given_up.contains(&job.1));
+                    prop_assert_eq!(fair.len(), waiting.len());
                 }
                 Act::Pop => match fair.pop(|job| !given_up.contains(&job.1)) {
                     None => prop_assert!(waiting.is_empty()),
