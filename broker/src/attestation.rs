@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 pub enum Unknown {
     /// It is no workload.
     Unattested(Unattested),
-    /// The witness is needed and does not answer; the sentence is for administrators.
+    /// The witness is needed and does not answer, or cannot tell now; the sentence is for administrators.
     NoWitness(String),
 }
 
@@ -71,8 +71,9 @@ pub async fn enforceable(
     }
 }
 
-/// What a peer runs. It must be the same file on all of its connection's requests: who executes
-/// another program keeps the connection, and is somebody else.
+/// What a peer runs. It must be the same file, with the same content, on all of its connection's
+/// requests: who executes another program keeps the connection, and is somebody else. What happens to
+/// the file's name or metadata meanwhile means nothing.
 async fn program(app: &App, peer: &Peer) -> Result<Program, Unknown> {
     let answer = app.witness.executable(peer.uid(), peer.pidfd()).await;
     let attestation = answer.map_err(|error| Unknown::NoWitness(error.to_string()))?;
@@ -81,9 +82,16 @@ async fn program(app: &App, peer: &Peer) -> Result<Program, Unknown> {
     }
     let executable = match attestation {
         Attestation::NotAttestable(why) => return Ok(Program::NotAttestable(why)),
+        Attestation::NotNow(why) => {
+            let pid = peer.pid();
+            return Err(Unknown::NoWitness(format!(
+                "what process {pid} runs cannot be told now: {why}"
+            )));
+        }
         Attestation::Executable(executable) => executable,
     };
-    if *peer.first_executable(executable.identity) != executable.identity {
+    let running = executable.running();
+    if *peer.first_executable(running) != running {
         return Err(Unattested::ChangedProgram.into());
     }
     Ok(Program::Is {

@@ -2,10 +2,11 @@
 //! by now, on every request anew. The witness is assertd's own here.
 
 use harness::caller::Caller;
-use harness::process::state;
+use harness::process::{children, runs, send, state};
 use harness::user::{ALICE, BOB, need_root};
 use harness::{Config, DEADLINE, Daemon, Token, public_dir, wait_until};
-use std::os::unix::fs::PermissionsExt;
+use nix::sys::signal::Signal;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -141,6 +142,113 @@ while told() == 'ask':
         "the name leads to another file now"
     );
     caller.tell("end");
+}
+
+/// The same process, on one connection, while things are done to its file that leave its content alone
+/// and change its ctime, as package managers, backups and restorecon(8) do.
+#[test]
+fn a_program_whose_file_is_renamed_linked_or_relabelled_is_still_that_program() {
+    need_root();
+    let token = Token::new();
+    let daemon = Daemon::with_keys(Config::new(&token).workload("a", ALICE, ""));
+    let copies = Copies::new(&daemon);
+    let python = copies.path("python");
+    std::fs::copy("/usr/bin/python3", &python).unwrap();
+    let selectors = [("digest", format!("exe_sha256 = \"{}\"", sha256(&python)))];
+    daemon
+        .site()
+        .configure(config(&token, ALICE, &selectors).text());
+    daemon.assertctl(&["reload"]);
+    daemon.apply();
+    let script = "
+s = connect()
+say('ready')
+while told() == 'ask':
+    ask(s, 'digest')
+    say(status(s))
+";
+    let usual = harness::caller::script_as(ALICE, &daemon.socket(), script);
+    let mut ours = Command::new(&python);
+    ours.args(usual.get_args()).uid(ALICE).gid(ALICE);
+    let mut caller = Caller::run(&mut ours);
+    caller.expect("ready");
+    let exe = format!("/proc/{}/exe", caller.pid());
+    let changed = || {
+        let status = std::fs::metadata(&exe).unwrap();
+        (status.ctime(), status.ctime_nsec())
+    };
+    let mut last = None;
+    let mut served_after = |what: &str| {
+        let now = Some(changed());
+        assert_ne!(now, last, "{what} leaves no trace");
+        last = now;
+        caller.tell("ask");
+        assert_eq!(caller.line(), "200", "after {what}");
+    };
+    served_after("nothing");
+    let mode = std::fs::Permissions::from_mode(0o555);
+    std::fs::set_permissions(&python, mode).unwrap();
+    served_after("chmod");
+    std::fs::hard_link(&python, copies.path("link")).unwrap();
+    served_after("cp -al");
+    std::os::unix::fs::chown(&python, Some(0), Some(BOB)).unwrap();
+    served_after("chown");
+    std::fs::rename(copies.path("other"), &python).unwrap();
+    served_after("its name is another file's");
+    caller.tell("end");
+}
+
+/// A witness that cannot tell now is no policy: nothing is denied, and who asks again may be served.
+/// This one has its socket's name, and says in its protocol what the real one says when four hashes of
+/// one user hang (tests/e2e/witness/hanging.rs).
+#[test]
+fn a_program_that_cannot_be_told_now_is_asked_for_again_and_not_denied() {
+    need_root();
+    let token = Token::new();
+    let python = std::fs::canonicalize("/usr/bin/python3").unwrap();
+    let selectors = [("path", format!("exe = \"{}\"", python.display()))];
+    let daemon = Daemon::with_keys(config(&token, ALICE, &selectors));
+    let busy = "
+import json
+path = sys.argv[1].replace('assertd.sock', 'witness.sock')
+os.unlink(path)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+listener.listen()
+say('ready')
+s, _ = listener.accept()
+while s.recv(64) == b'exe? v1\\n':
+    answer = json.dumps({sys.argv[2]: 'too many processes of its user are looked at now'}).encode()
+    s.sendall(struct.pack('>I', len(answer)) + answer)
+";
+    let ask = "
+s = connect()
+ask(s, 'path')
+print(to_end(s).decode() if s.shutdown(socket.SHUT_WR) is None else None)
+";
+    let before = harness::caller::printed(ALICE, &daemon.socket(), ask);
+    assert!(before.starts_with("HTTP/1.1 200"), "{before}");
+    let of_the_real_one = |pid: &u32| {
+        let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        program.ends_with("assertd-witness")
+    };
+    let real = children(daemon.pid()).into_iter().find(of_the_real_one);
+    let real = real.expect("it was asked");
+    for (answer, status) in [("not_attestable", "403"), ("not_now", "503")] {
+        let mut witness = harness::caller::script_as(0, &daemon.socket(), busy);
+        let mut witness = Caller::run(witness.arg(answer));
+        witness.expect("ready");
+        if runs(real) {
+            send(real, Signal::SIGKILL); // its connection is kept
+        }
+        assert!(wait_until(DEADLINE, || !runs(real)));
+        let said = harness::caller::printed(ALICE, &daemon.socket(), ask);
+        assert!(said.starts_with(&format!("HTTP/1.1 {status}")), "{said}");
+        let again = said.to_ascii_lowercase().contains("\r\nretry-after: ");
+        assert_eq!(again, status == "503", "{said}");
+    }
+    let denied = daemon.audit_record(|it| it["kind"] == "denied");
+    assert_eq!(denied["uid"], ALICE);
 }
 
 /// Who has the user of a workload can run the workload's own program, and it is that one then. On the
