@@ -65,8 +65,8 @@ const MOUNTS_LEN_MAX: u64 = 16 << 20;
 /// If nothing that is read there counts.
 pub fn judge(pid: u32, file: &File, metadata: &Metadata) -> Result<Memory, Doubt> {
     let unclear = |why: String| {
-        let why = format!("its executable's file system cannot be looked at: {why}");
-        Doubt::Lasting(why)
+        let why = format!("its executable's file system cannot be looked at: {why}; ask again");
+        Doubt::Passing(why)
     };
     let statfs = fstatfs(file).map_err(|errno| unclear(errno.to_string()))?;
     let kind = statfs.filesystem_type().0;
