@@ -15,6 +15,7 @@ pub mod audit;
 pub mod child;
 pub mod children;
 pub mod claims;
+pub mod complaints;
 pub mod config;
 pub mod ctl;
 pub mod daemon;

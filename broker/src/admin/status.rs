@@ -10,6 +10,7 @@ use assertd_client::api::{
 };
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Everything.
 pub async fn status(app: &App) -> Status {
@@ -34,7 +35,7 @@ pub async fn status(app: &App) -> Status {
             .map(|keystore| keystore.status())
             .collect(),
         audit: of_audit(app, &config.audit.dir),
-        deny: of_deny_lists(app),
+        deny: of_deny_lists(app, &rules),
         witness: of_witness(app, &rules).await,
         requests: app.counts.read(),
         connections: app.connections.load(Ordering::Relaxed),
@@ -79,27 +80,26 @@ fn of_audit(app: &App, dir: &Path) -> AuditStatus {
     }
 }
 
-fn of_deny_lists(app: &App) -> DenyStatus {
-    let (lists, why) = (app.denied.now(), app.denied.fault());
+fn of_deny_lists(app: &App, rules: &Rules) -> DenyStatus {
+    let why = app.denied.fault();
     let state = if why.is_some() { "failed" } else { "ok" };
     DenyStatus {
         state: state.to_owned(),
         why,
-        entries: lists.len(),
+        entries: rules.denied.len(),
     }
 }
 
 /// It is asked, if anything depends on it: whoever needs it is refused while it is away.
 async fn of_witness(app: &App, rules: &Rules) -> WitnessStatus {
-    let denied = app.denied.now();
-    if rules.policy.needs_witness().is_none() && !denied.asks_for_program() {
+    if attestation::needs_witness(rules).is_none() {
         let state = "unused".to_owned();
         return WitnessStatus { state, why: None };
     }
-    let asked = attestation::enforceable(&app.witness, &rules.policy, &denied).await;
+    let asked = attestation::enforceable(&app.witness, rules, Duration::ZERO).await;
     let state = if asked.is_ok() { "ok" } else { "failed" };
     WitnessStatus {
         state: state.to_owned(),
-        why: asked.err(),
+        why: asked.err().map(|why| why.to_string()),
     }
 }

@@ -48,6 +48,19 @@ pub struct ServerSection {
     pub state_dir: Option<PathBuf>,
 }
 
+/// A main file of which only that section counts.
+#[derive(Deserialize)]
+pub struct ServerAlone {
+    #[serde(default)]
+    pub server: SocketsSection,
+}
+
+/// Where sockets are; the rest of the section is not looked at.
+#[derive(Default, Deserialize)]
+pub struct SocketsSection {
+    pub runtime_dir: Option<PathBuf>,
+}
+
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuditSection {
@@ -104,7 +117,7 @@ pub struct MatchSection {
     pub supplementary_group: Option<Spanned<String>>,
     pub exe: Option<Spanned<String>>,
     #[serde(default)]
-    pub exe_sha256: OneOrMany<String>,
+    pub exe_sha256: Option<OneOrMany<String>>,
     pub container: Option<Spanned<bool>>,
     pub interactive: Option<Spanned<bool>>,
 }

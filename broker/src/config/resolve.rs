@@ -124,7 +124,7 @@ pub fn resolve(sources: Vec<Source>, names: NameService) -> Result<Config> {
         let drop_in: DropIn = parse(&file)?;
         known.add(&file, bounds, drop_in.workload)?;
     }
-    known.subjects_have_one_owner(&main.path)?;
+    known.subjects_have_one_owner(&sources)?;
 
     let state_dir = parsed
         .server
@@ -148,7 +148,7 @@ pub fn resolve(sources: Vec<Source>, names: NameService) -> Result<Config> {
             runtime_dir: parsed
                 .server
                 .runtime_dir
-                .unwrap_or_else(|| "/run/assertd".into()),
+                .unwrap_or_else(|| RUNTIME_DIR.into()),
             state_dir,
         },
         deny: deny(&file, parsed.deny)?,

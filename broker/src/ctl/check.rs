@@ -82,7 +82,11 @@ type Loaded = (Config, Option<Facts>, Vec<FileCount>);
 fn load(path: &Path, facts: Option<&Path>) -> Result<Loaded, Diagnostic> {
     let facts = facts.map(Facts::load).transpose()?;
     let config = match &facts {
-        None => Config::load(path)?,
+        None => {
+            let config = Config::load(path)?;
+            config.deny.read()?; // as a start and a reload do
+            config
+        }
         Some(facts) => Config::load_with(path, facts)?,
     };
     let counts = files::count(path)?;

@@ -39,6 +39,29 @@ impl Pattern {
         Ok(Pattern { before, after })
     }
 
+    /// A pattern of units that have processes, by name or by cgroup path.
+    ///
+    /// # Errors
+    /// A sentence that says how it would be one.
+    pub fn unit(text: &str) -> Result<Pattern, String> {
+        let ends = [".service", ".scope"];
+        if !ends.iter().any(|suffix| text.ends_with(suffix)) {
+            return Err("a unit's name ends in .service or .scope".to_owned());
+        }
+        if text.contains('/') && !text.starts_with('/') {
+            return Err(format!(
+                "a unit's name has no `/`, and its path begins with one: `/{text}`"
+            ));
+        }
+        if let Some(template) = text.strip_suffix("@.service") {
+            return Err(format!(
+                "is a template, in which nothing runs: write `{template}@*.service` for all its \
+                 instances"
+            ));
+        }
+        Pattern::new(text).map_err(|error| error.to_string())
+    }
+
     /// Everything, where an administrator means that.
     pub fn everything() -> Pattern {
         Pattern {

@@ -99,8 +99,9 @@ impl Known<'_> {
     }
 
     /// A subject of an issuer belongs to one workload (Himmelblau CVE-2025-59044).
-    pub fn subjects_have_one_owner(&self, path: &Path) -> Result<()> {
-        let mut owners: BTreeMap<(&KeyName, &str), &Arc<Target>> = BTreeMap::new();
+    /// Who relies on it knows the issuer by its URL, whatever keys it has.
+    pub fn subjects_have_one_owner(&self, sources: &[Source]) -> Result<()> {
+        let mut owners: BTreeMap<(&str, &str), &Arc<Target>> = BTreeMap::new();
         for target in self
             .sections
             .values()
@@ -109,19 +110,26 @@ impl Known<'_> {
             let Purpose::Federation { .. } = target.charter.purpose else {
                 continue;
             };
-            let owner = owners.entry((&target.key, &target.sub)).or_insert(target);
+            let owner = owners.entry((&target.iss, &target.sub)).or_insert(target);
             if owner.workload != target.workload && !(owner.shared && target.shared) {
-                let (owner, other) = (&owner.workload, &target.workload);
-                return Err(Diagnostic::file(
-                    path,
-                    format!(
-                        "workloads `{owner}` and `{other}` both have subject `{}` of {}; give each its own, \
-                         or say `shared = true` in both targets",
-                        target.sub, target.key
-                    ),
-                ));
+                let text = format!(
+                    "workload `{}` has subject `{}` of {} here, which workload `{}` has at {}; give \
+                         each its own, or say `shared = true` in both targets",
+                    target.workload, target.sub, target.iss, owner.workload, owner.place
+                );
+                return Err(at(sources, &target.place, text));
             }
         }
         Ok(())
     }
+}
+
+/// A mistake in a whole line of the file that was read there.
+fn at(sources: &[Source], place: &Place, text: String) -> Diagnostic {
+    let source = sources.iter().find(|source| *source.path == *place.file);
+    let source = source.expect("places are made from the files that were read");
+    let mut lines = source.text.split_inclusive('\n');
+    let start: usize = lines.by_ref().take(place.line - 1).map(str::len).sum();
+    let len = lines.next().map_or(0, |line| line.trim_end().len());
+    Diagnostic::at(&source.path, &source.text, start..start + len, text, None)
 }
