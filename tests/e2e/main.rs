@@ -14,6 +14,7 @@ mod lifecycle;
 mod notify;
 mod reload;
 mod request;
+mod selectors;
 mod several;
 mod slow;
 mod tpm;
