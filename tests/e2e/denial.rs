@@ -35,7 +35,7 @@ const DENIED: [(u32, &str, &str); 6] = [
 ];
 
 /// The whole answer with its id taken out.
-fn without_id(answer: &Answer) -> String {
+pub fn without_id(answer: &Answer) -> String {
     let id = answer.member("id");
     assert_eq!(id.len(), 26, "{answer:?}");
     let text = String::from_utf8(answer.bytes.clone()).unwrap();
