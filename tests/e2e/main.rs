@@ -17,6 +17,7 @@ mod request;
 mod selectors;
 mod several;
 mod slow;
+mod targets;
 mod tpm;
 mod who;
 mod witness;
