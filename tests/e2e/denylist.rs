@@ -55,7 +55,7 @@ fn a_user_is_denied_from_the_moment_the_list_names_it_until_it_does_not() {
 
 /// Writes a list, and waits until it is in force.
 #[track_caller]
-fn is_listed(daemon: &Daemon, list: &Path, text: &str) {
+pub fn is_listed(daemon: &Daemon, list: &Path, text: &str) {
     const READ: &str = "deny lists: read again";
     let before = daemon.logged(READ).len();
     replace_file(list, text);
