@@ -57,7 +57,7 @@ pub async fn enforceable(
             section.place, section.name
         ),
         None if denied.asks_for_program() => {
-            "the deny list of executables holds against what workloads run".to_owned()
+            "`executables` in [deny] holds against what workloads run".to_owned()
         }
         None => return Ok(()),
     };

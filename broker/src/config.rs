@@ -9,7 +9,7 @@ use crate::denylist;
 use crate::profile::Profile;
 use crate::selector::Selector;
 use keystore::charter::{Charter, Purpose, SubjectPattern};
-use keystore::config::{Diagnostic, Section as KeystoreSection, read_text};
+use keystore::config::{Diagnostic, Section as KeystoreSection, read_text, reason};
 use keystore::protocol::EvidenceLevel;
 use keystore::{Alg, KeyName, Time};
 use std::collections::BTreeMap;
@@ -21,6 +21,9 @@ mod facts;
 mod file;
 mod many;
 mod resolve;
+#[cfg(test)]
+mod schema;
+mod spanned;
 #[cfg(test)]
 mod tests;
 
@@ -207,7 +210,7 @@ impl Config {
     fn load_from(path: &Path, names: resolve::NameService) -> Result<Config, Diagnostic> {
         // Absolute, because keystore processes are told it and status shows it.
         let path = std::path::absolute(path)
-            .map_err(|error| Diagnostic::file(path, format!("is no path: {error}")))?;
+            .map_err(|error| Diagnostic::file(Path::new("-c"), format!("no file: {error}")))?;
         resolve::resolve(read_all(&path)?, names)
     }
 
@@ -280,7 +283,7 @@ pub(crate) struct Source {
 /// If `conf.d` is there and cannot be read.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
     let dir = path.parent().unwrap_or(Path::new(".")).join("conf.d");
-    let failed = |error| Diagnostic::file(&dir, format!("cannot be read: {error}"));
+    let failed = |error| Diagnostic::file(&dir, format!("cannot be read: {}", reason(&error)));
     let mut drop_ins = Vec::new();
     match std::fs::read_dir(&dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -300,6 +303,12 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
 }
 
 fn read_all(path: &Path) -> Result<Vec<Source>, Diagnostic> {
+    let looked = std::fs::symlink_metadata(path);
+    if looked.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        let message = "there is no such file; `assertctl init` writes a first configuration, and -c names \
+                       another";
+        return Err(Diagnostic::file(path, message));
+    }
     let read = |path: PathBuf| read_text(&path).map(|text| Source { path, text });
     files(path)?.into_iter().map(read).collect()
 }

@@ -6,7 +6,7 @@ use crate::attestation;
 use crate::audit::{self, Audit, AuditConfig, Stamp};
 use crate::children::Children;
 use crate::config::Config;
-use crate::denylist;
+use crate::denylist::{self, DenyLists};
 use crate::keyring::Keyring;
 use crate::keystores::Keystore;
 use crate::listen::{self, Access, Listeners};
@@ -122,11 +122,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Check { config } => return load(&config).map(drop),
         Command::Run { config } => config,
     };
-    let config = load(&path)?; // a bad file ends here, with line and column
-    let lists = config
-        .deny
-        .read()
-        .map_err(|error| Failure::new(78, error.to_string()))?;
+    let (config, lists) = load(&path)?; // a bad file ends here, with line and column
     raise_descriptors();
     make_dir(&config.server.runtime_dir, 0o755)?;
     let state = StateDir::lock(&config.server.state_dir)?; // one daemon per state directory
@@ -193,8 +189,10 @@ fn workers() -> usize {
     (cores / 2).clamp(1, 4)
 }
 
-fn load(path: &Path) -> Result<Config, Failure> {
-    Config::load(path).map_err(|error| Failure::new(78, error.to_string()))
+fn load(path: &Path) -> Result<(Config, DenyLists), Failure> {
+    let config = Config::load(path);
+    let both = config.and_then(|config| config.deny.read().map(|lists| (config, lists)));
+    both.map_err(|error| Failure::new(78, error.to_string()))
 }
 
 /// Each connection takes three descriptors (socket, pidfd, /proc directory), and the usual soft

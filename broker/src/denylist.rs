@@ -63,11 +63,13 @@ impl Files {
     /// The first line that is no entry, with its place; a file that cannot be read.
     pub fn read(&self) -> Result<DenyLists, Diagnostic> {
         Ok(DenyLists {
-            executables: entries(self.executables.as_deref(), digest)?
+            executables: entries("executables", self.executables.as_deref(), digest)?
                 .into_iter()
                 .collect(),
-            units: entries(self.units.as_deref(), unit)?,
-            users: entries(self.users.as_deref(), user)?.into_iter().collect(),
+            units: entries("units", self.units.as_deref(), unit)?,
+            users: entries("users", self.users.as_deref(), user)?
+                .into_iter()
+                .collect(),
         })
     }
 }
@@ -127,13 +129,15 @@ impl Hit {
 
 /// The entries of one file.
 fn entries<T>(
+    key: &str,
     path: Option<&Path>,
     entry: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Vec<T>, Diagnostic> {
     let Some(path) = path else {
         return Ok(Vec::new());
     };
-    let text = read_text(path)?;
+    let named = || format!("named by `{key}` in [deny]; it may be empty");
+    let text = read_text(path).map_err(|error| error.with_help(named()))?;
     let mut found = Vec::new();
     for (word, span) in words(&text) {
         match entry(word) {
@@ -165,13 +169,7 @@ fn digest(word: &str) -> Result<Sha256, String> {
 }
 
 fn unit(word: &str) -> Result<Pattern, String> {
-    match [".service", ".scope"]
-        .iter()
-        .any(|suffix| word.ends_with(suffix))
-    {
-        true => Pattern::new(word).map_err(|error| error.to_string()),
-        false => Err("a unit's name ends in .service or .scope".to_owned()),
-    }
+    Pattern::of_units(word).map_err(|error| error.to_string())
 }
 
 fn user(word: &str) -> Result<u32, String> {
@@ -180,5 +178,7 @@ fn user(word: &str) -> Result<u32, String> {
     }
     let found = nix::unistd::User::from_name(word).ok().flatten();
     let found = found.map(|user| user.uid.as_raw());
-    found.ok_or_else(|| format!("this host has no user `{word}`"))
+    found.ok_or_else(|| {
+        format!("this host has no user `{word}`: write its number, or remove the line")
+    })
 }

@@ -82,7 +82,12 @@ type Loaded = (Config, Option<Facts>, Vec<FileCount>);
 fn load(path: &Path, facts: Option<&Path>) -> Result<Loaded, Diagnostic> {
     let facts = facts.map(Facts::load).transpose()?;
     let config = match &facts {
-        None => Config::load(path)?,
+        None => {
+            // assertd does not start without them. Another host's are not here.
+            let config = Config::load(path)?;
+            config.deny.read()?;
+            config
+        }
         Some(facts) => Config::load_with(path, facts)?,
     };
     let counts = files::count(path)?;

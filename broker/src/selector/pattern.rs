@@ -15,17 +15,21 @@ pub struct Pattern {
 /// Why a text is no pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotAPattern {
-    /// There is nothing before the star, or nothing at all.
+    /// There is nothing at all.
+    Empty,
+    /// There is nothing before the star.
     NothingBefore,
     /// More than one star.
     TwoStars,
+    /// The name of something else than a unit that has processes.
+    NoUnit,
 }
 
 impl Pattern {
     /// A pattern as written.
     ///
     /// # Errors
-    /// If it has two stars, or begins with one: a pattern that fits nearly everything is a mistake.
+    /// If it is empty, has two stars, or begins with one: a pattern that fits nearly everything is a mistake.
     pub fn new(text: &str) -> Result<Pattern, NotAPattern> {
         let (before, after) = match text.split_once('*') {
             None => (text, None),
@@ -33,10 +37,25 @@ impl Pattern {
             Some((before, after)) => (before, Some(after.to_owned())),
         };
         if before.is_empty() {
-            return Err(NotAPattern::NothingBefore);
+            return Err(match after {
+                None => NotAPattern::Empty,
+                Some(_) => NotAPattern::NothingBefore,
+            });
         }
         let before = before.to_owned();
         Ok(Pattern { before, after })
+    }
+
+    /// A pattern of units, by name or by path.
+    ///
+    /// # Errors
+    /// As [`Pattern::new`], and if it fits nothing that has processes.
+    pub fn of_units(text: &str) -> Result<Pattern, NotAPattern> {
+        let pattern = Pattern::new(text)?;
+        match [".service", ".scope"].iter().any(|end| text.ends_with(end)) {
+            true => Ok(pattern),
+            false => Err(NotAPattern::NoUnit),
+        }
     }
 
     /// Everything, where an administrator means that.
@@ -152,8 +171,14 @@ impl fmt::Display for Pattern {
 impl fmt::Display for NotAPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            NotAPattern::NothingBefore => "a pattern begins with a text before its `*`",
+            NotAPattern::Empty => "a name is missing here",
+            NotAPattern::NothingBefore => {
+                "a pattern has a text before its `*`, or it would fit nearly everything"
+            }
             NotAPattern::TwoStars => "a pattern has one `*` at most",
+            NotAPattern::NoUnit => {
+                "a unit's name ends in .service or .scope, such as payments.service"
+            }
         })
     }
 }
