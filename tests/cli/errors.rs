@@ -62,22 +62,35 @@ pub fn cases() -> Vec<Case> {
 fn every_mistake_is_told_as_it_was_read_by_people() {
     let programs = Programs::installed();
     let update = std::env::var_os("UPDATE").is_some();
-    let mut wrong = Vec::new();
-    for case in cases() {
-        let says = case.answer(&programs);
-        if says == case.says {
-            continue;
-        }
-        if update {
-            case.rewrite(&says);
-        } else {
-            let Case {
-                name, says: old, ..
-            } = &case;
-            wrong.push(format!("{name}\n--- expected\n{old}--- got\n{says}"));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let cases = cases();
+    let wrong = &|cases: &[Case]| -> Vec<String> {
+        let told = cases.iter().map(|case| (case, case.answer(&programs)));
+        let other = told.filter(|(case, says)| *says != case.says);
+        other
+            .map(|(case, says)| {
+                if update {
+                    case.rewrite(&says);
+                }
+                let Case {
+                    name, says: old, ..
+                } = case;
+                format!("{name}\n--- expected\n{old}--- got\n{says}")
+            })
+            .collect()
+    };
+    // Each is a process that waits more than it computes.
+    let share = cases.len().div_ceil(8);
+    let wrong: Vec<String> = std::thread::scope(|scope| {
+        let shares = cases.chunks(share);
+        let threads: Vec<_> = shares
+            .map(|cases| scope.spawn(move || wrong(cases)))
+            .collect();
+        let found = threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap());
+        found.collect()
+    });
+    assert!(update || wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// A table for those who look for one: what each begins with is whom it is about.

@@ -92,9 +92,14 @@ fn it_takes_what_documents_show_and_what_loads() {
     texts.extend(consts("broker/src/config/tests.rs"));
     texts.extend(consts("broker/src/config/tests/bounds.rs"));
     assert!(texts.len() > 100, "{} texts", texts.len());
-    let refused = judge(&texts)
-        .into_iter()
-        .filter(|(_, verdict)| verdict["verdict"] != "takes");
+    takes(&texts);
+}
+
+/// Holds texts against the schema that it must take.
+#[track_caller]
+pub fn takes(texts: &[(String, String)]) {
+    let verdicts = judge(texts).into_iter();
+    let refused = verdicts.filter(|(_, verdict)| verdict["verdict"] != "takes");
     let refused: Vec<String> = refused
         .map(|(name, verdict)| format!("{name}: {verdict}"))
         .collect();
