@@ -99,7 +99,7 @@ pub async fn enforceable(
 /// What asks what workloads run, if anything does.
 pub fn needs_witness(rules: &Rules) -> Option<String> {
     let Some(section) = rules.policy.needs_witness() else {
-        let text = "the deny list of executables holds against what workloads run";
+        let text = "`executables` in [deny] holds against what workloads run";
         return rules.list_executables().then(|| text.to_owned());
     };
     let (place, name) = (&section.place, &section.name);

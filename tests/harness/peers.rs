@@ -59,6 +59,15 @@ pub fn verify(jwks: &Value, assertions: &[Expected]) -> Vec<Value> {
     verdicts
 }
 
+/// Holds configurations against a JSON Schema; `lines` as schema.py reads them. A verdict for each.
+pub fn hold_against_schema(schema: &Path, lines: &[String]) -> Vec<Value> {
+    let mut command = python("schema.py");
+    command.arg(schema);
+    let (code, verdicts) = run(command, lines);
+    assert_eq!((code, verdicts.len()), (Some(0), lines.len()));
+    verdicts
+}
+
 /// Whether all four judges accepted.
 pub fn all_accept(verdict: &Value) -> bool {
     let judges = ["pyjwt", "joserfc", "jwcrypto", "lint"];
