@@ -34,9 +34,10 @@ fn config(token: &Token, uid: u32, selectors: &[(&str, String)]) -> Config {
     config
 }
 
-/// Brings a configuration into force that needs the witness, and makes its keys. The witness is started
-/// by the first question, and on a busy machine its first answer may take longer than assertd waits: then
-/// the reload says so, and the next one finds the witness running. A start would end with 78.
+/// Brings a configuration into force that needs the witness, and makes its keys. The witness is
+/// started by the first question, and on a busy machine its first answer may take longer than assertd
+/// waits: then the reload says so, and the next one finds the witness running. A start would end with
+/// 78.
 #[track_caller]
 fn in_force(daemon: &Daemon, config: &Config) {
     daemon.site().configure(config.text());
