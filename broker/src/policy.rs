@@ -25,6 +25,7 @@ pub struct Policy {
     all: Index,
     owners: HashMap<String, Index>,
     uses_session: bool,
+    uses_program: bool,
 }
 
 /// The right to one assertion. Used once: not `Clone`, taken by value.
@@ -84,6 +85,7 @@ impl Policy {
                 owners.add(number, section);
             }
             policy.uses_session |= uses(section, Source::Session);
+            policy.uses_program |= uses(section, Source::Program);
         }
         policy.sections = sections;
         policy
@@ -100,6 +102,9 @@ impl Policy {
     /// Whether its program may decide about this workload: some section that owns the target asks
     /// for it, and would match but for that.
     pub fn asks_for_program(&self, workload: &Workload, target: Option<&str>) -> bool {
+        if !self.uses_program {
+            return false;
+        }
         let asks = |section: &Arc<Section>| {
             let others = section
                 .matches

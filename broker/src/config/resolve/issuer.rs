@@ -76,7 +76,7 @@ fn issuer(
         keystore,
         alg,
         key,
-        charter,
+        charter: Arc::new(charter),
     })
 }
 

@@ -86,7 +86,7 @@ impl Known<'_> {
             shared: false,
             key,
             keystore,
-            charter,
+            charter: Arc::new(charter),
         })
     }
 
