@@ -17,6 +17,7 @@ use nix::sys::stat::Mode;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Who connected.
 pub struct Peer {
@@ -28,6 +29,8 @@ pub struct Peer {
     proof: Proof,
     /// What it ran when that was first asked on this connection.
     executable: OnceLock<Running>,
+    /// Whether it was seen to run another since: its connection is somebody else's.
+    is_another: AtomicBool,
 }
 
 /// How well it is known that a process is the one that connected.
@@ -114,6 +117,7 @@ impl Peer {
             files,
             proof,
             executable: OnceLock::new(),
+            is_another: AtomicBool::new(false),
         };
         // Alive after the files were opened: they are this process's and will answer ESRCH, never
         // show another process, once it is gone (tokens.md §5).
@@ -142,6 +146,7 @@ impl Peer {
             files,
             proof: kernel_proof(),
             executable: OnceLock::new(),
+            is_another: AtomicBool::new(false),
         })
     }
 
@@ -150,9 +155,20 @@ impl Peer {
         self.pidfd.as_fd()
     }
 
-    /// What it was first seen to run, which is `now` if nobody asked before.
-    pub fn first_executable(&self, now: Running) -> &Running {
-        self.executable.get_or_init(|| now)
+    /// Whether what it runs `now` is what it was first seen to run, which is `now` if nobody asked
+    /// before.
+    pub fn still_runs(&self, now: Running) -> bool {
+        let same = *self.executable.get_or_init(|| now) == now;
+        if !same {
+            self.is_another.store(true, Ordering::Relaxed);
+        }
+        same
+    }
+
+    /// Whether it was seen to run something else than it did on this connection before, which is to
+    /// end: nothing that is asked on it will be answered otherwise.
+    pub fn is_another(&self) -> bool {
+        self.is_another.load(Ordering::Relaxed)
     }
 
     /// Effective user id when it connected.

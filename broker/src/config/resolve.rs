@@ -23,6 +23,7 @@ use workload::Known;
 mod bounds;
 mod expiry;
 mod issuer;
+mod local;
 mod matching;
 mod target;
 mod workload;

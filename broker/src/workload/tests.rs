@@ -123,8 +123,10 @@ fn of_lines_that_come_twice_the_first_is_meant() {
 /// A directory with files as `/proc/PID` has them.
 fn files(status: &[u8], cgroup: &[u8]) -> Files {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("status"), status).unwrap();
-    std::fs::write(dir.path().join("cgroup"), cgroup).unwrap();
+    for (name, text) in [("status", status), ("cgroup", cgroup)] {
+        let mut file = File::create_new(dir.path().join(name)).unwrap();
+        std::io::Write::write_all(&mut file, text).unwrap();
+    }
     Files::open(File::open(dir.path()).unwrap().as_fd()).unwrap()
 }
 

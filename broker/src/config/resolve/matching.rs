@@ -1,6 +1,7 @@
 //! `match`, `unless` and `shadow`: from what is written to selectors, users and groups as numbers.
 
 use super::super::file::MatchSection;
+use super::local::{self, Database};
 use super::*;
 use crate::selector::{Pattern, Selector};
 use nix::unistd::{Group, User};
@@ -28,6 +29,9 @@ pub enum NameService<'a> {
 /// Users and groups that were looked up: ten thousand sections may name the same few.
 pub struct Accounts<'a> {
     names: NameService<'a>,
+    /// What this host's own files say, once somebody has asked.
+    local_users: OnceCell<HashMap<String, u32>>,
+    local_groups: OnceCell<HashMap<String, u32>>,
     users: HashMap<String, Option<u32>>,
     groups: HashMap<String, Option<u32>>,
 }
@@ -36,6 +40,8 @@ impl<'a> Accounts<'a> {
     pub fn of(names: NameService<'a>) -> Accounts<'a> {
         Accounts {
             names,
+            local_users: OnceCell::new(),
+            local_groups: OnceCell::new(),
             users: HashMap::new(),
             groups: HashMap::new(),
         }
@@ -45,8 +51,10 @@ impl<'a> Accounts<'a> {
         let (text, names) = (name.as_ref(), self.names);
         let look_up = || match names {
             NameService::Host => {
-                let user = User::from_name(text).ok().flatten();
-                user.map(|user| user.uid.as_raw())
+                let local = self.local_users.get_or_init(|| local::ids(Database::Users));
+                let asked = || User::from_name(text).ok().flatten();
+                let id = local.get(text).copied();
+                id.or_else(|| asked().map(|user| user.uid.as_raw()))
             }
             NameService::Given(facts) => facts.users.get(text).copied(),
         };
@@ -62,8 +70,12 @@ impl<'a> Accounts<'a> {
         let (text, names) = (name.as_ref(), self.names);
         let look_up = || match names {
             NameService::Host => {
-                let group = Group::from_name(text).ok().flatten();
-                group.map(|group| group.gid.as_raw())
+                let local = self
+                    .local_groups
+                    .get_or_init(|| local::ids(Database::Groups));
+                let asked = || Group::from_name(text).ok().flatten();
+                let id = local.get(text).copied();
+                id.or_else(|| asked().map(|group| group.gid.as_raw()))
             }
             NameService::Given(facts) => facts.groups.get(text).copied(),
         };
