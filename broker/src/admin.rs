@@ -1,26 +1,25 @@
 //! The administrators' requests: status, keys, reload, and the news that a key has been made. Peers
-//! are root or assertd's own uid; status and keys tell what policy is, so nobody else may ask.
+//! are root or assertd's own uid; status, keys and grants tell what policy is, so nobody else may ask.
 
 use crate::app::App;
 use crate::audit;
-use crate::config::Config;
-use crate::peer::{Peer, kernel_proof};
+use crate::peer::Peer;
 use crate::reply::{self, Answer, Refusal};
 use crate::rules;
+use crate::terms;
 use assertd_client::api::{
-    AdoptRequest, AuditStatus, BODY_LEN_MAX, ClockStatus, ConfigStatus, EXPLAIN_PATH, KEYS_PATH,
-    KeyStatus, Keys, KeystoreStatus, RELOAD_PATH, STATUS_PATH, Status,
+    AdoptRequest, BODY_LEN_MAX, EXPLAIN_PATH, GRANTS_PATH, KEYS_PATH, KeyStatus, Keys,
+    KeystoreStatus, RELOAD_PATH, STATUS_PATH,
 };
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request};
 use keystore::KeyId;
 use keystore::protocol::{Condition, EvidenceLevel};
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 mod explain;
+mod status;
 
 use crate::http::{BODY_DEADLINE, object};
 use crate::keyring::{KeyRecord, Seen};
@@ -31,12 +30,15 @@ pub async fn answer(app: Arc<App>, peer: Arc<Peer>, request: Request<Incoming>) 
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let result = match (&method, path.as_str()) {
         _ if !is_admin(&peer) => Err(Refusal::NotAdmin),
-        (&Method::GET, STATUS_PATH) => Ok(reply::ok(&status(&app))),
+        (&Method::GET, STATUS_PATH) => Ok(reply::ok(&status::status(&app).await)),
         (&Method::GET, KEYS_PATH) => Ok(reply::ok(&keys(&app))),
+        (&Method::GET, GRANTS_PATH) => Ok(reply::ok(&terms::grants(&app.rules.now().config))),
         (&Method::POST, KEYS_PATH) => adopt(&app, request).await,
         (&Method::POST, RELOAD_PATH) => reload(&app, request).await,
         (&Method::POST, EXPLAIN_PATH) => explain::explain(&app, request).await,
-        (_, STATUS_PATH | KEYS_PATH | RELOAD_PATH | EXPLAIN_PATH) => Err(Refusal::Method),
+        (_, STATUS_PATH | KEYS_PATH | RELOAD_PATH | EXPLAIN_PATH | GRANTS_PATH) => {
+            Err(Refusal::Method)
+        }
         _ => Err(Refusal::Path),
     };
     result.unwrap_or_else(|refusal| reply::problem(&refusal, id.as_str()))
@@ -44,70 +46,6 @@ pub async fn answer(app: Arc<App>, peer: Arc<Peer>, request: Request<Incoming>) 
 
 fn is_admin(peer: &Peer) -> bool {
     peer.uid() == 0 || peer.uid() == nix::unistd::geteuid().as_raw()
-}
-
-fn status(app: &App) -> Status {
-    let rules = app.rules.now();
-    let config = &rules.config;
-    let isolated = config
-        .keystores
-        .values()
-        .all(|section| section.socket.is_some());
-    Status {
-        format: 1,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: std::process::id(),
-        uptime_s: app.started.elapsed().as_secs(),
-        isolation: if isolated { "units" } else { "none" }.to_owned(),
-        peer_proof: kernel_proof().as_str().to_owned(),
-        clock: clock_status(app),
-        config: config_status(config),
-        keystores: app
-            .keystores
-            .values()
-            .map(|keystore| keystore.status())
-            .collect(),
-        audit: audit_status(app, &config.audit.dir),
-        requests: app.counts.read(),
-        connections: app.connections.load(Ordering::Relaxed),
-    }
-}
-
-fn clock_status(app: &App) -> ClockStatus {
-    let doubt = app.clock.doubt();
-    let state = if doubt.is_some() { "suspect" } else { "ok" };
-    ClockStatus {
-        state: state.to_owned(),
-        why: doubt.map(|doubt| doubt.to_string()),
-    }
-}
-
-fn config_status(config: &Config) -> ConfigStatus {
-    let targets = config.workloads.iter().map(|section| section.targets.len());
-    ConfigStatus {
-        path: config.path.display().to_string(),
-        sha256: config.sha256.to_string(),
-        workloads: config.workloads.len(),
-        targets: targets.sum(),
-    }
-}
-
-fn audit_status(app: &App, dir: &Path) -> AuditStatus {
-    let health = app.audit.health();
-    let state = match (&health.failed, &health.warning) {
-        (Some(_), _) => "failed",
-        (None, Some(_)) => "warning",
-        (None, None) => "ok",
-    };
-    let fault = health.failed.as_ref().or(health.warning.as_ref());
-    AuditStatus {
-        state: state.to_owned(),
-        why: fault.map(|fault| format!("{}; {}", fault.why, fault.remedy)),
-        directory: dir.display().to_string(),
-        seq: health.last_seq.unwrap_or(0),
-        bytes: health.disk_bytes,
-        denials_counted: health.denials_counted,
-    }
 }
 
 fn keys(app: &App) -> Keys {
@@ -191,7 +129,7 @@ fn not_seen(name: &str, status: Option<&KeystoreStatus>) -> String {
 async fn reload(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, Refusal> {
     body(request).await?; // none, or an empty object of a client that sends one with every POST
     let rules = rules::reload(app).await?;
-    Ok(reply::ok(&config_status(&rules.config)))
+    Ok(reply::ok(&status::of_config(&rules.config)))
 }
 
 async fn body(request: Request<Incoming>) -> Result<Bytes, Refusal> {

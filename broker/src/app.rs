@@ -1,6 +1,7 @@
 //! What every request needs, in one place, made once at start.
 
 use crate::audit::Audit;
+use crate::complaints::Complaints;
 use crate::denylist;
 use crate::id::{RequestId, random};
 use crate::keyring::Keyring;
@@ -20,8 +21,8 @@ use std::time::Instant;
 pub struct App {
     /// The configuration in force and its decisions.
     pub rules: InForce,
-    /// What gets nothing.
-    pub denied: denylist::InForce,
+    /// The files of what gets nothing.
+    pub denied: denylist::Watched,
     /// Recorded keys.
     pub keyring: Arc<Keyring>,
     /// By name.
@@ -44,6 +45,8 @@ pub struct App {
     pub connections: AtomicUsize,
     /// Who is asked what a process executes.
     pub witness: witness::Client,
+    /// Answers that the witness owes.
+    pub unwitnessed: Complaints,
     /// When it started.
     pub started: Instant,
     /// Whether it was said that it is ready.

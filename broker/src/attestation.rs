@@ -3,20 +3,24 @@
 //! a connection's peer was seen to run, which may not change.
 
 use crate::app::App;
-use crate::denylist::DenyLists;
 use crate::peer::{Life, Peer};
-use crate::policy::Policy;
+use crate::rules::Rules;
 use crate::sys;
-use crate::witness::{Attestation, Client};
+use crate::witness::{Attestation, Client, Unanswered};
 use crate::workload::{Program, Unattested, Workload};
+use std::fmt;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// Between two questions to a witness that does not answer yet.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why nothing is known about a peer.
 #[derive(Debug)]
 pub enum Unknown {
     /// It is no workload.
     Unattested(Unattested),
-    /// The witness is needed and does not answer; the sentence is for administrators.
+    /// The witness is needed and does not answer, or cannot tell now; the sentence is for administrators.
     NoWitness(String),
 }
 
@@ -26,53 +30,87 @@ impl From<Unattested> for Unknown {
     }
 }
 
-/// What a policy needs to know about a peer that asks for this target, or for none.
+/// What the rules need to know about a peer that asks for this target, or for none.
 pub async fn attest(
     app: &App,
-    policy: &Policy,
+    rules: &Rules,
     peer: &Peer,
     target: Option<&str>,
 ) -> Result<Workload, Unknown> {
+    let policy = &rules.policy;
     let mut workload = Workload::attest(peer, policy.extent())?;
-    let listed = app.denied.now().asks_for_program();
+    let listed = rules.denied.asks_for_program();
     if policy.asks_for_program(&workload, target) || listed && policy.may_match(&workload, target) {
         workload.set_program(program(app, peer).await?);
     }
     Ok(workload)
 }
 
-/// Whether a policy can be enforced: a section that asks what a workload runs needs a witness that
-/// answers. It is asked about ourselves.
-///
-/// # Errors
-/// A sentence that names the section and what to do.
-pub async fn enforceable(
-    witness: &Client,
-    policy: &Policy,
-    denied: &DenyLists,
-) -> Result<(), String> {
-    let what = match policy.needs_witness() {
-        Some(section) => format!(
-            "{}: workload `{}` selects by its executable (`exe`, `exe_sha256`)",
-            section.place, section.name
-        ),
-        None if denied.asks_for_program() => {
-            "`executables` in [deny] holds against what workloads run".to_owned()
-        }
-        None => return Ok(()),
-    };
-    let us = nix::unistd::Uid::effective().as_raw();
-    let own =
-        sys::pidfd_open(std::process::id()).map_err(|errno| format!("pidfd_open: {errno}"))?;
-    // Whatever it says of us: a package that is being installed changes our own file.
-    match witness.executable(us, own.as_fd()).await {
-        Ok(_) => Ok(()),
-        Err(why) => Err(format!("{what}, which only the witness can read: {why}")),
+/// Why rules cannot be enforced: a sentence that names what asks for a witness, and what to do.
+#[derive(Debug)]
+pub enum Unenforceable {
+    /// There is none: somebody has to mend it.
+    NoWitness(String),
+    /// There is one, and it does not answer now.
+    NotNow(String),
+}
+
+impl fmt::Display for Unenforceable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Unenforceable::NoWitness(text) | Unenforceable::NotNow(text)) = self;
+        f.write_str(text)
     }
 }
 
-/// What a peer runs. It must be the same file on all of its connection's requests: who executes
-/// another program keeps the connection, and is somebody else.
+/// Whether rules can be enforced: a section that asks what a workload runs needs a witness that answers,
+/// and so does a deny list of executables, be it empty. It is asked about ourselves, again and again for
+/// as long as `patience`: it may start only now.
+///
+/// # Errors
+/// Why not, by what can be done.
+pub async fn enforceable(
+    witness: &Client,
+    rules: &Rules,
+    patience: Duration,
+) -> Result<(), Unenforceable> {
+    let Some(what) = needs_witness(rules) else {
+        return Ok(());
+    };
+    let us = nix::unistd::Uid::effective().as_raw();
+    let own = sys::pidfd_open(std::process::id())
+        .map_err(|errno| Unenforceable::NotNow(format!("pidfd_open: {errno}")))?;
+    let end = Instant::now() + patience;
+    loop {
+        // Whatever it says of us: a package that is being installed changes our own file.
+        match witness.executable(us, own.as_fd()).await {
+            Ok(_) => return Ok(()),
+            Err(why) if Instant::now() >= end => {
+                let text = format!("{what}, which only the witness can read: {why}");
+                return Err(match why {
+                    Unanswered::Absent(..) => Unenforceable::NoWitness(text),
+                    _ => Unenforceable::NotNow(text),
+                });
+            }
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+/// What asks what workloads run, if anything does.
+pub fn needs_witness(rules: &Rules) -> Option<String> {
+    let Some(section) = rules.policy.needs_witness() else {
+        let text = "`executables` in [deny] holds against what workloads run";
+        return rules.list_executables().then(|| text.to_owned());
+    };
+    let (place, name) = (&section.place, &section.name);
+    Some(format!(
+        "{place}: workload `{name}` selects by its executable (`exe`, `exe_sha256`)"
+    ))
+}
+
+/// What a peer runs. It must be the same file, with the same content, on all of its connection's
+/// requests: who executes another program keeps the connection, and is somebody else. What happens to
+/// the file's name or metadata meanwhile means nothing.
 async fn program(app: &App, peer: &Peer) -> Result<Program, Unknown> {
     let answer = app.witness.executable(peer.uid(), peer.pidfd()).await;
     let attestation = answer.map_err(|error| Unknown::NoWitness(error.to_string()))?;
@@ -81,9 +119,16 @@ async fn program(app: &App, peer: &Peer) -> Result<Program, Unknown> {
     }
     let executable = match attestation {
         Attestation::NotAttestable(why) => return Ok(Program::NotAttestable(why)),
+        Attestation::NotNow(why) => {
+            let pid = peer.pid();
+            return Err(Unknown::NoWitness(format!(
+                "what process {pid} runs cannot be told now: {why}"
+            )));
+        }
         Attestation::Executable(executable) => executable,
     };
-    if *peer.first_executable(executable.identity) != executable.identity {
+    let running = executable.running();
+    if *peer.first_executable(running) != running {
         return Err(Unattested::ChangedProgram.into());
     }
     Ok(Program::Is {

@@ -29,6 +29,15 @@ mod tests;
 
 pub use facts::{FORMAT as FACTS_FORMAT, Facts, UnitFacts, template};
 
+/// The workloads' socket, in the runtime directory.
+pub const SOCKET: &str = "assertd.sock";
+
+/// The administrators' socket, there too.
+pub const ADMIN_SOCKET: &str = "admin.sock";
+
+/// Where sockets are made if nothing else is said.
+const RUNTIME_DIR: &str = "/run/assertd";
+
 /// Default for [`Config::rate_per_s`]: a service that redeems one assertion per outgoing call
 /// stays below, a loop gone wrong does not starve the token.
 pub const RATE_PER_S: u32 = 100;
@@ -242,12 +251,12 @@ impl Config {
 
     /// The workloads' socket.
     pub fn socket(&self) -> PathBuf {
-        self.server.runtime_dir.join("assertd.sock")
+        self.server.runtime_dir.join(SOCKET)
     }
 
     /// The administrators' socket.
     pub fn admin_socket(&self) -> PathBuf {
-        self.server.runtime_dir.join("admin.sock")
+        self.server.runtime_dir.join(ADMIN_SOCKET)
     }
 
     /// A keystore's socket: its unit's, or the one the broker makes for it.
@@ -303,12 +312,30 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
 }
 
 fn read_all(path: &Path) -> Result<Vec<Source>, Diagnostic> {
+    is_there(path)?;
+    let read = |path: PathBuf| read_text(&path).map(|text| Source { path, text });
+    files(path)?.into_iter().map(read).collect()
+}
+
+fn is_there(path: &Path) -> Result<(), Diagnostic> {
     let looked = std::fs::symlink_metadata(path);
     if looked.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         let message = "there is no such file; `assertctl init` writes a first configuration, and -c names \
                        another";
         return Err(Diagnostic::file(path, message));
     }
-    let read = |path: PathBuf| read_text(&path).map(|text| Source { path, text });
-    files(path)?.into_iter().map(read).collect()
+    Ok(())
+}
+
+/// Where a configuration's sockets are, whatever else is wrong with it.
+///
+/// # Errors
+/// It cannot be read, or is no TOML.
+pub fn runtime_dir(path: &Path) -> Result<PathBuf, Diagnostic> {
+    is_there(path)?;
+    let text = read_text(path)?;
+    let parsed: file::ServerAlone =
+        toml::from_str(&text).map_err(|error| Diagnostic::from_toml(path, &text, &error))?;
+    let written = parsed.server.runtime_dir;
+    Ok(written.unwrap_or_else(|| RUNTIME_DIR.into()))
 }

@@ -5,12 +5,13 @@ use crate::app::App;
 use crate::attestation;
 use crate::audit::{self, Audit, AuditConfig, Stamp};
 use crate::children::Children;
+use crate::complaints::Complaints;
 use crate::config::Config;
-use crate::denylist::{self, DenyLists};
+use crate::denylist::{self, DenyLists, Reading};
 use crate::keyring::Keyring;
 use crate::keystores::Keystore;
 use crate::listen::{self, Access, Listeners};
-use crate::rules::{self, InForce};
+use crate::rules::{self, InForce, Rules};
 use crate::sandbox;
 use crate::service;
 use crate::sys;
@@ -47,6 +48,9 @@ Exit codes: 0 done, 2 usage, 69 something is unavailable, 70 internal, 78 config
 
 /// How long tasks that block may go on once everything is served and drained.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a witness that is needed may take until it answers: at boot everything starts at once.
+const WITNESS_WAIT: Duration = Duration::from_secs(5);
 
 /// Why assertd does not run, with its exit code (sysexits).
 struct Failure {
@@ -122,7 +126,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Check { config } => return load(&config).map(drop),
         Command::Run { config } => config,
     };
-    let (config, lists) = load(&path)?; // a bad file ends here, with line and column
+    let (config, Reading { lists, sight }) = load(&path)?; // a bad file ends here, with line and column
     raise_descriptors();
     make_dir(&config.server.runtime_dir, 0o755)?;
     let state = StateDir::lock(&config.server.state_dir)?; // one daemon per state directory
@@ -139,11 +143,12 @@ fn run(command: Command) -> Result<(), Failure> {
     let audit = open_audit(&config)?; // verifies the tail of the chain
     let listeners = listeners(&config)?;
     children.start(&config, &keystores).map_err(unavailable)?;
-    record_configuration(&audit, &config);
-    let denied = denylist::InForce::new(config.deny.clone(), lists);
+    record_configuration(&audit, &config, &lists);
+    let denied = denylist::Watched::default();
+    denied.saw(sight);
     let witness = witness::Client::new(config.server.runtime_dir.join(witness::SOCKET));
     let app = Arc::new(App {
-        rules: InForce::new(config),
+        rules: InForce::new(Rules::new(config, lists)),
         denied,
         keyring,
         keystores,
@@ -157,6 +162,7 @@ fn run(command: Command) -> Result<(), Failure> {
         connections: std::sync::atomic::AtomicUsize::new(0),
         started: Instant::now(),
         witness,
+        unwitnessed: Complaints::default(),
         ready: std::sync::atomic::AtomicBool::new(false),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -166,9 +172,14 @@ fn run(command: Command) -> Result<(), Failure> {
         .map_err(|error| Failure::new(70, format!("runtime: {error}")))?;
     let served = runtime.block_on(async {
         let rules = app.rules.now();
-        let denied = app.denied.now();
-        let enforceable = attestation::enforceable(&app.witness, &rules.policy, &denied).await;
-        enforceable.map_err(|text| Failure::new(78, text))?;
+        let enforceable = attestation::enforceable(&app.witness, &rules, WITNESS_WAIT).await;
+        enforceable.map_err(|why| {
+            let code = match &why {
+                attestation::Unenforceable::NoWitness(_) => 78,
+                attestation::Unenforceable::NotNow(_) => 69, // systemd starts us again
+            };
+            Failure::new(code, why.to_string())
+        })?;
         let served = service::serve(app, listeners).await;
         served.map_err(|error| Failure::new(70, error.to_string()).after_start())
     });
@@ -189,9 +200,9 @@ fn workers() -> usize {
     (cores / 2).clamp(1, 4)
 }
 
-fn load(path: &Path) -> Result<(Config, DenyLists), Failure> {
+fn load(path: &Path) -> Result<(Config, Reading), Failure> {
     let config = Config::load(path);
-    let both = config.and_then(|config| config.deny.read().map(|lists| (config, lists)));
+    let both = config.and_then(|config| Reading::of(&config.deny).map(|lists| (config, lists)));
     both.map_err(|error| Failure::new(78, error.to_string()))
 }
 
@@ -235,8 +246,8 @@ fn open_audit(config: &Config) -> Result<Audit, Failure> {
     Audit::open(audit_config, now).map_err(|e| Failure::new(e.exit_code(), e.to_string()))
 }
 
-fn record_configuration(audit: &Audit, config: &Config) {
-    match audit.configured(rules::record(config)) {
+fn record_configuration(audit: &Audit, config: &Config, denied: &DenyLists) {
+    match audit.configured(rules::record(config, denied)) {
         Ok(_durable_with_the_next_group) => {}
         // A full disk is no reason not to start: status answers, and service returns with space.
         Err(error) => eprintln!("assertd: audit: {error}"),

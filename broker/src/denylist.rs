@@ -14,7 +14,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 mod watch;
-pub use watch::{InForce, watch};
+#[cfg(test)]
+use watch::News;
+pub use watch::{Reading, Watched, watch};
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +37,8 @@ pub struct DenyLists {
     executables: HashSet<Sha256>,
     units: Vec<Pattern>,
     users: HashSet<u32>,
+    /// Over the text of all of them; none where there is no list.
+    sha256: Option<Sha256>,
 }
 
 /// Why a workload gets nothing.
@@ -62,14 +66,21 @@ impl Files {
     /// # Errors
     /// The first line that is no entry, with its place; a file that cannot be read.
     pub fn read(&self) -> Result<DenyLists, Diagnostic> {
+        let mut text = Text::default();
         Ok(DenyLists {
-            executables: entries("executables", self.executables.as_deref(), digest)?
+            executables: entries(
+                "executables",
+                self.executables.as_deref(),
+                &mut text,
+                digest,
+            )?
+            .into_iter()
+            .collect(),
+            units: entries("units", self.units.as_deref(), &mut text, unit)?,
+            users: entries("users", self.users.as_deref(), &mut text, user)?
                 .into_iter()
                 .collect(),
-            units: entries("units", self.units.as_deref(), unit)?,
-            users: entries("users", self.users.as_deref(), user)?
-                .into_iter()
-                .collect(),
+            sha256: text.sha256(),
         })
     }
 }
@@ -104,6 +115,12 @@ impl DenyLists {
         }
     }
 
+    /// What the lists are called in records: the SHA-256 over their files, each after its length in
+    /// eight bytes; of a file that is not configured that is 2⁶⁴ − 1. None where there is no list.
+    pub fn sha256(&self) -> Option<Sha256> {
+        self.sha256
+    }
+
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.executables.len() + self.units.len() + self.users.len()
@@ -127,17 +144,40 @@ impl Hit {
     }
 }
 
+/// What is read, for a digest over all of it.
+#[derive(Default)]
+struct Text {
+    bytes: Vec<u8>,
+    files: usize,
+}
+
+impl Text {
+    fn add(&mut self, text: Option<&str>) {
+        let len = text.map_or(u64::MAX, |text| text.len() as u64);
+        self.bytes.extend(len.to_be_bytes());
+        self.bytes.extend(text.unwrap_or_default().as_bytes());
+        self.files += usize::from(text.is_some());
+    }
+
+    fn sha256(&self) -> Option<Sha256> {
+        (self.files > 0).then(|| Sha256::of(&self.bytes))
+    }
+}
+
 /// The entries of one file.
 fn entries<T>(
     key: &str,
     path: Option<&Path>,
+    read: &mut Text,
     entry: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Vec<T>, Diagnostic> {
     let Some(path) = path else {
+        read.add(None);
         return Ok(Vec::new());
     };
     let named = || format!("named by `{key}` in [deny]; it may be empty");
     let text = read_text(path).map_err(|error| error.with_help(named()))?;
+    read.add(Some(&text));
     let mut found = Vec::new();
     for (word, span) in words(&text) {
         match entry(word) {
@@ -176,9 +216,14 @@ fn user(word: &str) -> Result<u32, String> {
     if let Ok(uid) = word.parse() {
         return Ok(uid);
     }
-    let found = nix::unistd::User::from_name(word).ok().flatten();
-    let found = found.map(|user| user.uid.as_raw());
-    found.ok_or_else(|| {
-        format!("this host has no user `{word}`: write its number, or remove the line")
-    })
+    match nix::unistd::User::from_name(word) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => Err(format!(
+            "this host has no user `{word}`: write its number, or remove the line"
+        )),
+        Err(errno) => Err(format!(
+            "whether there is a user `{word}` cannot be asked now ({})",
+            errno.desc()
+        )),
+    }
 }

@@ -14,6 +14,7 @@ use crate::queue::Job;
 use crate::rate::Verdict;
 use crate::recent::Denied;
 use crate::reply::{self, Answer, Refusal};
+use crate::rules::Rules;
 use crate::workload::Workload;
 use assertd_client::api::{
     ASSERTION_PATH, AssertionRequest, AssertionResponse, BODY_LEN_MAX, TARGETS_PATH, TargetInfo,
@@ -89,8 +90,9 @@ async fn assertion(
     asked: AssertionRequest,
 ) -> Result<Answer, Refusal> {
     let deadline = Instant::now() + REQUEST_DEADLINE;
-    let workload = attest(app, peer, id, Some(&asked.target)).await?;
-    let grant = decide(app, &workload, id, &asked)?;
+    let rules = app.rules.now(); // one look: a reload meanwhile is the next request's
+    let workload = attest(app, &rules, peer, id, Some(&asked.target)).await?;
+    let grant = decide(app, &rules, &workload, id, &asked)?;
     let place = place_for(app, &grant.target().keystore)?;
     let (place, key) = key_of(app, &grant, place).await?;
 
@@ -170,15 +172,17 @@ pub fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
 /// Who is calling. A peer that cannot be attested is denied like any other.
 async fn attest(
     app: &App,
+    rules: &Rules,
     peer: &Peer,
     id: RequestId,
     target: Option<&str>,
 ) -> Result<Workload, Refusal> {
-    let rules = app.rules.now();
-    let unattested = match attestation::attest(app, &rules.policy, peer, target).await {
+    let unattested = match attestation::attest(app, rules, peer, target).await {
         Ok(workload) => return Ok(workload),
         Err(Unknown::NoWitness(why)) => {
-            return Err(Refusal::unavailable("witness_unavailable", why));
+            app.unwitnessed.say(&why); // not to the caller: it would learn that a section asks
+            let detail = "assertd cannot find out who is calling now; its log says why";
+            return Err(Refusal::unavailable("witness_unavailable", detail));
         }
         Err(Unknown::Unattested(unattested)) => unattested,
     };
@@ -197,18 +201,18 @@ async fn attest(
 /// What it may have, and whether it asks too often.
 fn decide(
     app: &App,
+    rules: &Rules,
     workload: &Workload,
     id: RequestId,
     asked: &AssertionRequest,
 ) -> Result<Grant, Refusal> {
     let now = app.clock.read();
-    let rules = app.rules.now();
     let decision = rules
         .policy
         .decide(workload, &asked.target, asked.lifetime, now);
-    match (decision, app.denied.now().hit(workload)) {
+    match (decision, rules.denied.hit(workload)) {
         (Decision::Allow(_not_used), Some(hit)) => {
-            Err(deny(app, workload, id, &asked.target, hit.reason()))
+            Err(deny(app, rules, workload, id, &asked.target, hit.reason()))
         }
         (Decision::Allow(grant), None) => {
             let section = grant.section();
@@ -226,26 +230,27 @@ fn decide(
                 Verdict::Wait(wait) => Err(Refusal::TooFast(wait)),
             }
         }
-        (Decision::Deny(denial), _) => Err(deny(app, workload, id, &asked.target, denial.reason())),
+        (Decision::Deny(denial), _) => Err(deny(
+            app,
+            rules,
+            workload,
+            id,
+            &asked.target,
+            denial.reason(),
+        )),
     }
 }
 
 /// Records and remembers a denial; the caller learns its id and nothing else.
 fn deny(
     app: &App,
+    rules: &Rules,
     workload: &Workload,
     id: RequestId,
     target: &str,
     reason: &'static str,
 ) -> Refusal {
-    app.recent.note(Denied {
-        id: id.to_string(),
-        at: app.clock.read(),
-        workload: workload.clone(),
-        target: target.to_owned(),
-        reason,
-    });
-    let is_known = app.rules.now().policy.knows_target(target);
+    let is_known = rules.policy.knows_target(target);
     app.audit.denied(audit::Denial {
         id: id.as_str(),
         uid: workload.uid(),
@@ -260,7 +265,16 @@ fn deny(
         .denial_rate
         .check(workload.uid(), rate, burst, Instant::now());
     match often {
-        Verdict::Go => Refusal::Denied,
+        Verdict::Go => {
+            app.recent.note(Denied {
+                id: id.to_string(),
+                at: app.clock.read(),
+                workload: workload.with_groups(|group| rules.policy.names_group(group)),
+                target: target.to_owned(),
+                reason,
+            });
+            Refusal::Denied
+        }
         Verdict::Wait(_) => Refusal::DeniedTooOften,
     }
 }
@@ -420,8 +434,9 @@ async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
 }
 
 async fn whoami(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusal> {
-    let workload = attest(app, peer, id, None).await?;
-    let (unit, rules) = (workload.unit(), app.rules.now());
+    let rules = app.rules.now();
+    let workload = attest(app, &rules, peer, id, None).await?;
+    let unit = workload.unit();
     Ok(reply::ok(&Whoami {
         uid: workload.uid(),
         gid: workload.gid(),
@@ -440,8 +455,8 @@ async fn whoami(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusal
 }
 
 async fn targets(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusal> {
-    let workload = attest(app, peer, id, None).await?;
     let rules = app.rules.now();
+    let workload = attest(app, &rules, peer, id, None).await?;
     let mut targets: Vec<TargetInfo> = rules
         .policy
         .sections_of(&workload)

@@ -7,7 +7,7 @@
 //! workloads that allow it (architecture.md, main request, step 2).
 
 use crate::sys;
-use crate::witness::Inode;
+use crate::witness::Running;
 use crate::workload::Files;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -26,8 +26,8 @@ pub struct Peer {
     pidfd: OwnedFd,
     files: Files,
     proof: Proof,
-    /// Which file it ran when that was first asked on this connection.
-    executable: OnceLock<Inode>,
+    /// What it ran when that was first asked on this connection.
+    executable: OnceLock<Running>,
 }
 
 /// How well it is known that a process is the one that connected.
@@ -150,8 +150,8 @@ impl Peer {
         self.pidfd.as_fd()
     }
 
-    /// The file it was first seen to run, which is `now` if nobody asked before.
-    pub fn first_executable(&self, now: Inode) -> &Inode {
+    /// What it was first seen to run, which is `now` if nobody asked before.
+    pub fn first_executable(&self, now: Running) -> &Running {
         self.executable.get_or_init(|| now)
     }
 

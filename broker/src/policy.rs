@@ -11,7 +11,7 @@ use crate::selector::{Selector, Source, Verdict};
 use crate::workload::{Extent, Workload};
 use index::Index;
 use keystore::Time;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 mod explain;
@@ -25,6 +25,8 @@ pub struct Policy {
     all: Index,
     owners: HashMap<String, Index>,
     uses_session: bool,
+    /// Supplementary groups that some selector names.
+    groups: BTreeSet<u32>,
 }
 
 /// The right to one assertion. Used once: not `Clone`, taken by value.
@@ -84,6 +86,12 @@ impl Policy {
                 owners.add(number, section);
             }
             policy.uses_session |= uses(section, Source::Session);
+            policy
+                .groups
+                .extend(selectors(section).filter_map(|selector| match selector {
+                    Selector::SupplementaryGroup(gid) => Some(*gid),
+                    _ => None,
+                }));
         }
         policy.sections = sections;
         policy
@@ -126,6 +134,11 @@ impl Policy {
             all_hold(others, workload)
         };
         target.is_some_and(|target| self.candidates(workload, target).any(may))
+    }
+
+    /// Whether it matters to some section that a workload is in this supplementary group.
+    pub fn names_group(&self, gid: u32) -> bool {
+        self.groups.contains(&gid)
     }
 
     /// A section that asks what runs, if there is one: it needs the witness.
@@ -233,14 +246,18 @@ fn all_hold<'a>(mut selectors: impl Iterator<Item = &'a Selector>, workload: &Wo
 
 /// Whether anything in a section needs to know this of a workload.
 fn uses(section: &Section, source: Source) -> bool {
+    selectors(section).any(|selector| selector.source() == source)
+}
+
+/// All that a section says about workloads.
+fn selectors(section: &Section) -> impl Iterator<Item = &Selector> {
     let Section {
         matches,
         unless,
         shadow,
         ..
     } = section;
-    let mut all = matches.iter().chain(unless.iter().flatten()).chain(shadow);
-    all.any(|selector| selector.source() == source)
+    matches.iter().chain(unless.iter().flatten()).chain(shadow)
 }
 
 impl Denial {

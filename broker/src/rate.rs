@@ -48,6 +48,8 @@ impl<K: Hash + Eq> Limiter<K> {
             }
         }
         let rest_at = names.entry(name).or_insert(now);
+        // A reload may have made the rate higher or the burst smaller: old debt is none of theirs.
+        *rest_at = (*rest_at).min(now + interval * burst.max(1));
         let ahead = rest_at.saturating_duration_since(now);
         if ahead > tolerance {
             return Verdict::Wait(ahead - tolerance);
@@ -67,6 +69,19 @@ impl<K: Hash + Eq> Default for Limiter<K> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn debt_of_a_rate_that_was_changed_does_not_outlive_the_change() {
+        let (limiter, start) = (Limiter::new(), Instant::now());
+        for _ in 0..10_000 {
+            assert_eq!(limiter.check("a", 1, 10_000, start), Verdict::Go);
+        }
+        let Verdict::Wait(wait) = limiter.check("a", 100, 200, start) else {
+            panic!("it has asked 10,000 times just now");
+        };
+        assert_eq!(wait, Duration::from_millis(10));
+        assert_eq!(limiter.check("a", 100, 200, start + wait), Verdict::Go);
+    }
 
     #[test]
     fn a_burst_passes_and_then_the_rate_holds() {

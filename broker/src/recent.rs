@@ -8,7 +8,7 @@ use keystore::Time;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Most denials remembered: some hundred bytes each.
+/// Most denials remembered: some hundred bytes each, since groups that matter to nobody are left out.
 const DENIALS_MAX: usize = 1024;
 
 /// Most of one user.

@@ -29,6 +29,8 @@ pub enum Refusal {
     Denied,
     /// The request is not one of ours.
     Invalid(String),
+    /// Nothing can be said of the process that an administrator asks about, and why.
+    NoProcess(String),
     /// Body too long.
     BodyTooLong,
     /// Body too slow.
@@ -86,7 +88,7 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Refusal::Denied => "denied",
-            Refusal::Invalid(_) => "invalid_request",
+            Refusal::Invalid(_) | Refusal::NoProcess(_) => "invalid_request",
             Refusal::BodyTooLong => "body_too_long",
             Refusal::BodyTimeout => "body_timeout",
             Refusal::Path => "not_found",
@@ -105,7 +107,7 @@ impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
             Refusal::Denied | Refusal::NotAdmin => StatusCode::FORBIDDEN,
-            Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
+            Refusal::Invalid(_) | Refusal::NoProcess(_) => StatusCode::BAD_REQUEST,
             Refusal::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Refusal::Path | Refusal::NotRemembered => StatusCode::NOT_FOUND,
@@ -123,7 +125,8 @@ impl Refusal {
         match self {
             Refusal::Denied => (
                 "denied",
-                "an administrator finds the reason in the audit log; equal denials are counted there".to_owned(),
+                "an administrator learns why by `assertctl explain` and this id; the audit log has the \
+                 reason, and counts denials that repeat".to_owned(),
             ),
             Refusal::NotAdmin => ("not permitted", "this socket is for root".to_owned()),
             Refusal::Configuration(why) => (
@@ -134,6 +137,7 @@ impl Refusal {
                 "invalid request",
                 format!("{what}; a request is {{\"target\":NAME}} and may hold `lifetime`"),
             ),
+            Refusal::NoProcess(why) => ("not attested", why.clone()),
             Refusal::BodyTooLong => ("body too long", "16 KiB is the most".to_owned()),
             Refusal::BodyTimeout => ("body too slow", "send it within 2 s".to_owned()),
             Refusal::Path => (

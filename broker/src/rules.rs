@@ -8,16 +8,17 @@ use crate::app::App;
 use crate::attestation;
 use crate::audit;
 use crate::config::Config;
-use crate::denylist::DenyLists;
+use crate::denylist::{DenyLists, Reading};
 use crate::notify::notify;
 use crate::policy::Policy;
 use crate::reply::Refusal;
 use sd_notify::NotifyState;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
 
 /// How long who asked for a reload waits for the verdict: less than a connection may take (8 s) and
@@ -30,12 +31,17 @@ const TURN_DEADLINE: Duration = Duration::from_secs(2);
 /// How long reading may take: a few files and users.
 const LOAD_DEADLINE: Duration = Duration::from_secs(4);
 
-/// One configuration and its policy.
+/// How long a witness that starts only now may take; half of what is left until the verdict.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// One configuration, its policy, and the deny lists.
 pub struct Rules {
     /// As loaded.
-    pub config: Config,
+    pub config: Arc<Config>,
     /// Its decisions.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
+    /// What gets nothing all the same. Its files may change without the configuration.
+    pub denied: Arc<DenyLists>,
     drop_ins: DropIns,
 }
 
@@ -55,22 +61,29 @@ pub struct InForce {
 
 impl Rules {
     /// Rules of a configuration.
-    pub fn new(config: Config) -> Rules {
+    pub fn new(config: Config, denied: DenyLists) -> Rules {
         let policy = Policy::new(config.workloads.clone());
         let drop_ins = DropIns::beside(&config.path);
         Rules {
-            config,
-            policy,
+            config: Arc::new(config),
+            policy: Arc::new(policy),
+            denied: Arc::new(denied),
             drop_ins,
         }
+    }
+
+    /// Whether it has to be known what a workload runs if it may have a target: a list of executables
+    /// that is empty today may not be tomorrow.
+    pub fn list_executables(&self) -> bool {
+        self.config.deny.executables.is_some()
     }
 }
 
 impl InForce {
     /// These from the start.
-    pub fn new(config: Config) -> InForce {
+    pub fn new(rules: Rules) -> InForce {
         InForce {
-            rules: RwLock::new(Arc::new(Rules::new(config))),
+            rules: RwLock::new(Arc::new(rules)),
             reloading: Arc::default(),
         }
     }
@@ -79,6 +92,22 @@ impl InForce {
     pub fn now(&self) -> Arc<Rules> {
         let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
         rules.clone()
+    }
+
+    /// Waits until no other is about to change the rules.
+    pub async fn turn(&self) -> OwnedMutexGuard<()> {
+        self.reloading.clone().lock_owned().await
+    }
+
+    /// Other deny lists, by whoever has the turn.
+    pub fn replace_lists(&self, denied: DenyLists) {
+        let old = self.now();
+        self.replace(Rules {
+            config: old.config.clone(),
+            policy: old.policy.clone(),
+            denied: Arc::new(denied),
+            drop_ins: old.drop_ins,
+        });
     }
 
     fn replace(&self, rules: Rules) -> Arc<Rules> {
@@ -141,8 +170,7 @@ async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
         let text = format!("{text}; the old configuration stays in force");
         Refusal::unavailable("deadline", text)
     };
-    let turn = app.rules.reloading.clone().lock_owned();
-    let turn = timeout(TURN_DEADLINE, turn).await;
+    let turn = timeout(TURN_DEADLINE, app.rules.turn()).await;
     let turn = turn.map_err(|_| slow("another reload is still reading its files"))?;
     let old = app.rules.now();
     let (path, drop_ins) = (old.config.path.clone(), old.drop_ins);
@@ -152,24 +180,25 @@ async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
     let loaded = timeout(LOAD_DEADLINE, loading).await;
     let loaded = loaded.map_err(|_| slow("reading took too long: does a name service hang?"))?;
     let (config, _turn) = loaded.map_err(|error| Refusal::unavailable("internal", error))?;
-    let (config, lists) = config?;
+    let (config, reading) = config?;
     fixed_at_start(&old.config, &config).map_err(Refusal::Configuration)?;
-    let new = Rules::new(config);
-    let enforceable = attestation::enforceable(&app.witness, &new.policy, &lists).await;
-    enforceable.map_err(Refusal::Configuration)?;
+    let Reading { lists, sight } = reading;
+    let new = Rules::new(config, lists);
+    let enforceable = attestation::enforceable(&app.witness, &new, PATIENCE).await;
+    enforceable.map_err(|why| Refusal::Configuration(why.to_string()))?;
     let durable = app
         .audit
-        .configured(record(&new.config))
+        .configured(record(&new.config, &new.denied))
         .map_err(|error| Refusal::unavailable("audit_unavailable", error))?;
     // Once it is written it must come into force, however long the disk takes.
     durable.await.map_err(|_lost| Refusal::AUDIT_NOT_DURABLE)?;
-    app.denied.replace(new.config.deny.clone(), lists);
+    app.denied.saw(sight);
     Ok(app.rules.replace(new))
 }
 
 /// A directory that was there and is not any more has been moved or not been mounted: nobody takes
 /// everything from every team that way.
-fn load(path: &Path, before: DropIns) -> Result<(Config, DenyLists), Refusal> {
+fn load(path: &Path, before: DropIns) -> Result<(Config, Reading), Refusal> {
     if before == DropIns::There && DropIns::beside(path) == DropIns::None {
         let text = format!(
             "{}: is not there any more; put it back, or make an empty directory if nothing that \
@@ -179,7 +208,7 @@ fn load(path: &Path, before: DropIns) -> Result<(Config, DenyLists), Refusal> {
         return Err(Refusal::Configuration(text));
     }
     let config = Config::load(path);
-    let both = config.and_then(|config| config.deny.read().map(|lists| (config, lists)));
+    let both = config.and_then(|config| Reading::of(&config.deny).map(|denied| (config, denied)));
     both.map_err(|error| Refusal::Configuration(error.to_string()))
 }
 
@@ -192,10 +221,11 @@ impl DropIns {
     }
 }
 
-/// What is recorded of a configuration that comes into force.
-pub fn record(config: &Config) -> audit::Configured {
+/// What is recorded of a configuration, or of deny lists, that come into force.
+pub fn record(config: &Config, denied: &DenyLists) -> audit::Configured {
     audit::Configured {
         config_sha256: config.sha256,
+        deny_sha256: denied.sha256(),
     }
 }
 
@@ -208,6 +238,16 @@ fn fixed_at_start(old: &Config, new: &Config) -> Result<(), String> {
     }
     if old.audit != new.audit {
         changed.push("[audit]".to_owned());
+    }
+    // The sandbox lets in no directory that a list was not in at start.
+    let directories = |config: &Config| -> BTreeSet<PathBuf> {
+        let files = config.deny.paths();
+        files
+            .filter_map(|file| file.parent().map(Path::to_owned))
+            .collect()
+    };
+    if !directories(new).is_subset(&directories(old)) {
+        changed.push("[deny] (a list in another directory)".to_owned());
     }
     let names: BTreeSet<&String> = old.keystores.keys().chain(new.keystores.keys()).collect();
     for name in names {
@@ -265,9 +305,10 @@ mod tests {
 
     #[test]
     fn a_look_outlives_a_replacement() {
-        let in_force = InForce::new(config(TEXT));
+        let rules = |text: &str| Rules::new(config(text), DenyLists::default());
+        let in_force = InForce::new(rules(TEXT));
         let look = in_force.now();
-        let new = in_force.replace(Rules::new(config(&format!("# new\n{TEXT}"))));
+        let new = in_force.replace(rules(&format!("# new\n{TEXT}")));
         assert_ne!(look.config.sha256, new.config.sha256);
         assert_eq!(in_force.now().config.sha256, new.config.sha256);
     }

@@ -207,6 +207,10 @@ impl fmt::Display for Selector {
                 write!(f, "{} = {}", self.key(), self.wanted())
             }
             Selector::User(_) => write!(f, "uid = {}", self.wanted()),
+            Selector::Digest(digests) if digests.len() > 1 => {
+                let digests: Vec<String> = digests.iter().map(|one| format!("\"{one}\"")).collect();
+                write!(f, "{} = [{}]", self.key(), digests.join(", "))
+            }
             Selector::Group(_) => write!(f, "gid = {}", self.wanted()),
             Selector::SupplementaryGroup(_) => write!(f, "{} = {}", self.key(), self.wanted()),
             _ => write!(f, "{} = \"{}\"", self.key(), self.wanted()),

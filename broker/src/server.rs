@@ -6,6 +6,7 @@
 //! its own, because a header timeout never fires for a peer that says nothing (hyper 2457).
 
 use crate::app::App;
+use crate::complaints::Complaints;
 use crate::peer::{Life, NoPeer, Peer, Proof, Ticks, kernel_proof, nobody_waits};
 use crate::reply::{Answer, TOO_MANY_CONNECTIONS};
 use crate::{admin, http};
@@ -100,7 +101,7 @@ pub async fn serve(
     }));
     let per_uid = Arc::new(PerUid::default());
     let mut connections = JoinSet::new();
-    let mut complaints = Complaints::default();
+    let complaints = Complaints::default();
     let mut quiet = Quiet::new(door);
     if quiet.next_look.is_some() {
         eprintln!(
@@ -120,13 +121,13 @@ pub async fn serve(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                complaints.say(&error);
+                complaints.say(&not_accepted(&error));
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         if door == Door::Workload && leaves_too_few(&stream) {
-            complaints.say(&"descriptors are short (LimitNOFILE=)");
+            complaints.say(&not_accepted(&"descriptors are short (LimitNOFILE=)"));
             turn_away(&stream, TOO_MANY_CONNECTIONS);
             continue;
         }
@@ -139,7 +140,7 @@ pub async fn serve(
             Err(NoPeer::Young { uid, started }) => quiet.young(uid, started),
             Err(NoPeer::Gone) => continue,
             Err(error) => {
-                complaints.say(&error);
+                complaints.say(&not_accepted(&error));
                 if let NoPeer::Failed(_, Errno::EMFILE | Errno::ENFILE) = error {
                     turn_away(&stream, TOO_MANY_CONNECTIONS);
                     tokio::time::sleep(ACCEPT_PAUSE).await; // nothing a caller can bring about alone
@@ -263,22 +264,9 @@ fn leaves_too_few(stream: &UnixStream) -> bool {
     taken.saturating_add(DESCRIPTORS_KEPT) >= allowed
 }
 
-/// What went wrong with accepting, said once a second at most: whoever connects causes it.
-#[derive(Default)]
-struct Complaints {
-    last: Option<Instant>,
-}
-
-impl Complaints {
-    fn say(&mut self, error: &impl std::fmt::Display) {
-        if self
-            .last
-            .is_none_or(|last| last.elapsed() > Duration::from_secs(1))
-        {
-            eprintln!("assertd: accept: {error}; connections wait or are turned away");
-            self.last = Some(Instant::now());
-        }
-    }
+/// What went wrong with accepting, for the log.
+fn not_accepted(error: &impl std::fmt::Display) -> String {
+    format!("accept: {error}; connections wait or are turned away")
 }
 
 /// A constant answer, if the socket takes it at once.

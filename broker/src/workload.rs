@@ -107,6 +107,15 @@ impl Workload {
         self.groups = groups;
     }
 
+    /// The same with those of its supplementary groups alone that matter: a user may have thousands.
+    pub fn with_groups(&self, matters: impl Fn(u32) -> bool) -> Workload {
+        let groups = self.groups.iter().copied();
+        Workload {
+            groups: groups.filter(|group| matters(*group)).collect(),
+            ..self.clone()
+        }
+    }
+
     /// Says whether somebody sits before it.
     #[cfg(test)]
     pub fn set_session(&mut self, session: Session) {

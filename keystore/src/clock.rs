@@ -302,7 +302,9 @@ impl fmt::Display for Doubt {
             Doubt::Back { by_s, latest_s } => write!(
                 f,
                 "clock: went back {by_s} s; nothing is minted until it shows {latest_s} s since \
-                 1970 again; correct the clock or restart assertd and its keystores once it is right"
+                 1970 again; correct the clock. If it is right now and was wrong before, restart assertd \
+                 and its keystores; what was minted meanwhile may keep them waiting, and they say how \
+                 to go on then"
             ),
             Doubt::Behind { by_s, minted_s } => write!(
                 f,

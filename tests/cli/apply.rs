@@ -127,7 +127,12 @@ fn a_charter_is_amended_by_consent_alone() {
 
     let diff = stdout(&daemon.assertctl(&["config", "diff"]), 0);
     assert!(
-        diff.starts_with("~ w → bank  aud: https://as.bank.example → https://as2.bank.example\n"),
+        diff.starts_with(
+            "what assertd grants, once it reloads:\n\
+             ~ w → bank  aud: https://as.bank.example → https://as2.bank.example\n\
+             keys, once `assertctl apply` is run:\n\
+             ~ w → bank  aud: https://as.bank.example → https://as2.bank.example\n"
+        ),
         "{diff}"
     );
     assert!(
@@ -250,5 +255,59 @@ fn a_changed_audit_record_is_found_and_an_untouched_log_verifies() {
     assert!(
         said.contains("audit-00000000000000000000.log line "),
         "{said}"
+    );
+}
+
+#[test]
+fn what_a_reload_grants_changes_and_revokes_is_shown_before_and_is_no_difference_after() {
+    let (token, config) = configured(&["bank", "old"]);
+    let config = config
+        .workload("gone", 4_242, "")
+        .target("gone", "bank", "");
+    let daemon = started(&config);
+    stdout(&daemon.assertctl(&["apply"]), 0);
+    let new = Config::new(&token)
+        .workload("w", ROOT, "unless = { interactive = true }")
+        .target("w", "bank", "lifetime = 30")
+        .workload("new", 4_242, "expires = 2999-01-02T03:04:05Z")
+        .target("new", "bank", "");
+    daemon.site().configure(new.text());
+
+    let diff = daemon.assertctl(&["config", "diff", "--exit-code"]);
+    let expected = "\
+what assertd grants, once it reloads:
+- gone → bank  uid = 4242, container = false: gone-bank to https://as.bank.example, 60 s
++ new → bank   uid = 4242, container = false: new-bank to https://as.bank.example, 60 s, until 2999-01-02T03:04:05Z
+~ w → bank     unless: none → interactive = true; lifetime: 60 s → 30 s
+- w → old      uid = 0, container = false: w-old to https://as.bank.example, 60 s
+keys, once `assertctl apply` is run:
++ new → bank   new ES256 key in hsm, lifetime 60 s
+~ w → bank     lifetime_max_s: 60 → 30
+? gone → bank  version 1 in hsm is not asked for; it is kept
+? w → old      version 1 in hsm is not asked for; it is kept
+note: assertd still runs another configuration (2 workloads, 3 targets; these files have 2 workloads, \
+2 targets). To have it run these: assertctl reload
+";
+    assert_eq!(stdout(&diff, 1), expected);
+    let json = stdout(&daemon.assertctl(&["--json", "config", "diff"]), 0);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let kinds: Vec<&str> = json["grants"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|change| change["change"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["revoke", "grant", "amend", "revoke"]);
+    let amended = &json["grants"][2]["changes"][1];
+    let lifetime = serde_json::json!({ "member": "lifetime", "from": "60 s", "to": "30 s" });
+    assert_eq!(amended, &lifetime);
+
+    stdout(&daemon.assertctl(&["reload"]), 0);
+    stdout(&daemon.assertctl(&["apply", "--yes"]), 0);
+    let diff = stdout(&daemon.assertctl(&["config", "diff", "--exit-code"]), 0);
+    let nothing = "nothing to do: 2 keys as configured\n";
+    assert!(
+        diff.ends_with(nothing) && !diff.contains("once it reloads"),
+        "{diff}"
     );
 }

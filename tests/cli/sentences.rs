@@ -19,7 +19,7 @@ const SOURCES: [&str; 9] = [
 ];
 
 /// What is no mistake of a configuration, or cannot be shown by a file of a few lines.
-const NOT_HERE: [(&str, &str); 24] = [
+const NOT_HERE: [(&str, &str); 26] = [
     ("unknown field", PARSERS),
     ("unknown field `", PARSERS),
     ("unknown variant `", PARSERS),
@@ -41,6 +41,14 @@ const NOT_HERE: [(&str, &str); 24] = [
     ("a key id is `workload/target.VERSION`", ARGUMENT),
     ("^https://[^?# ]+$", "a pattern of the schema"),
     ("pidfd_open: {errno}", "no kernel that runs here says it"),
+    (
+        "what process {pid} runs cannot be told now: {why}",
+        "about a request: e2e::who::program",
+    ),
+    (
+        "whether there is a user `{word}` cannot be asked now ({})",
+        "no name service that fails is here",
+    ),
     (
         "is longer than {CONFIG_LEN_MAX} bytes",
         "a file of 16 MiB: faults::reload",

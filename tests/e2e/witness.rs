@@ -19,6 +19,7 @@ mod child;
 mod death;
 mod files;
 mod hanging;
+mod memory;
 
 /// Starts every script here. A pidfd is made when its process is first named, and kept.
 const PRELUDE: &str = "

@@ -9,6 +9,7 @@ use harness::wait_until;
 use report::examine;
 use std::time::Duration;
 
+mod callers;
 mod clock;
 mod configuration;
 mod credentials;
@@ -24,7 +25,8 @@ mod units;
 const SETTLED: Duration = Duration::from_secs(30);
 
 /// All but the clock's, by what they are about.
-const AREAS: [&[Fault]; 7] = [
+const AREAS: [&[Fault]; 8] = [
+    callers::FAULTS,
     configuration::FAULTS,
     credentials::FAULTS,
     tokens::FAULTS,

@@ -18,6 +18,8 @@ pub const RELOAD_PATH: &str = "/v1/reload";
 
 /// Admin, `POST` [`ExplainRequest`] → [`Explained`].
 pub const EXPLAIN_PATH: &str = "/v1/explain";
+/// Administrators: what the configuration in force grants.
+pub const GRANTS_PATH: &str = "/v1/grants";
 
 /// Longest request head in bytes; hyper's own minimum, and no client of ours sends a tenth.
 pub const HEAD_LEN_MAX: usize = 8 * 1024;
@@ -155,6 +157,10 @@ pub struct Status {
     pub keystores: Vec<KeystoreStatus>,
     /// The audit log.
     pub audit: AuditStatus,
+    /// The deny lists.
+    pub deny: DenyStatus,
+    /// The witness, which reads what workloads run.
+    pub witness: WitnessStatus,
     /// Since start.
     pub requests: RequestCounts,
     /// Open connections of workloads.
@@ -233,6 +239,26 @@ pub struct AuditStatus {
     pub denials_counted: u64,
 }
 
+/// The deny lists' state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DenyStatus {
+    /// `ok`; `failed` while a file is not what it should be: then the lists of before hold.
+    pub state: String,
+    /// Why, with the place.
+    pub why: Option<String>,
+    /// Entries in force, of all lists.
+    pub entries: usize,
+}
+
+/// The witness's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessStatus {
+    /// `unused` where nothing depends on it, `ok`, or `failed`: who needs it is refused then.
+    pub state: String,
+    /// Why, and what needs it.
+    pub why: Option<String>,
+}
+
 /// Answers since start, by what they were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestCounts {
@@ -290,6 +316,35 @@ pub struct AdoptRequest {
     pub keystore: String,
     /// Its id.
     pub key: String,
+}
+
+/// What a configuration grants, sorted by workload and target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grants {
+    /// The deny lists' files.
+    pub deny: Vec<Term>,
+    /// What each workload may have.
+    pub grants: Vec<Terms>,
+}
+
+/// Under which terms a workload may have assertions for a target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// The section's name.
+    pub workload: String,
+    /// The target's.
+    pub target: String,
+    /// One of a name each, but `unless`, of which there may be several.
+    pub terms: Vec<Term>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Term {
+    /// As in the configuration: `match`, `aud`, `lifetime`.
+    pub member: String,
+    /// Its value, for people.
+    pub value: String,
 }
 
 /// What an administrator wants explained.

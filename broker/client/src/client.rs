@@ -3,8 +3,9 @@
 
 use crate::api::{
     ANSWER_LEN_MAX, ASSERTION_PATH, AdoptRequest, AssertionRequest, AssertionResponse,
-    ConfigStatus, EXPLAIN_PATH, ExplainRequest, Explained, KEYS_PATH, KeyStatus, Keys, Problem,
-    RELOAD_PATH, STATUS_PATH, Status, TARGETS_PATH, Targets, WHOAMI_PATH, Whoami,
+    ConfigStatus, EXPLAIN_PATH, ExplainRequest, Explained, GRANTS_PATH, Grants, KEYS_PATH,
+    KeyStatus, Keys, Problem, RELOAD_PATH, STATUS_PATH, Status, TARGETS_PATH, Targets, WHOAMI_PATH,
+    Whoami,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -106,6 +107,11 @@ impl Client {
     /// Administrators: all keys.
     pub fn keys(&mut self) -> Result<Keys, Error> {
         self.ask(Method::GET, KEYS_PATH, None::<&()>)
+    }
+
+    /// Administrators: what the configuration in force grants.
+    pub fn grants(&mut self) -> Result<Grants, Error> {
+        self.ask(Method::GET, GRANTS_PATH, None::<&()>)
     }
 
     /// Administrators: tells the daemon that a keystore has made a key.

@@ -26,18 +26,18 @@ pub async fn explain(app: &App, request: Request<Incoming>) -> Result<Answer, Re
     match asked {
         ExplainRequest::Id { id } => {
             let denied = app.recent.find(&id).ok_or(Refusal::NotRemembered)?;
-            let hit = app.denied.now().hit(&denied.workload);
+            let hit = rules.denied.hit(&denied.workload);
             Ok(reply::ok(&of_denial(&rules, hit, &denied)))
         }
         ExplainRequest::Process { pid, target } => {
             let peer = Peer::by_pid(pid)
-                .map_err(|why| Refusal::invalid(&format!("process {pid}: {why}")))?;
-            let attested = attestation::attest(app, &rules.policy, &peer, Some(&target)).await;
+                .map_err(|why| Refusal::NoProcess(format!("process {pid}: {why}")))?;
+            let attested = attestation::attest(app, &rules, &peer, Some(&target)).await;
             let workload = attested.map_err(|unknown| match unknown {
-                Unknown::Unattested(why) => Refusal::invalid(&format!("process {pid}: {why}")),
+                Unknown::Unattested(why) => Refusal::NoProcess(format!("process {pid}: {why}")),
                 Unknown::NoWitness(why) => Refusal::unavailable("witness_unavailable", why),
             })?;
-            let hit = app.denied.now().hit(&workload);
+            let hit = rules.denied.hit(&workload);
             Ok(reply::ok(&explained(&rules, hit, &workload, &target, now)))
         }
     }

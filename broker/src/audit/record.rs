@@ -207,6 +207,9 @@ pub enum KeyAction {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configured {
     pub config_sha256: Sha256,
+    /// Of the deny lists, where there are some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny_sha256: Option<Sha256>,
 }
 
 impl OutcomeRecord {

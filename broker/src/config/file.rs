@@ -83,6 +83,19 @@ pub struct ServerSection {
     pub state_dir: Option<Spanned<PathBuf>>,
 }
 
+/// A main file of which only that section counts.
+#[derive(Deserialize)]
+pub struct ServerAlone {
+    #[serde(default)]
+    pub server: SocketsSection,
+}
+
+/// Where sockets are; the rest of the section is not looked at.
+#[derive(Default, Deserialize)]
+pub struct SocketsSection {
+    pub runtime_dir: Option<PathBuf>,
+}
+
 /// The audit log.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -213,7 +226,7 @@ pub struct MatchSection {
     /// prints them. Read by assertd-witness, without which the configuration does not come into force.
     #[serde(default)]
     #[cfg_attr(test, schemars(transform = schema::of_digests))]
-    pub exe_sha256: OneOrMany<String>,
+    pub exe_sha256: Option<OneOrMany<String>>,
     /// Whether it is in a pid namespace of its own. Default in `match`: false
     pub container: Option<Spanned<bool>>,
     /// Whether it has a terminal or belongs to a login session. `false` keeps a person's shell out by

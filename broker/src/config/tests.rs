@@ -279,6 +279,16 @@ fn a_subject_has_one_owner_unless_both_share_it() {
         shown.contains("conf.d/a.toml:7:11: subject `payments` belongs to workload `payments`"),
         "{shown}"
     );
+    // The issuer is who its URL says, with whatever keys.
+    let twin = GOOD.split("[issuer.prod]").nth(1).unwrap();
+    let twin = twin.split("\n[").next().unwrap();
+    let twins = format!("{GOOD}\n[issuer.twin]{twin}\n");
+    let of_twin = same.replace("\"prod\"", "\"twin\"");
+    let shown = load(&twins, &[("a.toml", &of_twin)]).unwrap_err();
+    assert!(
+        shown.contains("conf.d/a.toml:7:11: subject `payments` belongs to workload `payments`"),
+        "{shown}"
+    );
     let shared = format!("{same}shared = true\n");
     assert!(load(GOOD, &[("a.toml", &shared)]).is_err());
     let both = GOOD.replace(
@@ -286,6 +296,28 @@ fn a_subject_has_one_owner_unless_both_share_it() {
         "subject = \"payments\"\nshared = true",
     );
     assert!(load(&both, &[("a.toml", &shared)]).is_ok());
+}
+
+#[test]
+fn a_selector_that_could_never_hold_is_refused_with_what_is_meant() {
+    for (selector, phrase) in [
+        ("exe_sha256 = []", "lists no digest"),
+        ("exe = \"/usr/bin/*\"", "without `*`"),
+        (
+            "exe = \"/usr/bin/../bin/x\"",
+            "without `*`, `//`, `.` and `..`",
+        ),
+        ("unit = \"app@.service\"", "write `app@*.service`"),
+        (
+            "unit = \"system.slice/x.service\"",
+            "its cgroup path begins with one",
+        ),
+    ] {
+        let text = DROP_IN.replace("uid = 991", &format!("uid = 991, {selector}"));
+        let shown = load(GOOD, &[("a.toml", &text)]).unwrap_err();
+        assert!(shown.starts_with("conf.d/a.toml:3:"), "{shown}");
+        assert!(shown.contains(phrase), "{shown}");
+    }
 }
 
 #[test]

@@ -1,16 +1,19 @@
-//! `config diff` shows a plan, `apply` does it. Steps are done one after the other and each is
+//! `config diff` shows what a reload would grant and revoke, and a plan for the keys; `apply` does the
+//! plan. Steps are done one after the other and each is
 //! printed when it is done; after a crash or a fault the next run does the rest, since a plan
 //! follows from what is there and never from what was meant to be.
 //!
 //! Never destroys, never amends a charter without consent, never makes more keys than allowed.
 
 use super::args::{Args, Changes, Consent, Format};
-use super::failure::{Exit, Failure};
+use super::failure::{Asker, Exit, Failure};
+use super::grants::{self, GrantChange};
 use super::look::{Sight, look};
 use super::out::{Out, clean, count};
 use super::plan::{Effect, Step, plan};
 use crate::audit::Sha256;
 use crate::config::Config;
+use crate::terms;
 use assertd_client::api::{KeyStatus, Status};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
@@ -28,6 +31,7 @@ struct DiffJson<'a> {
     format: u32,
     config_sha256: Sha256,
     running_config_sha256: &'a str,
+    grants: &'a [GrantChange<'a>],
     steps: &'a [Step],
 }
 
@@ -45,24 +49,33 @@ struct ApplyJson<'a> {
 pub fn diff(args: &Args, changes: Changes, out: &mut Out) -> Result<Exit, Failure> {
     let Sight {
         config,
+        mut client,
         status,
         world,
-        ..
     } = look(args)?;
+    let failed = |error| Failure::from_client(&error, Asker::Administrator);
+    let (running, files) = (client.grants().map_err(failed)?, terms::grants(&config));
+    let grants = grants::changes(&running, &files);
     let steps = plan(&world);
     match args.format {
         Format::Json => out.json(&DiffJson {
             format: 1,
             config_sha256: config.sha256,
             running_config_sha256: &status.config.sha256,
+            grants: &grants,
             steps: &steps,
         })?,
         Format::Text => {
+            if !grants.is_empty() {
+                out.line("what assertd grants, once it reloads:");
+                out.table(&grants.iter().map(GrantChange::row).collect::<Vec<_>>());
+                out.line("keys, once `assertctl apply` is run:");
+            }
             print(&steps, world.wanted.len(), out);
             configuration_note(&config, &status, out);
         }
     }
-    let to_do = steps.iter().any(|step| step.effect() != Effect::Note);
+    let to_do = !grants.is_empty() || steps.iter().any(|step| step.effect() != Effect::Note);
     match changes {
         Changes::AreOne if to_do => Ok(Exit::Refused),
         Changes::AreOne | Changes::AreFine => Ok(Exit::Done),
@@ -235,8 +248,8 @@ fn configuration_note(config: &Config, status: &Status, out: &mut Out) {
         .map(|section| section.targets.len())
         .sum();
     out.line(&format!(
-        "note: assertd still runs another configuration ({}, {}; these files have {}, {}). Restart \
-         it: systemctl restart assertd",
+        "note: assertd still runs another configuration ({}, {}; these files have {}, {}). To \
+         have it run these: assertctl reload",
         count(status.config.workloads, "workload"),
         count(status.config.targets, "target"),
         count(config.workloads.len(), "workload"),

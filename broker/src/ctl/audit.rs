@@ -5,7 +5,7 @@ use super::failure::{Exit, Failure};
 use super::out::{Out, count, rfc3339};
 use crate::audit::chain::records;
 use crate::audit::record::Body;
-use crate::audit::{Error, Record, Verdict, verify as verify_chain};
+use crate::audit::{Decision, Error, PeerProof, Record, Verdict, verify as verify_chain};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -202,12 +202,13 @@ fn says(body: &Body) -> (&'static str, String) {
         Body::Decision(it) => (
             "decision",
             format!(
-                "{} → {}, uid {}, pid {}, {}, kid {}, until {}, id {}",
+                "{} → {}, uid {}, pid {}, {}{}, kid {}, until {}, id {}",
                 it.workload.as_str(),
                 it.target.as_str(),
                 it.uid,
                 it.pid,
                 unit(&it.unit),
+                remarks(it),
                 it.kid.as_str(),
                 rfc3339(it.exp),
                 it.id.as_str()
@@ -279,13 +280,36 @@ fn says(body: &Body) -> (&'static str, String) {
         ),
         Body::Configured(it) => (
             "configured",
-            format!("configuration sha256 {}", word(&it.config_sha256)),
+            match &it.deny_sha256 {
+                None => format!("configuration sha256 {}", word(&it.config_sha256)),
+                Some(deny) => format!(
+                    "configuration sha256 {}, deny lists {}",
+                    word(&it.config_sha256),
+                    word(deny)
+                ),
+            },
         ),
         Body::Unknown => (
             "unknown",
             "a later version wrote this; see --json".to_owned(),
         ),
     }
+}
+
+/// What is not so with most grants: that is what somebody looks for.
+fn remarks(decision: &Decision) -> String {
+    let mut text = String::new();
+    if !decision.shadow.is_empty() {
+        let failed: Vec<&str> = decision.shadow.iter().map(|key| key.as_str()).collect();
+        text += &format!(", its shadow would refuse ({})", failed.join(", "));
+    }
+    if let Some(sha256) = &decision.exe_sha256 {
+        text += &format!(", executable sha256 {}", word(sha256));
+    }
+    if decision.peer_proof == PeerProof::Pid {
+        text += ", by its pid alone";
+    }
+    text
 }
 
 /// An enum's or a digest's word, as it stands in the log.

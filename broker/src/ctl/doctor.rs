@@ -82,7 +82,7 @@ fn examine(args: &Args) -> Vec<Finding> {
     };
     let group = account::group(site::BROKER_USER).ok().flatten();
     let storage = storage::look(&site, &users);
-    let mut found = kernel::findings(&kernel::look(&daemon.keystores()));
+    let mut found = kernel::findings(&kernel::look(daemon.pid(), &daemon.keystores()));
     found.extend(accounts::findings(&site.runner, &users, group));
     found.extend(configuration::findings(
         &site,

@@ -66,7 +66,7 @@ fn verdict(explained: &Explained) -> String {
     };
     match (explained.denied_at, &explained.recorded_reason) {
         (Some(at), Some(recorded)) if explained.reason.as_ref() != Some(recorded) => format!(
-            "target {target}: was denied at {} ({}); now it is {now}: the configuration has changed \
+            "target {target}: was denied at {} ({}); now it is {now}: the rules have changed \
              since",
             rfc3339(at),
             in_words(recorded)

@@ -1,7 +1,8 @@
 //! What an assertd without a fault says of itself, for tests that change one thing.
 
 use assertd_client::api::{
-    AuditStatus, ClockStatus, ConfigStatus, KeyStatus, KeystoreStatus, RequestCounts, Status,
+    AuditStatus, ClockStatus, ConfigStatus, DenyStatus, KeyStatus, KeystoreStatus, RequestCounts,
+    Status, WitnessStatus,
 };
 
 /// assertd, with one keystore.
@@ -31,6 +32,15 @@ pub fn status() -> Status {
             seq: 1,
             bytes: 1,
             denials_counted: 0,
+        },
+        deny: DenyStatus {
+            state: "ok".into(),
+            why: None,
+            entries: 0,
+        },
+        witness: WitnessStatus {
+            state: "unused".into(),
+            why: None,
         },
         requests: RequestCounts::default(),
         connections: 0,

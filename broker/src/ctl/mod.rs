@@ -19,12 +19,13 @@ mod explain;
 mod failure;
 #[cfg(test)]
 mod fixtures;
+mod grants;
 mod help;
 mod host_facts;
 mod init;
 mod keystore;
 mod look;
-mod out;
+pub(crate) mod out;
 mod profiles;
 mod reload;
 mod run;
@@ -35,6 +36,7 @@ use self::args::{Args, Command};
 use self::failure::{Exit, Failure};
 use self::out::Out;
 use crate::config::Config;
+use ::keystore::config::Diagnostic;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -132,12 +134,22 @@ impl Args {
             .map_err(|diagnostic| Failure::new(Exit::Configuration, diagnostic.to_string()))
     }
 
+    /// Where sockets are by the configuration that was named, be the rest of it as wrong as it may:
+    /// who runs already can be asked all the same, and says what it thinks of it.
+    fn runtime_dir(&self, path: &Path) -> Result<PathBuf, Failure> {
+        let wrong = |diagnostic: Diagnostic| {
+            let text = format!("{diagnostic}\nnobody was asked: say at which socket, by -s");
+            Failure::new(Exit::Configuration, text)
+        };
+        crate::config::runtime_dir(path).map_err(wrong)
+    }
+
     /// Where to ask as a workload. The configuration is read only if it was named: workloads need
     /// no right to read it.
     fn workload_socket(&self) -> Result<PathBuf, Failure> {
         match (&self.socket, &self.config) {
             (Some(socket), _) => Ok(socket.clone()),
-            (None, Some(_)) => Ok(self.load_config()?.socket()),
+            (None, Some(path)) => Ok(self.runtime_dir(path)?.join(crate::config::SOCKET)),
             (None, None) => Ok(assertd_client::SOCKET.into()),
         }
     }
@@ -146,7 +158,7 @@ impl Args {
     fn admin_socket(&self) -> Result<PathBuf, Failure> {
         match (&self.socket, &self.config) {
             (Some(socket), _) => Ok(socket.clone()),
-            (None, Some(_)) => Ok(self.load_config()?.admin_socket()),
+            (None, Some(path)) => Ok(self.runtime_dir(path)?.join(crate::config::ADMIN_SOCKET)),
             (None, None) => Ok(assertd_client::ADMIN_SOCKET.into()),
         }
     }

@@ -100,6 +100,7 @@ fn align(rows: &[Vec<String>]) -> Vec<String> {
     let line = |row: &Vec<String>| {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
+            let cell = cell.replace('\n', "\\n"); // a name that draws lines of its own
             line += &format!("{cell:<width$}  ");
         }
         line.trim_end().to_owned()

@@ -78,33 +78,99 @@ fn a_line_that_is_no_entry_is_shown_with_its_place() {
     assert_eq!(shown, wanted);
 }
 
-#[test]
-fn a_changed_list_holds_and_a_broken_one_leaves_the_old_one_in_force() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = write(dir.path(), "users", "1\n");
+/// What the next looks find that is new, until nothing changes any more.
+fn looks(watched: &Watched) -> Option<News> {
+    (0..3).find_map(|_| watched.look())
+}
+
+fn users(dir: &Path, text: &str) -> (Files, Watched) {
+    let path = write(dir, "users", text);
     let files = Files {
+        users: Some(path),
+        ..Files::default()
+    };
+    let watched = Watched::default();
+    watched.saw(Reading::of(&files).unwrap().sight);
+    (files, watched)
+}
+
+#[test]
+fn a_changed_list_is_news_once_it_has_settled_and_until_it_is_in_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_files, watched) = users(dir.path(), "1\n");
+    assert!(looks(&watched).is_none());
+    write(dir.path(), "users", "2\n");
+    assert!(watched.look().is_none(), "it may still be written");
+    let Some(News::Changed(reading)) = watched.look() else {
+        panic!("it has settled");
+    };
+    let denies = |uid| reading.lists.hit(&workload(uid, "a.service")).is_some();
+    assert!(!denies(1) && denies(2));
+    assert!(looks(&watched).is_some(), "it is not in force yet");
+    watched.saw(reading.sight);
+    assert!(looks(&watched).is_none());
+}
+
+#[test]
+fn a_list_that_changes_between_reading_and_coming_into_force_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, watched) = users(dir.path(), "1\n");
+    let reading = Reading::of(&files).unwrap();
+    write(dir.path(), "users", "1\n2\n");
+    watched.saw(reading.sight); // as a reload does, after a record that took its time
+    let news = looks(&watched);
+    assert!(matches!(news, Some(News::Changed(it)) if it.lists.len() == 2));
+}
+
+#[test]
+fn a_list_that_somebody_keeps_writing_counts_in_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_files, watched) = users(dir.path(), "1\n");
+    let mut entries = String::new();
+    let news = (0..10).find_map(|entry| {
+        entries += &format!("{entry}\n");
+        write(dir.path(), "users", &entries);
+        watched.look()
+    });
+    assert!(matches!(news, Some(News::Changed(_))));
+}
+
+#[test]
+fn a_broken_list_is_said_once_and_is_no_fault_any_more_once_it_is_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_files, watched) = users(dir.path(), "1\n");
+    write(dir.path(), "users", "no-such-user-here\n");
+    assert!(matches!(looks(&watched), Some(News::Broken(text)) if text.contains("no-such-user")));
+    assert!(looks(&watched).is_none() && watched.fault().is_some());
+    let there = dir.path().join("users");
+    std::fs::remove_file(&there).unwrap();
+    assert!(matches!(looks(&watched), Some(News::Broken(text)) if text.contains("cannot be read")));
+    write(dir.path(), "users", "2\n3\n");
+    let Some(News::Changed(reading)) = looks(&watched) else {
+        panic!("it is a list again");
+    };
+    watched.saw(reading.sight);
+    assert!(watched.fault().is_none());
+}
+
+#[test]
+fn lists_have_a_name_that_follows_what_is_in_them_and_in_which() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(dir.path(), "list", "4711\n");
+    let name = |files: Files| files.read().unwrap().sha256();
+    let as_users = || Files {
         users: Some(path.clone()),
         ..Files::default()
     };
-    let in_force = InForce::new(files.clone(), files.read().unwrap());
-    let denies = |uid| in_force.now().hit(&workload(uid, "a.service")).is_some();
-    assert!(in_force.look().is_none() && denies(1) && !denies(2));
-    write(dir.path(), "users", "2\n");
-    assert!(
-        in_force
-            .look()
-            .is_some_and(|news| news.contains("1 entries"))
-    );
-    assert!(!denies(1) && denies(2));
-    write(dir.path(), "users", "no-such-user-here\n");
-    assert!(in_force.look().is_some() && in_force.fault().is_some());
-    assert!(denies(2));
-    std::fs::remove_file(&path).unwrap();
-    assert!(
-        in_force.look().is_some() && denies(2),
-        "a file that is gone lets nobody in"
-    );
-    assert!(in_force.look().is_none(), "it is said once");
-    write(dir.path(), "users", "2\n3\n");
-    assert!(in_force.look().is_some() && denies(3) && in_force.fault().is_none());
+    assert_eq!(name(Files::default()), None);
+    let first = name(as_users());
+    assert!(first.is_some() && first == name(as_users()));
+    write(dir.path(), "list", "\n");
+    let emptied = name(as_users());
+    assert_ne!(emptied, first);
+    let as_units = Files {
+        units: Some(path.clone()),
+        ..Files::default()
+    };
+    assert_ne!(name(as_units), emptied);
 }

@@ -23,6 +23,10 @@ pub enum NotAPattern {
     TwoStars,
     /// The name of something else than a unit that has processes.
     NoUnit,
+    /// The name of a template, in which nothing runs.
+    Template,
+    /// Neither a name nor a whole path.
+    HalfAPath,
 }
 
 impl Pattern {
@@ -52,9 +56,15 @@ impl Pattern {
     /// As [`Pattern::new`], and if it fits nothing that has processes.
     pub fn of_units(text: &str) -> Result<Pattern, NotAPattern> {
         let pattern = Pattern::new(text)?;
-        match [".service", ".scope"].iter().any(|end| text.ends_with(end)) {
-            true => Ok(pattern),
-            false => Err(NotAPattern::NoUnit),
+        if ![".service", ".scope"].iter().any(|end| text.ends_with(end)) {
+            return Err(NotAPattern::NoUnit);
+        }
+        if text.ends_with("@.service") {
+            return Err(NotAPattern::Template);
+        }
+        match text.contains('/') && !pattern.is_path() {
+            true => Err(NotAPattern::HalfAPath),
+            false => Ok(pattern),
         }
     }
 
@@ -178,6 +188,13 @@ impl fmt::Display for NotAPattern {
             NotAPattern::TwoStars => "a pattern has one `*` at most",
             NotAPattern::NoUnit => {
                 "a unit's name ends in .service or .scope, such as payments.service"
+            }
+            NotAPattern::Template => {
+                "a template is not what runs: write `app@*.service` for all instances of app@.service"
+            }
+            NotAPattern::HalfAPath => {
+                "a unit's name has no `/`, and its cgroup path begins with one, as in \
+                 /system.slice/payments.service"
             }
         })
     }

@@ -170,6 +170,11 @@ fn enough(file: &File, section: &Spanned<MatchSection>, role: Role) -> Result<()
         let message = "`user_unit` needs `user` or `uid` beside it: whose unit it is";
         return file.error(unit.span(), message);
     }
+    if given.exe_sha256.as_ref().is_some_and(|it| it.0.is_empty()) {
+        let message = "`exe_sha256` lists no digest, which would let every executable in: write one, \
+                       or remove the key";
+        return file.error(span, message);
+    }
     let is_empty = given.is_empty();
     match role {
         Role::Match if given.unit.is_none() && given.slice.is_none() && !has_user => file.error(
@@ -205,7 +210,7 @@ fn enough(file: &File, section: &Spanned<MatchSection>, role: Role) -> Result<()
 }
 
 /// A pattern of units, by name or by path.
-fn unit_pattern(file: &File, unit: &Spanned<String>) -> Result<Pattern> {
+pub fn unit_pattern(file: &File, unit: &Spanned<String>) -> Result<Pattern> {
     Pattern::of_units(unit.as_ref()).or_else(|error| file.error(unit.span(), error.to_string()))
 }
 
@@ -244,10 +249,16 @@ fn program(file: &File, given: &MatchSection) -> Result<Vec<Selector>> {
                 "an executable's path begins with `/`, as `readlink /proc/PID/exe` shows it";
             return file.error(exe.span(), message);
         }
+        let mut components = exe.as_ref()[1..].split('/');
+        if components.any(|it| matches!(it, "" | "." | "..") || it.contains('*')) {
+            let message = "is compared with the path that the kernel shows: write it without `*`, `//`, \
+                           `.` and `..`";
+            return file.error(exe.span(), message);
+        }
         selectors.push(Selector::Executable(exe.as_ref().clone()));
     }
     let mut digests = Vec::new();
-    for digest in &given.exe_sha256.0 {
+    for digest in given.exe_sha256.iter().flat_map(|given| &given.0) {
         match Sha256::from_hex(digest.as_ref()) {
             Some(sha256) => digests.push(sha256),
             None => {
@@ -290,7 +301,7 @@ impl MatchSection {
         texts.iter().all(|text| text.is_none())
             && uid.is_none()
             && gid.is_none()
-            && exe_sha256.0.is_empty()
+            && exe_sha256.is_none()
             && container.is_none()
             && interactive.is_none()
     }

@@ -12,8 +12,8 @@ pub struct Known<'a> {
     pub limits: (u32, u32),
     pub accounts: Accounts<'a>,
     pub sections: BTreeMap<Arc<str>, Arc<Section>>,
-    /// The first target of each issuer's subject.
-    pub owners: HashMap<(KeyName, String), Arc<Target>>,
+    /// The first target of each subject, by the issuer's URL and the subject.
+    pub owners: HashMap<(String, String), Arc<Target>>,
 }
 
 impl Known<'_> {
@@ -114,6 +114,7 @@ impl Known<'_> {
     }
 
     /// A subject of an issuer belongs to one workload (Himmelblau CVE-2025-59044).
+    /// Who relies on it knows the issuer by its URL, whatever keys it has.
     fn has_one_owner(
         &mut self,
         file: &File,
@@ -123,7 +124,7 @@ impl Known<'_> {
         let Some(span) = subject else {
             return Ok(()); // a client's own
         };
-        let key = (target.key.clone(), target.sub.clone());
+        let key = (target.iss.clone(), target.sub.clone());
         let owner = self.owners.entry(key).or_insert_with(|| target.clone());
         if owner.workload == target.workload || (owner.shared && target.shared) {
             return Ok(());

@@ -64,6 +64,13 @@ fn degraded(status: &Status, keys: &[KeyStatus]) -> Vec<Vec<String>> {
             _ => warns.push(row("warn", "audit".into(), why)),
         }
     }
+    if let Some(why) = &status.witness.why {
+        fails.push(row("FAIL", "witness".into(), why.clone()));
+    }
+    if let Some(why) = &status.deny.why {
+        let why = why.strip_prefix("deny lists: ").unwrap_or(why);
+        fails.push(row("FAIL", "deny lists".into(), why.to_owned()));
+    }
     for keystore in &status.keystores {
         let object = format!("keystore {}", keystore.name);
         if keystore.state != "usable" {
@@ -280,6 +287,24 @@ mod tests {
         assert_eq!(
             degraded(&status(), &[key("a/x.1", "active")]),
             Vec::<Vec<String>>::new()
+        );
+    }
+
+    #[test]
+    fn a_witness_that_is_away_and_a_broken_deny_list_are_faults() {
+        let mut status = status();
+        status.witness.why = Some("it does not answer".into());
+        status.deny.why = Some("deny lists: the old ones stay in force: a.list:1:1: …".into());
+        assert_eq!(
+            degraded(&status, &[]),
+            [
+                ["FAIL", "witness", "it does not answer"],
+                [
+                    "FAIL",
+                    "deny lists",
+                    "the old ones stay in force: a.list:1:1: …"
+                ],
+            ]
         );
     }
 

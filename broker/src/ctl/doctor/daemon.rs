@@ -6,12 +6,12 @@
 
 use super::access::quoted;
 use super::finding::{
-    ANSWERS, AUDIT_WRITES, CONFIG_IN_FORCE, Finding, KEY_MADE, KEY_STATE, KEYSTORE, PROGRAM,
-    STRANGE,
+    ANSWERS, AUDIT_WRITES, CONFIG_IN_FORCE, DENY_LISTS, Finding, KEY_MADE, KEY_STATE, KEYSTORE,
+    PROGRAM, STRANGE, WITNESS,
 };
 use super::site::{Runner, Site};
 use super::units::{self, Units};
-use crate::ctl::out::duration;
+use crate::ctl::out::{count, duration};
 use crate::ctl::run::within;
 use assertd_client::Client;
 use assertd_client::api::{KeyStatus, KeystoreStatus, Status};
@@ -191,6 +191,8 @@ fn of_answers(site: &Site, answers: &Answers) -> Vec<Finding> {
     ))];
     found.extend(program(site, answers));
     found.extend(config_in_force(site, status));
+    found.extend(deny_lists(status));
+    found.extend(witness(site, status));
     for keystore in &status.keystores {
         let word = answers.words.get(&keystore.name).copied();
         found.push(match site.keystores.get(&keystore.name) {
@@ -264,6 +266,37 @@ fn config_in_force(site: &Site, status: &Status) -> Option<Finding> {
     ))
 }
 
+fn deny_lists(status: &Status) -> Option<Finding> {
+    let deny = &status.deny;
+    if let Some(why) = &deny.why {
+        let why = why.strip_prefix("deny lists: ").unwrap_or(why);
+        let remedy = "mend the line, or put the file back; assertd reads it again within seconds";
+        return Some(DENY_LISTS.fail(why, remedy));
+    }
+    let entries = deny.entries;
+    (entries > 0).then(|| DENY_LISTS.ok(format!("entries in force: {entries}")))
+}
+
+/// Whoever needs it is refused while it is away.
+fn witness(site: &Site, status: &Status) -> Option<Finding> {
+    match (&status.witness.why, status.witness.state.as_str()) {
+        (None, "ok") => Some(WITNESS.ok("it says what workloads run")),
+        (None, _) => None,
+        (Some(why), _) => Some(WITNESS.fail(
+            why.clone(),
+            match site.runner {
+                Runner::Units => {
+                    "run `systemctl enable --now assertd-witness.socket`; if it listens already, see \
+                     `journalctl -u assertd-witness`"
+                }
+                Runner::Somebody(_) => {
+                    "start assertd again, which starts a witness of its own where it runs as root"
+                }
+            },
+        )),
+    }
+}
+
 fn strange(site: &Site, keystore: &KeystoreStatus) -> Option<Finding> {
     if keystore.strange.is_empty() {
         return None;
@@ -325,10 +358,7 @@ fn keys(site: &Site, answers: &Answers) -> Vec<Finding> {
     }
     let used = answers.keys.iter().filter(|key| key.used).count();
     if found.is_empty() && used > 0 {
-        found.push(KEY_STATE.ok(format!(
-            "{} in use, all active",
-            crate::ctl::out::count(used, "key")
-        )));
+        found.push(KEY_STATE.ok(format!("{} in use, all active", count(used, "key"))));
     }
     found
 }

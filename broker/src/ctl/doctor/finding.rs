@@ -56,6 +56,7 @@ checks! {
     CLOCK_SANE "D04" "clock";
     CLOCK_SYNCHRONISED "D05" "clock";
     SWAP "D06" "memory";
+    PROC_SHOWN "D07" "kernel";
     ACCOUNTS "D10" "users";
     MEMBERSHIP "D11" "users";
     CONFIG_LOADS "D12" "config";
@@ -94,6 +95,8 @@ checks! {
     ANSWERS "D60" "assertd";
     CONFIG_IN_FORCE "D61" "assertd";
     PROGRAM "D62" "assertd";
+    DENY_LISTS "D63" "deny";
+    WITNESS "D64" "witness";
     KEYSTORE "D70" "keystore";
     PIN_MISSING "D71" "keystore";
     PIN_WRONG "D72" "keystore";

@@ -1,7 +1,7 @@
 //! What the kernel offers, and its clock. Pure findings about facts that [`look`] reads.
 
 use super::finding::{
-    CGROUP_V2, CLOCK_SANE, CLOCK_SYNCHRONISED, Finding, LANDLOCK, PEER_PIDFD, SWAP,
+    CGROUP_V2, CLOCK_SANE, CLOCK_SYNCHRONISED, Finding, LANDLOCK, PEER_PIDFD, PROC_SHOWN, SWAP,
 };
 use super::host;
 use crate::peer::{self, Proof};
@@ -21,6 +21,10 @@ pub struct Facts {
     pub clock: Result<(), Error>,
     /// Whether something keeps it right.
     pub clock_state: ClockState,
+    /// `/proc/mounts`
+    pub mounts: String,
+    /// The groups of assertd, if it runs.
+    pub groups: Option<Vec<String>>,
     /// `/proc/swaps`
     pub swaps: String,
     /// Keystores that run, and how many KiB of each may not be swapped out (`VmLck`). They lock all
@@ -28,8 +32,8 @@ pub struct Facts {
     pub locked_kib: Vec<(String, u64)>,
 }
 
-/// Looks. `keystores` are those that run, by name and number.
-pub fn look(keystores: &[(String, u32)]) -> Facts {
+/// Looks. `assertd` and `keystores` are those that run, by number, and by name and number.
+pub fn look(assertd: Option<u32>, keystores: &[(String, u32)]) -> Facts {
     let locked = |(name, pid): &(String, u32)| {
         let status = host::text(format!("/proc/{pid}/status"));
         Some((name.clone(), kib(&status, "VmLck:")?))
@@ -40,9 +44,20 @@ pub fn look(keystores: &[(String, u32)]) -> Facts {
         landlock: sys::landlock_version(),
         clock: Clock::new().trusted().map(drop),
         clock_state: sys::clock_state(),
+        mounts: host::text("/proc/mounts"),
+        groups: assertd.map(groups),
         swaps: host::text("/proc/swaps"),
         locked_kib: keystores.iter().filter_map(locked).collect(),
     }
+}
+
+/// The groups of a process, supplementary ones too.
+fn groups(pid: u32) -> Vec<String> {
+    let status = host::text(format!("/proc/{pid}/status"));
+    let lines = status.lines();
+    let of = lines.filter(|line| line.starts_with("Gid:") || line.starts_with("Groups:"));
+    of.flat_map(|line| line.split_ascii_whitespace().skip(1).map(str::to_owned))
+        .collect()
 }
 
 /// A size of `/proc/PID/status`.
@@ -54,6 +69,7 @@ fn kib(status: &str, name: &str) -> Option<u64> {
 /// Judges.
 pub fn findings(facts: &Facts) -> Vec<Finding> {
     let mut found = vec![proof(facts.proof), cgroup(&facts.cgroup)];
+    found.extend(proc_hidden(&facts.mounts, facts.groups.as_deref()));
     found.push(landlock(facts.landlock));
     found.push(clock(facts));
     found.extend(swap(&facts.swaps, &facts.locked_kib));
@@ -81,6 +97,37 @@ fn cgroup(cgroup: &str) -> Finding {
         "no cgroup v2: no workload can be told by its unit, every request is denied",
         "add `systemd.unified_cgroup_hierarchy=1` to the kernel's command line and boot again",
     )
+}
+
+/// With `hidepid=` (proc(5)) assertd, which is not root, sees no process of another user, and refuses
+/// whom it cannot look at. A group may be let in by `gid=`.
+fn proc_hidden(mounts: &str, groups: Option<&[String]>) -> Option<Finding> {
+    let proc = mounts.lines().rev().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        (words.next()? == "/proc" && words.next()? == "proc").then(|| words.next())?
+    })?;
+    let option = |name: &str| proc.split(',').find_map(|option| option.strip_prefix(name));
+    let hidden = option("hidepid=").filter(|how| !matches!(*how, "0" | "off"))?;
+    Some(match option("gid=") {
+        None => PROC_SHOWN.fail(
+            format!("/proc is mounted with hidepid={hidden}: assertd sees no caller, and refuses all"),
+            "take `hidepid=` out of the line for /proc in /etc/fstab (or let a group of assertd's in \
+             by `gid=`), then run `mount -o remount,hidepid=0 /proc`",
+        ),
+        Some(gid) if groups.is_some_and(|groups| groups.iter().any(|group| group == gid)) => {
+            PROC_SHOWN.ok(format!("/proc shows processes to group {gid}, which assertd is in"))
+        }
+        Some(gid) => PROC_SHOWN.fail(
+            format!(
+                "/proc is mounted with hidepid={hidden},gid={gid}: assertd sees callers only as a \
+                 member of group {gid}, and is not known to be one"
+            ),
+            format!(
+                "write `SupplementaryGroups={gid}` under [Service] by `systemctl edit assertd`, or \
+                 mount /proc without `hidepid=`"
+            ),
+        ),
+    })
 }
 
 fn landlock(version: Result<u32, Errno>) -> Finding {
@@ -163,6 +210,8 @@ mod tests {
             landlock: Ok(4),
             clock: Ok(()),
             clock_state: ClockState::Synchronised,
+            mounts: "proc /proc proc rw,nosuid,nodev,noexec,relatime 0 0\n".into(),
+            groups: None,
             swaps: "Filename Type Size Used Priority\n".into(),
             locked_kib: vec![("keystore hsm".into(), 0)],
         }
@@ -205,6 +254,35 @@ mod tests {
             remedy.contains("systemd.unified_cgroup_hierarchy=1"),
             "{remedy}"
         );
+    }
+
+    #[test]
+    fn a_proc_that_hides_processes_fails_unless_assertd_is_of_the_group_that_sees_them() {
+        let facts = |options: &str, groups: &[&str]| Facts {
+            mounts: format!("proc /proc proc rw,{options} 0 0\n"),
+            groups: Some(groups.iter().map(|group| (*group).to_owned()).collect()),
+            ..good()
+        };
+        for (options, groups, phrase) in [
+            ("hidepid=invisible", vec!["7"], "`hidepid=`"),
+            ("hidepid=2", vec![], "`hidepid=`"),
+            (
+                "hidepid=invisible,gid=27",
+                vec!["7"],
+                "SupplementaryGroups=27",
+            ),
+        ] {
+            let (id, severity, remedy) = bad(&facts(options, &groups));
+            assert_eq!((id, severity), ("D07", Severity::Fail));
+            assert!(remedy.contains(phrase), "{remedy}");
+        }
+        for seen in [
+            facts("hidepid=invisible,gid=27", &["7", "27"]),
+            facts("hidepid=0", &[]),
+        ] {
+            let found = findings(&seen);
+            assert!(found.iter().all(|it| it.severity == Severity::Ok));
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::finding::{
 };
 use super::host::{self, Output};
 use super::site::{NoUnits, Runner, Site};
+use crate::policy::Policy;
 use keystore::config::{BackendKind, Section};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,9 @@ pub const SERVICE: &str = "assertd.service";
 
 /// The two sockets of the broker.
 const SOCKETS: [&str; 2] = ["assertd.socket", "assertd-admin.socket"];
+
+/// The witness's units, which are needed where a configuration asks what workloads run.
+const WITNESS: [&str; 2] = ["assertd-witness.socket", "assertd-witness.service"];
 
 /// What is asked of every unit, the sandbox apart.
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,UnitFileState,FragmentPath,\
@@ -48,6 +52,7 @@ impl Units {
         }
         let mut names = vec![SERVICE.to_owned()];
         names.extend(SOCKETS.map(str::to_owned));
+        names.extend(WITNESS.map(str::to_owned));
         for (name, section) in &site.keystores {
             names.extend(["service", "socket"].map(|suffix| section.backend.unit(name, suffix)));
         }
@@ -226,6 +231,9 @@ fn of_units(site: &Site, units: &Units) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut names = vec![SERVICE.to_owned()];
     names.extend(SOCKETS.map(str::to_owned));
+    if needs_witness(site) {
+        names.extend(WITNESS.map(str::to_owned));
+    }
     for (name, section) in &site.keystores {
         match units_of(units, name, section) {
             Ok((own, wrong)) => {
@@ -253,6 +261,14 @@ fn of_units(site: &Site, units: &Units) -> Vec<Finding> {
     }
     found.extend(sandboxes);
     found
+}
+
+/// Whether a section, or a deny list, asks what a workload runs.
+fn needs_witness(site: &Site) -> bool {
+    site.config.as_ref().is_ok_and(|config| {
+        let policy = Policy::new(config.workloads.clone());
+        policy.needs_witness().is_some() || config.deny.executables.is_some()
+    })
 }
 
 /// Of one keystore's units alone, whether they are there and well; their sandbox is the doctor's.

@@ -6,7 +6,7 @@ use super::super::finding::{
     OTHER_PROGRAM, OTHER_SLICE, OTHER_USER, RUNS_AS_ROOT,
 };
 use super::section::DYNAMIC_UIDS;
-use super::{named, slice_of, unit_of, user_of};
+use super::{all_selectors, named, slice_of, unit_of, user_of};
 use crate::config::{Config, Facts, Section, UnitFacts};
 use crate::selector::{Pattern, Selector, Source};
 use keystore::config::suggest;
@@ -88,6 +88,17 @@ impl<'a> Host<'a> {
                  assertd.toml(5) what that costs",
             ));
         }
+        if config.deny.executables.is_some() && self.facts.witness == Some(false) {
+            found.push(Finding {
+                object: "[deny]".to_owned(),
+                ..NO_WITNESS.of_all(
+                    &config.path,
+                    "a list of executables needs assertd's witness, which reads what workloads run, \
+                     and on this host it does not run: assertd refuses the whole configuration there",
+                    "run `systemctl enable --now assertd-witness.socket` there, or remove `executables`",
+                )
+            });
+        }
         for (name, keystore) in &config.keystores {
             let lacks = |known: &Option<Vec<PathBuf>>, path: &Option<PathBuf>| match (known, path) {
                 (Some(known), Some(path)) if !known.contains(path) => Some(path.clone()),
@@ -138,14 +149,12 @@ impl<'a> Host<'a> {
         };
         let name = shown.rsplit('/').next().unwrap_or_default();
         self.suggestions += 1;
-        let nearest = (self.suggestions <= SUGGESTIONS_MAX).then(|| {
-            let known: Vec<&str> = units.keys().map(String::as_str).collect();
-            suggest(name, &known)
-        });
-        let nearest = nearest.filter(|nearest| nearest.starts_with("did you mean"));
+        let nearest = (self.suggestions <= SUGGESTIONS_MAX)
+            .then(|| nearest(name, units.keys()))
+            .flatten();
         let remedy = "install the unit there, or correct its name";
         let remedy = match nearest {
-            Some(nearest) => format!("{nearest} If not, {remedy}"),
+            Some(nearest) => format!("did you mean `{nearest}`? If not, {remedy}"),
             None => remedy.to_owned(),
         };
         let text = format!("this host has no unit `{name}`, so that {effect} there");
@@ -276,31 +285,37 @@ impl<'a> Host<'a> {
     }
 
     fn witness(&self, section: &Section) -> Option<Finding> {
-        let asks = |selectors: &[Selector]| {
-            selectors
-                .iter()
-                .find(|it| it.source() == Source::Program)
-                .map(Selector::key)
-        };
         if self.facts.witness != Some(false) {
             return None;
         }
-        let in_unless = || section.unless.iter().find_map(|unless| asks(unless));
-        let (key, effect) = match (asks(&section.matches), in_unless()) {
-            (Some(key), _) => (key, "nothing matches"),
-            (None, Some(key)) => (key, "its `unless` excludes whatever it cannot judge"),
-            (None, None) => return None,
-        };
+        let key = all_selectors(section)
+            .find(|it| it.source() == Source::Program)?
+            .key();
         Some(NO_WITNESS.at(
             named(section),
             &section.place,
             format!(
                 "`{key}` needs assertd's witness, which reads executables, and on this host it does \
-                 not run: {effect}"
+                 not run: assertd refuses the whole configuration there"
             ),
-            format!("have assertd-witness run there, or remove `{key}`"),
+            format!(
+                "run `systemctl enable --now assertd-witness.socket` there, or remove `{key}`"
+            ),
         ))
     }
+}
+
+/// The unit whose name is nearly this one; that both are services makes them no more alike.
+fn nearest<'a>(name: &str, units: impl Iterator<Item = &'a String>) -> Option<String> {
+    let stem = |name: &'a str| name.strip_suffix(".service").unwrap_or(name);
+    let known: Vec<&str> = units.map(|unit| stem(unit)).collect();
+    let wanted = name
+        .strip_suffix(".service")
+        .unwrap_or(name)
+        .replace('*', "");
+    let said = suggest(&wanted, &known);
+    let found = said.strip_prefix("did you mean `")?.strip_suffix("`?")?;
+    Some(format!("{found}.service"))
 }
 
 /// Whether the slice that the section demands, or its unit's path, is the unit's.
@@ -322,4 +337,20 @@ fn slice(section: &Section, name: &str, unit: &UnitFacts) -> Option<Finding> {
         format!("{name} is in {slice}, and this section demands {wrong}: no process of it matches"),
         format!("write slice = \"{slice}\", or correct Slice= of the unit"),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_suggested_for_its_name_and_not_because_it_is_a_service_too() {
+        let units = ["polkit", "getty@", "dbus", "payment"].map(|stem| format!("{stem}.service"));
+        let nearest = |name| nearest(name, units.iter());
+        for name in ["payroll.service", "reports@*.service", "p.service"] {
+            assert_eq!(nearest(name), None, "{name}");
+        }
+        assert_eq!(nearest("payments.service").unwrap(), "payment.service");
+        assert_eq!(nearest("gety@*.service").unwrap(), "getty@.service");
+    }
 }

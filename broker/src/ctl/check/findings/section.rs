@@ -54,8 +54,8 @@ pub fn findings(section: &Section, now: Time, found: &mut Vec<Finding>) {
         found.push(PID_FALLBACK.at(
             named(section),
             &section.place,
-            "on kernels before 6.5 it takes a caller by its pid, which another process could get \
-             if the caller dies in the right moment",
+            "on kernels before 6.5 it takes a caller by its pid: a process that is younger than its \
+             connection is asked to connect again (503), and the record says peer_proof \"pid\"",
             "remove `allow_pid_fallback` where the kernel has SO_PEERPIDFD (assertctl status)",
         ));
     }
@@ -199,12 +199,12 @@ fn programs(section: &Section, found: &mut Vec<Finding>) {
             named(section),
             &section.place,
             format!(
-                "`{}` needs assertd's witness, which reads executables; where it does not run, nothing \
-                 of this section matches",
+                "`{}` needs assertd's witness, which reads executables; where it does not run, this \
+                 whole configuration does not come into force",
                 selector.key()
             ),
-            "have assertd-witness run on every host that serves it; check with --host-facts to be told where \
-             it does not",
+            "run `systemctl enable --now assertd-witness.socket` on every host that has this configuration; \
+             check with --host-facts to be told where it does not run",
         ));
     }
 }
