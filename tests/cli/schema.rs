@@ -6,7 +6,7 @@ use crate::{Suite, here};
 use harness::peers;
 use harness::programs::Programs;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -189,6 +189,89 @@ fn judge(texts: &[(String, String)]) -> Vec<(String, Value)> {
         .map(|(name, _)| name.clone())
         .zip(verdicts)
         .collect()
+}
+
+/// Taking away and changing one thing at a time, of every key there is.
+#[test]
+fn it_takes_whatever_loads() {
+    let file = root().join("tests/peers/every-key.toml");
+    let variants = peers::variants(&file);
+    let verdicts: BTreeMap<String, Value> = judge(&variants).into_iter().collect();
+    let programs = Programs::installed();
+    let program = programs.assertctl();
+    let tried = |variants: &[(String, String)]| -> Vec<(String, bool)> {
+        let each = |(what, text): &(String, String)| (what.clone(), loads(&program, text));
+        variants.iter().map(each).collect()
+    };
+    // Each is a process that waits more than it computes.
+    let tried: Vec<(String, bool)> = std::thread::scope(|scope| {
+        let shares = variants.chunks(variants.len().div_ceil(8));
+        let threads: Vec<_> = shares.map(|share| scope.spawn(|| tried(share))).collect();
+        let threads = threads.into_iter();
+        threads.flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(tried[0], ("as it is".to_owned(), true));
+    let (mut wrong, mut both) = (Vec::new(), 0);
+    for (what, it_loads) in &tried {
+        let verdict = &verdicts[what];
+        match (it_loads, verdict["verdict"] == "takes") {
+            (true, false) => wrong.push(format!("{what}: {verdict}")),
+            (false, true) => {} // a name, a user: what a schema cannot know
+            (true, true) => {}
+            (false, false) => both += 1,
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "loads, and is refused by the schema:\n{}",
+        wrong.join("\n")
+    );
+    let loaded = tried.iter().filter(|(_, it_loads)| *it_loads).count();
+    assert!(
+        loaded > 100 && both > 200,
+        "{loaded} load, {both} are refused by both"
+    );
+    every_key_is_in(&variants[0].1);
+}
+
+/// Whether a configuration can be loaded on a host with its users.
+fn loads(program: &Path, text: &str) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let facts = "format = 1\n[users]\npayments = 991\n[groups]\npayments = 991\n";
+    let (config, facts) = (put("assertd.toml", text), put("facts.toml", facts));
+    let mut command = Command::new(program);
+    command
+        .arg("-c")
+        .arg(config)
+        .args(["config", "check", "--host-facts"])
+        .arg(facts);
+    let output = command.output().unwrap();
+    match output.status.code() {
+        Some(0 | 1) => true,
+        Some(78) => false,
+        code => panic!("{code:?} for {text}"),
+    }
+}
+
+fn every_key_is_in(text: &str) {
+    let schema: Value = serde_json::from_str(&fs::read_to_string(shipped()).unwrap()).unwrap();
+    let definitions = schema["$defs"].as_object().unwrap();
+    let keys = definitions
+        .values()
+        .filter_map(|it| it["properties"].as_object())
+        .flat_map(|it| it.keys());
+    let missing: Vec<&String> = keys
+        .filter(|key| !text.contains(&format!("\"{key}\" = ")))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "tests/peers/every-key.toml has no {missing:?}"
+    );
 }
 
 /// Whoever reads assertd.toml(5) finds every key there, in the part about its section, and no other.

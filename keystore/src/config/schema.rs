@@ -6,25 +6,27 @@ use serde_json::json;
 
 /// The other backend's keys are refused, and this one's demanded, as [`super::Section::check`] does.
 pub(super) fn by_backend(schema: &mut Schema) {
-    let of = |backend: &str, needed: &[&str], refused: &[&str]| {
-        let refused: serde_json::Map<_, _> = refused
-            .iter()
-            .map(|key| ((*key).to_owned(), json!(false)))
-            .collect();
-        json!({
-            "if": { "properties": { "backend": { "const": backend } }, "required": ["backend"] },
-            "then": { "properties": refused, "required": needed },
-        })
-    };
-    let pkcs11 = of(
-        "pkcs11",
-        &["module", "token", "pin"],
-        &["tcti", "auth", "sessions"],
-    );
-    let tpm = of(
-        "tpm",
-        &[],
-        &["module", "token", "pin", "init_args", "signers"],
-    );
+    let pkcs11 = json!({
+        "if": { "properties": { "backend": { "const": "pkcs11" } }, "required": ["backend"] },
+        "then": {
+            "properties": { "tcti": false, "auth": false, "sessions": false },
+            "required": ["module", "token", "pin"],
+        },
+    });
+    let tpm = json!({
+        "if": { "properties": { "backend": { "const": "tpm" } }, "required": ["backend"] },
+        "then": {
+            "properties": {
+                "module": false,
+                "token": false,
+                "pin": false,
+                "init_args": false,
+                "signers": false,
+                "environment": { "maxProperties": 0 },
+                "module_state": { "maxItems": 0 },
+                "network": { "const": false },
+            },
+        },
+    });
     schema.insert("allOf".to_owned(), json!([pkcs11, tpm]));
 }
