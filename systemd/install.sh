@@ -18,7 +18,7 @@ BUILD="${BUILD:-$here/../target/release}"
 programs=(assertd assertctl assertd-keystore-pkcs11 assertd-keystore-tpm assertd-witness)
 bin="$DESTDIR$PREFIX/bin"
 lib="$DESTDIR$PREFIX/lib"
-drop_ins="$DESTDIR$PREFIX/share/assertd/drop-ins"
+share="$DESTDIR$PREFIX/share/assertd"
 
 say() { printf '%-9s %s\n' "$1" "$2"; }
 fail() { echo "install.sh: $1" >&2; exit "$2"; }
@@ -50,7 +50,8 @@ copy_everything() {
   for file in "$here"/units/*; do copy 644 "$file" "$lib/systemd/system/${file##*/}"; done
   copy 644 "$here/sysusers.d/assertd.conf" "$lib/sysusers.d/assertd.conf"
   copy 644 "$here/tmpfiles.d/assertd.conf" "$lib/tmpfiles.d/assertd.conf"
-  for file in "$here"/drop-ins/*; do copy 644 "$file" "$drop_ins/${file##*/}"; done
+  for file in "$here"/drop-ins/*; do copy 644 "$file" "$share/drop-ins/${file##*/}"; done
+  copy 644 "$here/../docs/assertd.schema.json" "$share/assertd.schema.json"
 }
 
 systemd_runs() { [ -d /run/systemd/system ]; }
@@ -112,7 +113,7 @@ remove_everything() {
     rm -f "$file"
     say removed "${file#"$DESTDIR"}"
   done
-  rm -rf "$DESTDIR$PREFIX/share/assertd"
+  rm -rf "$share"
   [ -n "$DESTDIR" ] || rmdir --ignore-fail-on-non-empty /run/assertd 2>/dev/null || true
   say removed "$PREFIX/share/assertd"
   if [ -z "$DESTDIR" ] && systemd_runs; then systemctl daemon-reload; fi

@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub enum Unknown {
     /// It is no workload.
     Unattested(Unattested),
-    /// The witness is needed and does not answer; the sentence is for administrators.
+    /// The witness is needed and does not answer, or cannot tell now; the sentence is for administrators.
     NoWitness(String),
 }
 
@@ -99,7 +99,7 @@ pub async fn enforceable(
 /// What asks what workloads run, if anything does.
 pub fn needs_witness(rules: &Rules) -> Option<String> {
     let Some(section) = rules.policy.needs_witness() else {
-        let text = "the deny list of executables holds against what workloads run";
+        let text = "`executables` in [deny] holds against what workloads run";
         return rules.list_executables().then(|| text.to_owned());
     };
     let (place, name) = (&section.place, &section.name);
@@ -108,8 +108,9 @@ pub fn needs_witness(rules: &Rules) -> Option<String> {
     ))
 }
 
-/// What a peer runs. It must be the same file on all of its connection's requests: who executes
-/// another program keeps the connection, and is somebody else.
+/// What a peer runs. It must be the same file, with the same content, on all of its connection's
+/// requests: who executes another program keeps the connection, and is somebody else. What happens to
+/// the file's name or metadata meanwhile means nothing.
 async fn program(app: &App, peer: &Peer) -> Result<Program, Unknown> {
     let answer = app.witness.executable(peer.uid(), peer.pidfd()).await;
     let attestation = answer.map_err(|error| Unknown::NoWitness(error.to_string()))?;
@@ -118,9 +119,15 @@ async fn program(app: &App, peer: &Peer) -> Result<Program, Unknown> {
     }
     let executable = match attestation {
         Attestation::NotAttestable(why) => return Ok(Program::NotAttestable(why)),
+        Attestation::NotNow(why) => {
+            let pid = peer.pid();
+            return Err(Unknown::NoWitness(format!(
+                "what process {pid} runs cannot be told now: {why}"
+            )));
+        }
         Attestation::Executable(executable) => executable,
     };
-    if *peer.first_executable(executable.identity) != executable.identity {
+    if !peer.still_runs(executable.running()) {
         return Err(Unattested::ChangedProgram.into());
     }
     Ok(Program::Is {

@@ -9,7 +9,7 @@ use crate::denylist;
 use crate::profile::Profile;
 use crate::selector::Selector;
 use keystore::charter::{Charter, Purpose, SubjectPattern};
-use keystore::config::{Diagnostic, Section as KeystoreSection, read_text};
+use keystore::config::{Diagnostic, Section as KeystoreSection, read_text, reason};
 use keystore::protocol::EvidenceLevel;
 use keystore::{Alg, KeyName, Time};
 use std::collections::BTreeMap;
@@ -21,6 +21,9 @@ mod facts;
 mod file;
 mod many;
 mod resolve;
+#[cfg(test)]
+mod schema;
+mod spanned;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +41,9 @@ const RUNTIME_DIR: &str = "/run/assertd";
 /// Default for [`Config::rate_per_s`]: a service that redeems one assertion per outgoing call
 /// stays below, a loop gone wrong does not starve the token.
 pub const RATE_PER_S: u32 = 100;
+
+/// Largest weight of a workload in the queue of a keystore: a thousand times another's is a mistake.
+pub const WEIGHT_MAX: u32 = 100;
 
 /// Default for [`Config::burst`]: a service with 200 workers may start at once.
 pub const BURST: u32 = 200;
@@ -116,7 +122,7 @@ pub struct Issuer {
     /// Its key's name.
     pub key: KeyName,
     /// Its key's charter.
-    pub charter: Charter,
+    pub charter: Arc<Charter>,
 }
 
 /// A `[workload.NAME]`.
@@ -194,8 +200,8 @@ pub struct Target {
     pub key: KeyName,
     /// The keystore that holds the key.
     pub keystore: String,
-    /// The charter the key should have.
-    pub charter: Charter,
+    /// The charter the key should have; an issuer's is that of thousands.
+    pub charter: Arc<Charter>,
 }
 
 impl Config {
@@ -218,7 +224,7 @@ impl Config {
     fn load_from(path: &Path, names: resolve::NameService) -> Result<Config, Diagnostic> {
         // Absolute, because keystore processes are told it and status shows it.
         let path = std::path::absolute(path)
-            .map_err(|error| Diagnostic::file(path, format!("is no path: {error}")))?;
+            .map_err(|error| Diagnostic::file(Path::new("-c"), format!("no file: {error}")))?;
         resolve::resolve(read_all(&path)?, names)
     }
 
@@ -241,7 +247,7 @@ impl Config {
                     key,
                     Wanted {
                         keystore: keystore.clone(),
-                        charter: charter.clone(),
+                        charter: Charter::clone(charter),
                     },
                 )
             })
@@ -291,7 +297,7 @@ pub(crate) struct Source {
 /// If `conf.d` is there and cannot be read.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
     let dir = path.parent().unwrap_or(Path::new(".")).join("conf.d");
-    let failed = |error| Diagnostic::file(&dir, format!("cannot be read: {error}"));
+    let failed = |error| Diagnostic::file(&dir, format!("cannot be read: {}", reason(&error)));
     let mut drop_ins = Vec::new();
     match std::fs::read_dir(&dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -311,8 +317,19 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
 }
 
 fn read_all(path: &Path) -> Result<Vec<Source>, Diagnostic> {
+    is_there(path)?;
     let read = |path: PathBuf| read_text(&path).map(|text| Source { path, text });
     files(path)?.into_iter().map(read).collect()
+}
+
+fn is_there(path: &Path) -> Result<(), Diagnostic> {
+    let looked = std::fs::symlink_metadata(path);
+    if looked.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        let message = "there is no such file; `assertctl init` writes a first configuration, and -c names \
+                       another";
+        return Err(Diagnostic::file(path, message));
+    }
+    Ok(())
 }
 
 /// Where a configuration's sockets are, whatever else is wrong with it.
@@ -320,6 +337,7 @@ fn read_all(path: &Path) -> Result<Vec<Source>, Diagnostic> {
 /// # Errors
 /// It cannot be read, or is no TOML.
 pub fn runtime_dir(path: &Path) -> Result<PathBuf, Diagnostic> {
+    is_there(path)?;
     let text = read_text(path)?;
     let parsed: file::ServerAlone =
         toml::from_str(&text).map_err(|error| Diagnostic::from_toml(path, &text, &error))?;

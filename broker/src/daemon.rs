@@ -123,17 +123,10 @@ fn run(command: Command) -> Result<(), Failure> {
             print!("{text}");
             return Ok(());
         }
-        Command::Check { config } => {
-            let read = Reading::of(&load(&config)?.deny);
-            return read
-                .map(drop)
-                .map_err(|error| Failure::new(78, error.to_string()));
-        }
+        Command::Check { config } => return load(&config).map(drop),
         Command::Run { config } => config,
     };
-    let config = load(&path)?; // a bad file ends here, with line and column
-    let Reading { lists, sight } =
-        Reading::of(&config.deny).map_err(|error| Failure::new(78, error.to_string()))?;
+    let (config, Reading { lists, sight }) = load(&path)?; // a bad file ends here, with line and column
     raise_descriptors();
     make_dir(&config.server.runtime_dir, 0o755)?;
     let state = StateDir::lock(&config.server.state_dir)?; // one daemon per state directory
@@ -207,8 +200,10 @@ fn workers() -> usize {
     (cores / 2).clamp(1, 4)
 }
 
-fn load(path: &Path) -> Result<Config, Failure> {
-    Config::load(path).map_err(|error| Failure::new(78, error.to_string()))
+fn load(path: &Path) -> Result<(Config, Reading), Failure> {
+    let config = Config::load(path);
+    let both = config.and_then(|config| Reading::of(&config.deny).map(|lists| (config, lists)));
+    both.map_err(|error| Failure::new(78, error.to_string()))
 }
 
 /// Each connection takes three descriptors (socket, pidfd, /proc directory), and the usual soft

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 mod watch;
 #[cfg(test)]
 use watch::News;
-pub use watch::{Reading, Watched, watch};
+pub use watch::{Reading, Sight, Watched, watch};
 #[cfg(test)]
 mod tests;
 
@@ -68,11 +68,16 @@ impl Files {
     pub fn read(&self) -> Result<DenyLists, Diagnostic> {
         let mut text = Text::default();
         Ok(DenyLists {
-            executables: entries(self.executables.as_deref(), &mut text, digest)?
-                .into_iter()
-                .collect(),
-            units: entries(self.units.as_deref(), &mut text, Pattern::unit)?,
-            users: entries(self.users.as_deref(), &mut text, user)?
+            executables: entries(
+                "executables",
+                self.executables.as_deref(),
+                &mut text,
+                digest,
+            )?
+            .into_iter()
+            .collect(),
+            units: entries("units", self.units.as_deref(), &mut text, unit)?,
+            users: entries("users", self.users.as_deref(), &mut text, user)?
                 .into_iter()
                 .collect(),
             sha256: text.sha256(),
@@ -161,6 +166,7 @@ impl Text {
 
 /// The entries of one file.
 fn entries<T>(
+    key: &str,
     path: Option<&Path>,
     read: &mut Text,
     entry: impl Fn(&str) -> Result<T, String>,
@@ -169,7 +175,8 @@ fn entries<T>(
         read.add(None);
         return Ok(Vec::new());
     };
-    let text = read_text(path)?;
+    let named = || format!("named by `{key}` in [deny]; it may be empty");
+    let text = read_text(path).map_err(|error| error.with_help(named()))?;
     read.add(Some(&text));
     let mut found = Vec::new();
     for (word, span) in words(&text) {
@@ -201,13 +208,19 @@ fn digest(word: &str) -> Result<Sha256, String> {
         .ok_or_else(|| "write a SHA-256, 64 hexadecimal digits, as sha256sum prints it".to_owned())
 }
 
+fn unit(word: &str) -> Result<Pattern, String> {
+    Pattern::of_units(word).map_err(|error| error.to_string())
+}
+
 fn user(word: &str) -> Result<u32, String> {
     if let Ok(uid) = word.parse() {
         return Ok(uid);
     }
     match nix::unistd::User::from_name(word) {
         Ok(Some(user)) => Ok(user.uid.as_raw()),
-        Ok(None) => Err(format!("this host has no user `{word}`")),
+        Ok(None) => Err(format!(
+            "this host has no user `{word}`: write its number, or remove the line"
+        )),
         Err(errno) => Err(format!(
             "whether there is a user `{word}` cannot be asked now ({})",
             errno.desc()

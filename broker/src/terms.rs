@@ -46,6 +46,9 @@ fn whom(section: &Section) -> Vec<Term> {
     if let Some(expires) = section.expires {
         terms.push(term("expires", rfc3339(expires.unix_s())));
     }
+    if section.weight != 1 {
+        terms.push(term("weight", section.weight));
+    }
     if section.allow_pid_fallback {
         terms.push(term("allow_pid_fallback", true));
     }

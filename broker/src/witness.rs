@@ -1,7 +1,7 @@
 //! What executable a process runs, as `assertd-witness` says it. The broker lives in a Landlock
 //! domain, from inside of which no other process's executable can be opened (docs/decisions/0012),
 //! so another process looks: [`client`] asks it, [`serve`] answers with what `process` has read and
-//! `digest` has hashed. [`child`] runs it where no unit does.
+//! `digest` has hashed, as far as `filesystem` lets it count. [`child`] runs it where no unit does.
 //!
 //! Owns the types that cross the socket, and their limits. A question is [`QUESTION`] with the pidfd
 //! of the process beside it, never a number; an answer is an [`Attestation`] in a frame of
@@ -15,6 +15,7 @@ use std::fmt;
 pub mod child;
 pub mod client;
 mod digest;
+mod filesystem;
 mod process;
 pub mod program;
 pub mod serve;
@@ -41,8 +42,19 @@ pub const REASON_LEN_MAX: usize = 512;
 pub enum Attestation {
     /// It was read.
     Executable(Executable),
-    /// It was not, and why: a lower-case sentence for people. No selector for executables matches.
+    /// It cannot be, and why: a lower-case sentence for people. No selector for executables matches.
     NotAttestable(String),
+    /// It was not this time, and why, likewise: nothing is known, and who asks again may be told.
+    NotNow(String),
+}
+
+/// Why an executable was not read.
+#[derive(Debug, PartialEq, Eq)]
+enum Doubt {
+    /// It will not be another time either, as far as one can tell.
+    Lasting(String),
+    /// It may be when it is asked for again.
+    Passing(String),
 }
 
 /// The file that a process executes.
@@ -99,7 +111,26 @@ pub struct Inode {
     pub ctime_ns: i64,
 }
 
+/// A file with this content: what stays the same while one program runs, whatever is done to the file's
+/// name, mode, owner, labels or number of links. All of these change its ctime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Device.
+    pub dev: u64,
+    /// Number on it.
+    pub ino: u64,
+    /// Digest of its content.
+    pub sha256: Sha256,
+}
+
 impl Executable {
+    /// What runs, to be compared with what ran before.
+    pub fn running(&self) -> Running {
+        let Inode { dev, ino, .. } = self.identity;
+        let sha256 = self.sha256;
+        Running { dev, ino, sha256 }
+    }
+
     /// Its path, if that is attested.
     pub fn path(&self) -> Option<&str> {
         match &self.place {
@@ -117,7 +148,9 @@ impl Attestation {
     pub fn decode(bytes: &[u8]) -> Result<Attestation, Error> {
         let attestation: Attestation = protocol::decode(bytes)?;
         let broken = match &attestation {
-            Attestation::NotAttestable(why) => why.len() > REASON_LEN_MAX,
+            Attestation::NotAttestable(why) | Attestation::NotNow(why) => {
+                why.len() > REASON_LEN_MAX
+            }
             Attestation::Executable(executable) => executable.path().is_some_and(|path| {
                 path.len() > PATH_LEN_MAX || !path.starts_with('/') || path.contains('\0')
             }),
@@ -125,6 +158,22 @@ impl Attestation {
         match broken {
             true => Err(Error::new(Kind::Protocol, "answer breaks a limit")),
             false => Ok(attestation),
+        }
+    }
+}
+
+impl From<Doubt> for Attestation {
+    /// A reason that quotes more than fits is cut.
+    fn from(doubt: Doubt) -> Attestation {
+        let cut = |mut why: String| {
+            while why.len() > REASON_LEN_MAX {
+                why.pop();
+            }
+            why
+        };
+        match doubt {
+            Doubt::Lasting(why) => Attestation::NotAttestable(cut(why)),
+            Doubt::Passing(why) => Attestation::NotNow(cut(why)),
         }
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A JWS algorithm (RFC 7518 §3.1, RFC 8037 §3.1), by its registered name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Alg {
     /// ECDSA on P-256 with SHA-256; the default.
     ES256,

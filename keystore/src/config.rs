@@ -6,13 +6,20 @@
 pub use crate::tcti::Tcti;
 
 use crate::keyid::check_part;
+#[cfg(feature = "schema")]
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 mod broker;
 mod diagnostic;
+#[cfg(feature = "schema")]
+mod schema;
+mod secret;
+mod wording;
 
 pub use broker::STATE_DIR;
 pub use diagnostic::{Diagnostic, suggest};
@@ -28,54 +35,73 @@ pub const HANG_LIMIT_S: u32 = 60;
 /// what we ask of it is made up of several commands.
 pub const TPM_HANG_LIMIT_S: u32 = 180;
 
-/// One `[keystore.NAME]`.
+// What stands above a key is shown to users: editors have it from the JSON Schema of the file, which
+// is made of these types. So it says unit and default, and links to nothing.
+
+/// A keystore: a PKCS#11 token or a TPM, in which keys are made and used.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "KeystoreSection", transform = schema::by_backend))]
 pub struct Section {
-    /// What kind of token.
+    /// What kind of token: "pkcs11" or "tpm".
     pub backend: BackendKind,
-    /// PKCS#11: absolute path of the module.
+    /// PKCS#11: absolute path of the module. The file and its directory must be root's, or the
+    /// keystore user's, and not writable by others.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = "^/")))]
     pub module: Option<PathBuf>,
-    /// PKCS#11: which token; slots move, so labels and serials only.
+    /// PKCS#11: which token, by its label or serial number, or both; they must fit exactly one. Slots
+    /// move, so they cannot be given.
     pub token: Option<TokenSelector>,
-    /// Where the PIN comes from.
+    /// PKCS#11: where the PIN comes from. Tried once; a wrong PIN is never tried again by itself.
     pub pin: Option<PinSource>,
-    /// PKCS#11: variables the module needs; set before it is loaded.
+    /// PKCS#11: variables that the module needs, such as SOFTHSM2_CONF.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
-    /// PKCS#11: string for C_Initialize's pReserved, as NSS softokn wants it.
+    /// PKCS#11: text for C_Initialize's reserved argument, as NSS softokn wants it.
     pub init_args: Option<String>,
-    /// PKCS#11: directories outside the state directory that the module writes to, and device nodes
-    /// of its own. The process can write nowhere else ([`crate::hardening::reach`]).
+    /// PKCS#11: directories outside the keystore's state directory that the module writes to, such as
+    /// SoftHSM's token directory, and device nodes of its own. It can write nowhere else. Default: none
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(inner(regex(pattern = "^/"))))]
     pub module_state: Vec<PathBuf>,
-    /// PKCS#11: whether the module may use TCP, as one of a network HSM must.
+    /// PKCS#11: whether the module may use TCP, as that of a network HSM must.
     #[serde(default)]
     pub network: bool,
-    /// Where the keystore process listens, when it is a unit of its own. Without it the broker
-    /// starts the process itself (`isolation: none`).
+    /// Absolute path of the socket on which the keystore's own unit listens. Without it assertd starts
+    /// the keystore itself (`isolation: none`).
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = "^/")))]
     pub socket: Option<PathBuf>,
-    /// How many signatures at a time; default: cores, never above the token's own maximum.
+    /// PKCS#11: signatures at a time, never above what the token allows. Default: the number of cores
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub signers: Option<usize>,
-    /// Seconds after which a call into the module counts as hung and the process ends itself.
+    /// Seconds in one call after which the module or the TPM counts as hung, and the keystore's process
+    /// ends itself. Default: 60; 180 for a TPM
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub hang_limit_s: Option<u32>,
-    /// TPM: how it is reached; default: [`TCTI`].
+    /// TPM: how it is reached: a device node, or, for tests, "swtpm:host=127.0.0.1,port=2321". Default:
+    /// "device:/dev/tpmrm0"
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = "^(device:/|swtpm:)")))]
     pub tcti: Option<String>,
-    /// TPM: where the 32 bytes come from of which every key's auth value is made; default: the
-    /// credential `NAME.auth`.
+    /// TPM: where the 32 random bytes come from of which every key's auth value is made. Keys are lost
+    /// with them. Default: { credential = "NAME.auth" }
     pub auth: Option<PinSource>,
-    /// TPM: how auth values are shown to it; default: by the kind of TPM.
+    /// TPM: how auth values are shown to it. Default: by its maker
     pub sessions: Option<Sessions>,
 }
+
+const AT_LEAST_1: &str = "must be at least 1; leave it out for the default";
 
 /// The kernel's resource manager: others may use the TPM beside us.
 pub const TCTI: &str = "device:/dev/tpmrm0";
 
-/// Backends are an enum: a name from the configuration never becomes a program path.
+// An enum: a name from the configuration never becomes a program path.
+/// What kind of token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 pub enum BackendKind {
-    /// A PKCS#11 module.
+    /// A PKCS#11 token.
     Pkcs11,
     /// A TPM 2.0.
     Tpm,
@@ -84,6 +110,7 @@ pub enum BackendKind {
 /// How the TPM is shown that we may use a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 pub enum Sessions {
     /// By a salted HMAC session: the auth value never passes between processor and TPM.
     Encrypted,
@@ -94,6 +121,7 @@ pub enum Sessions {
 /// Which token; at least one of the two, and it must fit exactly one token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(JsonSchema), schemars(extend("minProperties" = 1)))]
 pub struct TokenSelector {
     /// Its label, without the padding.
     pub label: Option<String>,
@@ -101,14 +129,19 @@ pub struct TokenSelector {
     pub serial: Option<String>,
 }
 
-/// Where the PIN comes from: never from this file, an argument or the environment.
+/// Where a secret comes from: never from this file, an argument or the environment.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
+#[cfg_attr(
+    feature = "schema",
+    derive(JsonSchema),
+    schemars(rename = "SecretSource")
+)]
 pub enum PinSource {
     /// Name of a systemd credential of the keystore's unit.
-    Credential(String),
-    /// A file that the keystore's user alone can read.
-    File(PathBuf),
+    Credential(#[cfg_attr(feature = "schema", schemars(regex(pattern = "^[^/]+$")))] String),
+    /// Absolute path of a file that the keystore's user alone can read.
+    File(#[cfg_attr(feature = "schema", schemars(regex(pattern = "^/")))] PathBuf),
 }
 
 impl BackendKind {
@@ -149,75 +182,65 @@ impl Section {
         Duration::from_secs(self.hang_limit_s.unwrap_or(standard).into())
     }
 
-    /// What serde cannot check. Names the missing or wrong key.
-    pub fn check(&self) -> Result<(), String> {
+    /// What serde cannot check.
+    ///
+    /// # Errors
+    /// The first key that is missing or wrong.
+    pub fn check(&self) -> Result<(), Mistake> {
         match self.backend {
             BackendKind::Pkcs11 => self.check_pkcs11()?,
             BackendKind::Tpm => self.check_tpm()?,
         }
-        if self
-            .socket
-            .as_ref()
-            .is_some_and(|socket| !socket.is_absolute())
-        {
-            return Err("`socket` must be an absolute path".into());
+        absolute("socket", self.socket.as_deref())?;
+        match self.hang_limit_s {
+            Some(0) => wrong("hang_limit_s", AT_LEAST_1),
+            _ => Ok(()),
         }
-        if self.hang_limit_s == Some(0) {
-            return Err("`hang_limit_s` must be at least 1".into());
-        }
-        Ok(())
     }
 
-    fn check_pkcs11(&self) -> Result<(), String> {
+    fn check_pkcs11(&self) -> Result<(), Mistake> {
         for (key, there) in [
             ("tcti", self.tcti.is_some()),
             ("auth", self.auth.is_some()),
             ("sessions", self.sessions.is_some()),
         ] {
             if there {
-                return Err(format!("`{key}` is for backend = \"tpm\" alone"));
+                return wrong(key, "is for backend = \"tpm\" alone: remove it");
             }
         }
-        match &self.module {
-            None => {
-                return Err("`module` is missing: the absolute path of the PKCS#11 module".into());
-            }
-            Some(module) if !module.is_absolute() => {
-                return Err("`module` must be an absolute path".into());
-            }
-            Some(_) => {}
+        if self.module.is_none() {
+            return wrong(
+                "module",
+                "is missing: the absolute path of the PKCS#11 module",
+            );
         }
+        absolute("module", self.module.as_deref())?;
         match &self.token {
-            Some(TokenSelector {
-                label: None,
-                serial: None,
-            })
-            | None => {
-                return Err(
-                    "`token` is missing: write token = { label = \"…\" }, or its serial".into(),
+            Some(token) if token.label.is_some() || token.serial.is_some() => {}
+            _ => {
+                return wrong(
+                    "token",
+                    "is missing: write token = { label = \"…\" }, or its serial",
                 );
             }
-            Some(_) => {}
         }
         let Some(pin) = &self.pin else {
-            return Err(
-                "`pin` is missing: write pin = { credential = \"…\" } or { file = \"…\" }".into(),
-            );
+            let text = "is missing: write pin = { credential = \"…\" } or { file = \"…\" }";
+            return wrong("pin", text);
         };
+        check_secret("pin", pin)?;
         if let Some(path) = self.module_state.iter().find(|path| !is_place(path)) {
-            return Err(format!(
-                "`module_state`: {}: must be the absolute path of a directory below /",
-                path.display()
-            ));
+            let path = path.display();
+            let text = format!("takes absolute paths of directories below /, not \"{path}\"");
+            return wrong("module_state", text);
         }
-        check_credential("pin", pin)?;
-        if self.signers == Some(0) {
-            return Err("`signers` must be at least 1".into());
+        match self.signers {
+            Some(0) => wrong("signers", AT_LEAST_1),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    fn check_tpm(&self) -> Result<(), String> {
+    fn check_tpm(&self) -> Result<(), Mistake> {
         for (key, there) in [
             ("module", self.module.is_some()),
             ("token", self.token.is_some()),
@@ -228,31 +251,79 @@ impl Section {
             ("signers", self.signers.is_some()),
         ] {
             if there {
-                return Err(format!("`{key}` is for backend = \"pkcs11\" alone"));
+                return wrong(key, "is for backend = \"pkcs11\" alone: remove it");
             }
         }
         if self.pin.is_some() {
-            return Err("`pin` is for backend = \"pkcs11\" alone; a TPM has `auth`".into());
+            return wrong("pin", "is for backend = \"pkcs11\" alone; a TPM has `auth`");
         }
         if let Some(auth) = &self.auth {
-            check_credential("auth", auth)?;
-            if matches!(auth, PinSource::File(path) if !path.is_absolute()) {
-                return Err("`auth.file` must be an absolute path".into());
-            }
+            check_secret("auth", auth)?;
         }
         match Tcti::parse(self.tcti.as_deref().unwrap_or(TCTI)) {
             Ok(_) => Ok(()),
-            Err(text) => Err(format!("`tcti`: {text}")),
+            Err(text) => wrong("tcti", format!("says no way to a TPM: {text}")),
         }
     }
 }
 
-fn check_credential(key: &str, source: &PinSource) -> Result<(), String> {
-    match source {
-        PinSource::Credential(name) if name.is_empty() || name.contains('/') => Err(format!(
-            "`{key}.credential` is a credential's name, not a path"
-        )),
+/// What is wrong with one key of a `[keystore.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// The key, which may be missing.
+    pub key: &'static str,
+    /// A sentence without its subject.
+    text: String,
+}
+
+impl Mistake {
+    /// As it is shown in the file that holds the section of this name: at the value of the key, or at
+    /// the section's name if it is missing.
+    pub fn at(&self, path: &Path, text: &str, keystore: &str) -> Diagnostic {
+        let places = [
+            &["keystore", keystore, self.key][..],
+            &["keystore", keystore],
+        ];
+        let span = places
+            .iter()
+            .find_map(|place| diagnostic::place(text, place));
+        let message = format!("keystore `{keystore}`: {self}");
+        match span {
+            Some(span) => Diagnostic::at(path, text, span, message, None),
+            None => Diagnostic::file(path, message),
+        }
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` {}", self.key, self.text)
+    }
+}
+
+fn wrong(key: &'static str, text: impl Into<String>) -> Result<(), Mistake> {
+    let text = text.into();
+    Err(Mistake { key, text })
+}
+
+fn absolute(key: &'static str, path: Option<&Path>) -> Result<(), Mistake> {
+    match path {
+        Some(path) if !path.is_absolute() => wrong(key, "must be an absolute path"),
         _ => Ok(()),
+    }
+}
+
+fn check_secret(key: &'static str, source: &PinSource) -> Result<(), Mistake> {
+    match source {
+        PinSource::Credential(name) if name.is_empty() || name.contains('/') => {
+            let text = "takes the name of a credential in { credential = … }; for a path write \
+                        { file = … }";
+            wrong(key, text)
+        }
+        PinSource::File(path) if !path.is_absolute() => {
+            wrong(key, "takes an absolute path in { file = … }")
+        }
+        PinSource::Credential(_) | PinSource::File(_) => Ok(()),
     }
 }
 
@@ -294,24 +365,33 @@ pub fn load(path: &Path, name: &str) -> Result<Loaded, Diagnostic> {
         toml::from_str(&text).map_err(|error| Diagnostic::from_toml(path, &text, &error))?;
     let section = view.keystore.get(name).ok_or_else(|| {
         let names: Vec<&str> = view.keystore.keys().map(String::as_str).collect();
-        Diagnostic::file(
-            path,
-            format!(
-                "no section [keystore.{name}]; there are: {}",
-                names.join(", ")
-            ),
-        )
+        let there = match names.as_slice() {
+            [] => "none at all".to_owned(),
+            names => names.join(", "),
+        };
+        let message = format!("no section [keystore.{name}]; there is: {there}");
+        Diagnostic::file(path, message)
     })?;
-    let at = |message: String| Diagnostic::at(path, &text, section.span(), message, None);
-    check_part(name).map_err(|error| at(format!("keystore `{name}`: {error}")))?;
-    section
-        .as_ref()
-        .check()
-        .map_err(|error| at(format!("keystore `{name}`: {error}")))?;
+    let invalid = |error| {
+        let message = format!("keystore `{name}`: {error}");
+        Diagnostic::at(path, &text, section.span(), message, None)
+    };
+    check_part(name).map_err(invalid)?;
+    let checked = section.as_ref().check();
+    checked.map_err(|mistake| mistake.at(path, &text, name))?;
     Ok(Loaded {
         section: section.as_ref().clone(),
         broker_directories: broker::directories(view.server, view.audit),
     })
+}
+
+/// What the system says of a file, without the number of it.
+pub fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let plain = text
+        .split_once(" (os error ")
+        .map(|(plain, _)| plain.to_owned());
+    plain.unwrap_or(text)
 }
 
 /// Reads a configuration file as text, within [`CONFIG_LEN_MAX`]. Nothing else than a file is read: a
@@ -319,7 +399,13 @@ pub fn load(path: &Path, name: &str) -> Result<Loaded, Diagnostic> {
 pub fn read_text(path: &Path) -> Result<String, Diagnostic> {
     use std::io::Read;
     use std::os::unix::fs::OpenOptionsExt;
-    let failed = |error: std::io::Error| Diagnostic::file(path, format!("cannot be read: {error}"));
+    let failed = |error: std::io::Error| {
+        let message = match error.kind() {
+            std::io::ErrorKind::InvalidData => "is not text in UTF-8, as TOML has to be".to_owned(),
+            _ => format!("cannot be read: {}", reason(&error)),
+        };
+        Diagnostic::file(path, message)
+    };
     let mut options = std::fs::OpenOptions::new();
     // O_NONBLOCK: opening a pipe waits for nobody (fifo(7)); it changes nothing for a file.
     let options = options.read(true).custom_flags(nix::libc::O_NONBLOCK);

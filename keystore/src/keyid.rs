@@ -30,7 +30,7 @@ pub fn check_part(part: &str) -> Result<(), InvalidName> {
     let first = part.chars().next();
     if part.len() > NAME_PART_LEN_MAX {
         return Err(InvalidName(format!(
-            "name is longer than {NAME_PART_LEN_MAX} bytes"
+            "a name has {NAME_PART_LEN_MAX} bytes at most"
         )));
     }
     if !first.is_some_and(|c| c.is_ascii_alphanumeric()) || !part.chars().all(ok_char) {

@@ -196,9 +196,10 @@ pub enum Standing {
     },
 }
 
-/// How well it is known that the private key lives in hardware (standards §4.6).
+/// How well it is known that the private key lives in hardware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum EvidenceLevel {
     /// Nothing is known.
     None,

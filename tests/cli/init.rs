@@ -79,6 +79,13 @@ fn what_it_writes_is_what_assertd_runs_with() {
     let mode = fs::metadata(place.config()).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o640);
     ended(&place.assertctl(&["config", "check"]), 0);
+    // And what an editor knows, which is told where to look.
+    let text = fs::read_to_string(place.config()).unwrap();
+    assert!(
+        text.starts_with("#:schema /usr/share/assertd/assertd.schema.json\n"),
+        "{text}"
+    );
+    crate::schema::takes(&[("init".to_owned(), text)]);
 
     // What it says is next: the PIN, a workload, assertd.
     let mut pin = fs::File::options()

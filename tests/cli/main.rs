@@ -3,13 +3,16 @@
 //! Each `*.toml` beside this file is a list of cases; the words people and scripts see are data
 //! there, so that changing one is seen in a review. In arguments, files and expectations `{dir}`
 //! stands for the case's own directory. No daemon runs in these; with one, [`apply`] asks, and
-//! [`init`] comes before there is one.
+//! [`init`] comes before there is one. What is wrong with a configuration is in [`errors`].
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod apply;
 mod doctor;
+mod errors;
 mod init;
 mod keystore;
+mod schema;
+mod sentences;
 
 use harness::programs::Programs;
 use serde::Deserialize;

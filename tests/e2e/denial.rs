@@ -1,15 +1,25 @@
 //! Denials: one answer for every reason, and the reason in the log.
 
-use harness::caller::{Caller, PRELUDE, finished, script_as};
+use crate::denylist::is_listed;
+use harness::caller::{Caller, PRELUDE, finished, printed, script_as};
+use harness::cgroup::Slice;
+use harness::daemon::Site;
 use harness::hold::{Call, Hold};
 use harness::http::{Answer, post_target};
 use harness::process::{freeze, send};
-use harness::user::{ALICE, BOB, STRANGER, exchange_as};
-use harness::{Config, Daemon, Token};
+use harness::programs::Copies;
+use harness::user::{ALICE, BOB, BROKER, STRANGER, exchange_as, need_root};
+use harness::{Config, DEADLINE, Daemon, Token, wait_for};
 use nix::sys::signal::Signal;
+use std::fs::OpenOptions;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
+/// Deny lists: one names a user from the start, the others are empty. That lists of executables need
+/// the witness is said while assertd runs, because one that starts does not wait for it.
 fn daemon(token: &Token) -> Daemon {
+    need_root();
     let config = Config::new(token)
         .workload("alice", ALICE, "")
         .target("alice", "bank", "")
@@ -20,22 +30,49 @@ fn daemon(token: &Token) -> Daemon {
         .workload("twin-a", ALICE, "")
         .target("twin-a", "twin", "")
         .workload("twin-b", ALICE, "")
-        .target("twin-b", "twin", "");
-    Daemon::with_keys(config)
+        .target("twin-b", "twin", "")
+        .workload("shut", ALICE, "unless = { container = false }")
+        .target("shut", "closed", "")
+        .workload("stranger", STRANGER, "")
+        .target("stranger", "own", "");
+    let site = Site::new(config.text());
+    let mut deny = "[deny]\n".to_owned();
+    for (list, text) in [
+        ("users", format!("{STRANGER}\n")),
+        ("units", String::new()),
+        ("executables", String::new()),
+    ] {
+        let path = site.config().with_file_name(list);
+        std::fs::write(&path, text).unwrap();
+        deny += &format!("{list} = \"{}\"\n", path.display());
+    }
+    site.configure(config.with(&deny).text());
+    let daemon = Daemon::start_at(site);
+    daemon.apply();
+    daemon
+}
+
+/// Replaces a deny list, and waits until it is in force.
+#[track_caller]
+fn list(daemon: &Daemon, name: &str, text: &str) {
+    let list = daemon.site().config().with_file_name(name);
+    is_listed(daemon, &list, text);
 }
 
 /// Who asks for what, and why it is denied.
-const DENIED: [(u32, &str, &str); 6] = [
+const DENIED: [(u32, &str, &str); 8] = [
     (ALICE, "nothing", "unknown_target"),
     (ALICE, "vault", "not_yours"),
     (BOB, "bank", "not_yours"),
     (STRANGER, "bank", "not_yours"),
     (ALICE, "legacy", "expired"),
     (ALICE, "twin", "ambiguous"),
+    (ALICE, "closed", "not_yours"), // but for its `unless`
+    (STRANGER, "own", "listed_user"),
 ];
 
 /// The whole answer with its id taken out.
-fn without_id(answer: &Answer) -> String {
+pub fn without_id(answer: &Answer) -> String {
     let id = answer.member("id");
     assert_eq!(id.len(), 26, "{answer:?}");
     let text = String::from_utf8(answer.bytes.clone()).unwrap();
@@ -99,11 +136,24 @@ fn denials_are_indistinguishable() {
         let script = format!("{PRELUDE}{}", in_hexadecimal(&alices, "bank"));
         finished(unshare.args(words).arg(script).arg(&socket))
     };
+    let by_stranger = printed(STRANGER, &socket, &in_hexadecimal("s = connect()", "own"));
     let denials = [
         ("unknown_target", script(&alices, "nothing")),
         ("not_yours", script(&alices, "vault")),
         ("expired", script(&alices, "legacy")),
         ("ambiguous", script(&alices, "twin")),
+        ("not_yours", script(&alices, "closed")),
+        ("listed_user", by_stranger),
+        ("listed_unit", in_a_listed_unit(&daemon, "bank")),
+        ("listed_executable", with_a_listed_program(&daemon, "bank")),
+        (
+            "program_not_attestable",
+            with_a_huge_program(&daemon, "bank"),
+        ),
+        (
+            "peer_changed_program",
+            with_another_program(&daemon, "bank"),
+        ),
         ("not_yours", in_a_container),
         (
             "peer_changed_user",
@@ -132,15 +182,81 @@ fn denials_are_indistinguishable() {
             assert_eq!(record["reason"], *reason, "{record}");
         }
     }
-    for reason in [
-        "unknown_target",
-        "not_yours",
-        "expired",
-        "ambiguous",
-        "peer_changed_user",
-    ] {
-        daemon.audit_record(|record| record["reason"] == reason);
+    for (reason, _) in &denials {
+        daemon.audit_record(|record| record["reason"] == *reason);
     }
+}
+
+/// By the list of units. The others are empty again, for whoever comes next.
+fn in_a_listed_unit(daemon: &Daemon, target: &str) -> String {
+    let slice = Slice::new();
+    let unit = slice.unit("listed.service");
+    list(daemon, "units", "listed.service\n");
+    let before = "say('ready')\ntold()\ns = connect()";
+    let mut caller = Caller::start(ALICE, &daemon.socket(), &in_hexadecimal(before, target));
+    caller.expect("ready");
+    unit.take(caller.pid());
+    caller.tell("ask");
+    let answer = caller.rest();
+    caller.reap();
+    list(daemon, "units", "");
+    answer
+}
+
+/// Alice runs this Python, and asks.
+fn with_program(daemon: &Daemon, python: &Path, target: &str) -> String {
+    let usual = in_hexadecimal("s = connect()", target);
+    let usual = script_as(ALICE, &daemon.socket(), &usual);
+    let mut command = Command::new(python);
+    command.args(usual.get_args()).uid(ALICE).gid(ALICE);
+    // A witness that starts may be late, which is no denial.
+    let answered = wait_for(DEADLINE, || {
+        let answer = finished(&mut command);
+        (answer_in(&answer).status != 503).then_some(answer)
+    });
+    answered.expect("the witness answers")
+}
+
+fn with_a_listed_program(daemon: &Daemon, target: &str) -> String {
+    let copies = Copies::new();
+    let python = copies.of("/usr/bin/python3", "python");
+    list(daemon, "executables", &copies.sha256("python"));
+    with_program(daemon, &python, target)
+}
+
+/// As something is listed still: what is longer than the witness hashes.
+fn with_a_huge_program(daemon: &Daemon, target: &str) -> String {
+    let copies = Copies::new();
+    let python = copies.of("/usr/bin/python3", "python");
+    let file = OpenOptions::new().write(true).open(&python).unwrap();
+    file.set_len((1 << 30) + 1).unwrap();
+    drop(file); // nobody executes what somebody may write to
+    with_program(daemon, &python, target)
+}
+
+/// Alice's process is served, and becomes another program; its child asks on its connection. Another
+/// executable is listed, so that it is looked at what runs.
+fn with_another_program(daemon: &Daemon, target: &str) -> String {
+    list(daemon, "executables", &"ab".repeat(32));
+    let before = format!(
+        "
+s = connect()
+answered = 503
+while answered == 503:
+    ask(s, '{target}')
+    answered = status(s)
+if answered != 200:
+    sys.exit('the control: %d' % answered)
+parent = os.getpid()
+if os.fork():
+    os.set_inheritable(s.fileno(), True)
+    os.execv('/usr/bin/sleep', ['sleep', '60'])
+until(lambda: os.readlink('/proc/%d/exe' % parent).endswith('/sleep'), 'exec')"
+    );
+    let mut caller = Caller::start(ALICE, &daemon.socket(), &in_hexadecimal(&before, target));
+    let answer = caller.line();
+    list(daemon, "executables", "");
+    answer
 }
 
 /// How long it takes says nothing either: no denial waits for what a grant waits for.
@@ -156,7 +272,7 @@ told()
 ask(granted, 'bank')
 say('asked')
 told()
-for target in ['nothing', 'vault', 'legacy', 'twin']:
+for target in ['nothing', 'vault', 'legacy', 'twin', 'closed']:
     ask(denied, target)
     say(status(denied))
 say('waits' if waiting(granted) == 0 else 'answered')
@@ -170,7 +286,7 @@ say(status(granted))
     caller.expect("asked");
     hold.wait_inside();
     caller.tell("go on");
-    for _ in 0..4 {
+    for _ in 0..5 {
         caller.expect("403");
     }
     // What was asked before them has neither its record on the disk nor its signature.
@@ -215,9 +331,11 @@ fn what_a_caller_may_list_is_its_own() {
             .collect::<Vec<_>>()
     };
     assert_eq!(names(BOB), ["vault"]);
-    assert!(names(STRANGER).is_empty());
+    assert!(names(BROKER).is_empty(), "no section is about it");
     assert!(names(ALICE).contains(&"bank".to_owned()));
-    assert!(!names(ALICE).contains(&"vault".to_owned()));
+    for not_hers in ["vault", "closed", "own"] {
+        assert!(!names(ALICE).contains(&not_hers.to_owned()), "{not_hers}");
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! one option with ENOPROTOOPT, everything else is the real kernel. Workloads are served there only
 //! if they say so, and who has died, or taken a number over, is not the caller.
 
-use crate::world::{BANK, bank, code, serves};
+use crate::denial::without_id;
+use crate::world::{BANK, bank, serves};
 use harness::daemon::Site;
 use harness::hold::{Call, Hold};
 use harness::http::{Answer, post};
@@ -39,6 +40,9 @@ if sys.argv[1] == 'filter':
         sys.exit('seccomp: ' + os.strerror(ctypes.get_errno()))
 os.execv(sys.argv[2], sys.argv[2:])
 ";
+
+/// How often an attack is tried whose moment may be missed on a machine that is busy.
+const TRIES: usize = 5;
 
 /// assertd's command below [`OLD_KERNEL`].
 fn command(site: &Site, filter: &str) -> Command {
@@ -93,9 +97,9 @@ fn no_peerpidfd_means_no_service_unless_the_workload_allows_it() {
     assert_eq!(answer.status, 403, "{}", answer.body());
     let record = daemon.audit_record(|record| record["kind"] == "denied");
     assert_eq!(record["reason"], "weak_proof", "{record}");
-    // The caller learns no more than from any other denial.
+    // The caller learns no more than from any other denial: see `denial`.
     let unknown = daemon.ask(r#"{"target":"none"}"#);
-    assert_eq!(code(&answer), code(&unknown));
+    assert_eq!(without_id(&answer), without_id(&unknown));
 
     let answer = alice_asks(&daemon);
     assert_eq!(answer.status, 200, "{}\n{}", answer.body(), daemon.stderr());
@@ -233,19 +237,29 @@ fn a_process_that_took_the_number_of_a_dead_peer_is_not_the_peer() {
     space.actor("stays", "none", None);
     is_served(&mut space, "stays");
 
-    let number = space.actor("first", "held", None);
-    let hold = Hold::attach(space.assertd(), Call::PidfdOpen, "2s", "");
-    assert_eq!(space.tell("first", "connect"), "connected");
-    hold.wait_inside();
-    space.end("first");
-    space.successor("second", "held", None, ("first", number));
-    let in_time = hold.inside();
-    assert_eq!(space.tell("second", "send hers"), "sent");
-    assert_eq!(space.tell("second", "read"), "503");
-    hold.end();
+    let hit = (1..=TRIES).any(|attempt| {
+        let socket = format!("held{attempt}");
+        let number = space.actor("first", &socket, None);
+        let hold = Hold::attach(space.assertd(), Call::PidfdOpen, "2s", "");
+        assert_eq!(space.tell("first", "connect"), "connected");
+        hold.wait_inside();
+        space.end("first");
+        space.successor("second", &socket, None, ("first", number));
+        let in_time = hold.inside();
+        assert_eq!(space.tell("second", "send hers"), "sent");
+        let answer = space.tell("second", "read");
+        hold.end();
+        if in_time {
+            assert_eq!(answer, "503");
+        } else {
+            assert_ne!(answer, "200");
+            space.end("second");
+        }
+        in_time
+    });
     assert!(
-        in_time,
-        "assertd opened the number before it was taken again"
+        hit,
+        "each time assertd opened the number before it was taken again"
     );
     assert_eq!(decisions(&space), 1);
     // On its own connection it is itself.

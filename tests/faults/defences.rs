@@ -6,9 +6,11 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Rows with tests in this program and with a defence that is a few lines: that a process without memory
-/// ends (43) is the allocator's. What is about callers (44 to 47) has its tests in `e2e`.
-const ROWS: [RangeInclusive<u32>; 2] = [1..=20, 32..=42];
+/// Rows with a defence that is a few lines: that a process without memory ends (43) is the allocator's.
+const ROWS: [RangeInclusive<u32>; 3] = [1..=20, 32..=42, OF_CALLERS];
+
+/// Rows about callers have their tests in `e2e`; those of the others are in this program.
+const OF_CALLERS: RangeInclusive<u32> = 44..=47;
 
 fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -68,6 +70,20 @@ fn every_defence_is_still_where_its_patch_takes_it_away() {
     }
 }
 
+/// The test that a patch names.
+fn test_of(patch: &Path) -> String {
+    let filter = header(patch, "test");
+    let name = filter
+        .strip_prefix("test(")
+        .and_then(|rest| rest.strip_suffix(')'))
+        .unwrap_or_else(|| panic!("{}: not `test(NAME)`: {filter}", patch.display()));
+    name.trim_matches(['=', '/', '^', '$']).to_owned()
+}
+
+fn is_of_callers(patch: &Path) -> bool {
+    row(patch).is_some_and(|row| OF_CALLERS.contains(&row))
+}
+
 #[test]
 fn every_defence_names_a_test_of_its_row() {
     let list = Command::new(std::env::current_exe().unwrap())
@@ -79,18 +95,33 @@ fn every_defence_names_a_test_of_its_row() {
         .lines()
         .filter_map(|line| line.strip_suffix(": test"))
         .collect();
-    let is_ours = |patch: &PathBuf| row(patch).is_some_and(|row| ours().any(|one| one == row));
-    for patch in patches().into_iter().filter(is_ours) {
-        let filter = header(&patch, "test");
-        let name = filter
-            .strip_prefix("test(")
-            .and_then(|rest| rest.strip_suffix(')'))
-            .unwrap_or_else(|| panic!("{}: not `test(NAME)`: {filter}", patch.display()))
-            .trim_matches(['=', '/', '^', '$']);
+    for patch in patches().into_iter().filter(|patch| !is_of_callers(patch)) {
+        let name = test_of(&patch);
         let row = patch.file_name().unwrap().to_str().unwrap();
         let row = row.get(.."row_00_".len()).unwrap();
         assert!(name.contains(row), "{}: {name}", patch.display());
-        let there = tests.iter().any(|test| test.contains(name));
+        let there = tests.iter().any(|test| test.contains(&name));
         assert!(there, "{}: no test {name}", patch.display());
     }
+}
+
+/// By their sources, as they are of another program: `who::pid::NAME` is in who/pid.rs or
+/// who/pid/mod.rs.
+#[test]
+fn every_defence_against_callers_names_a_test_that_there_is() {
+    let (mut seen, e2e) = (0, root().join("tests/e2e"));
+    for patch in patches().into_iter().filter(|patch| is_of_callers(patch)) {
+        let name = test_of(&patch);
+        let (module, function) = name.rsplit_once("::").expect("a test is in a module");
+        let module = e2e.join(module.replace("::", "/"));
+        let files = [module.with_extension("rs"), module.join("mod.rs")];
+        let text = files
+            .iter()
+            .find_map(|file| std::fs::read_to_string(file).ok());
+        let text = text.unwrap_or_else(|| panic!("{}: no module of {name}", patch.display()));
+        let is_there = text.contains(&format!("#[test]\nfn {function}() {{"));
+        assert!(is_there, "{}: no test {name}", patch.display());
+        seen += 1;
+    }
+    assert!(seen >= OF_CALLERS.count(), "{seen}");
 }

@@ -10,6 +10,7 @@ mod clock;
 mod crash;
 mod defences;
 mod descriptors;
+mod fair;
 mod flood;
 mod flush;
 #[path = "../bench/load.rs"]

@@ -7,7 +7,8 @@ use harness::daemon::Site;
 use harness::http::{Raw, post_target};
 use harness::manager::{Ear, SILENCE};
 use harness::process::{Process, freeze, send};
-use harness::{Config, DEADLINE, Daemon, SoftHsm, wait_until};
+use harness::token::KEYSTORE;
+use harness::{Config, DEADLINE, Daemon, SoftHsm, wait_for, wait_until};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -28,7 +29,7 @@ struct Scene {
     daemon: Daemon,
     ear: Ear,
     team: PathBuf,
-    _token: SoftHsm,
+    token: SoftHsm,
 }
 
 fn team_section() -> String {
@@ -58,7 +59,7 @@ impl Scene {
             daemon,
             ear,
             team,
-            _token: token,
+            token,
         };
         assert!(scene.ear.hear_state().starts_with("READY=1\n"));
         scene
@@ -206,7 +207,7 @@ fn row_36_a_configuration_that_cannot_be_read_changes_nothing() {
     let aside = main.with_file_name("aside");
 
     fs::rename(&main, &aside).unwrap();
-    scene.refuses("no main file", "assertd.toml: cannot be read: No such file");
+    scene.refuses("no main file", "assertd.toml: there is no such file");
     fs::create_dir(&main).unwrap();
     scene.refuses(
         "a directory for a main file",
@@ -240,7 +241,7 @@ fn row_36_a_configuration_that_cannot_be_read_changes_nothing() {
         .unwrap();
     scene.refuses("a huge file", "team.toml: is longer than ");
     fs::write(&team, b"# \xff\n").unwrap();
-    scene.refuses("a file of bytes", "team.toml: cannot be read: ");
+    scene.refuses("a file of bytes", "team.toml: is not text in UTF-8");
     fs::write(&team, team_section()).unwrap();
 
     let moved = main.with_file_name("conf.d.old");
@@ -249,6 +250,46 @@ fn row_36_a_configuration_that_cannot_be_read_changes_nothing() {
     fs::rename(&moved, scene.drop_ins()).unwrap();
     scene.accepts();
     scene.serves_both("all that");
+}
+
+/// The PIN is the keystore's to read, when it starts: a reload does not depend on it, and a keystore
+/// that cannot read it is one that waits. Which one it is cannot change while assertd runs.
+#[test]
+fn row_36_a_credential_that_cannot_be_read_changes_nothing_until_the_keystore_needs_it() {
+    let mut scene = Scene::new();
+    scene.serves_both("the start");
+    let (main, pin) = (scene.main(), scene.token.pin_file());
+    let right = fs::read_to_string(&main).unwrap();
+    let gone = format!("{}.gone", pin.display());
+    let wrong = right.replace(pin.to_str().unwrap(), &gone);
+    assert_ne!(wrong, right);
+    fs::write(&main, wrong).unwrap();
+    scene.refuses(
+        "another credential, which is not there",
+        "[keystore.hsm] changed, which takes a restart",
+    );
+    fs::write(&main, right).unwrap();
+
+    fs::set_permissions(&pin, Permissions::from_mode(0o000)).unwrap();
+    fs::write(&scene.team, format!("# moved\n{}", team_section())).unwrap();
+    scene.accepts();
+    scene.serves_both("a reload without the PIN");
+    send(scene.daemon.keystore_pid(), Signal::SIGKILL);
+    let unreadable = format!("{}: cannot be read: Permission denied", pin.display());
+    let said = wait_for(DEADLINE, || {
+        let keystore = scene.daemon.keystore(KEYSTORE)?;
+        let why = keystore.why.unwrap_or_default();
+        (keystore.state == "degraded" && why.contains(&unreadable)).then_some(why)
+    });
+    assert!(said.is_some(), "{:?}", scene.daemon.keystore(KEYSTORE));
+    let refused = scene.daemon.outcome(OURS);
+    assert_eq!(refused, (503, "keystore_unavailable".to_owned()));
+    scene.accepts();
+
+    fs::set_permissions(&pin, Permissions::from_mode(0o400)).unwrap();
+    scene.daemon.wait_served(OURS);
+    scene.serves_both("all that");
+    assert!(scene.daemon.lives());
 }
 
 /// The device of /dev/zero (null(4)).

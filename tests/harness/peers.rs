@@ -59,6 +59,28 @@ pub fn verify(jwks: &Value, assertions: &[Expected]) -> Vec<Value> {
     verdicts
 }
 
+/// Holds configurations against a JSON Schema; `lines` as schema.py reads them. A verdict for each.
+pub fn hold_against_schema(schema: &Path, lines: &[String]) -> Vec<Value> {
+    let mut command = python("schema.py");
+    command.arg(schema);
+    let (code, verdicts) = run(command, lines);
+    assert_eq!((code, verdicts.len()), (Some(0), lines.len()));
+    verdicts
+}
+
+/// A configuration, and what becomes of it by one change at a time: what was changed, and the text.
+pub fn variants(file: &Path) -> Vec<(String, String)> {
+    let mut command = python("vary.py");
+    command.arg(file);
+    let (code, lines) = run(command, &[]);
+    assert_eq!(code, Some(0));
+    let text = |line: &Value, key: &str| line[key].as_str().unwrap().to_owned();
+    lines
+        .iter()
+        .map(|line| (text(line, "what"), text(line, "text")))
+        .collect()
+}
+
 /// Whether all four judges accepted.
 pub fn all_accept(verdict: &Value) -> bool {
     let judges = ["pyjwt", "joserfc", "jwcrypto", "lint"];

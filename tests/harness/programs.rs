@@ -3,7 +3,9 @@
 
 use crate::public_dir;
 use crate::token::Kind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use tempfile::TempDir;
 
 const NAMES: [&str; 5] = [
@@ -56,6 +58,54 @@ impl Programs {
     /// The keystore process that KEYSTORE asks for.
     pub fn keystore(&self) -> PathBuf {
         self.path(Kind::asked().program())
+    }
+}
+
+/// Copies of programs that every user may run, in a directory of their own.
+pub struct Copies {
+    dir: TempDir,
+}
+
+impl Copies {
+    /// None yet.
+    pub fn new() -> Copies {
+        Copies { dir: public_dir() }
+    }
+
+    /// Copies a program; where the copy lies.
+    pub fn of(&self, program: impl AsRef<Path>, name: &str) -> PathBuf {
+        std::fs::copy(program, self.path(name)).unwrap();
+        self.everybodys(name)
+    }
+
+    /// Makes a program of these bytes.
+    pub fn from_bytes(&self, bytes: &[u8], name: &str) -> PathBuf {
+        std::fs::write(self.path(name), bytes).unwrap();
+        self.everybodys(name)
+    }
+
+    fn everybodys(&self, name: &str) -> PathBuf {
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(self.path(name), mode).unwrap();
+        self.path(name)
+    }
+
+    /// Where one of this name lies.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The SHA-256 of one, as sha256sum(1) prints it.
+    pub fn sha256(&self, name: &str) -> String {
+        let output = Command::new("sha256sum").arg(self.path(name)).output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        text.split_whitespace().next().unwrap().to_owned()
+    }
+}
+
+impl Default for Copies {
+    fn default() -> Copies {
+        Copies::new()
     }
 }
 

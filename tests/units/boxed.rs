@@ -24,6 +24,9 @@ const CONSOLE: &str = "/run/layers/console";
 pub const SOURCES: &str = "/mnt/assertd/systemd";
 pub const BUILD: &str = "/mnt/assertd/build";
 
+/// What `install.sh` takes from beside it.
+const SCHEMA: &str = "/mnt/assertd/docs/assertd.schema.json";
+
 /// systemd-nspawn has a filter of its own. Without bpf (and its capabilities), IPAddressDeny= and
 /// DeviceAllow= are silently not enforced; without Landlock's three, our processes cannot close
 /// themselves off; and what it refuses, a unit cannot be shown to refuse.
@@ -65,6 +68,7 @@ impl SysBox {
             .arg("--capability=CAP_BPF,CAP_PERFMON")
             .arg(format!("--system-call-filter={ALLOWED_CALLS}"))
             .arg(bind(&repository.join("systemd"), SOURCES)?)
+            .arg(bind(&repository.join("docs/assertd.schema.json"), SCHEMA)?)
             .arg(bind(build, BUILD)?)
             // Not the services that the machine whose tree this is has enabled.
             .args(["systemd.unit=basic.target", "systemd.mask=timers.target"])

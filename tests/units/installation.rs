@@ -6,13 +6,14 @@ use crate::suite::Suite;
 use harness::{DEADLINE, wait_until};
 
 /// Mode and owner of everything that matters, once sockets listen and services run.
-const MODES: [(&str, &str); 17] = [
+const MODES: [(&str, &str); 18] = [
     ("/usr/bin/assertd", "755 root:root"),
     ("/usr/bin/assertctl", "755 root:root"),
     ("/usr/bin/assertd-keystore-pkcs11", "755 root:root"),
     ("/usr/bin/assertd-keystore-tpm", "755 root:root"),
     ("/usr/bin/assertd-witness", "755 root:root"),
     ("/usr/lib/systemd/system/assertd.service", "644 root:root"),
+    ("/usr/share/assertd/assertd.schema.json", "644 root:root"),
     ("/etc/assertd", "750 root:assertd"),
     ("/etc/assertd/conf.d", "750 root:assertd"),
     ("/run/assertd", "755 root:root"),

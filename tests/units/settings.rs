@@ -65,8 +65,8 @@ const KEYSTORE: [Row; 9] = [
 ];
 
 const WITNESS: [Row; 7] = [
-    ("Type", "notify", "started means: it listens"),
-    ("NotifyAccess", "main", "nobody else says so"),
+    ("Type", "exec", "started means: systemd listens for it"),
+    ("NotifyAccess", "none", "it makes no socket to say more"),
     ("Restart", "on-failure", "one that dies is replaced"),
     ("RestartUSec", "200ms", "soon: callers wait"),
     ("StartLimitIntervalUSec", "0", "it is never given up"),

@@ -47,7 +47,8 @@ pub const WORKLOAD_FILE: &str = "/etc/assertd/conf.d/payments.toml";
 /// Mounted where no other file system is.
 const MOUNTED: &str = "/mnt/assertd";
 
-/// The built programs and the repository's `systemd/`, side by side below `target`.
+/// The built programs, the repository's `systemd/` and the schema that it installs, side by side below
+/// `target`.
 ///
 /// # Errors
 /// Names what is not built.
@@ -65,16 +66,16 @@ pub fn payload(target: &Path) -> Result<TempDir, String> {
         std::fs::copy(&from, to.join(name))
             .map_err(|e| format!("{}: {e}; run: cargo build --workspace", from.display()))?;
     }
-    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd");
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let copied = Command::new("cp")
-        .arg("-r")
-        .arg(&units)
+        .args(["-r", "--parents", "systemd", "docs/assertd.schema.json"])
         .arg(dir.path())
+        .current_dir(&repository)
         .status()
         .map_err(|e| format!("cp: {e}"))?;
     match copied.success() {
         true => Ok(dir),
-        false => Err(format!("{}: cannot be copied", units.display())),
+        false => Err(format!("{}: cannot be copied", repository.display())),
     }
 }
 

@@ -1,35 +1,63 @@
 //! The files as they are written: serde types with spans, nothing resolved, nothing allowed that
 //! is not named here.
+//!
+//! What stands above a key is shown to users: the JSON Schema of the file is made of these types
+//! ([`super::schema`]), and editors show it beside the key. So it says unit and default, and links
+//! to nothing. A limit that is written here too is one that loading enforces.
 
-use super::many::OneOrMany;
+use super::many::{OneOrMany, Value};
+use super::spanned::Spanned;
 use keystore::Alg;
 use keystore::config::Section as KeystoreSection;
 use keystore::protocol::EvidenceLevel;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use toml::Spanned;
 use toml::value::Datetime;
+#[cfg(test)]
+use {
+    super::{WEIGHT_MAX, resolve::SEGMENT_BYTES, schema},
+    keystore::charter::LIFETIME_MAX_S,
+    schemars::JsonSchema,
+};
 
-/// assertd.toml.
+/// Configuration of assertd: /etc/assertd/assertd.toml, and the files in conf.d beside it, one for
+/// each team, which hold `[workload.NAME]` sections alone. Every key is explained in assertd.toml(5);
+/// `assertctl config check` says what is wrong or unwise.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(JsonSchema), schemars(rename = "assertd.toml"))]
 pub struct MainFile {
+    /// Sockets and state. Main file alone.
     #[serde(default)]
     pub server: ServerSection,
+    /// The audit log. Main file alone.
     #[serde(default)]
     pub audit: AuditSection,
+    /// How often workloads may ask whose sections do not say. Main file alone.
     #[serde(default)]
     pub limits: LimitsSection,
+    /// Where keys are made and used: `[keystore.NAME]`, one for each PKCS#11 token or TPM. Main file
+    /// alone.
     #[serde(default)]
+    #[cfg_attr(test, schemars(transform = schema::named))]
     pub keystore: BTreeMap<Spanned<String>, Spanned<KeystoreSection>>,
+    /// This host, or its fleet, as an OpenID Connect issuer for federation: `[issuer.NAME]`. Main file
+    /// alone.
     #[serde(default)]
+    #[cfg_attr(test, schemars(transform = schema::named))]
     pub issuer: BTreeMap<Spanned<String>, Spanned<IssuerSection>>,
+    /// Who may have what: `[workload.NAME]`, with a `[workload.NAME.target.NAME]` for each target.
     #[serde(default)]
+    #[cfg_attr(test, schemars(transform = schema::named))]
     pub workload: BTreeMap<Spanned<String>, Spanned<WorkloadSection>>,
+    /// Files of what gets nothing, whatever a section says. Main file alone.
     #[serde(default)]
     pub deny: DenySection,
+    /// What the files of a team may do: `[bounds.NAME]`. Once there is one, every file in conf.d has to
+    /// be named by exactly one. Main file alone.
     #[serde(default)]
+    #[cfg_attr(test, schemars(transform = schema::named))]
     pub bounds: BTreeMap<Spanned<String>, Spanned<BoundsSection>>,
 }
 
@@ -41,11 +69,18 @@ pub struct DropIn {
     pub workload: BTreeMap<Spanned<String>, Spanned<WorkloadSection>>,
 }
 
+/// Sockets and state.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct ServerSection {
-    pub runtime_dir: Option<PathBuf>,
-    pub state_dir: Option<PathBuf>,
+    /// Directory in which the sockets are made. Default: /run/assertd
+    #[cfg_attr(test, schemars(regex(pattern = "^/")))]
+    pub runtime_dir: Option<Spanned<PathBuf>>,
+    /// Directory of assertd's state, which belongs to its user alone (mode 0700). Default:
+    /// /var/lib/assertd
+    #[cfg_attr(test, schemars(regex(pattern = "^/")))]
+    pub state_dir: Option<Spanned<PathBuf>>,
 }
 
 /// A main file of which only that section counts.
@@ -61,111 +96,244 @@ pub struct SocketsSection {
     pub runtime_dir: Option<PathBuf>,
 }
 
+/// The audit log.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct AuditSection {
-    pub dir: Option<PathBuf>,
+    /// Its directory. Default: `audit` below `state_dir`.
+    #[cfg_attr(test, schemars(regex(pattern = "^/")))]
+    pub dir: Option<Spanned<PathBuf>>,
+    /// Bytes of one segment, of which two are allocated at any time. Default: 33554432 (32 MiB)
+    #[cfg_attr(
+        test,
+        schemars(range(min = *SEGMENT_BYTES.start(), max = *SEGMENT_BYTES.end()))
+    )]
     pub segment_bytes: Option<Spanned<u64>>,
 }
 
+/// How often workloads may ask, each counted over all of its processes.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct LimitsSection {
+    /// Requests per second of a workload whose section has no `rate`. Default: 100
+    #[cfg_attr(test, schemars(range(min = 1)))]
     pub workload_rate: Option<Spanned<u32>>,
+    /// Requests at once, before the rate holds, of a workload whose section has no `burst`. Default:
+    /// 200
+    #[cfg_attr(test, schemars(range(min = 1)))]
     pub workload_burst: Option<Spanned<u32>>,
 }
 
+/// This host, or its fleet, as an OpenID Connect issuer for federation.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct IssuerSection {
+    /// The issuer: an https URL without query and fragment, character by character the `issuer` of its
+    /// discovery document. Becomes `iss`.
+    #[cfg_attr(test, schemars(regex(pattern = "^https://[^?# ]+$")))]
     pub url: Spanned<String>,
-    pub subjects: Vec<Spanned<String>>,
+    /// What it may ever assert as `sub`: exact subjects, or prefixes with one `*` at the end. They are
+    /// written into the key's charter: `assertctl apply` after a change.
+    #[cfg_attr(test, schemars(length(min = 1), inner(regex(pattern = r"^[^*]+\*?$"))))]
+    pub subjects: Spanned<Vec<Spanned<String>>>,
+    /// The `[keystore.NAME]` that holds its key.
     pub keystore: Spanned<String>,
+    /// The algorithm of its key. Default: ES256. Some clouds take RS256 alone.
     pub alg: Option<Spanned<Alg>>,
+    /// Longest life in seconds of anything it signs. Default: 3600
+    #[cfg_attr(test, schemars(range(min = 1, max = LIFETIME_MAX_S)))]
     pub lifetime_max: Option<Spanned<u32>>,
 }
 
+/// A workload: who it is, and what it may have.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct WorkloadSection {
+    /// Whom to ask about it, such as "payments@example.com".
     pub owner: Option<Spanned<String>>,
+    /// What it is for, in a sentence.
     pub purpose: Option<Spanned<String>>,
+    /// It gets nothing from this moment on: a date (its midnight in UTC), or a date and time with an
+    /// offset. Without quotation marks: 2027-06-30
+    #[cfg_attr(test, schemars(with = "Option<schema::Moment>"))]
     pub expires: Option<Spanned<Datetime>>,
+    /// Whom the section is about: selectors, all of which must hold. At least `unit`, `slice`, `user`
+    /// or `uid`. Exactly one section may match a caller and own the target it asks for; two are a
+    /// denial.
+    #[cfg_attr(test, schemars(transform = schema::of_match))]
     pub r#match: Spanned<MatchSection>,
+    /// Whom it is not about all the same: who fits all selectors of one of these tables. What cannot be
+    /// found out excludes.
     #[serde(default)]
+    #[cfg_attr(test, schemars(transform = schema::of_unless))]
     pub unless: OneOrMany<MatchSection>,
+    /// Selectors that are looked at and recorded, and change nothing, to tighten `match` in two steps. Not
+    /// for `unit`, `user_unit`, `user` and `uid`, which are always enforced.
+    #[cfg_attr(test, schemars(transform = schema::of_shadow))]
     pub shadow: Option<Spanned<MatchSection>>,
+    /// Whether to serve it where the kernel proves a caller by its pid alone (before 6.5: Debian 12,
+    /// RHEL 9).
     #[serde(default)]
     pub allow_pid_fallback: bool,
+    /// Requests per second, over all its processes. Default: `workload_rate` of `[limits]`
+    #[cfg_attr(test, schemars(range(min = 1)))]
     pub rate: Option<Spanned<u32>>,
+    /// Requests at once, before the rate holds. Default: `workload_burst` of `[limits]`
+    #[cfg_attr(test, schemars(range(min = 1)))]
     pub burst: Option<Spanned<u32>>,
+    /// Its share of a keystore that others ask for at the same time, against theirs: 3 has three signatures
+    /// where 1 has one. Default: 1
+    #[cfg_attr(test, schemars(range(min = 1, max = WEIGHT_MAX)))]
+    pub weight: Option<Spanned<u32>>,
+    /// What it may ask for, by the name that it asks with.
     #[serde(default)]
+    #[cfg_attr(test, schemars(transform = schema::named))]
     pub target: BTreeMap<Spanned<String>, Spanned<TargetSection>>,
 }
 
-/// Of `match`, `unless` and `shadow`.
+/// Selectors, all of which must hold together.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(JsonSchema), schemars(transform = schema::selectors))]
 pub struct MatchSection {
+    /// A system unit: its name, or its full cgroup path with a leading `/`. One `*` stands for something
+    /// without a `/`: "app@*.service". What a service builds below itself, containers included, is that
+    /// service.
+    #[cfg_attr(test, schemars(regex(pattern = r"\.(service|scope)$")))]
     pub unit: Option<Spanned<String>>,
+    /// A slice it is in, at any depth, such as "payments.slice".
+    #[cfg_attr(test, schemars(regex(pattern = r"\.slice$")))]
     pub slice: Option<Spanned<String>>,
+    /// A unit of the user's own service manager, by its name; `user` or `uid` say whose. Whoever is that
+    /// user can start one of any name.
+    #[cfg_attr(test, schemars(regex(pattern = r"\.(service|scope)$")))]
     pub user_unit: Option<Spanned<String>>,
+    /// All of its user ids are this one.
     pub uid: Option<Spanned<u32>>,
+    /// All of its user ids are this user's, who has to be on the host.
     pub user: Option<Spanned<String>>,
+    /// All of its group ids are this one.
     pub gid: Option<Spanned<u32>>,
+    /// All of its group ids are this group's, which has to be on the host.
     pub group: Option<Spanned<String>>,
+    /// One of its other groups.
     pub supplementary_group: Option<Spanned<String>>,
+    /// The path of the executable that runs, as `readlink /proc/PID/exe` shows it. Read by
+    /// assertd-witness, without which the configuration does not come into force.
+    #[cfg_attr(test, schemars(regex(pattern = "^/")))]
     pub exe: Option<Spanned<String>>,
+    /// The SHA-256 of the executable that runs, or a list of them: 64 hexadecimal digits, as sha256sum
+    /// prints them. Read by assertd-witness, without which the configuration does not come into force.
     #[serde(default)]
+    #[cfg_attr(test, schemars(transform = schema::of_digests))]
     pub exe_sha256: Option<OneOrMany<String>>,
+    /// Whether it is in a pid namespace of its own. Default in `match`: false
     pub container: Option<Spanned<bool>>,
+    /// Whether it has a terminal or belongs to a login session. `false` keeps a person's shell out by
+    /// mistake, not by intent.
     pub interactive: Option<Spanned<bool>>,
 }
 
-/// `[deny]`: files of what gets nothing.
+impl Value for MatchSection {
+    const NEEDED: &str = "a table of selectors, or a list of such tables,";
+}
+
+/// Files of what gets nothing: one entry a line, and what follows a `#` is a remark. Read again when
+/// they change.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct DenySection {
+    /// Absolute path of a file with the SHA-256 digests of executables, as sha256sum prints them. Needs
+    /// assertd-witness.
+    #[cfg_attr(test, schemars(regex(pattern = "^/")))]
     pub executables: Option<Spanned<PathBuf>>,
+    /// Absolute path of a file with units, by name or by cgroup path, each with one `*` at most.
+    #[cfg_attr(test, schemars(regex(pattern = "^/")))]
     pub units: Option<Spanned<PathBuf>>,
+    /// Absolute path of a file with users, by name or by number.
+    #[cfg_attr(test, schemars(regex(pattern = "^/")))]
     pub users: Option<Spanned<PathBuf>>,
 }
 
-/// `[bounds.NAME]`: what the drop-in files it names may do.
+/// What the files of a team may do. Everything may have one `*`, and "*" alone is everything; what is not
+/// listed is not allowed.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(JsonSchema), schemars(transform = schema::bounds))]
 pub struct BoundsSection {
+    /// Names of files in conf.d, such as "payments.toml".
     pub files: OneOrMany<String>,
+    /// Names that their `[workload.NAME]` sections may have. Default: none
     #[serde(default)]
     pub workloads: OneOrMany<String>,
+    /// Units that they may match. If it is given, each `match` needs a `unit` that is wholly inside.
     pub units: Option<OneOrMany<String>>,
+    /// Users that they may match, by name. If it is given, each `match` needs a `user` or `uid` of them.
     pub users: Option<OneOrMany<String>>,
+    /// The `[issuer.NAME]` sections that their targets may use. Default: none
     #[serde(default)]
     pub issuers: OneOrMany<String>,
+    /// Subjects that their targets may have. Default: none
     #[serde(default)]
     pub subjects: OneOrMany<String>,
+    /// The `[keystore.NAME]` sections that their targets may use. Default: none
     #[serde(default)]
     pub keystores: OneOrMany<String>,
+    /// The largest `weight` that their sections may have. Default: 1
+    #[cfg_attr(test, schemars(range(min = 1, max = WEIGHT_MAX)))]
+    pub weight: Option<Spanned<u32>>,
 }
 
-/// Which of these a target needs depends on its profile's purpose.
+/// What a workload may ask for: one party, to which its assertions are addressed. Which keys it needs
+/// depends on its profile.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(JsonSchema), schemars(transform = schema::by_profile))]
 pub struct TargetSection {
+    /// What kind of party it is: "rfc7523" (an authorization server) or "aws-oidc"; `assertctl profiles`
+    /// explains them.
+    #[cfg_attr(test, schemars(with = "schema::ProfileName"))]
     pub profile: Spanned<String>,
+    /// Seconds that an assertion lives. Default and most are the profile's (rfc7523: 60, 300; aws-oidc:
+    /// 600, 3600).
+    #[cfg_attr(test, schemars(range(min = 1)))]
     pub lifetime: Option<Spanned<u32>>,
+    /// Requests per second for this target alone, within those of its workload. Default: no limit of its
+    /// own
+    #[cfg_attr(test, schemars(range(min = 1)))]
     pub rate: Option<Spanned<u32>>,
+    /// Requests for this target at once, before its `rate` holds. Default: as `rate`
+    #[cfg_attr(test, schemars(range(min = 1)))]
     pub burst: Option<Spanned<u32>>,
+    /// How well it must be known that the key lives in hardware; with less it is not used. Default: none
     pub evidence: Option<Spanned<EvidenceLevel>>,
     // client authentication
+    /// The issuer identifier of the authorization server; becomes `aud`. Profile rfc7523.
+    #[cfg_attr(test, schemars(length(min = 1)))]
     pub authorization_server: Option<Spanned<String>>,
+    /// The client that the authorization server knows; becomes `iss` and `sub`. Profile rfc7523.
+    #[cfg_attr(test, schemars(length(min = 1)))]
     pub client_id: Option<Spanned<String>>,
+    /// The `[keystore.NAME]` that holds the key. Default: the only one. Profile rfc7523.
     pub keystore: Option<Spanned<String>>,
+    /// The algorithm of the key. Default: ES256. Profile rfc7523.
     pub alg: Option<Spanned<Alg>>,
     // federation
+    /// The `[issuer.NAME]` that says it. Profile aws-oidc.
     pub issuer: Option<Spanned<String>>,
+    /// Becomes `sub`; one of the issuer's `subjects`, of no other workload. Profile aws-oidc.
+    #[cfg_attr(test, schemars(length(min = 1)))]
     pub subject: Option<Spanned<String>>,
+    /// Becomes `aud`: a client id of the IAM OIDC provider, usually "sts.amazonaws.com". Profile
+    /// aws-oidc.
+    #[cfg_attr(test, schemars(length(min = 1)))]
     pub audience: Option<Spanned<String>>,
-    #[serde(default)]
-    pub shared: bool,
+    /// Whether another workload may have the same subject, if it says so too. Default: false. Profile
+    /// aws-oidc.
+    pub shared: Option<Spanned<bool>>,
 }

@@ -1,12 +1,12 @@
 //! A value, or a list of them: who has one does not write brackets.
 
+use super::spanned::Spanned;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{
     Deserialize, Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor,
 };
 use std::fmt;
 use std::marker::PhantomData;
-use toml::Spanned;
 
 /// What one key holds, each with its place.
 #[derive(Debug)]
@@ -18,7 +18,17 @@ impl<T> Default for OneOrMany<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+/// What may be one or many.
+pub trait Value {
+    /// What is needed where something else stands.
+    const NEEDED: &str;
+}
+
+impl Value for String {
+    const NEEDED: &str = "a text in quotation marks, or a list of such texts,";
+}
+
+impl<'de, T: Value + Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OneOrMany<T>, D::Error> {
         let written = Spanned::<Either<T>>::deserialize(deserializer)?;
         let span = written.span();
@@ -35,7 +45,7 @@ enum Either<T> {
     Many(Vec<Spanned<T>>),
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Either<T> {
+impl<'de, T: Value + Deserialize<'de>> Deserialize<'de> for Either<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Either<T>, D::Error> {
         deserializer.deserialize_any(OneOf(PhantomData))
     }
@@ -43,11 +53,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Either<T> {
 
 struct OneOf<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOf<T> {
+impl<'de, T: Value + Deserialize<'de>> Visitor<'de> for OneOf<T> {
     type Value = Either<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value or a list of values")
+        f.write_str(T::NEEDED)
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Either<T>, E> {

@@ -1,8 +1,11 @@
 //! From files as written to a [`Config`] that holds together: names exist, profiles get what they
 //! need and nothing else, users are numbers, lifetimes fit, subjects have one owner.
 
-use super::file::{BoundsSection, DenySection, DropIn, LimitsSection, MainFile};
+use super::file::{
+    AuditSection, BoundsSection, DenySection, DropIn, LimitsSection, MainFile, ServerSection,
+};
 use super::many::OneOrMany;
+use super::spanned::Spanned;
 use super::*;
 use crate::denylist;
 use bounds::Bounds;
@@ -15,19 +18,24 @@ pub use matching::NameService;
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::ops::Range;
-use toml::Spanned;
 use workload::Known;
 
 mod bounds;
 mod expiry;
 mod issuer;
+mod local;
 mod matching;
 mod target;
 mod workload;
 
 /// Smallest and largest audit segment in bytes: one batch of records must fit, and preparing it
 /// must stay a matter of a second.
-const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
+pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
+
+/// What a team's file cannot have.
+const MAIN_ALONE: [&str; 7] = [
+    "server", "audit", "limits", "keystore", "issuer", "deny", "bounds",
+];
 
 type Result<T> = std::result::Result<T, Diagnostic>;
 
@@ -78,24 +86,55 @@ impl<'a> File<'a> {
     }
 
     fn name(&self, name: &Spanned<String>) -> Result<()> {
-        check_part(name.as_ref()).or_else(|e| self.error(name.span(), e.to_string()))
+        let text = name.as_ref();
+        check_part(text).or_else(|error| self.error(name.span(), format!("`{text}`: {error}")))
     }
 
-    fn positive(&self, value: &Spanned<u32>) -> Result<u32> {
+    fn positive(&self, key: &str, value: &Spanned<u32>) -> Result<u32> {
         match *value.as_ref() {
-            0 => self.error(value.span(), "must be at least 1"),
+            0 => {
+                let message = format!("`{key}` must be at least 1; leave it out for the default");
+                self.error(value.span(), message)
+            }
             value => Ok(value),
         }
     }
 
-    fn claim(&self, value: &Spanned<String>) -> Result<String> {
-        let text = value.as_ref();
-        if !is_claim(text) {
-            let message =
-                format!("must be 1 to {CLAIM_LEN_MAX} bytes of JSON without control characters");
-            return self.error(value.span(), message);
+    fn weight(&self, weight: &Spanned<u32>) -> Result<u32> {
+        match *weight.as_ref() {
+            weight @ 1..=WEIGHT_MAX => Ok(weight),
+            _ => {
+                let message = format!("`weight` must be 1 to {WEIGHT_MAX}; left out it is 1");
+                self.error(weight.span(), message)
+            }
         }
-        Ok(text.clone())
+    }
+
+    fn absolute(&self, key: &str, path: Option<Spanned<PathBuf>>) -> Result<Option<PathBuf>> {
+        match path {
+            Some(path) if !path.as_ref().is_absolute() => {
+                self.error(path.span(), format!("`{key}` must be an absolute path"))
+            }
+            path => Ok(path.map(Spanned::into_inner)),
+        }
+    }
+
+    fn claim(&self, key: &str, value: &Spanned<String>) -> Result<String> {
+        let text = value.as_ref();
+        if is_claim(text) {
+            return Ok(text.clone());
+        }
+        let message = if text.is_empty() {
+            format!("`{key}` is empty")
+        } else if text.chars().any(char::is_control) {
+            format!("`{key}` has a control character in it, such as a line end")
+        } else {
+            format!(
+                "`{key}` has {CLAIM_LEN_MAX} bytes at most; a quotation mark or a backslash counts \
+                 twice"
+            )
+        };
+        self.error(value.span(), message)
     }
 }
 
@@ -109,54 +148,64 @@ pub fn resolve(sources: Vec<Source>, names: NameService) -> Result<Config> {
     let issuers = issuers(&file, parsed.issuer, &keystores)?;
     let mut accounts = Accounts::of(names);
     let written_bounds = written(&file, &parsed.bounds);
-    let bounds = bounds::bounds(&file, &mut accounts, parsed.bounds)?;
+    let there = bounds::There {
+        issuers: issuers.keys().map(String::as_str).collect(),
+        keystores: keystores.keys().map(String::as_str).collect(),
+    };
+    let bounds = bounds::bounds(&file, &mut accounts, &there, parsed.bounds)?;
     let mut known = Known {
         keystores,
         issuers,
         limits: limits(&file, &parsed.limits)?,
         accounts,
         sections: BTreeMap::new(),
+        owners: HashMap::new(),
     };
     known.add(&file, None, parsed.workload)?;
     for source in drop_ins {
         let file = File::of(source);
         let bounds = bounds::of_file(&bounds, file.path)?;
-        let drop_in: DropIn = parse(&file)?;
+        let drop_in: DropIn =
+            toml::from_str(file.text).map_err(|error| of_drop_in(&file, &error))?;
         known.add(&file, bounds, drop_in.workload)?;
     }
-    known.subjects_have_one_owner(&sources)?;
 
-    let state_dir = parsed
-        .server
-        .state_dir
-        .unwrap_or_else(|| "/var/lib/assertd".into());
-    if let Some(bytes) = &parsed.audit.segment_bytes
-        && !SEGMENT_BYTES.contains(bytes.as_ref())
-    {
-        let (least, most) = (SEGMENT_BYTES.start(), SEGMENT_BYTES.end());
-        return file.error(bytes.span(), format!("must be {least} to {most} bytes"));
-    }
+    let (server, audit) = places(&file, parsed.server, parsed.audit)?;
     Ok(Config {
         path: main.path.clone(),
         files: sources.iter().map(|source| source.path.clone()).collect(),
         sha256,
-        audit: Audit {
-            dir: parsed.audit.dir.unwrap_or_else(|| state_dir.join("audit")),
-            segment_bytes: parsed.audit.segment_bytes.map(Spanned::into_inner),
-        },
-        server: Server {
-            runtime_dir: parsed
-                .server
-                .runtime_dir
-                .unwrap_or_else(|| RUNTIME_DIR.into()),
-            state_dir,
-        },
+        server,
+        audit,
         deny: deny(&file, parsed.deny)?,
         keystores: known.keystores,
         issuers: known.issuers,
         workloads: known.sections.into_values().collect(),
         bounds: written_bounds,
     })
+}
+
+fn places(file: &File, server: ServerSection, audit: AuditSection) -> Result<(Server, Audit)> {
+    let runtime_dir = file.absolute("runtime_dir", server.runtime_dir)?;
+    let state_dir = file.absolute("state_dir", server.state_dir)?;
+    let state_dir = state_dir.unwrap_or_else(|| "/var/lib/assertd".into());
+    let dir = file.absolute("dir", audit.dir)?;
+    if let Some(bytes) = &audit.segment_bytes
+        && !SEGMENT_BYTES.contains(bytes.as_ref())
+    {
+        let (least, most) = (SEGMENT_BYTES.start(), SEGMENT_BYTES.end());
+        let message = format!("`segment_bytes` must be {least} to {most} (64 KiB to 1 GiB)");
+        return file.error(bytes.span(), message);
+    }
+    let audit = Audit {
+        dir: dir.unwrap_or_else(|| state_dir.join("audit")),
+        segment_bytes: audit.segment_bytes.map(Spanned::into_inner),
+    };
+    let server = Server {
+        runtime_dir: runtime_dir.unwrap_or_else(|| "/run/assertd".into()),
+        state_dir,
+    };
+    Ok((server, audit))
 }
 
 fn written(
@@ -172,6 +221,20 @@ fn written(
         users: section.as_ref().users.as_ref().map(texts),
     };
     sections.iter().map(one).collect()
+}
+
+/// A section of the main file in a team's is no typing error.
+fn of_drop_in(file: &File, error: &toml::de::Error) -> Diagnostic {
+    let name = error.message().strip_prefix("unknown field `");
+    let name = name.and_then(|rest| rest.split('`').next());
+    match (name, error.span()) {
+        (Some(name), Some(span)) if MAIN_ALONE.contains(&name) => {
+            let message = format!("`{name}` is for the main file alone");
+            let help = Some("a file in conf.d holds [workload.NAME] sections".to_owned());
+            Diagnostic::at(file.path, file.text, span, message, help)
+        }
+        _ => Diagnostic::from_toml(file.path, file.text, error),
+    }
 }
 
 fn parse<T: serde::de::DeserializeOwned>(file: &File) -> Result<T> {
@@ -190,16 +253,10 @@ fn digest(sources: &[Source]) -> Sha256 {
 }
 
 fn deny(file: &File, section: DenySection) -> Result<denylist::Files> {
-    let absolute = |path: Option<Spanned<PathBuf>>| match path {
-        Some(path) if !path.as_ref().is_absolute() => {
-            file.error(path.span(), "must be an absolute path")
-        }
-        path => Ok(path.map(Spanned::into_inner)),
-    };
     Ok(denylist::Files {
-        executables: absolute(section.executables)?,
-        units: absolute(section.units)?,
-        users: absolute(section.users)?,
+        executables: file.absolute("executables", section.executables)?,
+        units: file.absolute("units", section.units)?,
+        users: file.absolute("users", section.users)?,
     })
 }
 
@@ -207,11 +264,11 @@ fn limits(file: &File, limits: &LimitsSection) -> Result<(u32, u32)> {
     let rate = limits
         .workload_rate
         .as_ref()
-        .map_or(Ok(RATE_PER_S), |rate| file.positive(rate))?;
+        .map_or(Ok(RATE_PER_S), |rate| file.positive("workload_rate", rate))?;
     let burst = limits
         .workload_burst
         .as_ref()
-        .map_or(Ok(BURST), |burst| file.positive(burst))?;
+        .map_or(Ok(BURST), |burst| file.positive("workload_burst", burst))?;
     Ok((rate, burst))
 }
 
@@ -222,11 +279,8 @@ fn keystores(
     let mut keystores = BTreeMap::new();
     for (name, section) in sections {
         file.name(&name)?;
-        if let Err(message) = section.as_ref().check() {
-            return file.error(
-                name.span(),
-                format!("keystore `{}`: {message}", name.as_ref()),
-            );
+        if let Err(mistake) = section.as_ref().check() {
+            return Err(mistake.at(file.path, file.text, name.as_ref()));
         }
         keystores.insert(name.into_inner(), section.into_inner());
     }

@@ -2,7 +2,7 @@
 //! word for word where users will read it.
 
 use super::*;
-use keystore::charter::PurposeKind;
+use keystore::charter::{PurposeKind, SUBJECTS_MAX};
 
 mod bounds;
 
@@ -172,7 +172,7 @@ fn a_lifetime_ends_at_the_profiles_limit() {
     assert!(
         with(301)
             .unwrap_err()
-            .contains("allows at most 300 seconds")
+            .contains("must be 300 seconds at most")
     );
 }
 
@@ -186,10 +186,25 @@ fn a_subject_outside_its_issuer_is_refused() {
 }
 
 #[test]
+fn an_issuer_has_no_more_subjects_than_its_keys_charter_holds() {
+    let with = |count: usize| {
+        let subjects = format!("subjects = [\"payments\"{}]", ", \"a\"".repeat(count - 1));
+        let from = "subjects = [\"payments\", \"reports-*\"]";
+        load(&GOOD.replacen(from, &subjects, 1), &[])
+    };
+    assert!(with(SUBJECTS_MAX).is_ok());
+    let shown = with(SUBJECTS_MAX + 1).unwrap_err();
+    assert!(
+        shown.starts_with("assertd.toml:10:12: 1025 subjects are more than"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn an_algorithm_the_vendor_does_not_take_is_refused() {
     let shown = broken("alg = \"RS256\"", "alg = \"PS256\"");
     assert!(
-        shown.contains("profile `aws-oidc` does not take PS256 of issuer `prod`"),
+        shown.contains("profile `aws-oidc` does not take PS256, the algorithm of issuer `prod`"),
         "{shown}"
     );
     assert!(broken("alg = \"RS256\"", "alg = \"HS256\"").contains("unknown value `HS256`"));
@@ -246,27 +261,34 @@ fn a_drop_in_adds_workloads_and_nothing_else() {
     ] {
         let shown = load(GOOD, &[("a.toml", section)]).unwrap_err();
         assert!(shown.starts_with("conf.d/a.toml:1:"), "{shown}");
-        assert!(shown.contains("unknown key"), "{shown}");
+        assert!(shown.contains("is for the main file alone"), "{shown}");
     }
     let shown = load(GOOD, &[("a.toml", DROP_IN), ("b.toml", DROP_IN)]).unwrap_err();
     assert!(shown.starts_with("conf.d/b.toml:2:"), "{shown}");
-    assert!(shown.contains("`reports` is defined twice"), "{shown}");
+    assert!(
+        shown.contains("`reports` is there already, at conf.d/a.toml:2"),
+        "{shown}"
+    );
 }
 
 #[test]
 fn a_subject_has_one_owner_unless_both_share_it() {
     let same = DROP_IN.replace("reports-daily", "payments");
     let shown = load(GOOD, &[("a.toml", &same)]).unwrap_err();
-    assert!(shown.starts_with("conf.d/a.toml:4:1: "), "{shown}");
-    let owner = "which workload `payments` has at assertd.toml:25";
-    assert!(shown.contains(owner), "{shown}");
+    assert!(
+        shown.contains("conf.d/a.toml:7:11: subject `payments` belongs to workload `payments`"),
+        "{shown}"
+    );
     // The issuer is who its URL says, with whatever keys.
     let twin = GOOD.split("[issuer.prod]").nth(1).unwrap();
     let twin = twin.split("\n[").next().unwrap();
     let twins = format!("{GOOD}\n[issuer.twin]{twin}\n");
     let of_twin = same.replace("\"prod\"", "\"twin\"");
     let shown = load(&twins, &[("a.toml", &of_twin)]).unwrap_err();
-    assert!(shown.contains(owner), "{shown}");
+    assert!(
+        shown.contains("conf.d/a.toml:7:11: subject `payments` belongs to workload `payments`"),
+        "{shown}"
+    );
     let shared = format!("{same}shared = true\n");
     assert!(load(GOOD, &[("a.toml", &shared)]).is_err());
     let both = GOOD.replace(
@@ -288,7 +310,7 @@ fn a_selector_that_could_never_hold_is_refused_with_what_is_meant() {
         ("unit = \"app@.service\"", "write `app@*.service`"),
         (
             "unit = \"system.slice/x.service\"",
-            "`/system.slice/x.service`",
+            "its cgroup path begins with one",
         ),
     ] {
         let text = DROP_IN.replace("uid = 991", &format!("uid = 991, {selector}"));

@@ -81,6 +81,7 @@ pub enum Command {
     ExplainFinding {
         id: String,
     },
+    ConfigSchema,
     HostFacts,
     ConfigDiff {
         changes: Changes,
@@ -168,7 +169,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 19] = [
+pub static SPECS: [Spec; 20] = [
     spec(
         "assertion",
         &[Opt::Target, Opt::Lifetime],
@@ -204,6 +205,7 @@ pub static SPECS: [Spec; 19] = [
         help::CONFIG_CHECK,
     ),
     spec("config diff", &[Opt::ExitCode], 0, help::CONFIG_DIFF),
+    spec("config schema", &[], 0, help::CONFIG_SCHEMA),
     spec("host-facts", &[], 0, help::HOST_FACTS),
     spec("apply", &[Opt::Yes, Opt::Max], 0, help::APPLY),
     spec("audit verify", &[], 1, help::AUDIT_VERIFY),

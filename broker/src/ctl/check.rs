@@ -83,8 +83,9 @@ fn load(path: &Path, facts: Option<&Path>) -> Result<Loaded, Diagnostic> {
     let facts = facts.map(Facts::load).transpose()?;
     let config = match &facts {
         None => {
+            // assertd does not start without them. Another host's are not here.
             let config = Config::load(path)?;
-            config.deny.read()?; // as a start and a reload do
+            config.deny.read()?;
             config
         }
         Some(facts) => Config::load_with(path, facts)?,

@@ -26,6 +26,7 @@ for administrators
   config check            is the configuration correct, and is it wise?
   host-facts              what this host would say of users and units, for `config check`
   config diff             what `apply` would do
+  config schema           the JSON Schema of the configuration, for editors
   apply                   make the keys that the configuration asks for
   audit verify            has the audit log been changed?
   audit show              its last records
@@ -148,6 +149,14 @@ can run before the configuration is deployed.
                            are, which units it has and how they run (`assertctl host-facts`
                            prints them). Needs no keystore, no root, and none of its users here
       --explain ID         what one finding means (W2): an example that has it, and its fix";
+
+pub const CONFIG_SCHEMA: &str = "\
+usage: assertctl config schema
+
+Prints the JSON Schema (2020-12) of assertd.toml and conf.d/*.toml. Editors that know it complete
+keys, explain them, and mark mistakes: most take it from the first line of the file,
+    #:schema /usr/share/assertd/assertd.schema.json
+It knows no names, users and units: `assertctl config check` does.";
 
 pub const HOST_FACTS: &str = "\
 usage: assertctl host-facts

@@ -45,6 +45,9 @@ use std::process::ExitCode;
 /// The configuration that is read when `-c` names no other.
 pub const CONFIG: &str = "/etc/assertd/assertd.toml";
 
+/// The JSON Schema of the configuration, which `config::schema` makes of its types.
+const SCHEMA: &str = include_str!("../../../docs/assertd.schema.json");
+
 /// Runs one command. `arguments` are without the program's name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut out = Out::new(io::stdout().lock());
@@ -105,6 +108,10 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
             strictness,
         } => check::run(args, host_facts.as_deref(), *strictness, out),
         Command::ExplainFinding { id } => check::explain::run(args, id, out),
+        Command::ConfigSchema => {
+            out.line(SCHEMA.trim_end());
+            Ok(Exit::Done)
+        }
         Command::HostFacts => host_facts::run(args, out),
         Command::ConfigDiff { changes } => apply::diff(args, *changes, out),
         Command::Apply {

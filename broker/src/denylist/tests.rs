@@ -71,7 +71,7 @@ fn a_line_that_is_no_entry_is_shown_with_its_place() {
     };
     let shown = files.read().unwrap_err().to_string();
     let wanted = format!(
-        "{}:3:4: a unit's name ends in .service or .scope\n    3 |    b  # no suffix\n      \
+        "{}:3:4: a unit's name ends in .service or .scope, such as payments.service\n    3 |    b  # no suffix\n      \
          |    ^",
         units.display()
     );

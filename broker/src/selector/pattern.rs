@@ -15,17 +15,25 @@ pub struct Pattern {
 /// Why a text is no pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotAPattern {
-    /// There is nothing before the star, or nothing at all.
+    /// There is nothing at all.
+    Empty,
+    /// There is nothing before the star.
     NothingBefore,
     /// More than one star.
     TwoStars,
+    /// The name of something else than a unit that has processes.
+    NoUnit,
+    /// The name of a template, in which nothing runs.
+    Template,
+    /// Neither a name nor a whole path.
+    HalfAPath,
 }
 
 impl Pattern {
     /// A pattern as written.
     ///
     /// # Errors
-    /// If it has two stars, or begins with one: a pattern that fits nearly everything is a mistake.
+    /// If it is empty, has two stars, or begins with one: a pattern that fits nearly everything is a mistake.
     pub fn new(text: &str) -> Result<Pattern, NotAPattern> {
         let (before, after) = match text.split_once('*') {
             None => (text, None),
@@ -33,33 +41,31 @@ impl Pattern {
             Some((before, after)) => (before, Some(after.to_owned())),
         };
         if before.is_empty() {
-            return Err(NotAPattern::NothingBefore);
+            return Err(match after {
+                None => NotAPattern::Empty,
+                Some(_) => NotAPattern::NothingBefore,
+            });
         }
         let before = before.to_owned();
         Ok(Pattern { before, after })
     }
 
-    /// A pattern of units that have processes, by name or by cgroup path.
+    /// A pattern of units, by name or by path.
     ///
     /// # Errors
-    /// A sentence that says how it would be one.
-    pub fn unit(text: &str) -> Result<Pattern, String> {
-        let ends = [".service", ".scope"];
-        if !ends.iter().any(|suffix| text.ends_with(suffix)) {
-            return Err("a unit's name ends in .service or .scope".to_owned());
+    /// As [`Pattern::new`], and if it fits nothing that has processes.
+    pub fn of_units(text: &str) -> Result<Pattern, NotAPattern> {
+        let pattern = Pattern::new(text)?;
+        if ![".service", ".scope"].iter().any(|end| text.ends_with(end)) {
+            return Err(NotAPattern::NoUnit);
         }
-        if text.contains('/') && !text.starts_with('/') {
-            return Err(format!(
-                "a unit's name has no `/`, and its path begins with one: `/{text}`"
-            ));
+        if text.ends_with("@.service") {
+            return Err(NotAPattern::Template);
         }
-        if let Some(template) = text.strip_suffix("@.service") {
-            return Err(format!(
-                "is a template, in which nothing runs: write `{template}@*.service` for all its \
-                 instances"
-            ));
+        match text.contains('/') && !pattern.is_path() {
+            true => Err(NotAPattern::HalfAPath),
+            false => Ok(pattern),
         }
-        Pattern::new(text).map_err(|error| error.to_string())
     }
 
     /// Everything, where an administrator means that.
@@ -175,8 +181,21 @@ impl fmt::Display for Pattern {
 impl fmt::Display for NotAPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            NotAPattern::NothingBefore => "a pattern begins with a text before its `*`",
+            NotAPattern::Empty => "a name is missing here",
+            NotAPattern::NothingBefore => {
+                "a pattern has a text before its `*`, or it would fit nearly everything"
+            }
             NotAPattern::TwoStars => "a pattern has one `*` at most",
+            NotAPattern::NoUnit => {
+                "a unit's name ends in .service or .scope, such as payments.service"
+            }
+            NotAPattern::Template => {
+                "a template is not what runs: write `app@*.service` for all instances of app@.service"
+            }
+            NotAPattern::HalfAPath => {
+                "a unit's name has no `/`, and its cgroup path begins with one, as in \
+                 /system.slice/payments.service"
+            }
         })
     }
 }

@@ -40,7 +40,7 @@ fn a_star_stands_for_something_that_is_no_slash() {
 #[test]
 fn a_pattern_that_fits_nearly_everything_is_none() {
     assert_eq!(Pattern::new("*.service"), Err(NotAPattern::NothingBefore));
-    assert_eq!(Pattern::new(""), Err(NotAPattern::NothingBefore));
+    assert_eq!(Pattern::new(""), Err(NotAPattern::Empty));
     assert_eq!(Pattern::new("a*b*"), Err(NotAPattern::TwoStars));
 }
 

@@ -1,9 +1,12 @@
-//! SHA-256 of executables, each hashed once for as long as it does not change. Owns what is
-//! remembered and how much is hashed at a time. Hashes an open descriptor, never a path; believes and
-//! remembers nothing about a file that was written meanwhile.
+//! SHA-256 of executables, each hashed once for as long as it does not change, where a change would
+//! show, and else whenever it is asked for. Owns what is remembered and how much is hashed at a time.
+//! Hashes an open descriptor, never a path; believes and remembers nothing about a file that was
+//! written meanwhile. To hash while the file is executed is sound: it cannot be opened to be written
+//! then (ETXTBSY of open(2); not so on Linux 6.11 and the first releases of 6.12, docs/facts.md).
 
-use super::Inode;
+use super::filesystem::Memory;
 use super::turns::Turns;
+use super::{Doubt, Inode};
 use crate::audit::Sha256;
 use aws_lc_rs::digest::{Context, SHA256};
 use keystore::Clock;
@@ -79,37 +82,42 @@ impl Digests {
 
     /// The digest of an open file that is what `inode` says, for a process of `uid`. Waits for its
     /// turn, and for others who hash the same file, until `deadline`; a hash that has begun goes on
-    /// to its end, so that the next who asks has it.
+    /// to its end, so that the next who asks has it if it may be remembered.
     ///
     /// # Errors
-    /// A sentence that says why there is none.
+    /// Why there is none.
     pub fn of(
         &self,
         file: &File,
         inode: &Inode,
+        memory: Memory,
         uid: u32,
         deadline: Instant,
-    ) -> Result<Sha256, String> {
+    ) -> Result<Sha256, Doubt> {
+        let passing = |why: &str| Err(Doubt::Passing(why.to_owned()));
         if inode.size > SIZE_MAX {
             let size = inode.size;
-            return Err(format!(
+            return Err(Doubt::Lasting(format!(
                 "its executable has {size} bytes; more than {SIZE_MAX} are not hashed"
-            ));
+            )));
         }
-        let under_way = match self.known_or_mine(inode, deadline) {
-            Some(Ok(sha256)) => return Ok(sha256),
-            Some(Err(under_way)) => under_way,
-            None => return Err("its executable is still being hashed; ask again".to_owned()),
+        let under_way = match memory {
+            Memory::Anew => None,
+            Memory::Kept => match self.known_or_mine(inode, deadline) {
+                Some(Ok(sha256)) => return Ok(sha256),
+                Some(Err(under_way)) => Some(under_way),
+                None => return passing("its executable is still being hashed; ask again"),
+            },
         };
         let Some(_turn) = self.turns.enter(uid, deadline) else {
-            return Err("other executables are being hashed; ask again".to_owned());
+            return passing("other executables are being hashed; ask again");
         };
         let sha256 = hash(file, inode.size, Instant::now() + HASH_DEADLINE)?;
         let now = file.metadata().ok().and_then(|now| Inode::of(&now));
         if now != Some(*inode) {
-            return Err("its executable was written while it was hashed".to_owned());
+            return passing("its executable was written while it was hashed; ask again");
         }
-        if settled(inode, self.clock.read().unix_s()) {
+        if under_way.is_some() && settled(inode, self.clock.read().unix_s()) {
             self.remember(*inode, sha256);
         }
         drop(under_way);
@@ -197,29 +205,31 @@ fn settled(inode: &Inode, now_s: u64) -> bool {
 }
 
 /// Hashes so many bytes, which must be all.
-fn hash(file: &File, size: u64, deadline: Instant) -> Result<Sha256, String> {
+fn hash(file: &File, size: u64, deadline: Instant) -> Result<Sha256, Doubt> {
+    let passing = |why: &str| Err(Doubt::Passing(format!("its executable {why}; ask again")));
     let mut context = Context::new(&SHA256);
     let mut chunk = vec![0; CHUNK_LEN];
     let mut at = 0;
     loop {
         if Instant::now() >= deadline {
             let limit = HASH_DEADLINE.as_secs();
-            return Err(format!(
-                "its executable takes longer than {limit} s to read"
-            ));
+            return passing(&format!("takes longer than {limit} s to read"));
         }
         match file.read_at(&mut chunk, at) {
             Ok(0) if at == size => return Ok(Sha256::from_digest(&context.finish())),
-            Ok(0) => return Err("its executable became shorter while it was hashed".to_owned()),
+            Ok(0) => return passing("became shorter while it was hashed"),
             Ok(read) => {
                 context.update(&chunk[..read]);
                 at += read as u64;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(format!("its executable cannot be read: {error}")),
+            Err(error) => {
+                let why = format!("its executable cannot be read: {error}");
+                return Err(Doubt::Lasting(why));
+            }
         }
         if at > size {
-            return Err("its executable became longer while it was hashed".to_owned());
+            return passing("became longer while it was hashed");
         }
     }
 }
@@ -242,6 +252,14 @@ mod tests {
         (file, inode)
     }
 
+    /// Why there is none now.
+    fn passing(digest: Result<Sha256, Doubt>) -> String {
+        match digest {
+            Err(Doubt::Passing(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn known(digests: &Digests, inode: &Inode) -> bool {
         digests.state().known.contains_key(inode)
     }
@@ -252,7 +270,7 @@ mod tests {
         for length in [0, 1, CHUNK_LEN - 1, CHUNK_LEN, CHUNK_LEN + 1, 3 * CHUNK_LEN] {
             let content = vec![b'x'; length];
             let (file, inode) = file(&content);
-            let digest = digests.of(&file, &inode, 1, soon());
+            let digest = digests.of(&file, &inode, Memory::Kept, 1, soon());
             assert_eq!(digest, Ok(Sha256::of(&content)), "{length}");
         }
     }
@@ -261,7 +279,7 @@ mod tests {
     fn what_was_just_written_is_not_remembered() {
         let digests = Digests::default();
         let (file, inode) = file(b"new");
-        digests.of(&file, &inode, 1, soon()).unwrap();
+        digests.of(&file, &inode, Memory::Kept, 1, soon()).unwrap();
         assert!(!known(&digests, &inode));
         assert!(digests.state().under_way.is_empty());
     }
@@ -305,7 +323,7 @@ mod tests {
             ),
             (Inode { ino: 0, ..inode }, "written"),
         ] {
-            let why = digests.of(&file, &other, 1, soon()).unwrap_err();
+            let why = passing(digests.of(&file, &other, Memory::Kept, 1, soon()));
             assert!(why.contains(part), "{why}");
             assert!(!known(&digests, &other));
         }
@@ -318,8 +336,8 @@ mod tests {
         let (file, inode) = file(b"");
         let of_size = |size| Inode { size, ..inode };
         let refused = |size| {
-            let why = digests.of(&file, &of_size(size), 1, soon()).unwrap_err();
-            why.contains("are not hashed")
+            let digest = digests.of(&file, &of_size(size), Memory::Kept, 1, soon());
+            matches!(digest, Err(Doubt::Lasting(why)) if why.contains("are not hashed"))
         };
         assert!(!refused(SIZE_MAX - 1)); // it is shorter than it says, which is noticed
         assert!(!refused(SIZE_MAX));
@@ -340,12 +358,32 @@ mod tests {
             .mode(0o600)
             .open(dir.path().join("unreadable"))
             .unwrap();
-        assert_eq!(digests.of(&unreadable, &inode, 1, soon()), Ok(made_up));
+        assert_eq!(
+            digests.of(&unreadable, &inode, Memory::Kept, 1, soon()),
+            Ok(made_up)
+        );
         let changed = Inode {
             ctime_ns: 1,
             ..inode
         };
-        assert!(digests.of(&unreadable, &changed, 1, soon()).is_err());
+        assert!(
+            digests
+                .of(&unreadable, &changed, Memory::Kept, 1, soon())
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn what_could_change_unseen_is_not_taken_from_memory_nor_waited_for() {
+        let digests = Digests::default();
+        let (file, inode) = file(b"content");
+        digests.remember(inode, Sha256::of(b"what it was"));
+        let digest = digests.of(&file, &inode, Memory::Anew, 1, soon());
+        assert_eq!(digest, Ok(Sha256::of(b"content")));
+        let other = Digests::default();
+        let _busy = other.known_or_mine(&inode, soon());
+        assert!(other.of(&file, &inode, Memory::Anew, 1, soon()).is_ok());
+        assert!(!known(&other, &inode));
     }
 
     #[test]
@@ -356,7 +394,7 @@ mod tests {
         for ino in 1..=3 {
             digests.remember(nth(ino), Sha256::ZERO);
         }
-        digests.of(&file, &nth(1), 1, soon()).unwrap(); // used
+        digests.of(&file, &nth(1), Memory::Kept, 1, soon()).unwrap(); // used
         digests.remember(nth(4), Sha256::ZERO);
         let known: Vec<bool> = (1..=4).map(|ino| known(&digests, &nth(ino))).collect();
         assert_eq!(known, [true, false, true, true]);
@@ -373,10 +411,10 @@ mod tests {
         let Some(Err(first)) = digests.known_or_mine(&inode, soon()) else {
             panic!("nobody has it");
         };
-        let why = digests.of(&file, &inode, 1, Instant::now()).unwrap_err();
+        let why = passing(digests.of(&file, &inode, Memory::Kept, 1, Instant::now()));
         assert!(why.contains("still being hashed"), "{why}");
         std::thread::scope(|threads| {
-            let second = threads.spawn(|| digests.of(&file, &inode, 1, soon()));
+            let second = threads.spawn(|| digests.of(&file, &inode, Memory::Kept, 1, soon()));
             digests.remember(inode, Sha256::ZERO);
             drop(first);
             assert_eq!(second.join().unwrap(), Ok(Sha256::ZERO));
@@ -388,8 +426,12 @@ mod tests {
         let digests = Digests::default();
         let (file, inode) = file(b"it");
         let _busy = digests.turns.enter(1, soon()).unwrap();
-        let why = digests.of(&file, &inode, 1, Instant::now()).unwrap_err();
+        let why = passing(digests.of(&file, &inode, Memory::Kept, 1, Instant::now()));
         assert!(why.contains("other executables"), "{why}");
-        assert!(digests.of(&file, &inode, 2, Instant::now()).is_ok());
+        assert!(
+            digests
+                .of(&file, &inode, Memory::Kept, 2, Instant::now())
+                .is_ok()
+        );
     }
 }

@@ -2,20 +2,20 @@
 //! is read is believed only after the pidfd has shown that the process still lives: until then its
 //! number was its own, and what was opened by that number was its file.
 //!
-//! Opens one file of the process, its executable, and reads nothing else of it but its uid. The
-//! executable is opened once; digest and path are the descriptor's, so that they are of one file even
+//! Opens one file of the process, its executable, and reads nothing else of it but its uid and, for an
+//! overlay, its mounts. The executable is opened once; digest and path are the descriptor's, so that they are of one file even
 //! if the process executes another one meanwhile.
 
 use super::digest::Digests;
+use super::filesystem;
 use super::turns::Turns;
-use super::{Attestation, Executable, Inode, PATH_LEN_MAX, Place, REASON_LEN_MAX, Unproven};
+use super::{Attestation, Doubt, Executable, Inode, PATH_LEN_MAX, Place, Unproven};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, readlink};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat};
-use nix::sys::statfs::fstatfs;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
@@ -28,24 +28,6 @@ const PATIENCE: Duration = Duration::from_millis(800);
 /// system does, and nothing but the file system can end that.
 const READ_MAX: usize = super::serve::CONNECTIONS_MAX;
 const READ_OF_ONE_UID_MAX: usize = READ_MAX / 4;
-
-/// File systems on which what is read is what a program or another machine says at the moment, which
-/// may be another thing to whoever executes it, and whose times are theirs to set: no digest holds
-/// there. Numbers from statfs(2) and the kernel's magic.h.
-const SERVED_ELSEWHERE: [(i64, &str); 12] = [
-    (0x6573_5546, "FUSE"),
-    (0x6969, "NFS"),
-    (0x517B, "SMB"),
-    (0xFF53_4D42, "CIFS"),
-    (0xFE53_4D42, "SMB2"),
-    (0x0102_1997, "9P"),
-    (0x5346_414F, "AFS"),
-    (0x6B41_4653, "AFS"),
-    (0x7375_7245, "Coda"),
-    (0x00C3_6400, "Ceph"),
-    (0x0BD0_0BD0, "Lustre"),
-    (0x4750_4653, "GPFS"),
-];
 
 /// Reads processes.
 pub struct Reader {
@@ -74,34 +56,30 @@ impl Reader {
     pub fn attest(&self, pidfd: &OwnedFd) -> Result<Attestation, NoPidfd> {
         let executable = match number(pidfd.as_fd())? {
             Number::Here(pid) => self.read(pid, pidfd.as_fd()),
-            Number::Elsewhere => Err("it is outside the witness's pid namespace".to_owned()),
-            Number::Gone => Err("it has ended".to_owned()),
+            Number::Elsewhere => lasting("it is outside the witness's pid namespace"),
+            Number::Gone => lasting(ENDED),
         };
         Ok(match executable {
             Ok(executable) => Attestation::Executable(executable),
-            Err(mut why) => {
-                while why.len() > REASON_LEN_MAX {
-                    why.pop();
-                }
-                Attestation::NotAttestable(why)
-            }
+            Err(doubt) => doubt.into(),
         })
     }
 
-    fn read(&self, pid: u32, pidfd: BorrowedFd<'_>) -> Result<Executable, String> {
+    fn read(&self, pid: u32, pidfd: BorrowedFd<'_>) -> Result<Executable, Doubt> {
         let deadline = Instant::now() + PATIENCE;
         let uid = real_uid(pid);
         living(pidfd)?;
-        let uid = uid.ok_or_else(|| {
-            format!("/proc/{pid} is hidden from the witness (hidepid=, ProtectProc=)")
-        })?;
-        let turn = self.turns.enter(uid, deadline);
-        let _turn = turn.ok_or("too many processes of its user are looked at now; ask again")?;
+        let uid = uid.map_err(|error| hidden(pid, &error))?;
+        let Some(_turn) = self.turns.enter(uid, deadline) else {
+            return passing("too many processes of its user are looked at now; ask again");
+        };
         let opened = open_executable(pid);
         living(pidfd)?;
         let file = opened.map_err(|errno| why_not(pid, errno))?;
-        let identity = identity(&file)?;
-        let sha256 = self.digests.of(&file, &identity, uid, deadline)?;
+        let (identity, metadata) = identity(&file)?;
+        let memory = filesystem::judge(pid, &file, &metadata)?;
+        let digest = self.digests.of(&file, &identity, memory, uid, deadline);
+        let sha256 = digest?;
         let place = place(&file, &identity);
         // A long hash may outlive the program it is of.
         let now = fs::metadata(executable(pid));
@@ -112,9 +90,20 @@ impl Reader {
                 sha256,
                 identity,
             }),
-            _ => Err("it executes another program by now; ask again".to_owned()),
+            _ => passing("it executes another program by now; ask again"),
         }
     }
+}
+
+/// Of a process.
+const ENDED: &str = "it has ended";
+
+fn lasting<T>(why: &str) -> Result<T, Doubt> {
+    Err(Doubt::Lasting(why.to_owned()))
+}
+
+fn passing<T>(why: &str) -> Result<T, Doubt> {
+    Err(Doubt::Passing(why.to_owned()))
 }
 
 /// The number a pidfd stands for in the `/proc` we see.
@@ -129,7 +118,7 @@ enum Number {
 /// From the line `Pid:` that only a pidfd has (pidfd_open(2); 0 and -1 as in the kernel's
 /// fs/pidfs.c).
 fn number(pidfd: BorrowedFd<'_>) -> Result<Number, NoPidfd> {
-    let info = record(&format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok_or(NoPidfd)?;
+    let info = record(&format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).map_err(|_| NoPidfd)?;
     let line = info.lines().find_map(|line| line.strip_prefix("Pid:"));
     match line.map(str::trim) {
         Some("-1") => Ok(Number::Gone),
@@ -141,27 +130,49 @@ fn number(pidfd: BorrowedFd<'_>) -> Result<Number, NoPidfd> {
 
 /// A pidfd polls readable once its process has ended, waited for or not. What cannot be asked has
 /// ended too: a doubt is no attestation.
-fn living(pidfd: BorrowedFd<'_>) -> Result<(), String> {
+fn living(pidfd: BorrowedFd<'_>) -> Result<(), Doubt> {
     let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
     match poll(&mut fds, PollTimeout::ZERO) {
         Ok(0) => Ok(()),
-        Ok(_) | Err(_) => Err("it has ended".to_owned()),
+        Ok(_) | Err(_) => lasting(ENDED),
     }
 }
 
 /// For whose share of the work it counts; no part of the answer.
-fn real_uid(pid: u32) -> Option<u32> {
+fn real_uid(pid: u32) -> io::Result<u32> {
     let status = record(&format!("/proc/{pid}/status"))?;
-    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    uids.split_ascii_whitespace().next()?.parse().ok()
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let uid = uids.and_then(|uids| uids.split_ascii_whitespace().next()?.parse().ok());
+    uid.ok_or_else(|| ErrorKind::InvalidData.into())
 }
 
 /// A file of `/proc` that comes in one piece, or its first page, where what we look for is. A name of a
 /// process is any bytes.
-fn record(path: &str) -> Option<String> {
+fn record(path: &str) -> io::Result<String> {
     let mut bytes = [0; 4096];
-    let length = File::open(path).ok()?.read(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
+    let length = File::open(path)?.read(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
+}
+
+/// Why `/proc` does not show a process that lives.
+fn hidden(pid: u32, error: &io::Error) -> Doubt {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(errno) if is_want(errno) => short_of(errno),
+        _ => Doubt::Lasting(format!(
+            "/proc/{pid} is hidden from the witness (hidepid=, ProtectProc=)"
+        )),
+    }
+}
+
+/// Whether it was for want of something that others have now, which says nothing of the process.
+fn is_want(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
+}
+
+fn short_of(errno: Errno) -> Doubt {
+    Doubt::Passing(format!(
+        "the witness is short of something: {errno}; ask again"
+    ))
 }
 
 fn executable(pid: u32) -> String {
@@ -176,8 +187,9 @@ fn open_executable(pid: u32) -> Result<File, Errno> {
 
 /// Why the executable of a living process cannot be opened. The link itself takes the right to trace
 /// the process, what it leads to takes the file's (proc_pid_exe(5)).
-fn why_not(pid: u32, errno: Errno) -> String {
-    match (errno, readlink(executable(pid).as_str())) {
+fn why_not(pid: u32, errno: Errno) -> Doubt {
+    let why = match (errno, readlink(executable(pid).as_str())) {
+        (errno, _) if is_want(errno) => return short_of(errno),
         (Errno::ENOENT, _) => {
             "it executes no file: it is a kernel thread, or about to end".to_owned()
         }
@@ -191,25 +203,20 @@ fn why_not(pid: u32, errno: Errno) -> String {
                 .to_owned()
         }
         (other, _) => format!("its executable cannot be opened: {other}"),
-    }
+    };
+    Doubt::Lasting(why)
 }
 
-fn identity(file: &File) -> Result<Inode, String> {
-    let unclear = |error: String| format!("its executable cannot be looked at: {error}");
+fn identity(file: &File) -> Result<(Inode, Metadata), Doubt> {
+    let unclear = |why: &str| Doubt::Lasting(format!("its executable cannot be looked at: {why}"));
     let metadata = file
         .metadata()
-        .map_err(|error| unclear(error.to_string()))?;
+        .map_err(|error| unclear(&error.to_string()))?;
     if !metadata.is_file() {
-        return Err("its executable is no regular file".to_owned());
+        return lasting("its executable is no regular file");
     }
-    let statfs = fstatfs(file).map_err(|errno| unclear(errno.to_string()))?;
-    let kind = statfs.filesystem_type().0;
-    if let Some((_, name)) = SERVED_ELSEWHERE.iter().find(|(magic, _)| *magic == kind) {
-        return Err(format!(
-            "its executable lies on {name}, where a program or another machine decides what is read"
-        ));
-    }
-    Inode::of(&metadata).ok_or_else(|| unclear("its times are out of range".to_owned()))
+    let inode = Inode::of(&metadata).ok_or_else(|| unclear("its times are out of range"))?;
+    Ok((inode, metadata))
 }
 
 /// The path the kernel has for the descriptor, if in this host's files it leads to the very same
@@ -290,7 +297,7 @@ mod tests {
         let pidfd = pidfd_open(pid).unwrap();
         match Reader::default().attest(&pidfd).unwrap() {
             Attestation::Executable(executable) => Ok(executable),
-            Attestation::NotAttestable(why) => Err(why),
+            Attestation::NotAttestable(why) | Attestation::NotNow(why) => Err(why),
         }
     }
 
@@ -318,9 +325,9 @@ mod tests {
         while !ended() {
             std::thread::yield_now();
         }
-        assert_eq!(why(reader.attest(&pidfd)), "it has ended");
+        assert_eq!(why(reader.attest(&pidfd)), ENDED);
         child.wait().unwrap();
-        assert_eq!(why(reader.attest(&pidfd)), "it has ended");
+        assert_eq!(why(reader.attest(&pidfd)), ENDED);
     }
 
     #[test]
@@ -338,7 +345,7 @@ mod tests {
     fn a_path_that_leads_to_another_file_names_nothing() {
         let path = std::env::current_exe().unwrap();
         let file = File::open(&path).unwrap();
-        let inode = identity(&file).unwrap();
+        let (inode, _) = identity(&file).unwrap();
         let path = path.to_str().unwrap();
         assert_eq!(names(path, &inode), Ok(true));
         assert_eq!(names(path, &Inode { ino: 1, ..inode }), Ok(false));

@@ -3,6 +3,7 @@
 //! process's executable can be opened, which is all it is for (docs/decisions/0012).
 
 use super::serve;
+use keystore::notify::FAILED_START_PAUSE;
 use keystore::program::options::{Broker, Listen};
 use keystore::program::{broker_uid, close_off, die_with_parent, listener};
 use keystore::{Error, Kind};
@@ -69,13 +70,21 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{NAME}: {error}");
-            keystore::notify::pause_after_failed_start(&error.to_string());
+            if is_managed(&options) {
+                std::thread::sleep(FAILED_START_PAUSE);
+            }
             ExitCode::from(match error.kind() {
                 Kind::Unavailable | Kind::Refused => 69,
                 _ => 70,
             })
         }
     }
+}
+
+/// Whether who made our socket starts us again at once while somebody waits there. There is no message
+/// to a service manager to tell it by, because that takes a socket, which the unit does not let us make.
+fn is_managed(options: &Options) -> bool {
+    options.listen == Listen::Stdin && options.parent.is_none()
 }
 
 fn run(options: &Options) -> Result<(), Error> {

@@ -9,7 +9,6 @@ use keystore::incoming::FRAME_DEADLINE;
 use keystore::{Error, Kind, protocol};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, getsockopt, recvmsg, sockopt};
-use sd_notify::NotifyState;
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -52,9 +51,6 @@ pub fn run(listener: &UnixListener, broker_uid: u32) -> Result<(), Error> {
         reader: Reader::default(),
         connections: AtomicUsize::new(0),
     });
-    if let Err(error) = keystore::notify::notify(&[NotifyState::Ready]) {
-        eprintln!("witness: {error}");
-    }
     for stream in listener.incoming() {
         match stream {
             Ok(stream) => accept(&witness, stream),

@@ -32,6 +32,7 @@ fn what_is_sent_arrives() {
         executable(Place::Unproven(Unproven::Unsearchable)),
         executable(Place::Unproven(Unproven::NotText)),
         Attestation::NotAttestable("it has ended".to_owned()),
+        Attestation::NotNow("ask again".to_owned()),
     ] {
         assert_eq!(back(&attestation).unwrap(), attestation);
     }
@@ -47,6 +48,13 @@ fn limits_hold_at_their_borders() {
     assert!(back(&reason(REASON_LEN_MAX - 1)).is_ok());
     assert!(back(&reason(REASON_LEN_MAX)).is_ok());
     assert!(back(&reason(REASON_LEN_MAX + 1)).is_err());
+    assert!(back(&Attestation::NotNow("r".repeat(REASON_LEN_MAX))).is_ok());
+    assert!(back(&Attestation::NotNow("r".repeat(REASON_LEN_MAX + 1))).is_err());
+    let long = "é".repeat(REASON_LEN_MAX);
+    for doubt in [Doubt::Lasting(long.clone()), Doubt::Passing(long)] {
+        let cut = Attestation::from(doubt);
+        assert_eq!(back(&cut).unwrap(), cut);
+    }
     // The longest path there is still fits a frame, however it is written.
     let worst = executable(Place::At(format!("/{}", "\u{1}".repeat(PATH_LEN_MAX - 1))));
     assert_eq!(back(&worst).unwrap(), worst);
@@ -109,7 +117,8 @@ proptest! {
     fn every_path_and_reason_within_the_limits_arrives(path in "/\\PC{0,100}", why in "\\PC{0,100}") {
         let at = executable(Place::At(path));
         prop_assert_eq!(back(&at).unwrap(), at);
-        let not = Attestation::NotAttestable(why);
-        prop_assert_eq!(decode::<Attestation>(&encode(&not).unwrap()[4..]).unwrap(), not);
+        for not in [Attestation::NotAttestable(why.clone()), Attestation::NotNow(why)] {
+            prop_assert_eq!(decode::<Attestation>(&encode(&not).unwrap()[4..]).unwrap(), not);
+        }
     }
 }

@@ -1,9 +1,18 @@
 //! An error in a configuration file as people want to read it: file, line, column, the line itself,
 //! a caret and a suggestion. Owns the wording; never decides what is an error.
 
+use super::secret;
+use super::wording::reword;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+/// As much of a line is shown, in characters.
+const EXCERPT_LEN: usize = 160;
+
+/// Said of whatever is wrong on a line where a secret may stand.
+const NO_SECRET: &str = "a secret is not written here: { credential = \"NAME\" } or { file = \"/PATH\" } says \
+                         where it is";
 
 /// An error in a configuration file, as it is shown:
 ///
@@ -56,9 +65,22 @@ impl Diagnostic {
         }
     }
 
+    /// The same with a remedy, if it has none yet.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Diagnostic {
+        self.help.get_or_insert(help.into());
+        self
+    }
+
     /// From the TOML parser, with serde's wording turned into ours.
     pub fn from_toml(path: &Path, text: &str, error: &toml::de::Error) -> Diagnostic {
-        let (message, help) = reword(error.message());
+        let is_about_a_key = error.message().starts_with("unknown field");
+        let hidden = |span: &Range<usize>| secret::is_on_hidden_line(text, span);
+        let (message, help) = match error.span() {
+            // The parser's words hold the value.
+            Some(span) if !is_about_a_key && hidden(&span) => (NO_SECRET.to_owned(), None),
+            _ => reword(error.message()),
+        };
         match error.span() {
             Some(span) => Diagnostic::at(path, text, span, message, help),
             None => Diagnostic {
@@ -68,6 +90,22 @@ impl Diagnostic {
                 help,
             },
         }
+    }
+}
+
+/// Where the value of a key is written, which is below tables of these names; of a table that is
+/// made of several, its name.
+pub(super) fn place(text: &str, path: &[&str]) -> Option<Range<usize>> {
+    let (last, tables) = path.split_last()?;
+    let document = toml::de::DeTable::parse(text).ok()?.into_inner();
+    let mut table = &document;
+    for name in tables {
+        table = table.get(*name)?.get_ref().as_table()?;
+    }
+    let (name, value) = table.get_key_value(*last)?;
+    match value.get_ref() {
+        toml::de::DeValue::Table(_) if tables.len() < 2 => Some(name.span()),
+        _ => Some(value.span()),
     }
 }
 
@@ -83,30 +121,18 @@ impl Place {
         let end = (end..=line_end)
             .find(|i| text.is_char_boundary(*i))
             .unwrap_or(line_end);
+        let line = &text[line_start..line_end];
+        let hidden = secret::shown(&text[..line_start], line);
+        let excerpt = hidden.as_deref().unwrap_or(line);
+        // A tab is as wide as a terminal likes, and other control characters are worse.
+        let excerpt = excerpt.replace(char::is_control, " ");
         Place {
             line: text[..line_start].matches('\n').count() + 1,
             column: text[line_start..start].chars().count() + 1,
-            excerpt: text[line_start..line_end].chars().take(160).collect(),
+            excerpt: excerpt.chars().take(EXCERPT_LEN).collect(),
             width: text[start..end].chars().count().max(1),
         }
     }
-}
-
-/// serde says "unknown field `x`, expected one of `a`, `b`"; people want "did you mean `a`?".
-fn reword(message: &str) -> (String, Option<String>) {
-    let first_line = message.lines().next().unwrap_or(message);
-    for (theirs, ours) in [
-        ("unknown field `", "unknown key `"),
-        ("unknown variant `", "unknown value `"),
-    ] {
-        if let Some(rest) = first_line.strip_prefix(theirs)
-            && let Some((name, expected)) = rest.split_once('`')
-        {
-            let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
-            return (format!("{ours}{name}`"), Some(suggest(name, &known)));
-        }
-    }
-    (first_line.to_owned(), None)
 }
 
 /// The nearest known name, or all of them.
@@ -114,7 +140,7 @@ pub fn suggest(name: &str, known: &[&str]) -> String {
     let nearest = known.iter().map(|k| (distance(name, k), *k)).min();
     match nearest {
         Some((far, near)) if far <= 1 + name.len() / 3 => format!("did you mean `{near}`?"),
-        _ if known.is_empty() => "no key is expected here".to_owned(),
+        _ if known.is_empty() => "none is configured".to_owned(),
         _ => format!("known here: {}", known.join(", ")),
     }
 }

@@ -27,7 +27,7 @@ pub(super) enum Death {
 pub(super) const DEATHS: [Death; 2] = [Death::Zombie, Death::Reaped];
 
 /// How often an attack is tried whose moment may be missed on a machine that is busy.
-pub(super) const TRIES: usize = 5;
+pub(super) const TRIES: usize = 10;
 
 /// Alice's process, which connects, does `before` and waits to be killed. Its child waits for the word
 /// that it is dead, makes sure of that, does `after`, and says how much it could read.

@@ -14,7 +14,10 @@ mod unit;
 mod user;
 
 use harness::user::{ALICE, need_root};
-use harness::{Config, Daemon, Token};
+use harness::{Config, DEADLINE, Daemon, Token, wait_for};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
 
 /// A configuration in which root owns `bank` and Alice owns `hers`.
 pub fn config(token: &Token) -> Config {
@@ -41,4 +44,23 @@ pub fn with_unit(config: Config, name: &str, unit: &str, target: &str) -> Config
 pub fn decisions(daemon: &Daemon) -> usize {
     let records = daemon.audit_records();
     records.iter().filter(|it| it["kind"] == "decision").count()
+}
+
+/// Whether an assertctl that lies somewhere and runs as this user gets an assertion. If the witness was
+/// too late to say what runs, it asks again.
+#[track_caller]
+pub fn is_served_as(daemon: &Daemon, assertctl: &Path, uid: u32, target: &str) -> bool {
+    let mut command = Command::new(assertctl);
+    command.args(["assertion", "--target", target, "-s"]);
+    command.arg(daemon.socket()).uid(uid).gid(uid);
+    let mut said = String::new();
+    let answered = wait_for(DEADLINE, || {
+        let output = command.output().unwrap();
+        said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let is_late = said.contains("witness did not answer");
+        (!is_late).then_some(output.status.success())
+    });
+    let is_served = answered.unwrap_or_else(|| panic!("{said}"));
+    assert!(is_served || said.contains("denied"), "{said}");
+    is_served
 }

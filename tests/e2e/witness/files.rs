@@ -189,7 +189,7 @@ fn below_another_root_paths_are_those_of_that_root() {
     let files = public_dir();
     let program = files.path().join("payments");
     sleeper(&program, "1");
-    let said = report_of(CHROOT, &files, &program);
+    let said = report_of(CHROOT, &files, &program, &[]);
     let executable = &said[0]["executable"];
     assert_eq!(executable["place"]["at"], "/payments");
     assert_eq!(executable["sha256"], sha256(&program));
@@ -222,33 +222,53 @@ second = subprocess.Popen([merged, '60'])
 wait_until(lambda: os.readlink('/proc/%d/exe' % second.pid) == merged, 'it runs')
 print(json.dumps(ask(s, second.pid)))
 print(json.dumps(merged))
+def mounts(pid):
+    return os.readlink('/proc/%d/ns/mnt' % pid)
+def in_mounts_of_its_own(before, program):
+    script = before + '; exec ' + program + ' 60'
+    running = subprocess.Popen(['unshare', '--mount', '--propagation', 'unchanged', 'sh', '-ec', script])
+    wait_until(lambda: os.readlink('/proc/%d/exe' % running.pid) == program, 'it runs')
+    assert mounts(running.pid) != mounts(os.getpid())
+    return ask(s, running.pid)
+print(json.dumps(in_mounts_of_its_own('true', merged)))
+for name in ['empty', 'there']:
+    os.mkdir(dir + '/' + name)
+there = 'mount -t overlay -o lowerdir=%s/lower:%s/empty overlay %s/there' % (dir, dir, dir)
+print(json.dumps(in_mounts_of_its_own(there, dir + '/there/payments')))
 ";
 
+/// An overlay is attested if it is mounted among the mounts of process 1: there nobody but root mounts.
+/// A container's program has it in mounts of its own as well.
 #[test]
 fn a_program_on_an_overlay_is_the_file_that_runs() {
     let files = public_dir();
     let (program, new) = (files.path().join("payments"), files.path().join("new"));
     sleeper(&program, "1");
     sleeper(&new, "12");
-    let said = report_of(OVERLAY, &files, &program);
-    let [first, replaced, second, merged] = &said[..] else {
+    let said = report_of(OVERLAY, &files, &program, &[]);
+    let [first, replaced, second, merged, contained, there] = &said[..] else {
         panic!("{said:?}");
     };
     assert_eq!(&first["executable"]["place"]["at"], merged);
     assert_eq!(first["executable"]["sha256"], sha256(&program));
     assert_eq!(replaced["executable"]["place"]["unproven"], "deleted");
     assert_eq!(replaced["executable"]["sha256"], sha256(&program));
-    assert_eq!(&second["executable"]["place"]["at"], merged);
-    assert_eq!(second["executable"]["sha256"], sha256(&new));
+    for here in [second, contained] {
+        assert_eq!(&here["executable"]["place"]["at"], merged);
+        assert_eq!(here["executable"]["sha256"], sha256(&new));
+    }
+    let why = there["not_attestable"].as_str().unwrap_or_default();
+    assert!(why.contains("lies on an overlay"), "{there}");
 }
 
 /// What a script says of a program, [`inside`]: a line of JSON each.
-fn report_of(script: &str, files: &TempDir, program: &Path) -> Vec<Value> {
+pub fn report_of(script: &str, files: &TempDir, program: &Path, arguments: &[&str]) -> Vec<Value> {
     need_root();
     let (programs, dir) = (Programs::installed(), public_dir());
     let mut command = inside(script);
     command.arg(dir.path());
     command.arg(programs.path("assertd-witness")).arg(program);
+    command.args(arguments);
     let mut process = Process::start(command.stdout(Stdio::from(reporting(files.path()))));
     let ended = process.wait(DEADLINE);
     assert!(ended.success(), "{}", process.stderr());

@@ -2,9 +2,10 @@
 //! (architecture.md, main request, step 4).
 
 use super::caller::{Answer, ask_as, decision, run_as, whoami};
-use super::site::{USER, USER_ID};
-use super::units::{demand, show};
+use super::site::{USER, USER_ID, workload};
+use super::units::{demand, show, until};
 use crate::boxed::SysBox;
+use crate::installed::{WITNESS_SOCKET, WITNESS_UNIT};
 use crate::suite::Suite;
 use serde_json::Value;
 
@@ -14,6 +15,9 @@ const NEST: &str = "C=/sys/fs/cgroup`sed -n s/^0:://p /proc/self/cgroup`; mkdir 
 
 /// As a container engine runs one: namespaces of its own, its own /proc.
 const CONTAIN: &str = "exec unshare --pid --fork --mount-proc --net --uts --ipc ";
+
+/// A team's file that is only there while one check runs.
+const EXECUTABLES: &str = "/etc/assertd/conf.d/executables.toml";
 
 pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
     suite.check(
@@ -39,6 +43,21 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
     suite.check(
         "identity: a user's own unit with the name of a system unit is refused",
         || user_unit(boxed),
+    );
+    suite.check(
+        "identity: a user's own unit is matched by `user_unit`, and another of hers is not",
+        || own_unit(boxed),
+    );
+    suite.check(
+        "identity: who has logged in is interactive, with a terminal and without one",
+        || session(boxed),
+    );
+    suite.check(
+        "identity: by `exe` a unit that runs that executable is served, and no other of its user",
+        || {
+            let result = executable(boxed);
+            result.and(without_a_witness(boxed))
+        },
     );
     suite.check(
         "identity: a nested cgroup with the name of a system unit is its outer unit",
@@ -180,6 +199,124 @@ fn user_unit(boxed: &SysBox) -> Result<(), String> {
         who["unit"] == *path && who["nested"] == true && who["uid"] == USER_ID,
         || format!("whoami says {who}"),
     )
+}
+
+/// Of the user's own manager, which starts and ends here.
+fn own_unit(boxed: &SysBox) -> Result<(), String> {
+    for name in ["own", "other"] {
+        let unit = format!(
+            "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'asker once own >%t/{name}-answer'\n"
+        );
+        let path = format!("/home/{USER}/.config/systemd/user/{name}.service");
+        boxed.write(&path, unit)?;
+    }
+    let script = format!(
+        "chown -R {USER}: /home/{USER}
+         systemctl start user@{USER_ID}.service
+         setpriv --reuid={USER} --regid={USER} --init-groups \
+           env XDG_RUNTIME_DIR=/run/user/{USER_ID} systemctl --user start own.service other.service
+         cat /run/user/{USER_ID}/own-answer /run/user/{USER_ID}/other-answer
+         systemctl stop user@{USER_ID}.service"
+    );
+    let said = boxed.sh(&script).success()?;
+    let (own, other) = said.split_once('\n').ok_or("no answer")?;
+    let manager = format!("/user.slice/user-{USER_ID}.slice/user@{USER_ID}.service");
+    recorded(boxed, Answer::parse(own)?, &manager, true)?;
+    Answer::parse(other)?.must_be(403)?;
+    // A system unit of that name is another one.
+    let user = format!("--property=User={USER}");
+    ask_as(boxed, &["--unit=own.service", &user], "own")?
+        .must_be(403)
+        .map(drop)
+}
+
+/// A session is systemd-logind's, for pam_systemd(8); the terminal is one that script(1) makes.
+fn session(boxed: &SysBox) -> Result<(), String> {
+    let options = ["--unit=desk.service", &format!("--property=User={USER}")];
+    let none = ask_as(boxed, &options, "desk")?;
+    recorded(boxed, none, "/system.slice/desk.service", false)?;
+    let explained = |answer: Answer, why: &str| {
+        let id = answer.must_be(403)?.id;
+        let said = boxed.run(&["assertctl", "explain", &id]).success()?;
+        demand(said.contains(why), || format!("no {why:?} in: {said}"))
+    };
+    let command = ["script", "-qec", "asker once desk", "/dev/null"];
+    let terminal = Answer::parse(&run_as(boxed, &options, &command)?)?;
+    explained(terminal, "it is true: it has a terminal")?;
+    let script = format!("su -l {USER} -c 'cat /proc/self/cgroup; asker once desk'");
+    let said = boxed.sh(&script).success()?;
+    let (cgroup, answer) = said.trim().rsplit_once('\n').ok_or("no answer")?;
+    let scope = cgroup
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .and_then(|path| path.rsplit_once('/'))
+        .map(|(_, unit)| unit)
+        .unwrap_or_default();
+    demand(
+        scope.starts_with("session-") && scope.ends_with(".scope"),
+        || format!("no session, is libpam-systemd installed? {cgroup}"),
+    )?;
+    explained(Answer::parse(answer)?, &format!("it belongs to {scope}"))
+}
+
+/// The unit runs a program of its own; the user of both is the same.
+fn executable(boxed: &SysBox) -> Result<(), String> {
+    let matches = format!(r#"{{ user = "{USER}", exe = "/usr/bin/payroll" }}"#);
+    boxed.write(EXECUTABLES, workload("payroll", &matches, ""))?;
+    boxed
+        .sh("install -m 755 /usr/bin/asker /usr/bin/payroll")
+        .success()?;
+    let refused = boxed.run(&["assertctl", "reload"]);
+    let told = "systemctl enable --now assertd-witness.socket";
+    demand(
+        refused.code == Some(1) && refused.stderr.contains(told),
+        || format!("without a witness: {refused:?}"),
+    )?;
+    boxed
+        .run(&["systemctl", "enable", "--now", "--quiet", WITNESS_SOCKET])
+        .success()?;
+    until("the configuration comes into force with a witness", || {
+        boxed.run(&["assertctl", "reload"]).code == Some(0)
+    })?;
+    boxed.run(&["assertctl", "apply", "--yes"]).success()?;
+    let user = format!("--property=User={USER}");
+    let ask = |unit: &str, program: &str| {
+        let options = [unit, user.as_str()];
+        Answer::parse(&run_as(boxed, &options, &[program, "once", "payroll"])?)
+    };
+    let answer = ask("--unit=payroll.service", "payroll")?;
+    let record = recorded(boxed, answer, "/system.slice/payroll.service", false)?;
+    let digest = boxed.run(&["sha256sum", "/usr/bin/payroll"]).success()?;
+    let digest = digest.split(' ').next().unwrap_or_default();
+    demand(record["exe_sha256"] == *digest, || {
+        format!("{digest} is recorded as {record}")
+    })?;
+    // The same bytes elsewhere, in the same unit and by the same user.
+    ask("--unit=payroll.service", "asker")?.must_be(403)?;
+    let uid = show(boxed, WITNESS_UNIT, "User");
+    demand(uid == "assertd-witness", || {
+        format!("the witness is {uid:?}")
+    })?;
+    // Another user's process of that executable.
+    run_as(
+        boxed,
+        &["--unit=payroll.service"],
+        &["payroll", "once", "payroll"],
+    )
+    .and_then(|answer| Answer::parse(&answer))?
+    .must_be(403)
+    .map(drop)
+}
+
+/// As it was before.
+fn without_a_witness(boxed: &SysBox) -> Result<(), String> {
+    let script = format!(
+        "rm -f {EXECUTABLES} /usr/bin/payroll
+         assertctl reload
+         systemctl disable --now --quiet {WITNESS_SOCKET}
+         systemctl stop {WITNESS_UNIT}"
+    );
+    boxed.sh(&script).success().map(drop)
 }
 
 fn nested_name(boxed: &SysBox) -> Result<(), String> {

@@ -17,7 +17,7 @@ pub const USER_ID: u32 = 61_789;
 
 /// Workloads by every kind of unit there is: name, `match`, more lines. Each has one target, of its
 /// own name.
-const WORKLOADS: [(&str, &str, &str); 8] = [
+const WORKLOADS: [(&str, &str, &str); 10] = [
     (
         "load",
         r#"{ unit = "load.service" }"#,
@@ -33,6 +33,16 @@ const WORKLOADS: [(&str, &str, &str); 8] = [
     ("scope", r#"{ unit = "batch.scope" }"#, ""),
     ("dynamic", r#"{ unit = "dynamic.service" }"#, ""),
     ("outer", r#"{ unit = "outer.service" }"#, ""),
+    (
+        "own",
+        r#"{ user_unit = "own.service", user = "units-user" }"#,
+        "",
+    ),
+    (
+        "desk",
+        r#"{ user = "units-user", interactive = false }"#,
+        "",
+    ),
     ("pod", r#"{ unit = "pod.service", container = true }"#, ""),
 ];
 

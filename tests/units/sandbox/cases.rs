@@ -251,6 +251,10 @@ pub fn witness(fixtures: &Fixtures) -> Vec<Case> {
         case("the keystore's state", HIDDEN, Root, "read:/var/lib/assertd-keystore/hsm/probe"),
         case("the configuration", HIDDEN, Root, "read:/etc/assertd/assertd.toml"),
         case("the administrators' socket", HIDDEN, Root, "unix:/run/assertd/admin.sock"),
+        case("D-Bus by way of process 1's root", CALLS, Root,
+            "unix:/proc/1/root/run/dbus/assertd-probe"),
+        case("the administrators' socket by way of process 1's root", CALLS, Root,
+            "unix:/proc/1/root/run/assertd/admin.sock"),
         case("what is no process in /proc", &["ProcSubset"], Own, "read:/proc/meminfo"),
         case("root's environment", USER_OF_ALL, Root, format!("read:/proc/{of_root}/environ")),
         case("root's memory", USER_OF_ALL, Root, format!("open-to-write:/proc/{of_root}/mem")),
@@ -269,6 +273,11 @@ pub fn left_to_witness(fixtures: &Fixtures) -> Vec<(String, String)> {
             &of(fixtures.caller.0),
         ),
         ("the executable of root", &of(fixtures.listener)),
+        (
+            "the host's files as process 1 has them",
+            "list:/proc/1/root/usr/bin",
+        ),
+        ("the mounts of process 1", "read:/proc/1/mountinfo"),
     ])
 }
 

@@ -22,9 +22,9 @@ pub fn expiry(at: &toml::value::Datetime) -> Option<Time> {
         }
         _ => return None,
     };
-    u64::try_from(days * 86_400 + seconds)
-        .ok()
-        .map(Time::from_unix_s)
+    // Before 1970 is over as well as any moment of the past.
+    let since_epoch = u64::try_from(days * 86_400 + seconds).unwrap_or(0);
+    Some(Time::from_unix_s(since_epoch))
 }
 
 /// Days from 1970-01-01 in the proleptic Gregorian calendar; years from March, so that the leap
@@ -47,6 +47,7 @@ mod tests {
         assert_eq!(at("2000-02-29"), Some(951_782_400));
         assert_eq!(at("2027-06-30"), Some(1_814_313_600));
         assert_eq!(at("2027-06-30T02:00:00+02:00"), Some(1_814_313_600));
+        assert_eq!(at("1969-12-31"), Some(0));
         assert_eq!(at("2027-06-30T00:00:00"), None);
         assert_eq!(at("12:00:00"), None);
     }

@@ -2,7 +2,7 @@
 
 use super::super::file::IssuerSection;
 use super::*;
-use keystore::charter::{LIFETIME_MAX_S, Typ};
+use keystore::charter::{LIFETIME_MAX_S, SUBJECTS_MAX, Typ};
 
 /// Default for an issuer's `lifetime_max`, in seconds: a token file's hour.
 const ISSUER_LIFETIME_MAX_S: u32 = 3600;
@@ -27,36 +27,24 @@ fn issuer(
     section: IssuerSection,
     keystores: &BTreeMap<String, KeystoreSection>,
 ) -> Result<Issuer> {
-    let url = file.claim(&section.url)?;
+    let url = file.claim("url", &section.url)?;
     // OIDC Discovery §3: https, no query, no fragment; `iss` must equal it character by character.
     if !url.starts_with("https://") || url.contains(['?', '#', ' ']) || url.len() < 9 {
-        let message = "an issuer is an https URL without query and fragment (OIDC Discovery §3)";
+        let message = "`url` must be an https URL without query and fragment (OIDC Discovery §3), such as \
+                       https://id.example.com/prod";
         return file.error(section.url.span(), message);
     }
-    if section.subjects.is_empty() {
-        return file.error(
-            section.url.span(),
-            format!("issuer `{name}`: `subjects` is empty"),
-        );
-    }
-    let mut subjects = Vec::new();
-    for subject in &section.subjects {
-        match SubjectPattern::try_from(subject.as_ref().clone()) {
-            Ok(pattern) => subjects.push(pattern),
-            Err(error) => return file.error(subject.span(), error.to_string()),
-        }
-    }
+    let subjects = subjects(file, name, &section.subjects)?;
     let keystore = known_keystore(file, &section.keystore, keystores)?;
     let alg = section.alg.map_or(Alg::ES256, Spanned::into_inner);
     let lifetime_max_s = match &section.lifetime_max {
         None => ISSUER_LIFETIME_MAX_S,
         Some(seconds) if *seconds.as_ref() > LIFETIME_MAX_S => {
-            return file.error(
-                seconds.span(),
-                format!("must be at most {LIFETIME_MAX_S} seconds"),
-            );
+            let message =
+                format!("`lifetime_max` must be {LIFETIME_MAX_S} seconds (a day) at most");
+            return file.error(seconds.span(), message);
         }
-        Some(seconds) => file.positive(seconds)?,
+        Some(seconds) => file.positive("lifetime_max", seconds)?,
     };
     let purpose = Purpose::Federation {
         iss: url.clone(),
@@ -76,8 +64,35 @@ fn issuer(
         keystore,
         alg,
         key,
-        charter,
+        charter: Arc::new(charter),
     })
+}
+
+fn subjects(
+    file: &File,
+    issuer: &str,
+    written: &Spanned<Vec<Spanned<String>>>,
+) -> Result<Vec<SubjectPattern>> {
+    let count = written.as_ref().len();
+    if count == 0 {
+        let message = format!(
+            "`subjects` is empty, so that issuer `{issuer}` could assert nothing; name what it may: \
+             \"payments\", or \"reports-*\""
+        );
+        return file.error(written.span(), message);
+    }
+    if count > SUBJECTS_MAX {
+        let message = format!(
+            "{count} subjects are more than a key's charter holds ({SUBJECTS_MAX}); use prefixes \
+             (\"reports-*\"), or a second issuer"
+        );
+        return file.error(written.span(), message);
+    }
+    let pattern = |subject: &Spanned<String>| {
+        let pattern = SubjectPattern::try_from(subject.as_ref().clone());
+        pattern.or_else(|error| file.error(subject.span(), error.to_string()))
+    };
+    written.as_ref().iter().map(pattern).collect()
 }
 
 pub fn known_keystore(

@@ -1,6 +1,7 @@
 //! `match`, `unless` and `shadow`: from what is written to selectors, users and groups as numbers.
 
 use super::super::file::MatchSection;
+use super::local::{self, Database};
 use super::*;
 use crate::selector::{Pattern, Selector};
 use nix::unistd::{Group, User};
@@ -28,6 +29,9 @@ pub enum NameService<'a> {
 /// Users and groups that were looked up: ten thousand sections may name the same few.
 pub struct Accounts<'a> {
     names: NameService<'a>,
+    /// What this host's own files say, once somebody has asked.
+    local_users: OnceCell<HashMap<String, u32>>,
+    local_groups: OnceCell<HashMap<String, u32>>,
     users: HashMap<String, Option<u32>>,
     groups: HashMap<String, Option<u32>>,
 }
@@ -36,6 +40,8 @@ impl<'a> Accounts<'a> {
     pub fn of(names: NameService<'a>) -> Accounts<'a> {
         Accounts {
             names,
+            local_users: OnceCell::new(),
+            local_groups: OnceCell::new(),
             users: HashMap::new(),
             groups: HashMap::new(),
         }
@@ -45,17 +51,17 @@ impl<'a> Accounts<'a> {
         let (text, names) = (name.as_ref(), self.names);
         let look_up = || match names {
             NameService::Host => {
-                let user = User::from_name(text).ok().flatten();
-                user.map(|user| user.uid.as_raw())
+                let local = self.local_users.get_or_init(|| local::ids(Database::Users));
+                let asked = || User::from_name(text).ok().flatten();
+                let id = local.get(text).copied();
+                id.or_else(|| asked().map(|user| user.uid.as_raw()))
             }
             NameService::Given(facts) => facts.users.get(text).copied(),
         };
         let found = *self.users.entry(text.clone()).or_insert_with(look_up);
         match (found, names) {
             (Some(uid), _) => Ok(uid),
-            (None, NameService::Host) => {
-                file.error(name.span(), format!("this host has no user `{text}`"))
-            }
+            (None, NameService::Host) => not_here(file, "user", name),
             (None, NameService::Given(facts)) => not_given(file, "user", name, &facts.users),
         }
     }
@@ -64,20 +70,35 @@ impl<'a> Accounts<'a> {
         let (text, names) = (name.as_ref(), self.names);
         let look_up = || match names {
             NameService::Host => {
-                let group = Group::from_name(text).ok().flatten();
-                group.map(|group| group.gid.as_raw())
+                let local = self
+                    .local_groups
+                    .get_or_init(|| local::ids(Database::Groups));
+                let asked = || Group::from_name(text).ok().flatten();
+                let id = local.get(text).copied();
+                id.or_else(|| asked().map(|group| group.gid.as_raw()))
             }
             NameService::Given(facts) => facts.groups.get(text).copied(),
         };
         let found = *self.groups.entry(text.clone()).or_insert_with(look_up);
         match (found, names) {
             (Some(gid), _) => Ok(gid),
-            (None, NameService::Host) => {
-                file.error(name.span(), format!("this host has no group `{text}`"))
-            }
+            (None, NameService::Host) => not_here(file, "group", name),
             (None, NameService::Given(facts)) => not_given(file, "group", name, &facts.groups),
         }
     }
+}
+
+/// A name that this host does not know.
+fn not_here<T>(file: &File, what: &str, name: &Spanned<String>) -> Result<T> {
+    let message = format!("this host has no {what} `{}`", name.as_ref());
+    let help = format!("correct it, or make the {what} first (sysusers.d, {what}add)");
+    Err(Diagnostic::at(
+        file.path,
+        file.text,
+        name.span(),
+        message,
+        Some(help),
+    ))
 }
 
 /// A name that the host's facts do not have, with the nearest one that they have.
@@ -117,7 +138,8 @@ pub fn selectors(
     }
     if let Some(slice) = &given.slice {
         if !slice.as_ref().ends_with(".slice") {
-            return file.error(slice.span(), "a slice's name ends in .slice");
+            let message = "a slice's name ends in .slice, such as payments.slice";
+            return file.error(slice.span(), message);
         }
         selectors.push(Selector::Slice(slice.as_ref().clone()));
     }
@@ -169,10 +191,16 @@ fn enough(file: &File, section: &Spanned<MatchSection>, role: Role) -> Result<()
     match role {
         Role::Match if given.unit.is_none() && given.slice.is_none() && !has_user => file.error(
             span,
-            "a match needs at least `unit`, `slice`, `user` or `uid`",
+            "a match needs at least `unit`, `slice`, `user` or `uid`: without, it is about processes of \
+             anybody",
         ),
         Role::Unless | Role::Shadow if is_empty => {
-            file.error(span, "says nothing: give it a selector, or leave it out")
+            let word = match role {
+                Role::Shadow => "shadow",
+                Role::Match | Role::Unless => "unless",
+            };
+            let message = format!("`{word}` says nothing: give it a selector, or leave it out");
+            file.error(span, message)
         }
         Role::Shadow => {
             let enforced = [
@@ -195,7 +223,7 @@ fn enough(file: &File, section: &Spanned<MatchSection>, role: Role) -> Result<()
 
 /// A pattern of units, by name or by path.
 pub fn unit_pattern(file: &File, unit: &Spanned<String>) -> Result<Pattern> {
-    Pattern::unit(unit.as_ref()).or_else(|why| file.error(unit.span(), why))
+    Pattern::of_units(unit.as_ref()).or_else(|error| file.error(unit.span(), error.to_string()))
 }
 
 /// A name with one `*` at most.
@@ -208,7 +236,9 @@ fn user(file: &File, accounts: &mut Accounts<'_>, given: &MatchSection) -> Resul
         (Some(uid), None) => Ok(Some(*uid.as_ref())),
         (None, Some(user)) => accounts.user(file, user).map(Some),
         (None, None) => Ok(None),
-        (Some(uid), Some(_)) => file.error(uid.span(), "give `uid` or `user`, not both"),
+        (Some(uid), Some(_)) => {
+            file.error(uid.span(), "give `uid` or `user`, not both: remove one")
+        }
     }
 }
 
@@ -217,7 +247,9 @@ fn group(file: &File, accounts: &mut Accounts<'_>, given: &MatchSection) -> Resu
         (Some(gid), None) => Ok(Some(*gid.as_ref())),
         (None, Some(group)) => accounts.group(file, group).map(Some),
         (None, None) => Ok(None),
-        (Some(gid), Some(_)) => file.error(gid.span(), "give `gid` or `group`, not both"),
+        (Some(gid), Some(_)) => {
+            file.error(gid.span(), "give `gid` or `group`, not both: remove one")
+        }
     }
 }
 
@@ -225,7 +257,9 @@ fn program(file: &File, given: &MatchSection) -> Result<Vec<Selector>> {
     let mut selectors = Vec::new();
     if let Some(exe) = &given.exe {
         if !exe.as_ref().starts_with('/') {
-            return file.error(exe.span(), "an executable's path begins with `/`");
+            let message =
+                "an executable's path begins with `/`, as `readlink /proc/PID/exe` shows it";
+            return file.error(exe.span(), message);
         }
         let mut components = exe.as_ref()[1..].split('/');
         if components.any(|it| matches!(it, "" | "." | "..") || it.contains('*')) {

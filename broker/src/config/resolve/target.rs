@@ -24,12 +24,12 @@ impl Known<'_> {
             None => profile.lifetime_default_s,
             Some(seconds) if *seconds.as_ref() > profile.lifetime_max_s => {
                 let message = format!(
-                    "profile `{}` allows at most {} seconds",
-                    profile.name, profile.lifetime_max_s
+                    "`lifetime` must be {} seconds at most for profile `{}`",
+                    profile.lifetime_max_s, profile.name
                 );
                 return file.error(seconds.span(), message);
             }
-            Some(seconds) => file.positive(seconds)?,
+            Some(seconds) => file.positive("lifetime", seconds)?,
         };
         let place = TargetPlace {
             file,
@@ -53,6 +53,7 @@ impl Known<'_> {
         place.refuse("issuer", &section.issuer)?;
         place.refuse("subject", &section.subject)?;
         place.refuse("audience", &section.audience)?;
+        place.refuse("shared", &section.shared)?;
         let aud = place.need("authorization_server", &section.authorization_server)?;
         let client_id = place.need("client_id", &section.client_id)?;
         let keystore = match &section.keystore {
@@ -86,7 +87,7 @@ impl Known<'_> {
             shared: false,
             key,
             keystore,
-            charter,
+            charter: Arc::new(charter),
         })
     }
 
@@ -119,15 +120,20 @@ impl Known<'_> {
         }
         if !place.profile.algs.contains(&issuer.alg) {
             let message = format!(
-                "profile `{}` does not take {} of issuer `{}`",
-                place.profile.name, issuer.alg, issuer.name
+                "profile `{}` does not take {}, the algorithm of issuer `{}`; it takes {}",
+                place.profile.name,
+                issuer.alg,
+                issuer.name,
+                place.algs()
             );
             return place.file.error(issuer_name.span(), message);
         }
         if lifetime_s > issuer.charter.lifetime_max_s {
+            let most = issuer.charter.lifetime_max_s;
             let message = format!(
-                "a lifetime of {lifetime_s} s is longer than issuer `{}` allows ({} s)",
-                issuer.name, issuer.charter.lifetime_max_s
+                "a lifetime of {lifetime_s} s is longer than issuer `{}` allows; write lifetime = \
+                 {most}, or have an administrator raise its `lifetime_max`",
+                issuer.name
             );
             let at = section
                 .lifetime
@@ -146,7 +152,7 @@ impl Known<'_> {
             lifetime_s,
             rate: rate(place.file, section)?,
             evidence_min: evidence_min(section),
-            shared: section.shared,
+            shared: section.shared.as_ref().is_some_and(|it| *it.as_ref()),
             key: issuer.key.clone(),
             keystore: issuer.keystore.clone(),
             charter: issuer.charter.clone(),
@@ -162,10 +168,18 @@ impl Known<'_> {
                 }
                 Ok(name.clone())
             }
-            _ => place.file.error(
+            (None, _) => place.file.error(
                 place.name.span(),
-                "`keystore` is missing: name the [keystore.…] section that shall hold the key",
+                "there is no [keystore.…] that could hold the key; `assertctl init` writes one",
             ),
+            (Some(_), Some(_)) => {
+                let names: Vec<&str> = self.keystores.keys().map(String::as_str).collect();
+                let message = format!(
+                    "`keystore` is missing: say which one shall hold the key ({})",
+                    names.join(", ")
+                );
+                place.file.error(place.name.span(), message)
+            }
         }
     }
 }
@@ -176,11 +190,17 @@ fn rate(file: &File, section: &TargetSection) -> Result<Option<(u32, u32)>> {
     match (rate, burst) {
         (None, None) => Ok(None),
         (Some(rate), None) => {
-            let rate = file.positive(rate)?;
+            let rate = file.positive("rate", rate)?;
             Ok(Some((rate, rate)))
         }
-        (Some(rate), Some(burst)) => Ok(Some((file.positive(rate)?, file.positive(burst)?))),
-        (None, Some(burst)) => file.error(burst.span(), "`burst` needs `rate` beside it"),
+        (Some(rate), Some(burst)) => {
+            let rate = file.positive("rate", rate)?;
+            Ok(Some((rate, file.positive("burst", burst)?)))
+        }
+        (None, Some(burst)) => {
+            let message = "`burst` needs `rate` beside it: how often after so many at once";
+            file.error(burst.span(), message)
+        }
     }
 }
 
@@ -201,24 +221,25 @@ struct TargetPlace<'a> {
 impl TargetPlace<'_> {
     fn need(&self, key: &str, value: &Option<Spanned<String>>) -> Result<String> {
         match value {
-            Some(value) => self.file.claim(value),
-            None => self.file.error(
-                self.name.span(),
-                format!(
-                    "`{key}` is missing: profile `{}` needs it",
-                    self.profile.name
-                ),
-            ),
+            Some(value) => self.file.claim(key, value),
+            None => {
+                let profile = self.profile.name;
+                let message = format!("`{key}` is missing: profile `{profile}` needs it");
+                self.file.error(self.name.span(), message)
+            }
         }
     }
 
     fn refuse<T>(&self, key: &str, value: &Option<Spanned<T>>) -> Result<()> {
         match value {
             None => Ok(()),
-            Some(value) => self.file.error(
-                value.span(),
-                format!("profile `{}` has no `{key}`", self.profile.name),
-            ),
+            Some(value) => {
+                let profile = self.profile.name;
+                let message = format!(
+                    "profile `{profile}` has no `{key}`: remove it, or use a profile that has"
+                );
+                self.file.error(value.span(), message)
+            }
         }
     }
 
@@ -227,10 +248,15 @@ impl TargetPlace<'_> {
             None => Ok(self.profile.algs[0]),
             Some(alg) if self.profile.algs.contains(alg.as_ref()) => Ok(*alg.as_ref()),
             Some(alg) => {
-                let names: Vec<&str> = self.profile.algs.iter().map(|alg| alg.name()).collect();
-                let message = format!("profile `{}` takes {}", self.profile.name, names.join(", "));
+                let message = format!("profile `{}` takes {}", self.profile.name, self.algs());
                 self.file.error(alg.span(), message)
             }
         }
+    }
+
+    /// The algorithms of its profile, to be shown.
+    fn algs(&self) -> String {
+        let names: Vec<&str> = self.profile.algs.iter().map(|alg| alg.name()).collect();
+        names.join(", ")
     }
 }

@@ -12,6 +12,8 @@ pub struct Known<'a> {
     pub limits: (u32, u32),
     pub accounts: Accounts<'a>,
     pub sections: BTreeMap<Arc<str>, Arc<Section>>,
+    /// The first target of each subject, by the issuer's URL and the subject.
+    pub owners: HashMap<(String, String), Arc<Target>>,
 }
 
 impl Known<'_> {
@@ -25,10 +27,17 @@ impl Known<'_> {
         for (name, section) in sections {
             file.name(&name)?;
             if name.as_ref() == "issuer" {
-                return file.error(name.span(), "`issuer` is reserved for issuers' keys");
+                let message =
+                    "`issuer` is reserved for the keys of issuers: call the workload otherwise";
+                return file.error(name.span(), message);
             }
-            if self.sections.contains_key(name.as_ref().as_str()) {
-                let message = format!("workload `{}` is defined twice", name.as_ref());
+            if let Some(other) = self.sections.get(name.as_ref().as_str()) {
+                let message = format!(
+                    "workload `{}` is there already, at {}: give this one another name, or make them \
+                     one section",
+                    name.as_ref(),
+                    other.place
+                );
                 return file.error(name.span(), message);
             }
             let section = self.section(file, bounds, &name, section.into_inner())?;
@@ -51,7 +60,8 @@ impl Known<'_> {
             Some(at) => match expiry(at.as_ref()) {
                 Some(time) => Some(time),
                 None => {
-                    let message = "write a date, or a date and time with an offset: 2027-06-30";
+                    let message = "`expires` is no moment yet: write a date, or a date and time with an \
+                                   offset, 2027-06-30 or 2027-06-30T12:00:00Z";
                     return file.error(at.span(), message);
                 }
             },
@@ -77,8 +87,11 @@ impl Known<'_> {
         let mut targets = BTreeMap::new();
         for (target_name, target) in section.target {
             file.name(&target_name)?;
+            let subject = target.as_ref().subject.as_ref().map(Spanned::span);
             let target = self.target(file, bounds, &workload, &target_name, target)?;
-            targets.insert(target_name.into_inner(), Arc::new(target));
+            let target = Arc::new(target);
+            self.has_one_owner(file, &target, subject)?;
+            targets.insert(target_name.into_inner(), target);
         }
         Ok(Section {
             name: workload,
@@ -90,47 +103,41 @@ impl Known<'_> {
             shadow,
             expires,
             allow_pid_fallback: section.allow_pid_fallback,
-            rate_per_s: section.rate.map_or(Ok(rate), |rate| file.positive(&rate))?,
+            rate_per_s: section
+                .rate
+                .map_or(Ok(rate), |rate| file.positive("rate", &rate))?,
             burst: section
                 .burst
-                .map_or(Ok(burst), |burst| file.positive(&burst))?,
-            weight: 1,
+                .map_or(Ok(burst), |burst| file.positive("burst", &burst))?,
+            weight: match &section.weight {
+                None => 1,
+                Some(weight) => file.weight(weight)?,
+            },
             targets,
         })
     }
 
     /// A subject of an issuer belongs to one workload (Himmelblau CVE-2025-59044).
     /// Who relies on it knows the issuer by its URL, whatever keys it has.
-    pub fn subjects_have_one_owner(&self, sources: &[Source]) -> Result<()> {
-        let mut owners: BTreeMap<(&str, &str), &Arc<Target>> = BTreeMap::new();
-        for target in self
-            .sections
-            .values()
-            .flat_map(|section| section.targets.values())
-        {
-            let Purpose::Federation { .. } = target.charter.purpose else {
-                continue;
-            };
-            let owner = owners.entry((&target.iss, &target.sub)).or_insert(target);
-            if owner.workload != target.workload && !(owner.shared && target.shared) {
-                let text = format!(
-                    "workload `{}` has subject `{}` of {} here, which workload `{}` has at {}; give \
-                         each its own, or say `shared = true` in both targets",
-                    target.workload, target.sub, target.iss, owner.workload, owner.place
-                );
-                return Err(at(sources, &target.place, text));
-            }
+    fn has_one_owner(
+        &mut self,
+        file: &File,
+        target: &Arc<Target>,
+        subject: Option<Range<usize>>,
+    ) -> Result<()> {
+        let Some(span) = subject else {
+            return Ok(()); // a client's own
+        };
+        let key = (target.iss.clone(), target.sub.clone());
+        let owner = self.owners.entry(key).or_insert_with(|| target.clone());
+        if owner.workload == target.workload || (owner.shared && target.shared) {
+            return Ok(());
         }
-        Ok(())
+        let message = format!(
+            "subject `{}` belongs to workload `{}` ({}): give each its own, or say shared = true in both \
+             targets",
+            target.sub, owner.workload, owner.place
+        );
+        file.error(span, message)
     }
-}
-
-/// A mistake in a whole line of the file that was read there.
-fn at(sources: &[Source], place: &Place, text: String) -> Diagnostic {
-    let source = sources.iter().find(|source| *source.path == *place.file);
-    let source = source.expect("places are made from the files that were read");
-    let mut lines = source.text.split_inclusive('\n');
-    let start: usize = lines.by_ref().take(place.line - 1).map(str::len).sum();
-    let len = lines.next().map_or(0, |line| line.trim_end().len());
-    Diagnostic::at(&source.path, &source.text, start..start + len, text, None)
 }

@@ -182,6 +182,7 @@ fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
             key: options.key()?,
         },
         "config check" => options.config_check()?,
+        "config schema" => Command::ConfigSchema,
         "host-facts" => Command::HostFacts,
         "config diff" if options.flag(Opt::ExitCode) => Command::ConfigDiff {
             changes: Changes::AreOne,

@@ -76,7 +76,7 @@ fn a_mistyped_word_is_answered_with_the_nearest() {
             "config dif",
             "unknown command `config dif`; did you mean `diff`?",
         ),
-        ("config", "`assertctl config` what? check or diff"),
+        ("config", "`assertctl config` what? check or diff or schema"),
         ("audit", "`assertctl audit` what? verify or show"),
         (
             "assertion --tagret x",

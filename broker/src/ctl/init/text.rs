@@ -11,6 +11,9 @@ use super::tokens::Environment;
 /// Column of the comments that stand behind a key.
 const COMMENT_COLUMN: usize = 39;
 
+/// Where an editor finds what a key may hold (assertd.toml(5), EDITORS).
+const SCHEMA: &str = "/usr/share/assertd/assertd.schema.json";
+
 /// A `[keystore.NAME]`, to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keystore {
@@ -92,7 +95,8 @@ pub fn configuration(keystores: &[&Keystore], spare: Option<&Keystore>) -> Strin
         .collect();
     let name = keystores.first().map_or("", |keystore| &keystore.name);
     format!(
-        "# assertd's configuration; assertd.toml(5) explains every key. Written once by `assertctl \
+        "#:schema {SCHEMA}\n\
+         # assertd's configuration; assertd.toml(5) explains every key. Written once by `assertctl \
          init`,\n\
          # yours from now on. `assertctl config check` finds mistakes before assertd does.\n\
          # Workloads are in conf.d/*.toml beside this file, one file for each team.\n\n\
@@ -236,7 +240,8 @@ fn aligned(lines: &[(&str, String)]) -> String {
 /// conf.d/example.toml.disabled.
 pub fn example(keystore: &str) -> String {
     format!(
-        "# An example of what a team writes. Copy it to NAME.toml: files of other names are not read.\n\
+        "#:schema {SCHEMA}\n\
+         # An example of what a team writes. Copy it to NAME.toml: files of other names are not read.\n\
          #   assertctl config check    is it correct, and is it wise?\n\
          #   systemctl reload assertd  brings it into force; a mistake changes nothing\n\
          #   assertctl config diff     which keys would be made?\n\

@@ -1,0 +1,282 @@
+//! The JSON Schema (draft 2020-12) of assertd.toml, made of the types that it is read into, and kept
+//! in docs/assertd.schema.json, which is installed and which `assertctl config schema` prints. Only
+//! tests have this module: no program carries what makes the file.
+//!
+//! It must never refuse what loading takes. What only loading can know (names, users, what belongs
+//! together across sections) it leaves to `assertctl config check`.
+
+use super::file::MainFile;
+use super::many::OneOrMany;
+use super::spanned::Spanned;
+use crate::profile::{PROFILES, Profile};
+use keystore::charter::PurposeKind;
+use keystore::keyid::NAME_PART_LEN_MAX;
+use schemars::generate::SchemaSettings;
+use schemars::transform::{Transform, transform_subschemas};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::path::Path;
+
+/// What says it how this file is made anew.
+const REMEDY: &str = "UPDATE=1 cargo test -p broker the_shipped_schema";
+
+/// The schema's text.
+fn text() -> String {
+    let settings = SchemaSettings::draft2020_12().with_transform(Tidy);
+    let schema = settings.into_generator().into_root_schema_for::<MainFile>();
+    serde_json::to_string_pretty(&schema).expect("a tree of JSON values is JSON") + "\n"
+}
+
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whoever changes a type has the file written anew"
+)]
+fn the_shipped_schema_is_that_of_the_types() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/assertd.schema.json");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, text()).unwrap();
+    }
+    let shipped = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        shipped == text(),
+        "{}: is of other types; run {REMEDY}",
+        path.display()
+    );
+}
+
+impl<T: JsonSchema> JsonSchema for Spanned<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<T>()
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("OneOrMany{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [one, { "type": "array", "items": one }] })
+    }
+}
+
+/// A date, or a date and time with its offset. Tools that hold TOML against a schema turn both into
+/// text; that the file may hold no quotation marks there is beyond a schema.
+pub struct Moment;
+
+impl JsonSchema for Moment {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Moment".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let time = r"[Tt ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?([Zz]|[+-]\d{2}:\d{2})";
+        json_schema!({
+            "type": "string",
+            "pattern": format!(r"^\d{{4}}-\d{{2}}-\d{{2}}({time})?$"),
+        })
+    }
+}
+
+/// One of the profiles that there are.
+pub struct ProfileName;
+
+impl JsonSchema for ProfileName {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "ProfileName".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": Profile::names() })
+    }
+}
+
+/// What [`keystore::keyid::check_part`] takes for a name.
+pub fn named(schema: &mut Schema) {
+    let pattern = format!("^[A-Za-z0-9][A-Za-z0-9_-]{{0,{}}}$", NAME_PART_LEN_MAX - 1);
+    schema.insert("propertyNames".to_owned(), json!({ "pattern": pattern }));
+}
+
+/// A user by name or by number, and so for a group.
+pub fn selectors(schema: &mut Schema) {
+    let both = |one: &str, other: &str| json!({ "not": { "required": [one, other] } });
+    schema.insert(
+        "allOf".to_owned(),
+        json!([both("uid", "user"), both("gid", "group")]),
+    );
+}
+
+/// A `match` says enough.
+pub fn of_match(schema: &mut Schema) {
+    schema.insert(
+        "anyOf".to_owned(),
+        one_of(&["unit", "slice", "user", "uid"]),
+    );
+    let whose = json!({ "anyOf": one_of(&["user", "uid"]) });
+    schema.insert("dependentSchemas".to_owned(), json!({ "user_unit": whose }));
+}
+
+/// An `unless` says something.
+pub fn of_unless(schema: &mut Schema) {
+    says_something(schema);
+    if let Some(Value::Array(forms)) = schema.get_mut("anyOf") {
+        for form in forms {
+            if let Some(items) = form.get_mut("items").and_then(Value::as_object_mut) {
+                items.insert("minProperties".to_owned(), json!(1));
+            }
+        }
+    }
+}
+
+/// A `shadow` says something, and nothing that is always enforced.
+pub fn of_shadow(schema: &mut Schema) {
+    says_something(schema);
+    let never = ["unit", "user_unit", "uid", "user"].map(|key| (key.to_owned(), json!(false)));
+    let never: Map<String, Value> = never.into_iter().collect();
+    schema.insert("properties".to_owned(), Value::Object(never));
+}
+
+fn says_something(schema: &mut Schema) {
+    schema.insert("minProperties".to_owned(), json!(1));
+}
+
+/// SHA-256 in hexadecimal digits.
+pub fn of_digests(schema: &mut Schema) {
+    let one = json!({ "type": "string", "pattern": "^[0-9A-Fa-f]{64}$" });
+    schema.insert(
+        "anyOf".to_owned(),
+        json!([one, { "type": "array", "items": one }]),
+    );
+}
+
+/// Bounds say whom the files may match.
+pub fn bounds(schema: &mut Schema) {
+    schema.insert("anyOf".to_owned(), one_of(&["units", "users"]));
+}
+
+fn one_of(keys: &[&str]) -> Value {
+    keys.iter()
+        .map(|key| json!({ "required": [key] }))
+        .collect()
+}
+
+/// What each profile needs, and what it has not.
+pub fn by_profile(schema: &mut Schema) {
+    let client = (
+        vec!["authorization_server", "client_id"],
+        vec!["issuer", "subject", "audience", "shared"],
+    );
+    let federation = (
+        vec!["issuer", "subject", "audience"],
+        vec!["authorization_server", "client_id", "keystore", "alg"],
+    );
+    let rows = PROFILES.iter().map(|profile| {
+        let (needed, refused) = match profile.purpose {
+            PurposeKind::ClientAuthentication => &client,
+            PurposeKind::Federation => &federation,
+        };
+        let mut keys: Map<String, Value> =
+            refused.iter().map(|key| ((*key).to_owned(), json!(false))).collect();
+        keys.insert("lifetime".to_owned(), json!({ "maximum": profile.lifetime_max_s }));
+        json!({
+            "if": { "properties": { "profile": { "const": profile.name } }, "required": ["profile"] },
+            "then": { "properties": keys, "required": needed },
+        })
+    });
+    let rows: Value = rows.collect();
+    schema.insert("allOf".to_owned(), rows);
+    schema.insert("dependentRequired".to_owned(), json!({ "burst": ["rate"] }));
+}
+
+/// What is the same for all: TOML has no null, a description is lines of text that flow, and numbers
+/// have limits instead of Rust's names for them.
+#[derive(Clone)]
+struct Tidy;
+
+impl Transform for Tidy {
+    fn transform(&mut self, schema: &mut Schema) {
+        without_null(schema);
+        flowing(schema);
+        limited(schema);
+        transform_subschemas(self, schema);
+    }
+}
+
+/// A key that may be left out is one that is not `required`.
+fn without_null(schema: &mut Schema) {
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|kind| kind != "null");
+        if let [one] = types.as_slice() {
+            let one = one.clone();
+            schema.insert("type".to_owned(), one);
+        }
+    }
+    let Some(Value::Array(forms)) = schema.get_mut("anyOf") else {
+        return;
+    };
+    forms.retain(|form| form.get("type") != Some(&json!("null")));
+    if let [Value::Object(one)] = forms.as_slice() {
+        let one = one.clone();
+        schema.remove("anyOf");
+        let schema = schema.ensure_object();
+        for (key, value) in one {
+            schema.entry(key).or_insert(value);
+        }
+    }
+}
+
+/// Line ends of the source are not paragraphs of the text.
+fn flowing(schema: &mut Schema) {
+    let Some(Value::String(text)) = schema.get("description") else {
+        return;
+    };
+    let paragraphs: Vec<String> = text
+        .split("\n\n")
+        .map(|paragraph| paragraph.replace('\n', " "))
+        .collect();
+    schema.insert(
+        "description".to_owned(),
+        Value::String(paragraphs.join("\n\n")),
+    );
+}
+
+fn limited(schema: &mut Schema) {
+    let most = match schema.get("format").and_then(Value::as_str) {
+        Some("uint32") => Some(u64::from(u32::MAX)),
+        Some("uint" | "uint64") => None, // TOML's integers end before
+        _ => return,
+    };
+    schema.remove("format");
+    if let Some(most) = most
+        && schema.get("maximum").is_none()
+    {
+        schema.insert("maximum".to_owned(), json!(most));
+    }
+}
