@@ -127,8 +127,7 @@ async fn program(app: &App, peer: &Peer) -> Result<Program, Unknown> {
         }
         Attestation::Executable(executable) => executable,
     };
-    let running = executable.running();
-    if *peer.first_executable(running) != running {
+    if !peer.still_runs(executable.running()) {
         return Err(Unattested::ChangedProgram.into());
     }
     Ok(Program::Is {

@@ -119,7 +119,7 @@ pub struct Issuer {
     /// Its key's name.
     pub key: KeyName,
     /// Its key's charter.
-    pub charter: Charter,
+    pub charter: Arc<Charter>,
 }
 
 /// A `[workload.NAME]`.
@@ -195,8 +195,8 @@ pub struct Target {
     pub key: KeyName,
     /// The keystore that holds the key.
     pub keystore: String,
-    /// The charter the key should have.
-    pub charter: Charter,
+    /// The charter the key should have; an issuer's is that of thousands.
+    pub charter: Arc<Charter>,
 }
 
 impl Config {
@@ -242,7 +242,7 @@ impl Config {
                     key,
                     Wanted {
                         keystore: keystore.clone(),
-                        charter: charter.clone(),
+                        charter: Charter::clone(charter),
                     },
                 )
             })

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 mod watch;
 #[cfg(test)]
 use watch::News;
-pub use watch::{Reading, Watched, watch};
+pub use watch::{Reading, Sight, Watched, watch};
 #[cfg(test)]
 mod tests;
 

@@ -17,6 +17,7 @@ use nix::sys::stat::Mode;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Who connected.
 pub struct Peer {
@@ -28,6 +29,8 @@ pub struct Peer {
     proof: Proof,
     /// What it ran when that was first asked on this connection.
     executable: OnceLock<Running>,
+    /// Whether it was seen to run another since: its connection is somebody else's.
+    is_another: AtomicBool,
 }
 
 /// How well it is known that a process is the one that connected.
@@ -114,6 +117,7 @@ impl Peer {
             files,
             proof,
             executable: OnceLock::new(),
+            is_another: AtomicBool::new(false),
         };
         // Alive after the files were opened: they are this process's and will answer ESRCH, never
         // show another process, once it is gone (tokens.md §5).
@@ -142,6 +146,7 @@ impl Peer {
             files,
             proof: kernel_proof(),
             executable: OnceLock::new(),
+            is_another: AtomicBool::new(false),
         })
     }
 
@@ -150,9 +155,20 @@ impl Peer {
         self.pidfd.as_fd()
     }
 
-    /// What it was first seen to run, which is `now` if nobody asked before.
-    pub fn first_executable(&self, now: Running) -> &Running {
-        self.executable.get_or_init(|| now)
+    /// Whether what it runs `now` is what it was first seen to run, which is `now` if nobody asked
+    /// before.
+    pub fn still_runs(&self, now: Running) -> bool {
+        let same = *self.executable.get_or_init(|| now) == now;
+        if !same {
+            self.is_another.store(true, Ordering::Relaxed);
+        }
+        same
+    }
+
+    /// Whether it was seen to run something else than it did on this connection before, which is to
+    /// end: nothing that is asked on it will be answered otherwise.
+    pub fn is_another(&self) -> bool {
+        self.is_another.load(Ordering::Relaxed)
     }
 
     /// Effective user id when it connected.
@@ -337,6 +353,9 @@ mod tests {
         let peer = Peer::of(&ours, Ticks::ALWAYS).unwrap();
         assert_eq!(peer.pid(), std::process::id());
         assert_eq!(peer.life(), Life::Running);
+        assert_eq!(peer.uid(), nix::unistd::geteuid().as_raw());
+        assert_eq!(peer.gid(), nix::unistd::getegid().as_raw());
+        assert_eq!(peer.proof(), kernel_proof());
         let workload = crate::workload::Workload::attest(&peer, Extent::WithSession).unwrap();
         assert_eq!(workload.uid(), nix::unistd::geteuid().as_raw());
     }
@@ -357,6 +376,74 @@ mod tests {
         assert!(child.wait().unwrap().success()); // dead and reaped before it is accepted
         let (stream, _) = listener.accept().unwrap();
         assert_eq!(Peer::of(&stream, Ticks::ALWAYS).err(), Some(NoPeer::Gone));
+    }
+
+    #[test]
+    fn a_process_that_an_administrator_names_is_that_one_while_it_lives() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let peer = Peer::by_pid(child.id()).unwrap();
+        assert_eq!((peer.pid(), peer.life()), (child.id(), Life::Running));
+        assert_eq!(peer.uid(), nix::unistd::geteuid().as_raw());
+        assert_eq!(peer.gid(), nix::unistd::getegid().as_raw());
+        assert_eq!(peer.proof(), kernel_proof());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(peer.life(), Life::Over);
+        for gone in [child.id(), u32::MAX / 4] {
+            assert_eq!(Peer::by_pid(gone).err(), Some(NoPeer::Gone), "{gone}");
+        }
+    }
+
+    #[test]
+    fn who_lives_and_is_not_shown_is_hidden_and_who_is_over_is_gone() {
+        let ours = sys::pidfd_open(std::process::id()).unwrap();
+        for errno in [Errno::ENOENT, Errno::ESRCH, Errno::EACCES, Errno::EPERM] {
+            assert_eq!(not_shown(&ours, errno), NoPeer::Hidden(errno));
+        }
+        let failed = NoPeer::Failed("opening /proc/PID", Errno::EMFILE);
+        assert_eq!(not_shown(&ours, Errno::EMFILE), failed);
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pidfd = sys::pidfd_open(child.id()).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for errno in [Errno::ENOENT, Errno::EMFILE] {
+            assert_eq!(not_shown(&pidfd, errno), NoPeer::Gone);
+        }
+    }
+
+    #[test]
+    fn a_map_is_whole_that_has_every_id_by_its_own_number() {
+        assert!(is_whole("         0          0 4294967295\n"));
+        for part in [
+            "",
+            "0 0 1\n",
+            "0 100000 65536\n",
+            "0 0 4294967295\n0 0 1\n",
+            "1 0 4294967295\n",
+        ] {
+            assert!(!is_whole(part), "{part:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_peer_is_said_with_what_helps() {
+        for (no_peer, part) in [
+            (NoPeer::Gone, "exited"),
+            (NoPeer::ForeignNamespace, "PrivatePIDs="),
+            (NoPeer::ForeignUser, "PrivateUsers="),
+            (NoPeer::Hidden(Errno::ENOENT), "hidepid="),
+            (
+                NoPeer::Failed("SO_PEERCRED", Errno::EBADF),
+                "SO_PEERCRED: EBADF",
+            ),
+        ] {
+            let said = no_peer.to_string();
+            assert!(said.contains(part), "{said}");
+        }
+        assert_eq!(
+            [Proof::Pidfd, Proof::Pid].map(Proof::as_str),
+            ["pidfd", "pid"]
+        );
     }
 
     #[test]

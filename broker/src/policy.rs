@@ -27,6 +27,7 @@ pub struct Policy {
     uses_session: bool,
     /// Supplementary groups that some selector names.
     groups: BTreeSet<u32>,
+    uses_program: bool,
 }
 
 /// The right to one assertion. Used once: not `Clone`, taken by value.
@@ -92,6 +93,7 @@ impl Policy {
                     Selector::SupplementaryGroup(gid) => Some(*gid),
                     _ => None,
                 }));
+            policy.uses_program |= uses(section, Source::Program);
         }
         policy.sections = sections;
         policy
@@ -108,6 +110,9 @@ impl Policy {
     /// Whether its program may decide about this workload: some section that owns the target asks
     /// for it, and would match but for that.
     pub fn asks_for_program(&self, workload: &Workload, target: Option<&str>) -> bool {
+        if !self.uses_program {
+            return false;
+        }
         let asks = |section: &Arc<Section>| {
             let others = section
                 .matches

@@ -8,10 +8,11 @@ use crate::app::App;
 use crate::attestation;
 use crate::audit;
 use crate::config::Config;
-use crate::denylist::{DenyLists, Reading};
+use crate::denylist::{DenyLists, Reading, Sight};
 use crate::notify::notify;
 use crate::policy::Policy;
 use crate::reply::Refusal;
+use crate::sys;
 use sd_notify::NotifyState;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -173,17 +174,18 @@ async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
     let turn = timeout(TURN_DEADLINE, app.rules.turn()).await;
     let turn = turn.map_err(|_| slow("another reload is still reading its files"))?;
     let old = app.rules.now();
-    let (path, drop_ins) = (old.config.path.clone(), old.drop_ins);
     // Reading files and looking up users blocks, and cannot be given up. A thread that hangs keeps
-    // the turn, so that there is one of them at most.
-    let loading = tokio::task::spawn_blocking(move || (load(&path, drop_ins), turn));
+    // the turn, so that there is one of them at most. With thousands of sections it also takes long to
+    // make the rules and to take them apart: none of it happens where requests are served.
+    let before = old.clone();
+    let loading = tokio::task::spawn_blocking(move || {
+        let loaded = load(&before).inspect_err(|_| sys::give_memory_back());
+        (loaded, turn)
+    });
     let loaded = timeout(LOAD_DEADLINE, loading).await;
     let loaded = loaded.map_err(|_| slow("reading took too long: does a name service hang?"))?;
-    let (config, _turn) = loaded.map_err(|error| Refusal::unavailable("internal", error))?;
-    let (config, reading) = config?;
-    fixed_at_start(&old.config, &config).map_err(Refusal::Configuration)?;
-    let Reading { lists, sight } = reading;
-    let new = Rules::new(config, lists);
+    let (loaded, _turn) = loaded.map_err(|error| Refusal::unavailable("internal", error))?;
+    let (new, sight) = loaded?;
     let enforceable = attestation::enforceable(&app.witness, &new, PATIENCE).await;
     enforceable.map_err(|why| Refusal::Configuration(why.to_string()))?;
     let durable = app
@@ -193,13 +195,19 @@ async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
     // Once it is written it must come into force, however long the disk takes.
     durable.await.map_err(|_lost| Refusal::AUDIT_NOT_DURABLE)?;
     app.denied.saw(sight);
-    Ok(app.rules.replace(new))
+    let new = app.rules.replace(new);
+    let _freed = tokio::task::spawn_blocking(move || {
+        drop(old);
+        sys::give_memory_back();
+    });
+    Ok(new)
 }
 
 /// A directory that was there and is not any more has been moved or not been mounted: nobody takes
 /// everything from every team that way.
-fn load(path: &Path, before: DropIns) -> Result<(Config, Reading), Refusal> {
-    if before == DropIns::There && DropIns::beside(path) == DropIns::None {
+fn load(before: &Rules) -> Result<(Rules, Sight), Refusal> {
+    let path = &before.config.path;
+    if before.drop_ins == DropIns::There && DropIns::beside(path) == DropIns::None {
         let text = format!(
             "{}: is not there any more; put it back, or make an empty directory if nothing that \
              was in it is meant any more",
@@ -208,8 +216,11 @@ fn load(path: &Path, before: DropIns) -> Result<(Config, Reading), Refusal> {
         return Err(Refusal::Configuration(text));
     }
     let config = Config::load(path);
-    let both = config.and_then(|config| Reading::of(&config.deny).map(|denied| (config, denied)));
-    both.map_err(|error| Refusal::Configuration(error.to_string()))
+    let both = config.and_then(|config| Reading::of(&config.deny).map(|read| (config, read)));
+    let (config, Reading { lists, sight }) =
+        both.map_err(|error| Refusal::Configuration(error.to_string()))?;
+    fixed_at_start(&before.config, &config).map_err(Refusal::Configuration)?;
+    Ok((Rules::new(config, lists), sight))
 }
 
 impl DropIns {

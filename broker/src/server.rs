@@ -296,7 +296,8 @@ async fn connection(
             activity.set(Phase::Busy);
             let (mut answer, is_last): (Answer, bool) = match (caller, door) {
                 (Caller::Known(peer), Door::Workload) => {
-                    (http::answer(app, peer, request).await, false)
+                    let answer = http::answer(app, peer.clone(), request).await;
+                    (answer, peer.is_another())
                 }
                 (Caller::Known(peer), Door::Admin) => {
                     (admin::answer(app, peer, request).await, false)

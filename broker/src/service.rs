@@ -60,8 +60,10 @@ pub async fn serve(app: Arc<App>, listeners: Listeners) -> io::Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    // First, so that who hears that it ends finds it ending: no reload begins any more. Nobody listening
+    // would mean that nothing is left to stop.
+    let _ = stop.send(true);
     notify(&[NotifyState::Stopping, NotifyState::Status("draining")]).await;
-    let _ = stop.send(true); // nobody listening would mean that nothing is left to stop
     let drained = async {
         for door in doors {
             let _ = door.await; // a door that has ended is drained

@@ -20,6 +20,16 @@ pub fn pidfd_open(pid: u32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// Gives memory that was allocated and is free again back to the system (malloc_trim(3)); where the C
+/// library is another than glibc, that is its own affair.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes a number, locks what it works on, and touches free memory alone.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Clock ticks since boot, the unit of `/proc/PID/stat` start times (100 per second on Linux).
 pub fn boot_ticks() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);

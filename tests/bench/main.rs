@@ -9,6 +9,7 @@
 mod echo;
 mod floors;
 mod load;
+mod many;
 mod process;
 mod raw;
 mod several;
@@ -28,7 +29,7 @@ use summary::Summary;
 use window::{Cpu, Run, WINDOW, rate, run, together};
 
 /// What can be asked for alone, by words on the command line.
-const PARTS: [&str; 3] = ["token", "tpm", "several"];
+const PARTS: [&str; 4] = ["token", "tpm", "several", "many"];
 
 /// Turns of all measurements.
 const ROUNDS: usize = 3;
@@ -66,6 +67,9 @@ fn main() -> ExitCode {
     }
     if wanted("several") {
         several::report(&mut summary);
+    }
+    if wanted("many") {
+        many::report(&mut summary);
     }
     summary.push("load_average_1m", process::load_average(), "");
 

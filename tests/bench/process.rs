@@ -19,13 +19,22 @@ pub fn cpu(pid: u32) -> Duration {
 
 /// Resident memory of `pid` in MiB.
 pub fn rss_mib(pid: u32) -> f64 {
+    mib(pid, "VmRSS:")
+}
+
+/// The most that it ever was.
+pub fn peak_rss_mib(pid: u32) -> f64 {
+    mib(pid, "VmHWM:")
+}
+
+fn mib(pid: u32, name: &str) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     let kib: f64 = text
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .find_map(|line| line.strip_prefix(name))
         .and_then(|value| value.trim().strip_suffix(" kB"))
         .and_then(|value| value.parse().ok())
-        .expect("a process has VmRSS");
+        .expect("a process has memory");
     kib / 1024.0
 }
 

@@ -7,10 +7,12 @@ mod canary;
 mod memory;
 mod sandbox;
 
-use crate::world::{BANK, us};
+use crate::world::{BANK, bank, us};
 use harness::daemon::Site;
+use harness::http::{Raw, post};
 use harness::keystore::Keystore;
-use harness::process::Process;
+use harness::process::{Process, send};
+use harness::token::KEYSTORE;
 use harness::user::{self, BROKER, as_uid, give_to, python_as};
 use harness::{Config, DEADLINE, Daemon, Token, public_dir, wait_until};
 use nix::sys::signal::Signal;
@@ -220,6 +222,37 @@ fn files_are_private_whatever_umask_was_inherited() {
     let mut touch = Command::new("touch");
     assert!(open(touch.arg(&made)).status().unwrap().success());
     assert_eq!(mode(made), 0o666);
+}
+
+/// What the descriptors of a process lead to.
+fn descriptors(pid: u32) -> Vec<String> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let links = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    links.map(|link| link.display().to_string()).collect()
+}
+
+#[test]
+fn a_keystore_that_is_started_again_has_nothing_of_any_caller() {
+    let token = Token::new();
+    let daemon = Daemon::with_keys(bank(&token));
+    let mut callers: Vec<Raw> = (0..8).map(|_| daemon.raw()).collect();
+    for caller in &mut callers {
+        caller.send(&post(BANK)).unwrap();
+        assert_eq!(caller.answer(DEADLINE).expect("an answer").status, 200);
+    }
+    let ours = format!("/proc/{}/", std::process::id());
+    let is_of_callers = |link: &String| link.starts_with(&ours) || link.contains("pidfd");
+    let of_callers = |pid| descriptors(pid).into_iter().filter(is_of_callers).count();
+    let held = of_callers(daemon.pid());
+    assert!(held >= 3 * callers.len(), "assertd has {held} of them");
+
+    let before = daemon.keystore_pid();
+    send(before, Signal::SIGKILL);
+    let is_another = || matches!(daemon.keystore_process(KEYSTORE), Some(pid) if pid != before);
+    assert!(wait_until(DEADLINE, is_another));
+    daemon.wait_served("bank"); // it has executed its program, and opened what it needs
+    assert_eq!(of_callers(daemon.keystore_pid()), 0);
+    assert!(of_callers(daemon.pid()) >= held, "callers are still there");
 }
 
 /// Everything below a directory, itself included; no sockets.

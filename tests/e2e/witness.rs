@@ -5,6 +5,7 @@ use harness::process::Process;
 use harness::programs::Programs;
 use harness::user::{ALICE, give_to, need_root, python_as};
 use harness::{DEADLINE, public_dir, wait_until};
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, statfs};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
@@ -239,6 +240,15 @@ fn bytes_read(pid: u32) -> u64 {
     line.unwrap().parse().unwrap()
 }
 
+/// Where digests are remembered; fails the test if a file lies elsewhere.
+fn need_disk(path: &Path) {
+    let kind = statfs(path).unwrap().filesystem_type();
+    let disks = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC];
+    let is_one = disks.contains(&kind);
+    let path = path.display();
+    assert!(is_one, "{path}: this test needs ext4, XFS or Btrfs there");
+}
+
 #[test]
 fn a_running_program_is_attested_by_its_path_and_the_digest_of_its_file() {
     let mut witness = Witness::start();
@@ -303,6 +313,7 @@ fn an_executable_that_is_known_is_not_read_again() {
     let mut witness = Witness::start();
     // Old enough that another change of it would show, unlike what a test has just made.
     let program = std::fs::canonicalize("/usr/bin/python3").unwrap();
+    need_disk(&program);
     let size = program.metadata().unwrap().size();
     let mut python = Command::new(&program);
     let first = Running::start(python.args(["-I", "-c", "import time; time.sleep(60)"]));
@@ -330,6 +341,7 @@ fn a_known_file_with_another_content_is_read_again_whatever_its_times_were_set_t
     let dir = public_dir();
     let program = dir.path().join("payments");
     sleeper(&program, "1");
+    need_disk(&program);
     let old = program.metadata().unwrap();
     let running = Running::start(&mut sleep(&program));
     let known = wait_until(DEADLINE, || {

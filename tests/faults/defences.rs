@@ -105,7 +105,8 @@ fn every_defence_names_a_test_of_its_row() {
     }
 }
 
-/// By their sources, as they are of another program: `who::pid::NAME` is in who/pid.rs or who/pid/mod.rs.
+/// By their sources, as they are of another program: `who::pid::NAME` is in who/pid.rs or
+/// who/pid/mod.rs.
 #[test]
 fn every_defence_against_callers_names_a_test_that_there_is() {
     let (mut seen, e2e) = (0, root().join("tests/e2e"));

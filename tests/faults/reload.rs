@@ -252,8 +252,8 @@ fn row_36_a_configuration_that_cannot_be_read_changes_nothing() {
     scene.serves_both("all that");
 }
 
-/// The PIN is the keystore's to read, when it starts: a reload does not depend on it, and a keystore that
-/// cannot read it is one that waits. Which one it is cannot change while assertd runs.
+/// The PIN is the keystore's to read, when it starts: a reload does not depend on it, and a keystore
+/// that cannot read it is one that waits. Which one it is cannot change while assertd runs.
 #[test]
 fn row_36_a_credential_that_cannot_be_read_changes_nothing_until_the_keystore_needs_it() {
     let mut scene = Scene::new();

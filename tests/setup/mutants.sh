@@ -21,7 +21,8 @@ files=("$@")
 [ "${#files[@]}" -gt 0 ] || files=(
   broker/src/policy.rs broker/src/policy/*.rs
   broker/src/selector.rs broker/src/selector/*.rs
-  broker/src/workload.rs broker/src/workload/unit.rs broker/src/workload/session.rs
+  broker/src/workload.rs broker/src/workload/{proc,program,session,unattested,unit}.rs
+  broker/src/peer.rs broker/src/denylist.rs
   broker/src/config/resolve/bounds.rs
 )
 
@@ -31,7 +32,7 @@ if ! "$CARGO" mutants --version >/dev/null 2>&1; then
 fi
 
 # Words of the tests, not of the files: what decides is tested where it is used as well.
-tests=(policy:: selector:: workload:: config::)
+tests=(policy:: selector:: workload:: config:: peer:: denylist::)
 arguments=()
 for file in "${files[@]}"; do
   arguments+=(--file "$file")

@@ -23,6 +23,7 @@ use workload::Known;
 mod bounds;
 mod expiry;
 mod issuer;
+mod local;
 mod matching;
 mod target;
 mod workload;
@@ -137,7 +138,11 @@ pub fn resolve(sources: Vec<Source>, names: NameService) -> Result<Config> {
     let issuers = issuers(&file, parsed.issuer, &keystores)?;
     let mut accounts = Accounts::of(names);
     let written_bounds = written(&file, &parsed.bounds);
-    let bounds = bounds::bounds(&file, &mut accounts, parsed.bounds)?;
+    let there = bounds::There {
+        issuers: issuers.keys().map(String::as_str).collect(),
+        keystores: keystores.keys().map(String::as_str).collect(),
+    };
+    let bounds = bounds::bounds(&file, &mut accounts, &there, parsed.bounds)?;
     let mut known = Known {
         keystores,
         issuers,

@@ -74,7 +74,7 @@ impl Policy {
         let owners = self.owners.get(target).into_iter();
         let numbers = owners.flat_map(|index| index.all());
         let mut owners: Vec<&Arc<Section>> = numbers.map(|number| &self.sections[number]).collect();
-        owners.sort_by_key(|section| (distance(section, workload), section.name.clone()));
+        owners.sort_by_cached_key(|section| (distance(section, workload), section.name.clone()));
         let more = owners.len().saturating_sub(SECTIONS_MAX);
         let sections = owners.into_iter().take(SECTIONS_MAX);
         Explanation {

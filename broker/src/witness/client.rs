@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 /// How long one question may take, waiting for its turn included. A known executable takes 50 µs,
 /// an unknown one half a millisecond for each megabyte; a longer one is hashed to its end all the
-/// same, and is known when it is asked for again.
+/// same, and is known when it is asked for again, if it is one that can be remembered.
 pub const DEADLINE: Duration = Duration::from_secs(1);
 
 /// Questions under way at a time, each with a connection: half of what the witness serves, so that
@@ -186,7 +186,7 @@ impl fmt::Display for Unanswered {
             Unanswered::Late => write!(
                 f,
                 "the witness did not answer within {} s; a large executable is known when it is \
-                 asked for again",
+                 asked for again, if root alone may write it and it lies on ext4, XFS or Btrfs",
                 DEADLINE.as_secs()
             ),
             Unanswered::Lost(why) => write!(f, "the witness did not answer: {why}"),

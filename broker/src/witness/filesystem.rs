@@ -5,7 +5,7 @@
 use super::Doubt;
 use nix::sys::statfs::fstatfs;
 use std::fs::{File, Metadata};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 
@@ -112,18 +112,22 @@ fn mount_of(file: &File) -> Option<u64> {
 /// in namespaces of his own never gets there: mounts do not propagate to a mount namespace of more
 /// privilege (mount_namespaces(7)). A process in mounts of its own, as a container's or a unit's, has
 /// the same overlay under another mount's number, so it is the overlay's device that is looked for.
-fn is_mounted_here(pid: u32, mount: u64) -> std::io::Result<bool> {
+fn is_mounted_here(pid: u32, mount: u64) -> io::Result<bool> {
     let first = match File::open("/proc/1/mountinfo") {
         Ok(file) => file,
         Err(_) => File::open("/proc/self/mountinfo")?, // process 1 is hidden from us
     };
-    let here: Vec<Mount> = overlays(first)?;
+    let here: Vec<Mount> = overlays(first).collect::<io::Result<_>>()?;
     if here.iter().any(|one| one.id == mount) {
         return Ok(true);
     }
-    let its = overlays(File::open(format!("/proc/{pid}/mountinfo"))?)?;
-    let device = its.into_iter().find(|one| one.id == mount);
-    Ok(device.is_some_and(|its| here.iter().any(|one| one.device == its.device)))
+    for its in overlays(File::open(format!("/proc/{pid}/mountinfo"))?) {
+        let its = its?;
+        if its.id == mount {
+            return Ok(here.iter().any(|one| one.device == its.device));
+        }
+    }
+    Ok(false)
 }
 
 /// An overlay's line of a mount table.
@@ -135,14 +139,12 @@ struct Mount {
 }
 
 /// The overlays of a mount table.
-fn overlays(table: impl Read) -> std::io::Result<Vec<Mount>> {
-    let mut lines = BufReader::new(table.take(MOUNTS_LEN_MAX));
-    let (mut line, mut found) = (Vec::new(), Vec::new());
-    while lines.read_until(b'\n', &mut line)? > 0 {
-        found.extend(overlay(&String::from_utf8_lossy(&line)));
-        line.clear();
-    }
-    Ok(found)
+fn overlays(table: impl Read) -> impl Iterator<Item = io::Result<Mount>> {
+    let lines = BufReader::new(table.take(MOUNTS_LEN_MAX)).split(b'\n');
+    lines.filter_map(|line| match line {
+        Ok(line) => overlay(&String::from_utf8_lossy(&line)).map(Ok),
+        Err(error) => Some(Err(error)),
+    })
 }
 
 /// Number, parent's number, device, root, place, options and fields without number until a hyphen, then
@@ -200,7 +202,7 @@ x 36 0:56 / /e rw - overlay overlay rw
             id,
             device: device.to_owned(),
         };
-        let found = overlays(&table[..]).unwrap();
+        let found: Vec<Mount> = overlays(&table[..]).map(Result::unwrap).collect();
         let expected = [mount(40, "0:51"), mount(41, "0:52"), mount(44, "0:55")];
         assert_eq!(found, expected);
     }

@@ -1,9 +1,13 @@
 //! Parsing what `/proc` and systemd show, hostile names included.
 
-use super::proc::{parse_cgroup, parse_start_time, parse_status, parse_terminal};
+use super::proc::{parse_cgroup, parse_start_time, parse_status, parse_terminal, terminal};
 use super::session::Terminal;
 use super::*;
+use crate::audit::Sha256;
 use proptest::prelude::*;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
 
 fn unit(path: &str) -> Option<(String, String, bool)> {
     Unit::of_cgroup(path).map(|unit| (unit.name().into(), unit.path().into(), unit.nested()))
@@ -103,6 +107,107 @@ fn status_is_read_by_its_lines() {
     ] {
         assert!(parse_status(&right.replacen(from, to, 1)).is_none(), "{to}");
     }
+}
+
+/// The kernel writes each of them once. Should it ever be otherwise, who comes later adds nothing.
+#[test]
+fn of_lines_that_come_twice_the_first_is_meant() {
+    let text = "Uid:\t7\t7\t7\t7\nGid:\t8\t8\t8\t8\nGroups:\t9\nUid:\t0\t0\t0\t0\n\
+                Gid:\t0\t0\t0\t0\nGroups:\t0\nNSpid:\t5\t1\nNSpid:\t5\n";
+    let status = parse_status(text).unwrap();
+    let ids = (status.uids, status.gids, status.groups);
+    assert_eq!(ids, ([7; 4], [8; 4], vec![9]));
+    assert_eq!(status.pid_namespaces, 2);
+}
+
+/// A directory with files as `/proc/PID` has them.
+fn files(status: &[u8], cgroup: &[u8]) -> Files {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in [("status", status), ("cgroup", cgroup)] {
+        let mut file = File::create_new(dir.path().join(name)).unwrap();
+        std::io::Write::write_all(&mut file, text).unwrap();
+    }
+    Files::open(File::open(dir.path()).unwrap().as_fd()).unwrap()
+}
+
+#[test]
+fn a_file_is_read_to_its_end_up_to_a_limit() {
+    const LEN_MAX: usize = 64 * 1024;
+    let line = |length: usize| {
+        let mut line = b"0::/".to_vec();
+        line.resize(length, b'a');
+        line
+    };
+    for length in [5, 4095, 4096, 4097, 16_384, 16_385, LEN_MAX - 1] {
+        let path = files(b"", &line(length)).cgroup().unwrap();
+        assert_eq!(path.len(), length - 3, "{length}");
+    }
+    for length in [LEN_MAX, LEN_MAX + 1] {
+        let refused = files(b"", &line(length)).cgroup().unwrap_err();
+        assert_eq!(refused, "cgroup: longer than 65536 bytes");
+    }
+}
+
+#[test]
+fn what_is_no_text_or_not_understood_is_no_identity() {
+    let broken = files(b"Uid:\t7\n", b"0::/system.slice/\xff.service\n");
+    assert_eq!(broken.status().unwrap_err(), "status: not understood");
+    let unit = unit(&broken.cgroup().unwrap()).unwrap();
+    assert_eq!(unit.0, "\u{fffd}.service");
+    let v1 = files(b"", b"1:name=systemd:/a.service\n").cgroup();
+    assert!(v1.unwrap_err().contains("needs cgroup v2"));
+}
+
+/// This process, as its own `/proc` shows it to whoever opens it in another way.
+#[test]
+fn what_is_read_is_what_proc_shows() {
+    let dir = File::open("/proc/self").unwrap();
+    let files = Files::open(dir.as_fd()).unwrap();
+    let text = |name: &str| std::fs::read_to_string(Path::new("/proc/self").join(name)).unwrap();
+    assert_eq!(
+        files.cgroup().as_deref().ok(),
+        parse_cgroup(&text("cgroup"))
+    );
+    assert_eq!(files.status().ok(), parse_status(&text("status")));
+    let stat = text("stat");
+    assert_eq!(start_time(dir.as_fd()).ok(), parse_start_time(&stat));
+    assert!(start_time(dir.as_fd()).is_ok_and(|ticks| ticks > 1));
+    let ours = terminal(std::process::id());
+    assert_eq!(ours.ok(), parse_terminal(&stat));
+}
+
+#[test]
+fn why_a_peer_is_no_workload_is_a_word_for_records_and_a_sentence() {
+    let unreadable = Unattested::Unreadable("status: EIO".to_owned());
+    for (unattested, word, part) in [
+        (Unattested::Gone, "peer_gone", "has died"),
+        (Unattested::ChangedUser, "peer_changed_user", "user"),
+        (
+            Unattested::ChangedProgram,
+            "peer_changed_program",
+            "program",
+        ),
+        (unreadable, "peer_unreadable", "status: EIO"),
+    ] {
+        assert_eq!(unattested.reason(), word);
+        let said = unattested.to_string();
+        assert!(
+            said.starts_with("the peer") && said.contains(part),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_program_is_shown_by_its_digest_or_by_what_hides_it() {
+    let is = Program::Is {
+        path: None,
+        sha256: Sha256::ZERO,
+    };
+    let hidden = Program::NotAttestable("it has ended".to_owned());
+    let shown = [Program::Unread, is, hidden].map(|program| program.to_string());
+    let zeros = "0".repeat(64);
+    assert_eq!(shown, ["not read", &zeros, "not attestable: it has ended"]);
 }
 
 #[test]

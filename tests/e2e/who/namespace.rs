@@ -168,6 +168,21 @@ fn who_is_unknown_in_assertds_user_namespace_is_not_taken_for_nobody() {
         let answer = asks(uid, &daemon, "nobodys");
         is_unknown(&daemon, &answer, "unknown in assertd's user namespace");
     }
+    // A user it knows, with a group that it does not.
+    let script = "s = connect()\nask(s, 'bank')\nsay(os.getuid(), os.getgid(), *answer(s))";
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args([&format!("--regid={ALICE}"), "--clear-groups"]);
+    setpriv.args(["/usr/bin/python3", "-I", "-c"]);
+    setpriv
+        .arg(format!("{PRELUDE}{script}"))
+        .arg(daemon.socket());
+    let said = finished(&mut setpriv);
+    let answer = said.strip_prefix(&format!("0 {ALICE} "));
+    is_unknown(
+        &daemon,
+        answer.expect(&said),
+        "unknown in assertd's user namespace",
+    );
     serves(&mut daemon);
 }
 

@@ -4,7 +4,7 @@
 
 use super::super::file::{BoundsSection, MatchSection, TargetSection, WorkloadSection};
 use super::super::many::OneOrMany;
-use super::matching::pattern;
+use super::matching::{pattern, unit_pattern};
 use super::*;
 use crate::selector::{Pattern, Selector};
 
@@ -20,16 +20,26 @@ pub struct Bounds {
     keystores: Vec<Pattern>,
 }
 
+/// What bounds may name: a name that is none is told where it is written, not to the team that is
+/// refused for it.
+pub struct There<'a> {
+    /// Names of issuers.
+    pub issuers: Vec<&'a str>,
+    /// Names of keystores.
+    pub keystores: Vec<&'a str>,
+}
+
 /// All of a configuration.
 pub fn bounds(
     file: &File,
     accounts: &mut Accounts,
+    there: &There,
     sections: BTreeMap<Spanned<String>, Spanned<BoundsSection>>,
 ) -> Result<Vec<Bounds>> {
     let mut all = Vec::new();
     for (name, section) in sections {
         file.name(&name)?;
-        all.push(one(file, accounts, &name, section.as_ref())?);
+        all.push(one(file, accounts, there, &name, section.as_ref())?);
     }
     Ok(all)
 }
@@ -37,6 +47,7 @@ pub fn bounds(
 fn one(
     file: &File,
     accounts: &mut Accounts,
+    there: &There,
     name: &Spanned<String>,
     section: &BoundsSection,
 ) -> Result<Bounds> {
@@ -60,17 +71,17 @@ fn one(
     };
     Ok(Bounds {
         name: name.as_ref().clone(),
-        files: patterns(file, &section.files)?,
+        files: file_names(file, &section.files)?,
         workloads: patterns(file, &section.workloads)?,
         units: section
             .units
             .as_ref()
-            .map(|units| patterns(file, units))
+            .map(|units| unit_patterns(file, units))
             .transpose()?,
         users,
-        issuers: patterns(file, &section.issuers)?,
+        issuers: names(file, "issuer", &there.issuers, &section.issuers)?,
         subjects: patterns(file, &section.subjects)?,
-        keystores: patterns(file, &section.keystores)?,
+        keystores: names(file, "keystore", &there.keystores, &section.keystores)?,
     })
 }
 
@@ -80,6 +91,43 @@ fn patterns(file: &File, texts: &OneOrMany<String>) -> Result<Vec<Pattern>> {
         _ => pattern(file, text),
     };
     texts.0.iter().map(all).collect()
+}
+
+fn unit_patterns(file: &File, texts: &OneOrMany<String>) -> Result<Vec<Pattern>> {
+    let all = |text: &Spanned<String>| match text.as_ref().as_str() {
+        "*" => Ok(Pattern::everything()),
+        _ => unit_pattern(file, text),
+    };
+    texts.0.iter().map(all).collect()
+}
+
+/// Names of files, without their directory.
+fn file_names(file: &File, texts: &OneOrMany<String>) -> Result<Vec<Pattern>> {
+    for text in &texts.0 {
+        let name = text.as_ref();
+        if name != "*" && (name.contains('/') || !name.ends_with(".toml")) {
+            let message = "names files of conf.d, as in \"payments.toml\": without their directory, \
+                           and with .toml";
+            return file.error(text.span(), message);
+        }
+    }
+    patterns(file, texts)
+}
+
+/// Names of what is in the main file; a pattern may be of what is yet to come.
+fn names(
+    file: &File,
+    what: &str,
+    there: &[&str],
+    texts: &OneOrMany<String>,
+) -> Result<Vec<Pattern>> {
+    for text in &texts.0 {
+        let name = text.as_ref().as_str();
+        if !name.contains('*') && !there.contains(&name) {
+            return file.unknown(what, text, there);
+        }
+    }
+    patterns(file, texts)
 }
 
 /// The bounds of a drop-in file; none if the configuration has no bounds at all.
@@ -165,7 +213,7 @@ impl Bounds {
             given.span(),
             Kind::Unit,
             &format!("unit `{unit}` {how}"),
-            shown(units),
+            shown_to(units, &unit.to_string()),
         )
     }
 
@@ -242,7 +290,13 @@ impl Bounds {
             true => Ok(()),
             false => {
                 let what = format!("{} `{}` is outside of", kind.word(), name.as_ref());
-                self.outside(file, name.span(), kind, &what, shown(allowed))
+                self.outside(
+                    file,
+                    name.span(),
+                    kind,
+                    &what,
+                    shown_to(allowed, name.as_ref()),
+                )
             }
         }
     }
@@ -304,6 +358,18 @@ impl Kind {
 fn shown(patterns: &[Pattern]) -> String {
     let texts: Vec<String> = patterns.iter().map(ToString::to_string).collect();
     texts.join(", ")
+}
+
+/// The same to somebody who may have read a star as nothing at all.
+fn shown_to(patterns: &[Pattern], text: &str) -> String {
+    let nearly = |pattern: &Pattern| {
+        pattern.exact().is_none() && format!("{}{}", pattern.before(), pattern.after()) == text
+    };
+    let note = match patterns.iter().any(nearly) {
+        true => ", where `*` stands for one character at least",
+        false => "",
+    };
+    format!("{}{note}", shown(patterns))
 }
 
 /// Whether a bound holds all of a pattern of units. A path is one unit of its name, wherever that is.

@@ -64,7 +64,7 @@ fn issuer(
         keystore,
         alg,
         key,
-        charter,
+        charter: Arc::new(charter),
     })
 }
 

@@ -1,6 +1,7 @@
 //! `match`, `unless` and `shadow`: from what is written to selectors, users and groups as numbers.
 
 use super::super::file::MatchSection;
+use super::local::{self, Database};
 use super::*;
 use crate::selector::{Pattern, Selector};
 use nix::errno::Errno;
@@ -32,6 +33,9 @@ type Found = std::result::Result<Option<u32>, Errno>;
 /// Users and groups that were looked up: ten thousand sections may name the same few.
 pub struct Accounts<'a> {
     names: NameService<'a>,
+    /// What this host's own files say, once somebody has asked.
+    local_users: OnceCell<HashMap<String, u32>>,
+    local_groups: OnceCell<HashMap<String, u32>>,
     users: HashMap<String, Found>,
     groups: HashMap<String, Found>,
 }
@@ -40,6 +44,8 @@ impl<'a> Accounts<'a> {
     pub fn of(names: NameService<'a>) -> Accounts<'a> {
         Accounts {
             names,
+            local_users: OnceCell::new(),
+            local_groups: OnceCell::new(),
             users: HashMap::new(),
             groups: HashMap::new(),
         }
@@ -49,6 +55,10 @@ impl<'a> Accounts<'a> {
         let (text, names) = (name.as_ref(), self.names);
         let look_up = || match names {
             NameService::Host => {
+                let local = self.local_users.get_or_init(|| local::ids(Database::Users));
+                if let Some(uid) = local.get(text) {
+                    return Ok(Some(*uid));
+                }
                 let user = User::from_name(text).or_else(nothing_there)?;
                 Ok(user.map(|user| user.uid.as_raw()))
             }
@@ -67,6 +77,12 @@ impl<'a> Accounts<'a> {
         let (text, names) = (name.as_ref(), self.names);
         let look_up = || match names {
             NameService::Host => {
+                let local = self
+                    .local_groups
+                    .get_or_init(|| local::ids(Database::Groups));
+                if let Some(gid) = local.get(text) {
+                    return Ok(Some(*gid));
+                }
                 let group = Group::from_name(text).or_else(nothing_there)?;
                 Ok(group.map(|group| group.gid.as_raw()))
             }

@@ -87,7 +87,7 @@ impl Known<'_> {
             shared: false,
             key,
             keystore,
-            charter,
+            charter: Arc::new(charter),
         })
     }
 

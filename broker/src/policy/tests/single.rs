@@ -268,3 +268,47 @@ fn of_many_owners_the_ten_nearest_are_told_about() {
     assert_eq!(names, first);
     assert_eq!((explanation.more, explanation.denial), (3, None));
 }
+
+/// Sections are looked up by their units. One that is found twice would be ambiguous with itself.
+#[test]
+fn whatever_pattern_names_its_unit_a_section_is_found_and_found_once() {
+    let cases = [
+        ("app@*.service", None, "app@1.service"),
+        ("apps*.service", None, "apps1.service"), // begins with as many letters
+        ("a@b@*.service", None, "a@b@1.service"),
+        ("web@*.service", Some(7), "web@1.service"),
+        ("pay*.service", Some(7), "payments.service"),
+        ("/system.slice/job@*.service", None, "job@1.service"),
+        ("/system.slice/log-*.service", None, "log-1.service"),
+        ("/sys*.slice/cron.service", None, "cron.service"),
+        ("/system.slice/own.service", Some(7), "own.service"),
+        ("ab*.service", None, "abc.service"),
+        ("büro*.service", None, "büro1.service"), // its second byte ends no letter
+    ];
+    let rule = |(number, (unit, uid, _)): (usize, &(&'static str, Option<u32>, &str))| Rule {
+        name: format!("w{number:02}"),
+        matches: Conditions {
+            unit: Some(*unit),
+            uid: *uid,
+            ..Conditions::default()
+        },
+        ..plain()
+    };
+    let rules: Vec<Rule> = cases.iter().enumerate().map(rule).collect();
+    let policy = policy(&rules);
+    for (number, (_, uid, unit)) in cases.iter().enumerate() {
+        let caller = Caller {
+            place: Place::Unit(&["system.slice"], unit, ""),
+            uid: uid.unwrap_or(7),
+            ..fitting()
+        };
+        let workload = caller.workload();
+        let decision = policy.decide(&workload, "bank", None, Time::from_unix_s(NOW_S));
+        let Decision::Allow(grant) = decision else {
+            panic!("{unit}: {decision:?}");
+        };
+        assert_eq!(&*grant.section().name, format!("w{number:02}"), "{unit}");
+        let explained = policy.explain(&workload, "bank", Time::from_unix_s(NOW_S));
+        assert_eq!(explained.sections.len() + explained.more, cases.len());
+    }
+}
