@@ -12,6 +12,7 @@ use crate::denylist::{DenyLists, Reading, Sight};
 use crate::notify::notify;
 use crate::policy::Policy;
 use crate::reply::Refusal;
+use crate::sandbox;
 use crate::sys;
 use sd_notify::NotifyState;
 use std::collections::BTreeSet;
@@ -250,14 +251,10 @@ fn fixed_at_start(old: &Config, new: &Config) -> Result<(), String> {
     if old.audit != new.audit {
         changed.push("[audit]".to_owned());
     }
-    // The sandbox lets in no directory that a list was not in at start.
-    let directories = |config: &Config| -> BTreeSet<PathBuf> {
-        let files = config.deny.paths();
-        files
-            .filter_map(|file| file.parent().map(Path::to_owned))
-            .collect()
-    };
-    if !directories(new).is_subset(&directories(old)) {
+    // What the sandbox was made of at start is all that can be read.
+    let let_in = sandbox::readable(old);
+    let is_readable = |file: &PathBuf| let_in.iter().any(|directory| file.starts_with(directory));
+    if !new.deny.paths().all(is_readable) {
         changed.push("[deny] (a list in another directory)".to_owned());
     }
     let names: BTreeSet<&String> = old.keystores.keys().chain(new.keystores.keys()).collect();
@@ -302,6 +299,10 @@ mod tests {
                 "[keystore.b]",
             ),
             (format!("[audit]\ndir = \"/a\"\n{TEXT}"), "[audit]"),
+            (
+                format!("[deny]\nusers = \"/srv/elsewhere/users\"\n{TEXT}"),
+                "[deny] (a list in another directory)",
+            ),
             // Where the audit log is follows the state directory, if it is not said.
             (
                 format!("[server]\nstate_dir = \"/s\"\n{TEXT}"),
@@ -312,6 +313,14 @@ mod tests {
             assert!(refused.contains(&format!("{named} changed")), "{refused}");
             assert!(refused.contains("systemctl restart assertd"), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_deny_list_beside_the_configuration_takes_no_restart() {
+        let old = config(TEXT);
+        let beside = old.path.with_file_name("denied");
+        let text = format!("[deny]\nusers = \"{}\"\n{TEXT}", beside.display());
+        assert_eq!(fixed_at_start(&old, &config(&text)), Ok(()));
     }
 
     #[test]

@@ -40,6 +40,12 @@ pub fn enter(config: &Config) -> Enforced {
     of_broker(config).enter()
 }
 
+/// What it lets be read, with all that is below.
+pub fn readable(config: &Config) -> Vec<PathBuf> {
+    let Sandbox { read, write, .. } = of_broker(config);
+    [read, write].concat()
+}
+
 fn of_broker(config: &Config) -> Sandbox {
     let mut read: Vec<PathBuf> = READ.map(PathBuf::from).to_vec();
     read.extend(configuration(&config.path));
