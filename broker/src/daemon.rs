@@ -64,6 +64,7 @@ enum Moment {
 
 /// Runs assertd.
 pub fn main() -> ExitCode {
+    sys::keep_little_memory();
     keystore::crash::on_panic();
     if let Err(error) = keystore::hardening::close_off() {
         eprintln!("assertd: {error}");
