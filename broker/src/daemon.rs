@@ -170,9 +170,11 @@ fn run(command: Command) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::new(70, format!("runtime: {error}")))?;
     let served = runtime.block_on(async {
-        let rules = app.rules.now();
-        let denied = app.denied.now();
-        let enforceable = attestation::enforceable(&app.witness, &rules.policy, &denied).await;
+        let enforceable = {
+            // Let go before serving: whoever held the first rules would keep them past every reload.
+            let (rules, denied) = (app.rules.now(), app.denied.now());
+            attestation::enforceable(&app.witness, &rules.policy, &denied).await
+        };
         enforceable.map_err(|text| Failure::new(78, text))?;
         let served = service::serve(app, listeners).await;
         served.map_err(|error| Failure::new(70, error.to_string()).after_start())

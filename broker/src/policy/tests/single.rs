@@ -298,7 +298,7 @@ fn whatever_pattern_names_its_unit_a_section_is_found_and_found_once() {
     let policy = policy(&rules);
     for (number, (_, uid, unit)) in cases.iter().enumerate() {
         let caller = Caller {
-            place: Place::Unit(&["system.slice"], *unit, ""),
+            place: Place::Unit(&["system.slice"], unit, ""),
             uid: uid.unwrap_or(7),
             ..fitting()
         };
