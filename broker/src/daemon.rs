@@ -68,6 +68,7 @@ enum Moment {
 
 /// Runs assertd.
 pub fn main() -> ExitCode {
+    sys::keep_little_memory();
     keystore::crash::on_panic();
     if let Err(error) = keystore::hardening::close_off() {
         eprintln!("assertd: {error}");
@@ -171,8 +172,10 @@ fn run(command: Command) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::new(70, format!("runtime: {error}")))?;
     let served = runtime.block_on(async {
-        let rules = app.rules.now();
-        let enforceable = attestation::enforceable(&app.witness, &rules, WITNESS_WAIT).await;
+        let enforceable = {
+            let rules = app.rules.now(); // let go before serving: it would outlive every reload
+            attestation::enforceable(&app.witness, &rules, WITNESS_WAIT).await
+        };
         enforceable.map_err(|why| {
             let code = match &why {
                 attestation::Unenforceable::NoWitness(_) => 78,

@@ -22,12 +22,19 @@ pub use explain::{Explanation, Judged, SectionVerdict, Standing};
 #[derive(Debug, Default)]
 pub struct Policy {
     sections: Vec<Arc<Section>>,
-    all: Index,
-    owners: HashMap<String, Index>,
+    all: Index<Arc<Section>>,
+    owners: HashMap<String, Index<Owner>>,
     uses_session: bool,
     /// Supplementary groups that some selector names.
     groups: BTreeSet<u32>,
     uses_program: bool,
+}
+
+/// A section and its target of some name.
+#[derive(Debug)]
+struct Owner {
+    section: Arc<Section>,
+    target: Arc<Target>,
 }
 
 /// The right to one assertion. Used once: not `Clone`, taken by value.
@@ -80,11 +87,15 @@ impl Policy {
     /// A policy of these sections. None at all denies everything.
     pub fn new(sections: Vec<Arc<Section>>) -> Policy {
         let mut policy = Policy::default();
-        for (number, section) in sections.iter().enumerate() {
-            policy.all.add(number, section);
-            for target in section.targets.keys() {
-                let owners = policy.owners.entry(target.clone()).or_default();
-                owners.add(number, section);
+        for section in &sections {
+            policy.all.add(section, section.clone());
+            for (name, target) in &section.targets {
+                let owner = Owner {
+                    section: section.clone(),
+                    target: target.clone(),
+                };
+                let owners = policy.owners.entry(name.clone()).or_default();
+                owners.add(section, owner);
             }
             policy.uses_session |= uses(section, Source::Session);
             policy
@@ -121,18 +132,19 @@ impl Policy {
             uses(section, Source::Program) && all_hold(others, workload)
         };
         match target {
-            Some(target) => self.candidates(workload, target).any(asks),
-            None => {
-                let mut numbers = self.all.candidates(workload);
-                numbers.any(|number| asks(&self.sections[number]))
+            Some(target) => {
+                let mut owners = self.candidates(workload, target);
+                owners.any(|owner| asks(&owner.section))
             }
+            None => self.all.candidates(workload).any(asks),
         }
     }
 
     /// Whether a section may match that owns the target, whatever the workload runs.
     pub fn may_match(&self, workload: &Workload, target: Option<&str>) -> bool {
-        let may = |section: &Arc<Section>| {
-            let others = section
+        let may = |owner: &Owner| {
+            let others = owner
+                .section
                 .matches
                 .iter()
                 .filter(|s| s.source() != Source::Program);
@@ -165,12 +177,12 @@ impl Policy {
         }
         let mut matching = self
             .candidates(workload, target)
-            .filter(|section| fits(section, workload));
-        let Some(section) = matching.next() else {
+            .filter(|owner| fits(&owner.section, workload));
+        let Some(Owner { section, target }) = matching.next() else {
             return Decision::Deny(Denial::NotYours);
         };
         if let Some(other) = matching.next() {
-            let (one, other) = (section.name.clone(), other.name.clone());
+            let (one, other) = (section.name.clone(), other.section.name.clone());
             return Decision::Deny(Denial::Ambiguous { one, other });
         }
         let name = || section.name.clone();
@@ -180,7 +192,6 @@ impl Policy {
         if workload.proof() == Proof::Pid && !section.allow_pid_fallback {
             return Decision::Deny(Denial::WeakProof { section: name() });
         }
-        let target = section.targets[target].clone();
         let lifetime_s = lifetime_s
             .unwrap_or(target.lifetime_s)
             .clamp(1, target.lifetime_s);
@@ -188,7 +199,7 @@ impl Policy {
         let shadowed = shadow.filter(|selector| selector.verdict(workload) != Verdict::Holds);
         Decision::Allow(Grant {
             section: section.clone(),
-            target,
+            target: target.clone(),
             lifetime_s,
             shadowed: shadowed.map(Selector::key).collect(),
         })
@@ -197,8 +208,7 @@ impl Policy {
     /// The sections that match a workload, for `whoami` and `targets`.
     pub fn sections_of(&self, workload: &Workload) -> impl Iterator<Item = &Arc<Section>> {
         let candidates = self.all.candidates(workload);
-        let sections = candidates.map(|number| &self.sections[number]);
-        sections.filter(|section| fits(section, workload))
+        candidates.filter(|section| fits(section, workload))
     }
 
     /// Whether any section has a target of this name: unknown ones are recorded as one.
@@ -206,10 +216,9 @@ impl Policy {
         self.owners.contains_key(target)
     }
 
-    fn candidates(&self, workload: &Workload, target: &str) -> impl Iterator<Item = &Arc<Section>> {
+    fn candidates(&self, workload: &Workload, target: &str) -> impl Iterator<Item = &Owner> {
         let owners = self.owners.get(target).into_iter();
-        let numbers = owners.flat_map(|index| index.candidates(workload));
-        numbers.map(|number| &self.sections[number])
+        owners.flat_map(|index| index.candidates(workload))
     }
 }
 

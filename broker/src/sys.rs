@@ -20,6 +20,22 @@ pub fn pidfd_open(pid: u32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// Memory at the end of a heap that is kept though it is free, in bytes: enough that no request gives
+/// any back and asks for it again.
+#[cfg(target_env = "gnu")]
+const KEPT_FREE: libc::c_int = 1024 * 1024;
+
+/// Has memory that is free at a heap's end given back, to be called before there are threads. glibc
+/// would keep up to 64 MiB in each heap once something large was freed, which the audit log's last
+/// segment is at the start (mallopt(3), M_MMAP_THRESHOLD: the dynamic threshold).
+pub fn keep_little_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes two integers; no other thread allocates yet.
+    unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_FREE); // a hint: without it there is more in use
+    }
+}
+
 /// Gives memory that was allocated and is free again back to the system (malloc_trim(3)); where the C
 /// library is another than glibc, that is its own affair.
 pub fn give_memory_back() {

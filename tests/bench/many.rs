@@ -10,7 +10,7 @@ mod sections;
 use crate::load::{self, Next, Times};
 use crate::process;
 use crate::summary::{Summary, median};
-use crate::window::{Cpu, run, together};
+use crate::window::{Cpu, Run, run, together};
 use decisions::{Decisions, FEW, Round};
 use harness::cgroup::Slice;
 use harness::daemon::Site;
@@ -31,7 +31,7 @@ const SIZES: [(usize, &str); 3] = [(0, "none"), (10, "10"), (10_000, "10k")];
 const STARTS: usize = 9;
 
 /// Turns of the decisions and of the requests.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 8;
 
 /// Reloads that are timed.
 const RELOADS: usize = 5;
@@ -49,7 +49,6 @@ struct Place {
 
 /// Measures all of it.
 pub fn report(summary: &mut Summary) {
-    harness::user::need_root();
     let slice = Slice::new();
     let places = SIZES.map(|(count, name)| Place::start(count, name, slice.path()));
     eprintln!("many workloads: ready");
@@ -61,9 +60,9 @@ pub fn report(summary: &mut Summary) {
     memory("", &ten, &many, summary);
     eprintln!("many workloads: reload");
     reloads(&many, summary);
-    memory("_reloaded", &ten, &many, summary);
     eprintln!("many workloads: assertctl");
     assertctl(&many, summary);
+    memory("_reloaded", &ten, &many, summary); // by now the old one's memory has been given back
     for place in [&mut ten, &mut many] {
         assert_eq!(place.daemon.stop(), Some(0), "{}", place.daemon.stderr());
     }
@@ -96,41 +95,45 @@ impl Place {
         self.daemon.site().config()
     }
 
-    /// Starts it anew; the time to READY=1, as a service manager sees it.
-    fn start_again(mut self) -> (Place, f64) {
+    /// Starts it anew; the time to READY=1, as a service manager sees it, and the processor's time.
+    fn start_again(mut self) -> (Place, [f64; 2]) {
         let stderr = self.daemon.stderr();
         assert_eq!(self.daemon.stop(), Some(0), "{stderr}");
         let (site, ear) = (self.daemon.into_site(), Ear::new());
         let mut command = site.command();
         command.env("NOTIFY_SOCKET", ear.path());
         let begun = Instant::now();
-        let process = Process::start(&mut command);
+        let started = Process::start(&mut command);
         let is_ready = |said: &String| said.lines().any(|line| line == "READY=1");
         let ready = wait_for(DEADLINE, || ear.hear(DEADLINE).filter(is_ready));
-        let took = begun.elapsed();
-        assert!(ready.is_some(), "{}", process.stderr());
-        self.daemon = Daemon::ready(process, site);
-        (self, took.as_secs_f64() * 1e3)
+        let (took, cpu) = (begun.elapsed(), process::cpu(started.pid()));
+        assert!(ready.is_some(), "{}", started.stderr());
+        self.daemon = Daemon::ready(started, site);
+        (self, [took, cpu].map(|time| time.as_secs_f64() * 1e3))
     }
 }
 
 /// Starts all in turns; what comes back runs without a service manager.
 fn ready(mut places: [Place; 3], summary: &mut Summary) -> [Place; 3] {
-    let mut times: [Vec<f64>; 3] = Default::default();
+    let mut times: [Vec<[f64; 2]>; 3] = Default::default();
     for _ in 0..STARTS {
         places = places.map(|place| {
             let number = SIZES.iter().position(|(_, name)| *name == place.name);
-            let (place, ms) = place.start_again();
-            times[number.expect("it is one of them")].push(ms);
+            let (place, took) = place.start_again();
+            times[number.expect("it is one of them")].push(took);
             place
         });
     }
-    for ((_, name), times) in SIZES.iter().zip(&times) {
-        summary.push(&format!("ready_ms_{name}"), median(times.clone()), "ms");
-    }
     let [none, _, many] = &times;
-    let extra = many.iter().zip(none).map(|(many, none)| many - none);
-    summary.push("ready_ms_extra_10k", median(extra.collect()), "ms");
+    for (number, what) in ["ready_ms", "ready_cpu_ms"].into_iter().enumerate() {
+        for ((_, name), times) in SIZES.iter().zip(&times) {
+            let times = times.iter().map(|took| took[number]).collect();
+            summary.push(&format!("{what}_{name}"), median(times), "ms");
+        }
+        let both = many.iter().zip(none);
+        let extra = both.map(|(many, none)| many[number] - none[number]);
+        summary.push(&format!("{what}_extra_10k"), median(extra.collect()), "ms");
+    }
     places.map(|place| Place {
         daemon: place.daemon.restart(),
         ..place
@@ -148,12 +151,23 @@ fn memory(moment: &str, ten: &Place, many: &Place, summary: &mut Summary) {
 
 /// Whole requests of one connection.
 fn requests(ten: &Place, many: &Place, summary: &mut Summary) {
-    let request = load::request(TARGET);
-    let p50 = |place: &Place| {
-        let run = run(&place.daemon.socket(), 1, &request, Cpu::default);
-        together(&[run]).0.percentile_us(50.0)
-    };
-    let rounds: Vec<(f64, f64)> = (0..ROUNDS).map(|_| (p50(ten), p50(many))).collect();
+    let (request, places) = (load::request(TARGET), [ten, many]);
+    let mut runs: [Vec<Run>; 2] = Default::default();
+    for round in 0..ROUNDS {
+        // Each is the first as often as the other.
+        for turn in [round % 2, 1 - round % 2] {
+            let daemon = &places[turn].daemon;
+            let cpu = || Cpu::so_far(daemon.pid(), daemon.keystore_pid());
+            runs[turn].push(run(&daemon.socket(), 1, &request, cpu));
+        }
+    }
+    for (place, runs) in places.iter().zip(&runs) {
+        let (times, _, cpu) = together(runs);
+        cpu.report(&format!("_of_{}", place.name), times.count(), summary);
+    }
+    let p50 = |run: &Run| together(std::slice::from_ref(run)).0.percentile_us(50.0);
+    let [ten, many] = runs.map(|runs| runs.iter().map(p50).collect::<Vec<f64>>());
+    let rounds: Vec<(f64, f64)> = ten.into_iter().zip(many).collect();
     pairs("request_p50", "us", &rounds, summary);
 }
 

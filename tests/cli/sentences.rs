@@ -19,7 +19,7 @@ const SOURCES: [&str; 9] = [
 ];
 
 /// What is no mistake of a configuration, or cannot be shown by a file of a few lines.
-const NOT_HERE: [(&str, &str); 26] = [
+const NOT_HERE: [(&str, &str); 28] = [
     ("unknown field", PARSERS),
     ("unknown field `", PARSERS),
     ("unknown variant `", PARSERS),
@@ -47,8 +47,13 @@ const NOT_HERE: [(&str, &str); 26] = [
     ),
     (
         "whether there is a user `{word}` cannot be asked now ({})",
-        "no name service that fails is here",
+        NAME_SERVICE,
     ),
+    (
+        "whether there is a {what} `{text}` cannot be asked now ({why})",
+        NAME_SERVICE,
+    ),
+    ("`getent` must find it; try again then", NAME_SERVICE),
     (
         "is longer than {CONFIG_LEN_MAX} bytes",
         "a file of 16 MiB: faults::reload",
@@ -65,6 +70,7 @@ const NOT_HERE: [(&str, &str); 26] = [
 ];
 
 const PARSERS: &str = "the parser's words, which are replaced";
+const NAME_SERVICE: &str = "no name service that fails is here";
 const ARGUMENT: &str = "said about an argument of a command";
 
 /// Texts that nothing said before are those of somebody who works on it now.

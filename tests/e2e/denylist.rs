@@ -191,6 +191,8 @@ fn a_list_that_cannot_be_read_stops_a_start_and_a_reload() {
     let said = String::from_utf8_lossy(&reloaded.stderr);
     assert_eq!(reloaded.status.code(), Some(1), "{said}");
     assert!(said.contains("units:1:1: a unit's name ends in"), "{said}");
+    let shown = "\n    1 | payments\n      | ^~~~~~~~";
+    assert!(said.contains(shown), "{said}");
     assert_eq!(status(&daemon, ALICE, "bank"), 200);
     let site = daemon.into_site();
     let started = site.command().output().unwrap();

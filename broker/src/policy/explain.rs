@@ -72,8 +72,8 @@ impl Policy {
             Decision::Deny(denial) => Some(denial),
         };
         let owners = self.owners.get(target).into_iter();
-        let numbers = owners.flat_map(|index| index.all());
-        let mut owners: Vec<&Arc<Section>> = numbers.map(|number| &self.sections[number]).collect();
+        let owners = owners.flat_map(|index| index.all());
+        let mut owners: Vec<&Arc<Section>> = owners.map(|owner| &owner.section).collect();
         owners.sort_by_cached_key(|section| (distance(section, workload), section.name.clone()));
         let more = owners.len().saturating_sub(SECTIONS_MAX);
         let sections = owners.into_iter().take(SECTIONS_MAX);

@@ -6,6 +6,7 @@ use super::*;
 use crate::audit::Sha256;
 use proptest::prelude::*;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -123,9 +124,9 @@ fn of_lines_that_come_twice_the_first_is_meant() {
 /// A directory with files as `/proc/PID` has them.
 fn files(status: &[u8], cgroup: &[u8]) -> Files {
     let dir = tempfile::tempdir().unwrap();
-    for (name, text) in [("status", status), ("cgroup", cgroup)] {
+    for (name, bytes) in [("status", status), ("cgroup", cgroup)] {
         let mut file = File::create_new(dir.path().join(name)).unwrap();
-        std::io::Write::write_all(&mut file, text).unwrap();
+        file.write_all(bytes).unwrap();
     }
     Files::open(File::open(dir.path()).unwrap().as_fd()).unwrap()
 }

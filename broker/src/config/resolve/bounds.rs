@@ -101,6 +101,7 @@ fn patterns(file: &File, texts: &OneOrMany<String>) -> Result<Vec<Pattern>> {
 fn unit_patterns(file: &File, texts: &OneOrMany<String>) -> Result<Vec<Pattern>> {
     let all = |text: &Spanned<String>| match text.as_ref().as_str() {
         "*" => Ok(Pattern::everything()),
+        open if open.ends_with('*') => pattern(file, text), // services and scopes
         _ => unit_pattern(file, text),
     };
     texts.0.iter().map(all).collect()

@@ -1,5 +1,5 @@
 //! This host's own accounts, read in one piece: passwd(5) and group(5). Asked one by one the name
-//! service reads the file from its start for each of them, which takes minutes with ten thousand.
+//! service reads the file from its start for each of them, which takes seconds with ten thousand.
 //!
 //! Must never say anything else than the name service would: it speaks only where the file is asked
 //! first (nsswitch.conf(5)), of names that it has, in lines that are as they should be. For everything

@@ -4,6 +4,7 @@ use super::super::file::MatchSection;
 use super::local::{self, Database};
 use super::*;
 use crate::selector::{Pattern, Selector};
+use nix::errno::Errno;
 use nix::unistd::{Group, User};
 
 /// What selectors are for, which decides what they may be.
@@ -26,14 +27,17 @@ pub enum NameService<'a> {
     Given(&'a Facts),
 }
 
+/// A number, that there is none, or why nobody can say.
+type Found = std::result::Result<Option<u32>, Errno>;
+
 /// Users and groups that were looked up: ten thousand sections may name the same few.
 pub struct Accounts<'a> {
     names: NameService<'a>,
     /// What this host's own files say, once somebody has asked.
     local_users: OnceCell<HashMap<String, u32>>,
     local_groups: OnceCell<HashMap<String, u32>>,
-    users: HashMap<String, Option<u32>>,
-    groups: HashMap<String, Option<u32>>,
+    users: HashMap<String, Found>,
+    groups: HashMap<String, Found>,
 }
 
 impl<'a> Accounts<'a> {
@@ -52,17 +56,20 @@ impl<'a> Accounts<'a> {
         let look_up = || match names {
             NameService::Host => {
                 let local = self.local_users.get_or_init(|| local::ids(Database::Users));
-                let asked = || User::from_name(text).ok().flatten();
-                let id = local.get(text).copied();
-                id.or_else(|| asked().map(|user| user.uid.as_raw()))
+                if let Some(uid) = local.get(text) {
+                    return Ok(Some(*uid));
+                }
+                let user = User::from_name(text).or_else(nothing_there)?;
+                Ok(user.map(|user| user.uid.as_raw()))
             }
-            NameService::Given(facts) => facts.users.get(text).copied(),
+            NameService::Given(facts) => Ok(facts.users.get(text).copied()),
         };
         let found = *self.users.entry(text.clone()).or_insert_with(look_up);
         match (found, names) {
-            (Some(uid), _) => Ok(uid),
-            (None, NameService::Host) => not_here(file, "user", name),
-            (None, NameService::Given(facts)) => not_given(file, "user", name, &facts.users),
+            (Ok(Some(uid)), _) => Ok(uid),
+            (Ok(None), NameService::Host) => not_here(file, "user", name),
+            (Ok(None), NameService::Given(facts)) => not_given(file, "user", name, &facts.users),
+            (Err(errno), _) => not_known(file, "user", name, errno),
         }
     }
 
@@ -73,19 +80,44 @@ impl<'a> Accounts<'a> {
                 let local = self
                     .local_groups
                     .get_or_init(|| local::ids(Database::Groups));
-                let asked = || Group::from_name(text).ok().flatten();
-                let id = local.get(text).copied();
-                id.or_else(|| asked().map(|group| group.gid.as_raw()))
+                if let Some(gid) = local.get(text) {
+                    return Ok(Some(*gid));
+                }
+                let group = Group::from_name(text).or_else(nothing_there)?;
+                Ok(group.map(|group| group.gid.as_raw()))
             }
-            NameService::Given(facts) => facts.groups.get(text).copied(),
+            NameService::Given(facts) => Ok(facts.groups.get(text).copied()),
         };
         let found = *self.groups.entry(text.clone()).or_insert_with(look_up);
         match (found, names) {
-            (Some(gid), _) => Ok(gid),
-            (None, NameService::Host) => not_here(file, "group", name),
-            (None, NameService::Given(facts)) => not_given(file, "group", name, &facts.groups),
+            (Ok(Some(gid)), _) => Ok(gid),
+            (Ok(None), NameService::Host) => not_here(file, "group", name),
+            (Ok(None), NameService::Given(facts)) => not_given(file, "group", name, &facts.groups),
+            (Err(errno), _) => not_known(file, "group", name, errno),
         }
     }
+}
+
+/// What a name service may say of a name that it does not have (getpwnam(3), ERRORS).
+fn nothing_there<T>(errno: Errno) -> std::result::Result<Option<T>, Errno> {
+    match errno {
+        Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM => Ok(None),
+        other => Err(other),
+    }
+}
+
+/// A name that nobody can look up now: nothing is wrong with the file.
+fn not_known<T>(file: &File, what: &str, name: &Spanned<String>, errno: Errno) -> Result<T> {
+    let (text, why) = (name.as_ref(), errno.desc());
+    let message = format!("whether there is a {what} `{text}` cannot be asked now ({why})");
+    let help = Some("`getent` must find it; try again then".to_owned());
+    Err(Diagnostic::at(
+        file.path,
+        file.text,
+        name.span(),
+        message,
+        help,
+    ))
 }
 
 /// A name that this host does not know.
@@ -316,5 +348,30 @@ impl MatchSection {
             && exe_sha256.is_none()
             && container.is_none()
             && interactive.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_service_that_does_not_answer_is_no_mistake_in_the_file() {
+        for errno in [Errno::ENOENT, Errno::ESRCH, Errno::EBADF, Errno::EPERM] {
+            assert_eq!(nothing_there::<u32>(errno), Ok(None), "{errno}");
+        }
+        let failed = nothing_there::<u32>(Errno::ECONNREFUSED);
+        assert_eq!(failed, Err(Errno::ECONNREFUSED));
+        let source = Source {
+            path: "a.toml".into(),
+            text: "user = \"bob\"\n".into(),
+        };
+        let name = Spanned::new(7..12, "bob".to_owned());
+        let told = not_known::<u32>(&File::of(&source), "user", &name, Errno::ECONNREFUSED);
+        assert_eq!(
+            told.unwrap_err().to_string(),
+            "a.toml:1:8: whether there is a user `bob` cannot be asked now (Connection refused)\n    \
+             1 | user = \"bob\"\n      |        ^~~~~ `getent` must find it; try again then"
+        );
     }
 }

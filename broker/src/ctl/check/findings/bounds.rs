@@ -43,7 +43,7 @@ pub fn findings(config: &Config, found: &mut Vec<Finding>) {
                 object(bounds),
                 &bounds.place,
                 format!("{what}, so that its files may match every process of the host"),
-                "name the team's units (units = [\"payments*\"]) or its users",
+                "name the team's units (units = [\"payments*.service\"]) or its users",
             ));
         }
     }

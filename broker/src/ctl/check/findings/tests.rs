@@ -4,7 +4,7 @@ use super::super::finding::{Finding, Severity};
 use super::*;
 use crate::config::UnitFacts;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// 2026-11-21
 pub const NOW: u64 = 1_795_219_200;
@@ -418,15 +418,21 @@ fn many(selectors: impl Fn(usize) -> String) -> Config {
             selectors(number)
         )
     };
-    load(&(0..10_000).map(section).collect::<String>())
+    load(&(0..4_000).map(section).collect::<String>())
 }
 
-/// What a debug build on a machine with much else to do needs; in release it is a hundredth. Comparing
-/// all pairs takes fifty million comparisons.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Processor time that a debug build may take; in release it is a hundredth. Comparing all pairs takes
+/// eight million comparisons.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What this thread has had of the processors: on a busy machine the clock says something else.
+fn processor_time() -> Duration {
+    let clock = nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID;
+    nix::time::clock_gettime(clock).unwrap().into()
+}
 
 #[test]
-fn ten_thousand_sections_are_looked_at_without_holding_each_against_each() {
+fn thousands_of_sections_are_looked_at_without_holding_each_against_each() {
     for (selectors, expected) in [
         (
             (|n| format!("unit = \"a{n}.service\"")) as fn(usize) -> String,
@@ -445,14 +451,10 @@ fn ten_thousand_sections_are_looked_at_without_holding_each_against_each() {
         ),
     ] {
         let config = many(selectors);
-        let start = Instant::now();
+        let start = processor_time();
         let found = findings(&config, None, Time::from_unix_s(NOW));
-        assert!(
-            start.elapsed() < PATIENCE,
-            "{:?} for {}",
-            start.elapsed(),
-            selectors(1)
-        );
+        let took = processor_time() - start;
+        assert!(took < PATIENCE, "{took:?} for {}", selectors(1));
         let mut ids: Vec<&str> = found.iter().map(|finding| finding.id).collect();
         ids.retain(|id| !["W16", "W3", "W24", "E3"].contains(id));
         ids.dedup();
