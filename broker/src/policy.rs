@@ -124,33 +124,34 @@ impl Policy {
         if !self.uses_program {
             return false;
         }
-        let asks = |section: &Arc<Section>| {
-            let others = section
-                .matches
-                .iter()
-                .filter(|s| s.source() != Source::Program);
-            uses(section, Source::Program) && all_hold(others, workload)
+        self.any_but_for_program(workload, target, |section| uses(section, Source::Program))
+    }
+
+    /// Whether a section may match, that owns the target if one is named, whatever the workload runs.
+    pub fn may_match(&self, workload: &Workload, target: Option<&str>) -> bool {
+        self.any_but_for_program(workload, target, |_| true)
+    }
+
+    /// Whether some section, that owns the target if one is named, would match but for what is said of
+    /// executables, and is such a one.
+    fn any_but_for_program(
+        &self,
+        workload: &Workload,
+        target: Option<&str>,
+        is_such: impl Fn(&Section) -> bool,
+    ) -> bool {
+        let may = |section: &Arc<Section>| {
+            let selectors = section.matches.iter();
+            let others = selectors.filter(|selector| selector.source() != Source::Program);
+            is_such(section) && all_hold(others, workload)
         };
         match target {
             Some(target) => {
                 let mut owners = self.candidates(workload, target);
-                owners.any(|owner| asks(&owner.section))
+                owners.any(|owner| may(&owner.section))
             }
-            None => self.all.candidates(workload).any(asks),
+            None => self.all.candidates(workload).any(may),
         }
-    }
-
-    /// Whether a section may match that owns the target, whatever the workload runs.
-    pub fn may_match(&self, workload: &Workload, target: Option<&str>) -> bool {
-        let may = |owner: &Owner| {
-            let others = owner
-                .section
-                .matches
-                .iter()
-                .filter(|s| s.source() != Source::Program);
-            all_hold(others, workload)
-        };
-        target.is_some_and(|target| self.candidates(workload, target).any(may))
     }
 
     /// Whether it matters to some section that a workload is in this supplementary group.
@@ -209,6 +210,15 @@ impl Policy {
     pub fn sections_of(&self, workload: &Workload) -> impl Iterator<Item = &Arc<Section>> {
         let candidates = self.all.candidates(workload);
         candidates.filter(|section| fits(section, workload))
+    }
+
+    /// Those of them that would grant something now, for `targets`.
+    pub fn granting(&self, workload: &Workload, now: Time) -> impl Iterator<Item = &Arc<Section>> {
+        let weak = workload.proof() == Proof::Pid;
+        self.sections_of(workload).filter(move |section| {
+            let over = section.expires.is_some_and(|expires| now >= expires);
+            !over && (!weak || section.allow_pid_fallback)
+        })
     }
 
     /// Whether any section has a target of this name: unknown ones are recorded as one.
