@@ -97,14 +97,14 @@ impl Policy {
                 let owners = policy.owners.entry(name.clone()).or_default();
                 owners.add(section, owner);
             }
-            policy.uses_session |= uses(section, Source::Session);
+            policy.uses_session |= section.asks(Source::Session);
             policy
                 .groups
-                .extend(selectors(section).filter_map(|selector| match selector {
+                .extend(section.selectors().filter_map(|selector| match selector {
                     Selector::SupplementaryGroup(gid) => Some(*gid),
                     _ => None,
                 }));
-            policy.uses_program |= uses(section, Source::Program);
+            policy.uses_program |= section.asks(Source::Program);
         }
         policy.sections = sections;
         policy
@@ -124,7 +124,7 @@ impl Policy {
         if !self.uses_program {
             return false;
         }
-        self.any_but_for_program(workload, target, |section| uses(section, Source::Program))
+        self.any_but_for_program(workload, target, |section| section.asks(Source::Program))
     }
 
     /// Whether a section may match, that owns the target if one is named, whatever the workload runs.
@@ -157,12 +157,6 @@ impl Policy {
     /// Whether it matters to some section that a workload is in this supplementary group.
     pub fn names_group(&self, gid: u32) -> bool {
         self.groups.contains(&gid)
-    }
-
-    /// A section that asks what runs, if there is one: it needs the witness.
-    pub fn needs_witness(&self) -> Option<&Arc<Section>> {
-        let mut sections = self.sections.iter();
-        sections.find(|section| uses(section, Source::Program))
     }
 
     /// Decides about one request. `lifetime_s` can only shorten.
@@ -266,22 +260,6 @@ fn fits(section: &Section, workload: &Workload) -> bool {
 
 fn all_hold<'a>(mut selectors: impl Iterator<Item = &'a Selector>, workload: &Workload) -> bool {
     selectors.all(|selector| selector.verdict(workload) == Verdict::Holds)
-}
-
-/// Whether anything in a section needs to know this of a workload.
-fn uses(section: &Section, source: Source) -> bool {
-    selectors(section).any(|selector| selector.source() == source)
-}
-
-/// All that a section says about workloads.
-fn selectors(section: &Section) -> impl Iterator<Item = &Selector> {
-    let Section {
-        matches,
-        unless,
-        shadow,
-        ..
-    } = section;
-    matches.iter().chain(unless.iter().flatten()).chain(shadow)
 }
 
 impl Denial {
