@@ -3,8 +3,10 @@
 //! a connection's peer was seen to run, which may not change.
 
 use crate::app::App;
+use crate::config::Config;
 use crate::peer::{Life, Peer};
 use crate::rules::Rules;
+use crate::selector::Source;
 use crate::sys;
 use crate::witness::{Attestation, Client, Unanswered};
 use crate::workload::{Program, Unattested, Workload};
@@ -73,7 +75,7 @@ pub async fn enforceable(
     rules: &Rules,
     patience: Duration,
 ) -> Result<(), Unenforceable> {
-    let Some(what) = needs_witness(rules) else {
+    let Some(what) = needs_witness(&rules.config) else {
         return Ok(());
     };
     let us = nix::unistd::Uid::effective().as_raw();
@@ -96,11 +98,13 @@ pub async fn enforceable(
     }
 }
 
-/// What asks what workloads run, if anything does.
-pub fn needs_witness(rules: &Rules) -> Option<String> {
-    let Some(section) = rules.policy.needs_witness() else {
+/// What asks what workloads run, if anything does: a section, or a deny list, for one that is empty today
+/// may not be tomorrow.
+pub fn needs_witness(config: &Config) -> Option<String> {
+    let mut sections = config.workloads.iter();
+    let Some(section) = sections.find(|section| section.asks(Source::Program)) else {
         let text = "`executables` in [deny] holds against what workloads run";
-        return rules.list_executables().then(|| text.to_owned());
+        return config.deny.executables.as_ref().map(|_| text.to_owned());
     };
     let (place, name) = (&section.place, &section.name);
     Some(format!(

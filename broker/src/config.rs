@@ -7,7 +7,7 @@
 use crate::audit::Sha256;
 use crate::denylist;
 use crate::profile::Profile;
-use crate::selector::Selector;
+use crate::selector::{self, Selector};
 use keystore::charter::{Charter, Purpose, SubjectPattern};
 use keystore::config::{Diagnostic, Section as KeystoreSection, read_text, reason};
 use keystore::protocol::EvidenceLevel;
@@ -202,6 +202,19 @@ pub struct Target {
     pub keystore: String,
     /// The charter the key should have; an issuer's is that of thousands.
     pub charter: Arc<Charter>,
+}
+
+impl Section {
+    /// All that it says about workloads, whatever that is for.
+    pub fn selectors(&self) -> impl Iterator<Item = &Selector> {
+        let excluded = self.unless.iter().flatten();
+        self.matches.iter().chain(excluded).chain(&self.shadow)
+    }
+
+    /// Whether anything in it needs to know this of a workload.
+    pub fn asks(&self, source: selector::Source) -> bool {
+        self.selectors().any(|selector| selector.source() == source)
+    }
 }
 
 impl Config {

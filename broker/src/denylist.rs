@@ -66,21 +66,24 @@ impl Files {
     /// # Errors
     /// The first line that is no entry, with its place; a file that cannot be read.
     pub fn read(&self) -> Result<DenyLists, Diagnostic> {
-        let mut text = Text::default();
+        let mut texts = Vec::new();
         Ok(DenyLists {
             executables: entries(
                 "executables",
                 self.executables.as_deref(),
-                &mut text,
+                &mut texts,
                 digest,
             )?
             .into_iter()
             .collect(),
-            units: entries("units", self.units.as_deref(), &mut text, unit)?,
-            users: entries("users", self.users.as_deref(), &mut text, user)?
+            units: entries("units", self.units.as_deref(), &mut texts, unit)?,
+            users: entries("users", self.users.as_deref(), &mut texts, user)?
                 .into_iter()
                 .collect(),
-            sha256: text.sha256(),
+            sha256: self
+                .paths()
+                .next()
+                .map(|_| Sha256::of_texts(texts.iter().map(Option::as_deref))),
         })
     }
 }
@@ -97,13 +100,7 @@ impl DenyLists {
             return Some(Hit::User);
         }
         let unit = workload.unit();
-        let named = |pattern: &Pattern| {
-            unit.is_some_and(|unit| match pattern.is_path() {
-                true => pattern.matches(unit.path()),
-                false => pattern.matches(unit.name()),
-            })
-        };
-        if self.units.iter().any(named) {
+        if unit.is_some_and(|unit| self.units.iter().any(|pattern| unit.fits(pattern))) {
             return Some(Hit::Unit);
         }
         match workload.program() {
@@ -144,40 +141,19 @@ impl Hit {
     }
 }
 
-/// What is read, for a digest over all of it.
-#[derive(Default)]
-struct Text {
-    bytes: Vec<u8>,
-    files: usize,
-}
-
-impl Text {
-    fn add(&mut self, text: Option<&str>) {
-        let len = text.map_or(u64::MAX, |text| text.len() as u64);
-        self.bytes.extend(len.to_be_bytes());
-        self.bytes.extend(text.unwrap_or_default().as_bytes());
-        self.files += usize::from(text.is_some());
-    }
-
-    fn sha256(&self) -> Option<Sha256> {
-        (self.files > 0).then(|| Sha256::of(&self.bytes))
-    }
-}
-
 /// The entries of one file.
 fn entries<T>(
     key: &str,
     path: Option<&Path>,
-    read: &mut Text,
+    read: &mut Vec<Option<String>>,
     entry: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Vec<T>, Diagnostic> {
     let Some(path) = path else {
-        read.add(None);
+        read.push(None);
         return Ok(Vec::new());
     };
     let named = || format!("named by `{key}` in [deny]; it may be empty");
     let text = read_text(path).map_err(|error| error.with_help(named()))?;
-    read.add(Some(&text));
     let mut found = Vec::new();
     for (word, span) in words(&text) {
         match entry(word) {
@@ -185,6 +161,7 @@ fn entries<T>(
             Err(why) => return Err(Diagnostic::at(path, &text, span, why, None)),
         }
     }
+    read.push(Some(text));
     Ok(found)
 }
 

@@ -478,9 +478,12 @@ async fn whoami(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusal
 async fn targets(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusal> {
     let rules = app.rules.now();
     let workload = attest(app, &rules, peer, id, None).await?;
+    if rules.denied.hit(&workload).is_some() {
+        return Ok(reply::ok(&Targets::default())); // it has none, like one that is nobody's workload
+    }
     let mut targets: Vec<TargetInfo> = rules
         .policy
-        .sections_of(&workload)
+        .granting(&workload, app.clock.read())
         .flat_map(|section| section.targets.values())
         .map(|target| TargetInfo {
             target: target.name.clone(),

@@ -97,14 +97,14 @@ impl Policy {
                 let owners = policy.owners.entry(name.clone()).or_default();
                 owners.add(section, owner);
             }
-            policy.uses_session |= uses(section, Source::Session);
+            policy.uses_session |= section.asks(Source::Session);
             policy
                 .groups
-                .extend(selectors(section).filter_map(|selector| match selector {
+                .extend(section.selectors().filter_map(|selector| match selector {
                     Selector::SupplementaryGroup(gid) => Some(*gid),
                     _ => None,
                 }));
-            policy.uses_program |= uses(section, Source::Program);
+            policy.uses_program |= section.asks(Source::Program);
         }
         policy.sections = sections;
         policy
@@ -124,44 +124,39 @@ impl Policy {
         if !self.uses_program {
             return false;
         }
-        let asks = |section: &Arc<Section>| {
-            let others = section
-                .matches
-                .iter()
-                .filter(|s| s.source() != Source::Program);
-            uses(section, Source::Program) && all_hold(others, workload)
+        self.any_but_for_program(workload, target, |section| section.asks(Source::Program))
+    }
+
+    /// Whether a section may match, that owns the target if one is named, whatever the workload runs.
+    pub fn may_match(&self, workload: &Workload, target: Option<&str>) -> bool {
+        self.any_but_for_program(workload, target, |_| true)
+    }
+
+    /// Whether some section, that owns the target if one is named, would match but for what is said of
+    /// executables, and is such a one.
+    fn any_but_for_program(
+        &self,
+        workload: &Workload,
+        target: Option<&str>,
+        is_such: impl Fn(&Section) -> bool,
+    ) -> bool {
+        let may = |section: &Arc<Section>| {
+            let selectors = section.matches.iter();
+            let others = selectors.filter(|selector| selector.source() != Source::Program);
+            is_such(section) && all_hold(others, workload)
         };
         match target {
             Some(target) => {
                 let mut owners = self.candidates(workload, target);
-                owners.any(|owner| asks(&owner.section))
+                owners.any(|owner| may(&owner.section))
             }
-            None => self.all.candidates(workload).any(asks),
+            None => self.all.candidates(workload).any(may),
         }
-    }
-
-    /// Whether a section may match that owns the target, whatever the workload runs.
-    pub fn may_match(&self, workload: &Workload, target: Option<&str>) -> bool {
-        let may = |owner: &Owner| {
-            let others = owner
-                .section
-                .matches
-                .iter()
-                .filter(|s| s.source() != Source::Program);
-            all_hold(others, workload)
-        };
-        target.is_some_and(|target| self.candidates(workload, target).any(may))
     }
 
     /// Whether it matters to some section that a workload is in this supplementary group.
     pub fn names_group(&self, gid: u32) -> bool {
         self.groups.contains(&gid)
-    }
-
-    /// A section that asks what runs, if there is one: it needs the witness.
-    pub fn needs_witness(&self) -> Option<&Arc<Section>> {
-        let mut sections = self.sections.iter();
-        sections.find(|section| uses(section, Source::Program))
     }
 
     /// Decides about one request. `lifetime_s` can only shorten.
@@ -211,6 +206,15 @@ impl Policy {
         candidates.filter(|section| fits(section, workload))
     }
 
+    /// Those of them that would grant something now, for `targets`.
+    pub fn granting(&self, workload: &Workload, now: Time) -> impl Iterator<Item = &Arc<Section>> {
+        let weak = workload.proof() == Proof::Pid;
+        self.sections_of(workload).filter(move |section| {
+            let over = section.expires.is_some_and(|expires| now >= expires);
+            !over && (!weak || section.allow_pid_fallback)
+        })
+    }
+
     /// Whether any section has a target of this name: unknown ones are recorded as one.
     pub fn knows_target(&self, target: &str) -> bool {
         self.owners.contains_key(target)
@@ -256,22 +260,6 @@ fn fits(section: &Section, workload: &Workload) -> bool {
 
 fn all_hold<'a>(mut selectors: impl Iterator<Item = &'a Selector>, workload: &Workload) -> bool {
     selectors.all(|selector| selector.verdict(workload) == Verdict::Holds)
-}
-
-/// Whether anything in a section needs to know this of a workload.
-fn uses(section: &Section, source: Source) -> bool {
-    selectors(section).any(|selector| selector.source() == source)
-}
-
-/// All that a section says about workloads.
-fn selectors(section: &Section) -> impl Iterator<Item = &Selector> {
-    let Section {
-        matches,
-        unless,
-        shadow,
-        ..
-    } = section;
-    matches.iter().chain(unless.iter().flatten()).chain(shadow)
 }
 
 impl Denial {

@@ -73,12 +73,6 @@ impl Rules {
             drop_ins,
         }
     }
-
-    /// Whether it has to be known what a workload runs if it may have a target: a list of executables
-    /// that is empty today may not be tomorrow.
-    pub fn list_executables(&self) -> bool {
-        self.config.deny.executables.is_some()
-    }
 }
 
 impl InForce {

@@ -103,11 +103,7 @@ impl Selector {
     /// Whether it holds.
     pub fn verdict(&self, workload: &Workload) -> Verdict {
         match self {
-            Selector::Unit(wanted) => match workload.unit() {
-                Some(unit) if wanted.is_path() => wanted.matches(unit.path()).into(),
-                Some(unit) => wanted.matches(unit.name()).into(),
-                None => Verdict::Fails,
-            },
+            Selector::Unit(wanted) => workload.unit().is_some_and(|unit| unit.fits(wanted)).into(),
             Selector::Slice(wanted) => workload.slices().any(|slice| slice == wanted).into(),
             Selector::UserUnit(wanted) => workload
                 .user_unit()
@@ -156,14 +152,10 @@ impl Selector {
     pub fn found(&self, workload: &Workload) -> String {
         let none = || "none".to_owned();
         match self {
-            Selector::Unit(wanted) => workload.unit().map_or_else(none, |unit| {
-                if wanted.is_path() {
-                    unit.path()
-                } else {
-                    unit.name()
-                }
-                .to_owned()
-            }),
+            Selector::Unit(wanted) => {
+                let unit = workload.unit();
+                unit.map_or_else(none, |unit| unit.as_in(wanted).to_owned())
+            }
             Selector::Slice(_) => {
                 let slices: Vec<&str> = workload.slices().collect();
                 if slices.is_empty() {

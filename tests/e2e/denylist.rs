@@ -200,3 +200,32 @@ fn a_list_that_cannot_be_read_stops_a_start_and_a_reload() {
     assert_eq!(started.status.code(), Some(78), "{said}");
     assert!(said.contains("units:1:1: a unit's name ends in"), "{said}");
 }
+
+#[test]
+fn who_is_listed_is_told_of_no_target() {
+    let token = Token::new();
+    let (daemon, dir) = daemon(&token, &["users", "executables"]);
+    // With a Python, whom the witness looks at for a list of executables alone.
+    let script = "
+s = connect()
+s.sendall(b'GET /v1/targets HTTP/1.1\\r\\nhost: a\\r\\n\\r\\n')
+code, body = answer(s)
+say(code, body.count('\"target\":'))
+";
+    let targets = |uid| finished(&mut script_as(uid, &daemon.socket(), script));
+    assert_eq!(
+        (targets(ALICE), targets(BOB)),
+        ("200 1".into(), "200 1".into())
+    );
+    is_listed(&daemon, &dir.path().join("users"), &format!("{ALICE}\n"));
+    assert_eq!(
+        (targets(ALICE), targets(BOB)),
+        ("200 0".into(), "200 1".into())
+    );
+    let python = std::fs::canonicalize("/usr/bin/python3").unwrap();
+    let copies = Copies::new();
+    copies.of(python, "python");
+    let line = format!("{} python\n", copies.sha256("python"));
+    is_listed(&daemon, &dir.path().join("executables"), &line);
+    assert!(wait_until(DEADLINE, || targets(BOB) == "200 0"));
+}

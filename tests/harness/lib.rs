@@ -70,11 +70,16 @@ pub fn wait_for<T>(deadline: Duration, mut look: impl FnMut() -> Option<T>) -> O
 
 /// A directory below the system's temporary one that every user may enter.
 pub fn public_dir() -> tempfile::TempDir {
+    public_dir_in(&std::env::temp_dir())
+}
+
+/// The same below another.
+pub fn public_dir_in(parent: &std::path::Path) -> tempfile::TempDir {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::Builder::new()
         .prefix("assertd-")
         .permissions(std::fs::Permissions::from_mode(0o755))
-        .tempdir()
+        .tempdir_in(parent)
         .unwrap();
     // The umask may have narrowed it.
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();

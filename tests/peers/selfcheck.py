@@ -89,7 +89,8 @@ def server_accepts(issuer, signer, secret_file):
     check("server: the access token is opaque", "." not in token, "it looks like a JWT")
     check("server: the same assertion again is refused", replay["status"] == 401, replay)
     introspect = ("introspect", "--issuer", issuer, "--client-id", RESOURCE_SERVER, "--secret-file")
-    answers, _ = run("redeem.py", *introspect, secret_file, lines=[token, token[:-1] + "_"])
+    ungiven = token[:-1] + ("_" if token[-1:] != "_" else "-")  # one token in 64 ends in "_" already
+    answers, _ = run("redeem.py", *introspect, secret_file, lines=[token, ungiven])
     live, wrong = (json.loads(answer) for answer in answers)
     check("server: it introspects as active, of this client",
           live["body"].get("active") is True and live["body"].get("client_id") == CLIENT, live)

@@ -9,6 +9,7 @@ use crate::installed::{
 use crate::machine::Machine;
 use crate::request::{Registered, assertion, published, verified};
 use harness::suite::{INDENT, Site, Suite};
+use harness::{DEADLINE, wait_until};
 use serde_json::Value;
 
 /// The option by its number, which no library here knows, on a pair of sockets (socket(7)).
@@ -93,16 +94,24 @@ fn denied(machine: &Machine) -> Result<(), String> {
     if without_id(workload).is_none() || without_id(workload) != without_id(stranger) {
         return Err(format!("told apart: {shown}"));
     }
-    let records = records(machine)?;
-    let reasons: Vec<&Value> = records
-        .iter()
-        .filter(|record| record["kind"] == "denied")
-        .map(|record| &record["reason"])
-        .collect();
-    match reasons[..] {
+    // A denial is answered before its record is on the disk.
+    let mut reasons = Err(String::new());
+    let _both = wait_until(DEADLINE, || {
+        reasons = denials(machine);
+        reasons.as_ref().is_ok_and(|reasons| reasons.len() >= 2)
+    });
+    let reasons = reasons?;
+    match &reasons[..] {
         [workload, stranger] if workload == "weak_proof" && stranger != "weak_proof" => Ok(()),
         _ => Err(format!("the audit log says {reasons:?}")),
     }
+}
+
+/// Why who was denied, by the log so far.
+fn denials(machine: &Machine) -> Result<Vec<Value>, String> {
+    let records = records(machine)?.into_iter();
+    let denied = records.filter(|record| record["kind"] == "denied");
+    Ok(denied.map(|record| record["reason"].clone()).collect())
 }
 
 /// The lines that say it.

@@ -113,7 +113,7 @@ pub struct Whoami {
 }
 
 /// What the caller may ask for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Targets {
     /// In the order of their names.
     pub targets: Vec<TargetInfo>,

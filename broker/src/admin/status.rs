@@ -92,7 +92,7 @@ fn of_deny_lists(app: &App, rules: &Rules) -> DenyStatus {
 
 /// It is asked, if anything depends on it: whoever needs it is refused while it is away.
 async fn of_witness(app: &App, rules: &Rules) -> WitnessStatus {
-    if attestation::needs_witness(rules).is_none() {
+    if attestation::needs_witness(&rules.config).is_none() {
         let state = "unused".to_owned();
         return WitnessStatus { state, why: None };
     }

@@ -139,7 +139,8 @@ impl<'a> File<'a> {
 }
 
 pub fn resolve(sources: Vec<Source>, names: NameService) -> Result<Config> {
-    let sha256 = digest(&sources);
+    let texts = sources.iter().map(|source| Some(source.text.as_str()));
+    let sha256 = Sha256::of_texts(texts);
     let (main, drop_ins) = sources.split_first().expect("the main file is always read");
     let file = File::of(main);
     let parsed: MainFile = parse(&file)?;
@@ -239,17 +240,6 @@ fn of_drop_in(file: &File, error: &toml::de::Error) -> Diagnostic {
 
 fn parse<T: serde::de::DeserializeOwned>(file: &File) -> Result<T> {
     toml::from_str(file.text).map_err(|error| Diagnostic::from_toml(file.path, file.text, &error))
-}
-
-fn digest(sources: &[Source]) -> Sha256 {
-    use aws_lc_rs::digest;
-    let mut context = digest::Context::new(&digest::SHA256);
-    for source in sources {
-        // Length first: two files cannot be told apart from one otherwise.
-        context.update(&(source.text.len() as u64).to_be_bytes());
-        context.update(source.text.as_bytes());
-    }
-    Sha256::from_digest(&context.finish())
 }
 
 fn deny(file: &File, section: DenySection) -> Result<denylist::Files> {

@@ -2,6 +2,7 @@
 //! and which selector fails, with what is there instead. assertd knows; what it has forgotten the
 //! audit log may still have.
 
+use super::account;
 use super::args::{Args, Format};
 use super::audit;
 use super::failure::{Asker, Exit, Failure};
@@ -118,19 +119,50 @@ fn of_section(section: &ExplainedSection, out: &mut Out) {
     out.table(&rows);
 }
 
+/// A number of a user or group with the name that this host has for it: files say names, the kernel
+/// numbers.
+fn with_name(selector: &str, value: &str) -> String {
+    let name = |id: u32| match selector {
+        "user" => Some(account::of_uid(id).name),
+        "group" | "supplementary_group" => Some(account::group_name(id)),
+        _ => None,
+    };
+    let name = value.parse().ok().and_then(name);
+    match name.filter(|name| name != value) {
+        Some(name) => format!("{value} ({name})"),
+        None => value.to_owned(),
+    }
+}
+
 fn row(role: &str, selector: &ExplainedSelector) -> Vec<String> {
+    let named = |value: &str| with_name(&selector.selector, value);
+    let found = named(&selector.found);
     let (sign, found) = match (role, selector.verdict.as_str()) {
         ("", "holds") => ("ok", String::new()),
-        ("", _) => ("FAIL", format!("it is {}", selector.found)),
+        ("", _) => ("FAIL", format!("it is {found}")),
         ("unless ", "holds") => ("FAIL", "it is".to_owned()),
-        ("unless ", _) => ("FAIL", format!("it may be: {}", selector.found)),
+        ("unless ", _) => ("FAIL", format!("it may be: {found}")),
         (_, "holds") => ("ok", String::new()),
-        (_, _) => ("note", format!("it is {}", selector.found)),
+        (_, _) => ("note", format!("it is {found}")),
     };
     vec![
         format!("  {sign}"),
         format!("{role}{}", selector.selector),
-        selector.wanted.clone(),
+        named(&selector.wanted),
         found,
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_the_names_that_this_host_knows() {
+        assert_eq!(with_name("user", "0"), "0 (root)");
+        assert_eq!(with_name("group", "0"), "0 (root)");
+        assert_eq!(with_name("user", "4294967000"), "4294967000");
+        assert_eq!(with_name("user", "none"), "none");
+        assert_eq!(with_name("unit", "0"), "0");
+    }
 }

@@ -3,6 +3,7 @@
 //! user's own service manager is looked at, for what its user says of itself.
 
 use super::proc;
+use crate::selector::Pattern;
 
 /// The systemd unit a process runs in: the outermost service or scope below its slices. Whatever
 /// a delegated service builds below itself is still that unit, and is marked nested.
@@ -49,6 +50,19 @@ impl Unit {
     /// `/system.slice/payments.service`
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// What it is called where a pattern names it: by its path or by its name.
+    pub fn as_in(&self, pattern: &Pattern) -> &str {
+        match pattern.is_path() {
+            true => self.path(),
+            false => self.name(),
+        }
+    }
+
+    /// Whether a pattern is of it.
+    pub fn fits(&self, pattern: &Pattern) -> bool {
+        pattern.matches(self.as_in(pattern))
     }
 
     /// The slices above it, from the outermost.

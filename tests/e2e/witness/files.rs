@@ -241,24 +241,26 @@ print(json.dumps(in_mounts_of_its_own(there, dir + '/there/payments')))
 /// A container's program has it in mounts of its own as well.
 #[test]
 fn a_program_on_an_overlay_is_the_file_that_runs() {
-    let files = public_dir();
-    let (program, new) = (files.path().join("payments"), files.path().join("new"));
-    sleeper(&program, "1");
-    sleeper(&new, "12");
-    let said = report_of(OVERLAY, &files, &program, &[]);
-    let [first, replaced, second, merged, contained, there] = &said[..] else {
-        panic!("{said:?}");
-    };
-    assert_eq!(&first["executable"]["place"]["at"], merged);
-    assert_eq!(first["executable"]["sha256"], sha256(&program));
-    assert_eq!(replaced["executable"]["place"]["unproven"], "deleted");
-    assert_eq!(replaced["executable"]["sha256"], sha256(&program));
-    for here in [second, contained] {
-        assert_eq!(&here["executable"]["place"]["at"], merged);
-        assert_eq!(here["executable"]["sha256"], sha256(&new));
-    }
-    let why = there["not_attestable"].as_str().unwrap_or_default();
-    assert!(why.contains("lies on an overlay"), "{there}");
+    below_own_root(|| {
+        let files = public_dir();
+        let (program, new) = (files.path().join("payments"), files.path().join("new"));
+        sleeper(&program, "1");
+        sleeper(&new, "12");
+        let said = report_of(OVERLAY, &files, &program, &[]);
+        let [first, replaced, second, merged, contained, there] = &said[..] else {
+            panic!("{said:?}");
+        };
+        assert_eq!(&first["executable"]["place"]["at"], merged);
+        assert_eq!(first["executable"]["sha256"], sha256(&program));
+        assert_eq!(replaced["executable"]["place"]["unproven"], "deleted");
+        assert_eq!(replaced["executable"]["sha256"], sha256(&program));
+        for here in [second, contained] {
+            assert_eq!(&here["executable"]["place"]["at"], merged);
+            assert_eq!(here["executable"]["sha256"], sha256(&new));
+        }
+        let why = there["not_attestable"].as_str().unwrap_or_default();
+        assert!(why.contains("lies on an overlay"), "{there}");
+    });
 }
 
 /// What a script says of a program, [`inside`]: a line of JSON each.

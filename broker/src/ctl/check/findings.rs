@@ -95,15 +95,5 @@ fn slice_of(section: &Section) -> Option<&str> {
     })
 }
 
-/// What selectors a section has, whatever they are for.
-fn all_selectors(section: &Section) -> impl Iterator<Item = &Selector> {
-    let excluded = section.unless.iter().flatten();
-    section
-        .matches
-        .iter()
-        .chain(excluded)
-        .chain(&section.shadow)
-}
-
 #[cfg(test)]
 pub mod tests;

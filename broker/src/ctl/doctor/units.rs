@@ -5,7 +5,7 @@ use super::finding::{
 };
 use super::host::{self, Output};
 use super::site::{NoUnits, Runner, Site};
-use crate::policy::Policy;
+use crate::attestation;
 use keystore::config::{BackendKind, Section};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -265,10 +265,8 @@ fn of_units(site: &Site, units: &Units) -> Vec<Finding> {
 
 /// Whether a section, or a deny list, asks what a workload runs.
 fn needs_witness(site: &Site) -> bool {
-    site.config.as_ref().is_ok_and(|config| {
-        let policy = Policy::new(config.workloads.clone());
-        policy.needs_witness().is_some() || config.deny.executables.is_some()
-    })
+    let config = site.config.as_ref();
+    config.is_ok_and(|config| attestation::needs_witness(config).is_some())
 }
 
 /// Of one keystore's units alone, whether they are there and well; their sandbox is the doctor's.

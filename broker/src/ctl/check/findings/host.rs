@@ -6,7 +6,7 @@ use super::super::finding::{
     OTHER_PROGRAM, OTHER_SLICE, OTHER_USER, RUNS_AS_ROOT,
 };
 use super::section::DYNAMIC_UIDS;
-use super::{all_selectors, named, slice_of, unit_of, user_of};
+use super::{named, slice_of, unit_of, user_of};
 use crate::config::{Config, Facts, Section, UnitFacts};
 use crate::selector::{Pattern, Selector, Source};
 use keystore::config::suggest;
@@ -288,7 +288,8 @@ impl<'a> Host<'a> {
         if self.facts.witness != Some(false) {
             return None;
         }
-        let key = all_selectors(section)
+        let key = section
+            .selectors()
             .find(|it| it.source() == Source::Program)?
             .key();
         Some(NO_WITNESS.at(

@@ -5,7 +5,7 @@ use super::super::finding::{
     NEEDS_WITNESS, NO_EXPIRY, NO_OWNER, NO_TARGET, OVERFLOW_USER, PID_FALLBACK, SLICE_ALONE,
     USER_ALONE, USER_UNIT, WIDE_PATTERN,
 };
-use super::{all_selectors, named, slice_of, unit_of, user_of};
+use super::{named, slice_of, unit_of, user_of};
 use crate::config::Section;
 use crate::selector::{Pattern, Selector, Source};
 use keystore::Time;
@@ -193,7 +193,9 @@ fn wide(unit: &Pattern) -> Option<String> {
 }
 
 fn programs(section: &Section, found: &mut Vec<Finding>) {
-    let mut keys = all_selectors(section).filter(|selector| selector.source() == Source::Program);
+    let mut keys = section
+        .selectors()
+        .filter(|selector| selector.source() == Source::Program);
     if let Some(selector) = keys.next() {
         found.push(NEEDS_WITNESS.at(
             named(section),
