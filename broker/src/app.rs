@@ -3,12 +3,14 @@
 use crate::audit::Audit;
 use crate::complaints::Complaints;
 use crate::denylist;
+use crate::http::Signed;
 use crate::id::{RequestId, random};
 use crate::keyring::Keyring;
 use crate::keystores::Keystore;
 use crate::rate::Limiter;
 use crate::recent::Recent;
 use crate::reply::Counts;
+use crate::reuse::Shelf;
 use crate::rules::InForce;
 use crate::witness;
 use keystore::Clock;
@@ -27,6 +29,8 @@ pub struct App {
     pub keyring: Arc<Keyring>,
     /// By name.
     pub keystores: BTreeMap<String, Arc<Keystore>>,
+    /// Assertions that are handed out again.
+    pub shelf: Shelf<Arc<Signed>>,
     /// The audit log.
     pub audit: Audit,
     /// The wall clock.

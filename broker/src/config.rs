@@ -7,6 +7,7 @@
 use crate::audit::Sha256;
 use crate::denylist;
 use crate::profile::Profile;
+use crate::reuse::Reuse;
 use crate::selector::{self, Selector};
 use keystore::charter::{Charter, Purpose, SubjectPattern};
 use keystore::config::{Diagnostic, Section as KeystoreSection, read_text, reason};
@@ -194,6 +195,8 @@ pub struct Target {
     pub rate: Option<(u32, u32)>,
     /// How well it must be known that the key lives in hardware.
     pub evidence_min: EvidenceLevel,
+    /// Whether its assertions may be handed out again.
+    pub reuse: Reuse,
     /// Whether another workload may have the same subject of the same issuer.
     pub shared: bool,
     /// The key that signs: its own, or its issuer's.

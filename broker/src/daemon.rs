@@ -153,6 +153,7 @@ fn run(command: Command) -> Result<(), Failure> {
         denied,
         keyring,
         keystores,
+        shelf: crate::reuse::Shelf::default(),
         clock: Clock::after(audit.last_iat()),
         audit: audit.clone(),
         workload_rate: crate::rate::Limiter::new(),

@@ -5,15 +5,16 @@ use crate::app::App;
 use crate::attestation::{self, Unknown};
 use crate::audit::{self, Outcome};
 use crate::claims::{Claims, JTI_BYTES};
+use crate::config::Target;
 use crate::id::{NoRandom, RequestId, random};
-use crate::keyring::ActiveKey;
-use crate::keystores::{Busy, Place};
-use crate::peer::Peer;
+use crate::keyring::{ActiveKey, Unusable};
+use crate::minting::{key_of, mint, place_for, share_of, verify, within};
+use crate::peer::{Life, Peer};
 use crate::policy::{Decision, Grant};
-use crate::queue::{Job, Share};
 use crate::rate::Verdict;
 use crate::recent::Denied;
 use crate::reply::{self, Answer, Refusal};
+use crate::reuse::{Moment, Reuse, Terms, Ticket, Turn, Use};
 use crate::rules::Rules;
 use crate::workload::Workload;
 use assertd_client::api::{
@@ -23,12 +24,11 @@ use assertd_client::api::{
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request};
-use keystore::jws::{Bad, SigningInput};
-use keystore::{Assertion, Kind};
+use keystore::Assertion;
+use keystore::jws::SigningInput;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 
 /// How long a request may take from its last byte to its answer.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
@@ -82,6 +82,24 @@ pub fn nobody_known(app: &App) -> Answer {
     reply::problem(&refusal(), app.request_id().as_str())
 }
 
+/// An assertion, and what was recorded of it.
+pub struct Signed {
+    assertion: Assertion,
+    claims: keystore::Claims,
+    key: Arc<ActiveKey>,
+    /// The request that it was signed for.
+    id: RequestId,
+}
+
+/// A request that somebody may have an answer to, by when.
+struct Asking<'a> {
+    app: &'a App,
+    peer: &'a Peer,
+    id: RequestId,
+    workload: &'a Workload,
+    deadline: Instant,
+}
+
 /// The main job.
 async fn assertion(
     app: &App,
@@ -93,51 +111,113 @@ async fn assertion(
     let rules = app.rules.now(); // one look: a reload meanwhile is the next request's
     let workload = attest(app, &rules, peer, id, Some(&asked.target)).await?;
     let grant = decide(app, &rules, &workload, id, &asked)?;
+    let asking = Asking {
+        app,
+        peer,
+        id,
+        workload: &workload,
+        deadline,
+    };
+    match turn(app, &rules, &grant, deadline).await? {
+        Turn::Kept(kept) => again(&asking, grant, &kept.what).await,
+        Turn::Mint(ticket) => afresh(&asking, grant, ticket).await,
+    }
+}
+
+/// An assertion of its own for this request.
+async fn afresh(
+    asking: &Asking<'_>,
+    grant: Grant,
+    ticket: Ticket<Arc<Signed>>,
+) -> Result<Answer, Refusal> {
+    let Asking { app, deadline, .. } = *asking;
     let share = share_of(&grant);
     let place = place_for(app, &grant.target().keystore, &share, deadline)?;
     let (place, key) = key_of(app, &grant, place, &share, deadline).await?;
 
-    let now = app
-        .clock
-        .trusted()
-        .map_err(|error| Refusal::unavailable("clock_untrusted", error))?;
-    let target = grant.target().clone();
-    let section = grant.section().name.clone();
-    let shadowed = grant.shadowed().to_vec();
-    let claims = Claims::from_grant(grant, now, random::<JTI_BYTES>().map_err(no_random)?);
-    let expires_at = claims.wire().exp;
+    let now = trusted_time(app)?;
+    let granted = reply::Granted::of(&grant);
+    let (target, lifetime_s) = (grant.target().clone(), grant.lifetime_s());
+    let claims = Claims::from_grant(grant, now.wall, random::<JTI_BYTES>().map_err(no_random)?);
     let expected = SigningInput::new(key.alg, key.typ, &key.kid, claims.wire());
 
-    let granted = reply::Granted {
-        section: &section,
-        target: &target,
-        shadowed: &shadowed,
-    };
-    let record = reply::decision_record(id, &workload, &granted, &key, claims.wire());
-    let mut durable = app
-        .audit
-        .decision(record)
-        .map_err(|error| Refusal::unavailable("audit_unavailable", error))?;
+    let wire = claims.wire().clone();
+    let record = reply::decision_record(asking.id, asking.workload, &granted, &key, &wire);
+    let mut durable = app.audit.decision(record).map_err(no_audit)?;
     let minted = async {
         let jws = mint(&key, &target, share, claims, deadline, place).await?;
         verify(app, &key, jws, &expected) // while the record is on its way to the disk
     };
     let (recorded, minted) = tokio::join!(within(deadline, &mut durable), minted);
 
-    let released = match (recorded, minted) {
-        (Some(Ok(())), Ok(assertion)) => alive(peer, assertion),
+    let signed = match (recorded, minted) {
+        (Some(Ok(())), Ok(assertion)) => Ok(Signed {
+            assertion,
+            claims: wire,
+            key,
+            id: asking.id,
+        }),
         (_, Err(refusal)) => Err(refusal),
         (_, Ok(_never_released)) => Err(Refusal::AUDIT_NOT_DURABLE),
     };
+    let released = signed.map(Arc::new).and_then(|signed| {
+        ticket.fill(signed.clone(), now, lifetime_s); // whoever waits may have it, whatever became of us
+        release(asking, &signed, &target)
+    });
     durable.outcome(outcome(&released));
-    let assertion = released?;
-    Ok(reply::ok(&AssertionResponse {
-        assertion: assertion.as_str().to_owned(),
-        expires_at,
-        kid: key.kid.to_string(),
+    released
+}
+
+/// The assertion that was signed for an earlier request, or for one at the same time, under a record
+/// of its own.
+async fn again(asking: &Asking<'_>, grant: Grant, signed: &Signed) -> Result<Answer, Refusal> {
+    let Asking { app, deadline, .. } = *asking;
+    let granted = reply::Granted::of(&grant);
+    let (key, claims) = (&signed.key, &signed.claims);
+    let mut record = reply::decision_record(asking.id, asking.workload, &granted, key, claims);
+    record.reuse = Some(audit::Reuse {
+        of: signed.id.as_str().into(),
+        at: trusted_time(app)?.wall.unix_s(),
+    });
+    let mut durable = app.audit.decision(record).map_err(no_audit)?;
+    let released = match within(deadline, &mut durable).await {
+        Some(Ok(())) => release(asking, signed, grant.target()),
+        _ => Err(Refusal::AUDIT_NOT_DURABLE),
+    };
+    durable.outcome(outcome(&released));
+    app.counts.reused(&released);
+    released
+}
+
+/// Whether there is one to hand out again, or it is this request's turn to have one signed.
+async fn turn(
+    app: &App,
+    rules: &Rules,
+    grant: &Grant,
+    deadline: Instant,
+) -> Result<Turn<Arc<Signed>>, Refusal> {
+    let (section, target) = (grant.section(), grant.target());
+    let key = match target.reuse {
+        Reuse::Never => return Ok(Turn::Mint(Ticket::alone())),
+        Reuse::UntilHalf => app.keyring.active(&target.key),
+    };
+    let Ok(key) = key else {
+        return Ok(Turn::Mint(Ticket::alone())); // on the way to a signature it is said why not
+    };
+    let of = Use {
+        workload: section.name.clone(),
         target: target.name.clone(),
-        id: id.to_string(),
-    }))
+        terms: Terms {
+            lifetime_s: grant.lifetime_s(),
+            generation: rules.generation,
+            kid: key.kid.clone(),
+        },
+    };
+    let turn = app.shelf.turn(&of, || trusted_time(app));
+    within(deadline, turn).await.unwrap_or_else(|| {
+        let detail = "others asked for the same, and the keystore did not answer them in time";
+        Err(Refusal::unavailable("deadline", detail))
+    })
 }
 
 /// Reads and parses the body: one JSON object with the members we know, within limit and time.
@@ -290,152 +370,38 @@ fn target_rate(app: &App, grant: &Grant) -> Verdict {
     app.target_rate.check(name, rate, burst, Instant::now())
 }
 
-/// Whose share of a keystore a grant uses: its section's.
-fn share_of(grant: &Grant) -> Share {
-    let section = grant.section();
-    Share {
-        workload: section.name.clone(),
-        weight: section.weight,
+/// The last look before release: a credential goes to a living peer or to nobody, and no more once its
+/// key is suspended.
+fn release(asking: &Asking<'_>, signed: &Signed, target: &Target) -> Result<Answer, Refusal> {
+    let keyring = &asking.app.keyring;
+    if keyring.is_suspended(&signed.key.id) {
+        let why = Unusable::Suspended(signed.key.id.clone());
+        return Err(Refusal::unavailable("key_unavailable", why));
+    }
+    match asking.peer.life() {
+        Life::Running => Ok(reply::ok(&AssertionResponse {
+            assertion: signed.assertion.as_str().to_owned(),
+            expires_at: signed.claims.exp,
+            kid: signed.key.kid.to_string(),
+            target: target.name.clone(),
+            id: asking.id.to_string(),
+        })),
+        Life::Over => Err(Refusal::PeerGone),
     }
 }
 
-/// A place among those that wait for a keystore.
-fn place_for(
-    app: &App,
-    keystore: &str,
-    share: &Share,
-    deadline: Instant,
-) -> Result<Place, Refusal> {
-    let Some(keystore) = app.keystores.get(keystore) else {
-        let text = format!("keystore {keystore} is not configured any more");
-        return Err(Refusal::unavailable("keystore_unavailable", text));
-    };
-    let place = keystore.reserve(share, deadline);
-    place.map_err(|busy| match busy {
-        Busy::Full => Refusal::QueueFull,
-        Busy::Late(wait) => Refusal::QueueLong(wait),
-        Busy::Down(why) => keystore_unavailable(why),
-    })
+/// The time to mint by.
+fn trusted_time(app: &App) -> Result<Moment, Refusal> {
+    let wall = app.clock.trusted();
+    wall.map(Moment::at)
+        .map_err(|error| Refusal::unavailable("clock_untrusted", error))
 }
 
-/// The key that signs for this target now, and a place in its keystore, which can serve. Just after
-/// the start the keystore may not have answered yet: whether it can sign is not known.
-async fn key_of(
-    app: &App,
-    grant: &Grant,
-    mut place: Place,
-    share: &Share,
-    deadline: Instant,
-) -> Result<(Place, Arc<ActiveKey>), Refusal> {
-    let first_answer = place.wait(place.keystore().answered()).await;
-    first_answer.map_err(keystore_unavailable)?;
-    let key = app
-        .keyring
-        .active(&grant.target().key)
-        .map_err(|unusable| Refusal::unavailable("key_unavailable", unusable))?;
-    let (target, level) = (grant.target(), app.keyring.evidence(&key.id));
-    if level < target.evidence_min {
-        let text = format!(
-            "key {}: its evidence is `{level}`, and target {} of workload {} wants `{}` at least; \
-             an administrator makes the key in a keystore that can show more, or asks for less",
-            key.id, target.name, target.workload, target.evidence_min
-        );
-        return Err(Refusal::unavailable("evidence_too_low", text));
-    }
-    if key.keystore != place.keystore().name() {
-        place = place_for(app, &key.keystore, share, deadline)?; // the section has changed since the key was made
-    }
-    match place.keystore().down() {
-        Some(why) => Err(keystore_unavailable(why)),
-        None => Ok((place, key)),
-    }
+fn no_audit(error: impl std::fmt::Display) -> Refusal {
+    Refusal::unavailable("audit_unavailable", error)
 }
 
-fn keystore_unavailable(why: impl std::fmt::Display) -> Refusal {
-    Refusal::unavailable("keystore_unavailable", why)
-}
-
-/// Has the keystore mint, within the deadline.
-async fn mint(
-    key: &ActiveKey,
-    target: &crate::config::Target,
-    share: Share,
-    claims: Claims,
-    deadline: Instant,
-    place: Place,
-) -> Result<String, Refusal> {
-    let (reply, answer) = oneshot::channel();
-    let job = Job {
-        key: key.id.clone(),
-        purpose: target.profile.purpose,
-        claims,
-        share,
-        since: Instant::now(),
-        deadline,
-        reply,
-    };
-    place.keystore().enqueue(job);
-    match within(deadline, place.wait(answer)).await {
-        Some(Ok(Ok(Ok(jws)))) => Ok(jws),
-        Some(Ok(Ok(Err(error)))) => Err(match error.kind() {
-            Kind::Refused => Refusal::unavailable("charter_refused", error),
-            _ => keystore_unavailable(error),
-        }),
-        Some(Ok(Err(_))) => Err(keystore_unavailable("the lane has ended")),
-        Some(Err(silent)) => Err(keystore_unavailable(silent)),
-        None => Err(Refusal::unavailable(
-            "deadline",
-            "the keystore did not answer in time",
-        )),
-    }
-}
-
-/// B-SIG-2: what comes back must be what was granted, under a signature that verifies; nothing
-/// else is ever released. A wrong signature stops the key: its token computes wrongly. Other
-/// content is a charter amended a moment ago, and the keystore is looked at again.
-fn verify(
-    app: &App,
-    key: &ActiveKey,
-    jws: String,
-    expected: &SigningInput,
-) -> Result<Assertion, Refusal> {
-    Assertion::check(jws, expected, &key.verifier).map_err(|bad| match bad {
-        Bad::Content => {
-            if let Some(keystore) = app.keystores.get(&key.keystore) {
-                keystore.look_soon();
-            }
-            Refusal::unavailable("wrong_content", bad)
-        }
-        Bad::Signature => {
-            suspend(app, key, bad);
-            Refusal::unavailable("wrong_signature", bad)
-        }
-    })
-}
-
-fn suspend(app: &App, key: &ActiveKey, bad: Bad) {
-    app.keyring.suspend(&key.id);
-    eprintln!(
-        "assertd: ALERT: key {} (kid {}) is suspended: {bad}",
-        key.id, key.kid
-    );
-    let change = audit::KeyChange {
-        key: key.id.to_string().as_str().into(),
-        kid: key.kid.as_str().into(),
-        action: audit::KeyAction::Suspended,
-    };
-    drop(app.audit.key(change)); // recorded if it can be; the key is stopped all the same
-}
-
-/// The last look before release: a credential goes to a living peer or to nobody.
-fn alive(peer: &Peer, assertion: Assertion) -> Result<Assertion, Refusal> {
-    match peer.life() {
-        crate::peer::Life::Running => Ok(assertion),
-        crate::peer::Life::Over => Err(Refusal::PeerGone),
-    }
-}
-
-fn outcome(released: &Result<Assertion, Refusal>) -> Outcome {
+fn outcome(released: &Result<Answer, Refusal>) -> Outcome {
     match released {
         Ok(_) => Outcome::Released,
         Err(Refusal::PeerGone) => Outcome::PeerGone,
@@ -447,11 +413,6 @@ fn outcome(released: &Result<Assertion, Refusal>) -> Outcome {
 
 fn no_random(error: NoRandom) -> Refusal {
     Refusal::unavailable("no_random", error)
-}
-
-/// What a future gives before the deadline.
-async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
-    tokio::time::timeout_at(deadline.into(), future).await.ok()
 }
 
 async fn whoami(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusal> {

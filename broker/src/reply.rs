@@ -7,6 +7,7 @@ use crate::config::Target;
 use crate::id::RequestId;
 use crate::keyring::ActiveKey;
 use crate::peer::Proof;
+use crate::policy::Grant;
 use crate::workload::{Program, Workload};
 use assertd_client::api::{CONNECT_AGAIN, Problem, RequestCounts};
 use http_body_util::Full;
@@ -16,6 +17,7 @@ use hyper::{Response, StatusCode};
 use keystore::Claims;
 use serde::Serialize;
 use std::fmt::Display;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -259,20 +261,31 @@ pub const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     \"detail\":\"too many connections are open\",\"id\":\"-\"}";
 
 /// What was granted, of which a record is made.
-pub struct Granted<'a> {
+pub struct Granted {
     /// The workload section that owns the target.
-    pub section: &'a str,
+    pub section: Arc<str>,
     /// The target.
-    pub target: &'a Target,
+    pub target: Arc<Target>,
     /// Keys of shadow conditions that do not hold.
-    pub shadowed: &'a [&'static str],
+    pub shadowed: Vec<&'static str>,
+}
+
+impl Granted {
+    /// What a grant says, which is used up by making claims.
+    pub fn of(grant: &Grant) -> Granted {
+        Granted {
+            section: grant.section().name.clone(),
+            target: grant.target().clone(),
+            shadowed: grant.shadowed().to_vec(),
+        }
+    }
 }
 
 /// The audit record of a grant.
 pub fn decision_record(
     id: RequestId,
     workload: &Workload,
-    granted: &Granted<'_>,
+    granted: &Granted,
     key: &ActiveKey,
     claims: &Claims,
 ) -> audit::Decision {
@@ -300,7 +313,7 @@ pub fn decision_record(
             Program::Unread | Program::NotAttestable(_) => None,
         },
         shadow: shadowed.iter().map(|key| (*key).into()).collect(),
-        workload: (*section).into(),
+        workload: (&**section).into(),
         target: target.name.as_str().into(),
         profile: target.profile.name.into(),
         kid: key.kid.as_str().into(),
@@ -308,6 +321,7 @@ pub fn decision_record(
         iat: claims.iat,
         exp: claims.exp,
         claims_sha256: audit::Sha256::of(claims.to_json().as_bytes()),
+        reuse: None,
     }
 }
 
@@ -315,6 +329,7 @@ pub fn decision_record(
 #[derive(Default)]
 pub struct Counts {
     released: AtomicU64,
+    reused: AtomicU64,
     denied: AtomicU64,
     invalid: AtomicU64,
     unavailable: AtomicU64,
@@ -338,11 +353,18 @@ impl Counts {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts one that was handed out again, beside [`Counts::note`].
+    pub fn reused(&self, released: &Result<Answer, Refusal>) {
+        self.reused
+            .fetch_add(u64::from(released.is_ok()), Ordering::Relaxed);
+    }
+
     /// The numbers.
     pub fn read(&self) -> RequestCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         RequestCounts {
             released: read(&self.released),
+            reused: read(&self.reused),
             denied: read(&self.denied),
             invalid: read(&self.invalid),
             unavailable: read(&self.unavailable),

@@ -44,6 +44,8 @@ pub struct Rules {
     pub policy: Arc<Policy>,
     /// What gets nothing all the same. Its files may change without the configuration.
     pub denied: Arc<DenyLists>,
+    /// The how manieth in force since the start: what was signed under another is not handed out again.
+    pub generation: u64,
     drop_ins: DropIns,
 }
 
@@ -70,6 +72,7 @@ impl Rules {
             config: Arc::new(config),
             policy: Arc::new(policy),
             denied: Arc::new(denied),
+            generation: 0,
             drop_ins,
         }
     }
@@ -102,6 +105,7 @@ impl InForce {
             config: old.config.clone(),
             policy: old.policy.clone(),
             denied: Arc::new(denied),
+            generation: old.generation, // what is denied is asked for each request
             drop_ins: old.drop_ins,
         });
     }
@@ -190,7 +194,11 @@ async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
     // Once it is written it must come into force, however long the disk takes.
     durable.await.map_err(|_lost| Refusal::AUDIT_NOT_DURABLE)?;
     app.denied.saw(sight);
-    let new = app.rules.replace(new);
+    let new = app.rules.replace(Rules {
+        generation: old.generation + 1,
+        ..new
+    });
+    app.shelf.clear();
     let _freed = tokio::task::spawn_blocking(move || {
         drop(old);
         sys::give_memory_back();

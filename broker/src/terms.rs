@@ -7,8 +7,10 @@
 use crate::config::{Config, Section, Target};
 use crate::ctl::out::rfc3339;
 use crate::denylist;
+use crate::reuse::Reuse;
 use crate::selector::Selector;
 use assertd_client::api::{Grants, Term, Terms};
+use keystore::charter::PurposeKind;
 use keystore::protocol::EvidenceLevel;
 use std::path::Path;
 
@@ -75,6 +77,9 @@ fn of_target(section: &Section, whom: &[Term], target: &Target) -> Terms {
     }
     if target.evidence_min != EvidenceLevel::None {
         terms.push(term("evidence", target.evidence_min));
+    }
+    if target.reuse == Reuse::Never && target.profile.purpose == PurposeKind::Federation {
+        terms.push(term("reuse", "never"));
     }
     Terms {
         workload: section.name.to_string(),

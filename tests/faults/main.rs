@@ -21,6 +21,7 @@ mod observed;
 mod reload;
 mod reloads;
 mod respawn;
+mod reuse;
 mod rows;
 #[path = "../outages/scene/mod.rs"]
 mod scene;

@@ -267,6 +267,9 @@ pub struct WitnessStatus {
 pub struct RequestCounts {
     /// Assertions released.
     pub released: u64,
+    /// Of these, how many had been signed for an earlier request, or for one at the same time.
+    #[serde(default)]
+    pub reused: u64,
     /// Denied by policy.
     pub denied: u64,
     /// Not understood.

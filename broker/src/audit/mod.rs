@@ -44,7 +44,7 @@ pub use chain::{Verdict, verify, verify_newest};
 pub use durable::Durable;
 pub use error::{Error, Lost, Unavailable};
 pub use record::{
-    Configured, Decision, Denied, KeyAction, KeyChange, Outcome, PeerProof, Record, Stamp,
+    Configured, Decision, Denied, KeyAction, KeyChange, Outcome, PeerProof, Record, Reuse, Stamp,
 };
 pub use shared::{Fault, PENDING_MAX, QUEUE_RECORDS_MAX};
 pub use text::{LongText, Sha256, ShortText, Text};

@@ -17,7 +17,7 @@ use super::scan::Link;
 use super::text::{LongText, Sha256, ShortText, hex, rfc3339};
 
 /// Longest line without its newline, written or read: the longest decision that `Text` lets through
-/// (three long and four short texts, each byte escaped as `\u00XX`) is under 12 KiB.
+/// (three long and five short texts, each byte escaped as `\u00XX`) is under 12 KiB.
 pub const LINE_BYTES_MAX: u64 = 16 * 1024;
 /// What `append_line` adds to a body at most, newline included: two 20-digit numbers, the time, two
 /// digests.
@@ -94,6 +94,18 @@ pub struct Decision {
     /// Seconds since the Unix epoch.
     pub exp: u64,
     pub claims_sha256: Sha256,
+    /// Where it was signed for an earlier request, or for one at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<Reuse>,
+}
+
+/// Of what an assertion is handed out again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reuse {
+    /// The request for which it was signed.
+    pub of: ShortText,
+    /// When this decision was made; `iat` is when that one was. Seconds since the Unix epoch.
+    pub at: u64,
 }
 
 /// How the kernel vouched for the caller: by SO_PEERPIDFD, or by the pid of the opt-in fallback.
@@ -317,6 +329,10 @@ mod tests {
             iat: u64::MAX,
             exp: u64::MAX,
             claims_sha256: Sha256::ZERO,
+            reuse: Some(Reuse {
+                of: worst(),
+                at: u64::MAX,
+            }),
         };
         assert!(line_len(&Body::Decision(Box::new(decision))) <= LINE_BYTES_MAX);
         let outcome = OutcomeRecord {

@@ -135,12 +135,17 @@ fn last_iat(bytes: &[u8]) -> Option<u64> {
     struct Decision {
         kind: String,
         iat: u64,
+        reuse: Option<Reuse>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Reuse {
+        at: u64,
     }
     let decision = |line| serde_json::from_slice::<Decision>(line).ok();
     let decisions = bytes.rsplit(|byte| *byte == b'\n').filter_map(decision);
     decisions
         .filter(|it| it.kind == "decision")
-        .map(|it| it.iat)
+        .map(|it| it.reuse.map_or(it.iat, |reuse| reuse.at))
         .next()
 }
 
@@ -153,6 +158,8 @@ mod tests {
         let log = b"{\"kind\":\"decision\",\"iat\":7}\n{\"kind\":\"decision\",\"iat\":8}\n\
             {\"kind\":\"other\",\"iat\":9}\n{\"kind\":\"denied\",\"unit\":\"decision\"}\n\0\0";
         assert_eq!(last_iat(log), Some(8));
+        let again = b"{\"kind\":\"decision\",\"iat\":7,\"reuse\":{\"of\":\"x\",\"at\":9}}\n";
+        assert_eq!(last_iat(again), Some(9));
         assert_eq!(last_iat(b""), None);
         assert_eq!(last_iat(b"{\"kind\":\"closed\"}\n"), None);
     }

@@ -312,6 +312,9 @@ pub struct TargetSection {
     pub burst: Option<Spanned<u32>>,
     /// How well it must be known that the key lives in hardware; with less it is not used. Default: none
     pub evidence: Option<Spanned<EvidenceLevel>>,
+    /// Whether an assertion is handed out again to the same workload until half of its life is over, or
+    /// each request has its own. Default: true. Profile aws-oidc.
+    pub reuse: Option<Spanned<bool>>,
     // client authentication
     /// The issuer identifier of the authorization server; becomes `aud`. Profile rfc7523.
     #[cfg_attr(test, schemars(length(min = 1)))]

@@ -191,7 +191,7 @@ fn one_of(keys: &[&str]) -> Value {
 pub fn by_profile(schema: &mut Schema) {
     let client = (
         vec!["authorization_server", "client_id"],
-        vec!["issuer", "subject", "audience", "shared"],
+        vec!["issuer", "subject", "audience", "shared", "reuse"],
     );
     let federation = (
         vec!["issuer", "subject", "audience"],

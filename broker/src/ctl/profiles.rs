@@ -90,7 +90,7 @@ fn details(profile: &Profile) -> Vec<Vec<String>> {
         PurposeKind::ClientAuthentication => {
             "authorization_server, client_id; optional: keystore, alg, lifetime"
         }
-        PurposeKind::Federation => "issuer, subject, audience; optional: lifetime, shared",
+        PurposeKind::Federation => "issuer, subject, audience; optional: lifetime, reuse, shared",
     };
     [
         ("profile", profile.name.to_owned()),

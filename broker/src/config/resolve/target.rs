@@ -2,6 +2,7 @@
 
 use super::super::file::TargetSection;
 use super::issuer::known_keystore;
+use crate::reuse::{LIFETIME_MIN_S, Reuse};
 use super::*;
 use keystore::charter::PurposeKind;
 use keystore::protocol::EvidenceLevel;
@@ -54,6 +55,7 @@ impl Known<'_> {
         place.refuse("subject", &section.subject)?;
         place.refuse("audience", &section.audience)?;
         place.refuse("shared", &section.shared)?;
+        place.refuse("reuse", &section.reuse)?;
         let aud = place.need("authorization_server", &section.authorization_server)?;
         let client_id = place.need("client_id", &section.client_id)?;
         let keystore = match &section.keystore {
@@ -84,6 +86,7 @@ impl Known<'_> {
             lifetime_s,
             rate: rate(place.file, section)?,
             evidence_min: evidence_min(section),
+            reuse: Reuse::Never,
             shared: false,
             key,
             keystore,
@@ -152,6 +155,7 @@ impl Known<'_> {
             lifetime_s,
             rate: rate(place.file, section)?,
             evidence_min: evidence_min(section),
+            reuse: reuse(place.file, section, lifetime_s)?,
             shared: section.shared.as_ref().is_some_and(|it| *it.as_ref()),
             key: issuer.key.clone(),
             keystore: issuer.keystore.clone(),
@@ -207,6 +211,21 @@ fn rate(file: &File, section: &TargetSection) -> Result<Option<(u32, u32)>> {
 fn evidence_min(section: &TargetSection) -> EvidenceLevel {
     let least = section.evidence.as_ref();
     least.map_or(EvidenceLevel::None, |level| *level.as_ref())
+}
+
+/// Whether its assertions may be handed out again. Who asks for it must get it.
+fn reuse(file: &File, section: &TargetSection, lifetime_s: u32) -> Result<Reuse> {
+    match &section.reuse {
+        Some(reuse) if !*reuse.as_ref() => Ok(Reuse::Never),
+        Some(reuse) if lifetime_s < LIFETIME_MIN_S => {
+            let message = format!(
+                "an assertion that lives {lifetime_s} s is too short-lived to be handed out again: \
+                 remove `reuse`, or write lifetime = {LIFETIME_MIN_S} at least"
+            );
+            file.error(reuse.span(), message)
+        }
+        Some(_) | None => Ok(Reuse::UntilHalf),
+    }
 }
 
 /// A target on its way to being resolved.

@@ -159,8 +159,9 @@ fn facts(status: &Status, keys: &[KeyStatus]) -> Vec<Vec<String>> {
         row(
             "requests",
             format!(
-                "{} released, {} denied, {} invalid, {} unavailable, {} peers gone; {} open now",
+                "{} released ({} of them again), {} denied, {} invalid, {} unavailable, {} peers gone; {} open now",
                 requests.released,
+                requests.reused,
                 requests.denied,
                 requests.invalid,
                 requests.unavailable,
