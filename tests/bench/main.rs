@@ -7,13 +7,16 @@
 //! of the assertions is verified.
 
 mod echo;
+mod fair;
 mod floors;
 mod load;
 mod many;
 mod process;
 mod raw;
+mod reuse;
 mod several;
 mod site;
+mod slow;
 mod summary;
 mod tpm;
 mod tpm_raw;
@@ -29,7 +32,7 @@ use summary::Summary;
 use window::{Cpu, Run, WINDOW, rate, run, together};
 
 /// What can be asked for alone, by words on the command line.
-const PARTS: [&str; 4] = ["token", "tpm", "several", "many"];
+const PARTS: [&str; 7] = ["token", "tpm", "several", "many", "reuse", "slow", "fair"];
 
 /// Turns of all measurements.
 const ROUNDS: usize = 3;
@@ -58,7 +61,7 @@ fn main() -> ExitCode {
         "{parts:?}: there are {PARTS:?}, and all of them without a word"
     );
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
-    if wanted("many") {
+    if wanted("many") || wanted("fair") {
         harness::user::need_root(); // told now, not when the others have taken their minutes
     }
     let mut summary = Summary::default();
@@ -73,6 +76,15 @@ fn main() -> ExitCode {
     }
     if wanted("many") {
         many::report(&mut summary);
+    }
+    if wanted("reuse") {
+        reuse::report(&mut summary);
+    }
+    if wanted("slow") {
+        slow::report(&mut summary);
+    }
+    if wanted("fair") {
+        fair::report(&mut summary);
     }
     summary.push("load_average_1m", process::load_average(), "");
 

@@ -12,7 +12,7 @@ use cryptoki::object::{Attribute, ObjectClass};
 use cryptoki::session::{Session, UserType};
 use cryptoki::types::AuthPin;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -22,11 +22,18 @@ const JOB: &str = "ASSERTD_BENCH_RAW";
 /// Signatures before the measurement begins, per session.
 const WARM_UP: usize = 200;
 
+/// The token, as the module is told of it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Token {
+    pub module: PathBuf,
+    pub environment: Vec<(String, PathBuf)>,
+    pub label: String,
+    pub pin: String,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Job {
-    module: PathBuf,
-    label: String,
-    pin: String,
+    token: Token,
     key_id: Vec<u8>,
     sessions: usize,
     duration: Duration,
@@ -43,31 +50,20 @@ pub struct Floor {
     pub rate: f64,
 }
 
-/// Signs in a loop for `duration`. `conf` becomes SOFTHSM2_CONF; `key_id` is the CKA_ID of a P-256
-/// key in the token.
+/// Signs in a loop for `duration`. `key_id` is the CKA_ID of a P-256 key in the token.
 ///
 /// # Panics
 /// If the loop cannot be run: a benchmark without its floor says nothing.
-pub fn raw(
-    module: &Path,
-    conf: &Path,
-    label: &str,
-    pin: &str,
-    key_id: &[u8],
-    sessions: usize,
-    duration: Duration,
-) -> Floor {
+pub fn raw(token: &Token, key_id: &[u8], sessions: usize, duration: Duration) -> Floor {
     let job = Job {
-        module: module.to_owned(),
-        label: label.to_owned(),
-        pin: pin.to_owned(),
+        token: token.clone(),
         key_id: key_id.to_vec(),
         sessions,
         duration,
     };
     let output = Command::new(std::env::current_exe().expect("a process has a program"))
         .env(JOB, serde_json::to_string(&job).expect("plain data"))
-        .env("SOFTHSM2_CONF", conf)
+        .envs(token.environment.iter().map(|(name, value)| (name, value)))
         .output()
         .expect("this program can be started");
     let shown = String::from_utf8_lossy(&output.stderr);
@@ -90,7 +86,7 @@ pub fn child() -> Option<ExitCode> {
 }
 
 fn measure(job: &Job) -> Floor {
-    let context = Pkcs11::new(&job.module).expect("the module loads");
+    let context = Pkcs11::new(&job.token.module).expect("the module loads");
     let flags = CInitializeFlags::OS_LOCKING_OK;
     context
         .initialize(CInitializeArgs::new(flags))
@@ -99,7 +95,7 @@ fn measure(job: &Job) -> Floor {
     let is_ours = |slot| {
         context
             .get_token_info(slot)
-            .is_ok_and(|info| info.label() == job.label)
+            .is_ok_and(|info| info.label() == job.token.label)
     };
     let slot = slots
         .into_iter()
@@ -107,7 +103,10 @@ fn measure(job: &Job) -> Floor {
         .expect("the token is there");
     let login = context.open_ro_session(slot).expect("a session opens");
     login
-        .login(UserType::User, Some(&AuthPin::new(job.pin.clone().into())))
+        .login(
+            UserType::User,
+            Some(&AuthPin::new(job.token.pin.clone().into())),
+        )
         .expect("the PIN is right");
 
     let sessions: Vec<Session> = (0..job.sessions)

@@ -5,6 +5,7 @@
 //! they wait and what they are refused for is part of what the others might feel.
 
 use crate::load::{self, Times};
+use crate::site::NO_LIMIT;
 use crate::summary::{Summary, median};
 use crate::window::{Cpu, Run, rate, run, together};
 use harness::process::send;
@@ -30,9 +31,6 @@ const CONNECTIONS: usize = 8;
 
 /// The other keystore's target is asked this often.
 const ASKED_EVERY: Duration = Duration::from_millis(50);
-
-/// A rate that no machine reaches.
-const NO_LIMIT: &str = "rate = 1000000\nburst = 1000000";
 
 const WELL: &str = "well";
 const ILL: &str = "ill";

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// CKA_ID of the key for raw C_Sign.
-const RAW_KEY: &str = "ab";
+pub const RAW_KEY_ID: [u8; 1] = [0xab];
 
 /// A rate that no machine reaches.
-const NO_LIMIT: &str = "rate = 1000000\nburst = 1000000";
+pub const NO_LIMIT: &str = "rate = 1000000\nburst = 1000000";
 
 const WORKLOAD: &str = "bench";
 const TARGET: &str = "bank";
@@ -46,9 +46,13 @@ impl Site {
 
     /// C_Sign alone, in a process of its own.
     pub fn raw(&self, sessions: usize, duration: Duration) -> raw::Floor {
-        let (module, conf) = (self.token.module(), self.token.conf());
-        let (label, pin) = (self.token.label(), self.token.pin());
-        raw::raw(module, &conf, label, pin, &[0xab], sessions, duration)
+        let token = raw::Token {
+            module: self.token.module().to_owned(),
+            environment: vec![("SOFTHSM2_CONF".to_owned(), self.token.conf())],
+            label: self.token.label().to_owned(),
+            pin: self.token.pin().to_owned(),
+        };
+        raw::raw(&token, &RAW_KEY_ID, sessions, duration)
     }
 
     /// Where workloads ask.
@@ -99,7 +103,8 @@ impl Site {
     }
 }
 
-fn make_raw_key(token: &SoftHsm) {
+/// Makes the key for raw C_Sign.
+pub fn make_raw_key(token: &SoftHsm) {
     let made = token
         .pkcs11_tool()
         .args([
@@ -107,7 +112,7 @@ fn make_raw_key(token: &SoftHsm) {
             "--key-type",
             "EC:prime256v1",
             "--id",
-            RAW_KEY,
+            &format!("{:02x}", RAW_KEY_ID[0]),
         ])
         .output()
         .expect("pkcs11-tool is installed by `make setup`");
