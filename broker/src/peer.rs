@@ -358,6 +358,25 @@ mod tests {
         assert_eq!(peer.proof(), kernel_proof());
         let workload = crate::workload::Workload::attest(&peer, Extent::WithSession).unwrap();
         assert_eq!(workload.uid(), nix::unistd::geteuid().as_raw());
+        assert_eq!(workload.pid(), std::process::id());
+        assert!(!workload.container());
+    }
+
+    #[test]
+    fn what_was_seen_to_run_first_must_go_on_running() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let peer = Peer::of(&ours, Ticks::ALWAYS).unwrap();
+        let running = |ino| Running {
+            dev: 1,
+            ino,
+            sha256: crate::audit::Sha256::ZERO,
+        };
+        assert!(peer.still_runs(running(1)) && peer.still_runs(running(1)));
+        assert!(!peer.is_another());
+        assert!(!peer.still_runs(running(2)));
+        assert!(peer.is_another());
+        // It does not become itself again by going back.
+        assert!(peer.still_runs(running(1)) && peer.is_another());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use oracle::{Outcome, Request};
 use std::collections::BTreeSet;
 
 mod generate;
+mod listing;
 mod model;
 mod oracle;
 mod single;

@@ -162,3 +162,16 @@ fn selectors_are_shown_as_they_would_be_written() {
         ]
     );
 }
+
+#[test]
+fn several_digests_are_shown_as_a_list() {
+    let matches = Conditions {
+        exe_sha256: vec!["pay", "app"],
+        ..plain().matches
+    };
+    let policy = policy(&[Rule { matches, ..plain() }]);
+    let digests = ["pay", "app"].map(|text| format!("\"{}\"", model::digest(text)));
+    let mut shown = policy.sections[0].matches.iter().map(ToString::to_string);
+    let expected = format!("exe_sha256 = [{}]", digests.join(", "));
+    assert!(shown.any(|shown| shown == expected), "{expected}");
+}
