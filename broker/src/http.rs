@@ -367,7 +367,7 @@ async fn mint(
     let (reply, answer) = oneshot::channel();
     let job = Job {
         key: key.id.clone(),
-        purpose: target.profile.purpose,
+        purpose: target.profile.row.purpose,
         claims,
         share,
         since: Instant::now(),
@@ -487,7 +487,7 @@ async fn targets(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusa
         .flat_map(|section| section.targets.values())
         .map(|target| TargetInfo {
             target: target.name.clone(),
-            profile: target.profile.name.to_owned(),
+            profile: target.profile.name.clone(),
             audience: target.aud.clone(),
             subject: target.sub.clone(),
             lifetime: target.lifetime_s,

@@ -60,7 +60,7 @@ fn whom(section: &Section) -> Vec<Term> {
 fn of_target(section: &Section, whom: &[Term], target: &Target) -> Terms {
     let mut terms = whom.to_vec();
     terms.extend([
-        term("profile", target.profile.name),
+        term("profile", &target.profile.name),
         term("iss", &target.iss),
         term("sub", &target.sub),
         term("aud", &target.aud),
