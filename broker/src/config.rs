@@ -114,6 +114,8 @@ pub struct Issuer {
     pub name: String,
     /// `iss`, string-equal to the discovery document's.
     pub url: String,
+    /// The SPIFFE trust domain whose workloads it names, if it does.
+    pub trust_domain: Option<String>,
     /// What it may ever assert.
     pub subjects: Vec<SubjectPattern>,
     /// Which keystore holds its key.
@@ -182,7 +184,7 @@ pub struct Target {
     /// Where it is written.
     pub place: Place,
     /// Its profile.
-    pub profile: &'static Profile,
+    pub profile: Arc<Profile>,
     /// `iss`
     pub iss: String,
     /// `sub`

@@ -448,7 +448,7 @@ async fn targets(app: &App, peer: &Peer, id: RequestId) -> Result<Answer, Refusa
         .flat_map(|section| section.targets.values())
         .map(|target| TargetInfo {
             target: target.name.clone(),
-            profile: target.profile.name.to_owned(),
+            profile: target.profile.name.clone(),
             audience: target.aud.clone(),
             subject: target.sub.clone(),
             lifetime: target.lifetime_s,

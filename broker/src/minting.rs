@@ -94,7 +94,7 @@ pub async fn mint(
     let (reply, answer) = oneshot::channel();
     let job = Job {
         key: key.id.clone(),
-        purpose: target.profile.purpose,
+        purpose: target.profile.row.purpose,
         claims,
         share,
         since: Instant::now(),

@@ -315,7 +315,7 @@ pub fn decision_record(
         shadow: shadowed.iter().map(|key| (*key).into()).collect(),
         workload: (&**section).into(),
         target: target.name.as_str().into(),
-        profile: target.profile.name.into(),
+        profile: target.profile.name.as_str().into(),
         kid: key.kid.as_str().into(),
         jti_sha256: audit::Sha256::of(claims.jti.as_bytes()),
         iat: claims.iat,

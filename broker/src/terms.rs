@@ -62,7 +62,7 @@ fn whom(section: &Section) -> Vec<Term> {
 fn of_target(section: &Section, whom: &[Term], target: &Target) -> Terms {
     let mut terms = whom.to_vec();
     terms.extend([
-        term("profile", target.profile.name),
+        term("profile", &target.profile.name),
         term("iss", &target.iss),
         term("sub", &target.sub),
         term("aud", &target.aud),
@@ -78,7 +78,7 @@ fn of_target(section: &Section, whom: &[Term], target: &Target) -> Terms {
     if target.evidence_min != EvidenceLevel::None {
         terms.push(term("evidence", target.evidence_min));
     }
-    if target.reuse == Reuse::Never && target.profile.purpose == PurposeKind::Federation {
+    if target.reuse == Reuse::Never && target.profile.row.purpose == PurposeKind::Federation {
         terms.push(term("reuse", "never"));
     }
     Terms {

@@ -141,6 +141,10 @@ pub struct IssuerSection {
     pub subjects: Spanned<Vec<Spanned<String>>>,
     /// The `[keystore.NAME]` that holds its key.
     pub keystore: Spanned<String>,
+    /// The SPIFFE trust domain whose workloads it names, such as "example.org". Each subject that is a
+    /// SPIFFE ID is then of it. Profile jwt-svid needs one.
+    #[cfg_attr(test, schemars(regex(pattern = "^[a-z0-9._-]{1,255}$")))]
+    pub trust_domain: Option<Spanned<String>>,
     /// The algorithm of its key. Default: ES256. Some clouds take RS256 alone.
     pub alg: Option<Spanned<Alg>>,
     /// Longest life in seconds of anything it signs. Default: 3600
@@ -295,12 +299,12 @@ pub struct BoundsSection {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(JsonSchema), schemars(transform = schema::by_profile))]
 pub struct TargetSection {
-    /// What kind of party it is: "rfc7523" (an authorization server) or "aws-oidc"; `assertctl profiles`
-    /// explains them.
+    /// What kind of party it is; `assertctl profiles` lists and explains them. Which of the keys below it
+    /// needs, may have and has not is the profile's.
     #[cfg_attr(test, schemars(with = "schema::ProfileName"))]
     pub profile: Spanned<String>,
     /// Seconds that an assertion lives. Default and most are the profile's (rfc7523: 60, 300; aws-oidc:
-    /// 600, 3600).
+    /// 600, 3600; `assertctl profiles` shows all).
     #[cfg_attr(test, schemars(range(min = 1)))]
     pub lifetime: Option<Spanned<u32>>,
     /// Requests per second for this target alone, within those of its workload. Default: no limit of its
@@ -313,30 +317,35 @@ pub struct TargetSection {
     /// How well it must be known that the key lives in hardware; with less it is not used. Default: none
     pub evidence: Option<Spanned<EvidenceLevel>>,
     /// Whether an assertion is handed out again to the same workload until half of its life is over, or
-    /// each request has its own. Default: true. Profile aws-oidc.
+    /// each request has its own. Default: true. Federation alone.
     pub reuse: Option<Spanned<bool>>,
-    // client authentication
-    /// The issuer identifier of the authorization server; becomes `aud`. Profile rfc7523.
+    // with a key of its own
+    /// The issuer identifier of the authorization server; becomes `aud`. Profiles rfc7523, fapi2,
+    /// keycloak, auth0.
     #[cfg_attr(test, schemars(length(min = 1)))]
     pub authorization_server: Option<Spanned<String>>,
-    /// The client that the authorization server knows; becomes `iss` and `sub`. Profile rfc7523.
+    /// The full URL of the token endpoint; becomes `aud`. Profile okta.
+    #[cfg_attr(test, schemars(length(min = 1)))]
+    pub token_endpoint: Option<Spanned<String>>,
+    /// The client that the authorization server knows; becomes `iss` and `sub`.
     #[cfg_attr(test, schemars(length(min = 1)))]
     pub client_id: Option<Spanned<String>>,
-    /// The `[keystore.NAME]` that holds the key. Default: the only one. Profile rfc7523.
+    /// The `[keystore.NAME]` that holds the key. Default: the only one. Not for federation, where the key
+    /// is the issuer's.
     pub keystore: Option<Spanned<String>>,
-    /// The algorithm of the key. Default: ES256. Profile rfc7523.
+    /// The algorithm of the key. Default: the profile's first, mostly ES256. Not for federation.
     pub alg: Option<Spanned<Alg>>,
     // federation
-    /// The `[issuer.NAME]` that says it. Profile aws-oidc.
+    /// The `[issuer.NAME]` that says it. Federation alone.
     pub issuer: Option<Spanned<String>>,
-    /// Becomes `sub`; one of the issuer's `subjects`, of no other workload. Profile aws-oidc.
+    /// Becomes `sub`; one of the issuer's `subjects`, of no other workload. Federation alone.
     #[cfg_attr(test, schemars(length(min = 1)))]
     pub subject: Option<Spanned<String>>,
-    /// Becomes `aud`: a client id of the IAM OIDC provider, usually "sts.amazonaws.com". Profile
-    /// aws-oidc.
+    /// Becomes `aud`: for aws-oidc a client id of the IAM OIDC provider, usually "sts.amazonaws.com".
+    /// Default for entra-fic: "api://AzureADTokenExchange"
     #[cfg_attr(test, schemars(length(min = 1)))]
     pub audience: Option<Spanned<String>>,
-    /// Whether another workload may have the same subject, if it says so too. Default: false. Profile
-    /// aws-oidc.
+    /// Whether another workload may have the same subject, if it says so too. Default: false. Federation
+    /// alone.
     pub shared: Option<Spanned<bool>>,
 }

@@ -8,6 +8,7 @@ use super::many::OneOrMany;
 use super::spanned::Spanned;
 use super::*;
 use crate::denylist;
+use crate::profile::ROWS;
 use bounds::Bounds;
 use issuer::issuers;
 use keystore::claims::{CLAIM_LEN_MAX, is_claim};
@@ -157,6 +158,7 @@ pub fn resolve(sources: Vec<Source>, names: NameService) -> Result<Config> {
     let mut known = Known {
         keystores,
         issuers,
+        profiles: profiles(),
         limits: limits(&file, &parsed.limits)?,
         accounts,
         sections: BTreeMap::new(),
@@ -207,6 +209,14 @@ fn places(file: &File, server: ServerSection, audit: AuditSection) -> Result<(Se
         state_dir,
     };
     Ok((server, audit))
+}
+
+/// Every profile that targets may name.
+fn profiles() -> BTreeMap<String, Arc<Profile>> {
+    let shipped = ROWS
+        .iter()
+        .map(|row| (row.name.to_owned(), Profile::of(row)));
+    shipped.collect()
 }
 
 fn written(

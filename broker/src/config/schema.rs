@@ -8,7 +8,7 @@
 use super::file::MainFile;
 use super::many::OneOrMany;
 use super::spanned::Spanned;
-use crate::profile::{PROFILES, Profile};
+use crate::profile::{Key, ROWS, Row, Takes};
 use keystore::charter::PurposeKind;
 use keystore::keyid::NAME_PART_LEN_MAX;
 use schemars::generate::SchemaSettings;
@@ -114,7 +114,7 @@ impl JsonSchema for ProfileName {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "enum": Profile::names() })
+        json_schema!({ "type": "string", "enum": Row::names() })
     }
 }
 
@@ -189,24 +189,27 @@ fn one_of(keys: &[&str]) -> Value {
 
 /// What each profile needs, and what it has not.
 pub fn by_profile(schema: &mut Schema) {
-    let client = (
-        vec!["authorization_server", "client_id"],
-        vec!["issuer", "subject", "audience", "shared", "reuse"],
-    );
-    let federation = (
-        vec!["issuer", "subject", "audience"],
-        vec!["authorization_server", "client_id", "keystore", "alg"],
-    );
-    let rows = PROFILES.iter().map(|profile| {
-        let (needed, refused) = match profile.purpose {
-            PurposeKind::ClientAuthentication => &client,
-            PurposeKind::Federation => &federation,
+    let rows = ROWS.iter().map(|row| {
+        let (own, others): (&[&str], &[&str]) = match row.purpose {
+            PurposeKind::ClientAuthentication => (&[], &["issuer", "shared", "reuse"]),
+            PurposeKind::Federation => (&["issuer"], &["keystore", "alg"]),
         };
+        let those = |takes: Takes| {
+            let keys = Key::ALL
+                .into_iter()
+                .filter(move |key| row.takes(*key) == takes);
+            keys.map(Key::as_str)
+        };
+        let needed: Vec<&str> = own.iter().copied().chain(those(Takes::Needs)).collect();
+        let refused = others.iter().copied().chain(those(Takes::Not));
         let mut keys: Map<String, Value> =
-            refused.iter().map(|key| ((*key).to_owned(), json!(false))).collect();
-        keys.insert("lifetime".to_owned(), json!({ "maximum": profile.lifetime_max_s }));
+            refused.map(|key| (key.to_owned(), json!(false))).collect();
+        keys.insert(
+            "lifetime".to_owned(),
+            json!({ "maximum": row.lifetime_max_s }),
+        );
         json!({
-            "if": { "properties": { "profile": { "const": profile.name } }, "required": ["profile"] },
+            "if": { "properties": { "profile": { "const": row.name } }, "required": ["profile"] },
             "then": { "properties": keys, "required": needed },
         })
     });

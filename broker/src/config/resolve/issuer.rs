@@ -2,6 +2,7 @@
 
 use super::super::file::IssuerSection;
 use super::*;
+use crate::profile::spiffe;
 use keystore::charter::{LIFETIME_MAX_S, SUBJECTS_MAX, Typ};
 
 /// Default for an issuer's `lifetime_max`, in seconds: a token file's hour.
@@ -35,6 +36,7 @@ fn issuer(
         return file.error(section.url.span(), message);
     }
     let subjects = subjects(file, name, &section.subjects)?;
+    let trust_domain = trust_domain(file, &section)?;
     let keystore = known_keystore(file, &section.keystore, keystores)?;
     let alg = section.alg.map_or(Alg::ES256, Spanned::into_inner);
     let lifetime_max_s = match &section.lifetime_max {
@@ -60,6 +62,7 @@ fn issuer(
     Ok(Issuer {
         name: name.to_owned(),
         url,
+        trust_domain,
         subjects,
         keystore,
         alg,
@@ -93,6 +96,30 @@ fn subjects(
         pattern.or_else(|error| file.error(subject.span(), error.to_string()))
     };
     written.as_ref().iter().map(pattern).collect()
+}
+
+/// The trust domain, of which are then all SPIFFE IDs that the key may ever assert: what its charter
+/// holds is what bounds a broker.
+fn trust_domain(file: &File, section: &IssuerSection) -> Result<Option<String>> {
+    let Some(written) = &section.trust_domain else {
+        return Ok(None);
+    };
+    let name = written.as_ref();
+    if let Err(why) = spiffe::is_trust_domain(name) {
+        return file.error(written.span(), format!("`trust_domain`: {why}"));
+    }
+    let inside = format!("spiffe://{name}/");
+    for subject in section.subjects.as_ref() {
+        let text = subject.as_ref();
+        if text.starts_with("spiffe:") && !text.starts_with(&inside) {
+            let message = format!(
+                "subject `{text}` reaches beyond the issuer's trust domain: a SPIFFE ID of it begins with \
+                 {inside}"
+            );
+            return file.error(subject.span(), message);
+        }
+    }
+    Ok(Some(name.clone()))
 }
 
 pub fn known_keystore(

@@ -1,9 +1,11 @@
-//! `[workload.NAME.target.NAME]`: what its profile needs and nothing else, and its key's charter.
+//! `[workload.NAME.target.NAME]`: what its profile needs and nothing else, what its vendor takes, and
+//! its key's charter.
 
 use super::super::file::TargetSection;
 use super::issuer::known_keystore;
-use crate::reuse::{LIFETIME_MIN_S, Reuse};
 use super::*;
+use crate::profile::{Key, Of, Origin, Takes};
+use crate::reuse::{LIFETIME_MIN_S, Reuse};
 use keystore::charter::PurposeKind;
 use keystore::protocol::EvidenceLevel;
 
@@ -18,8 +20,9 @@ impl Known<'_> {
         target: Spanned<TargetSection>,
     ) -> Result<Target> {
         let section = target.as_ref();
-        let Some(profile) = Profile::named(section.profile.as_ref()) else {
-            return file.unknown("profile", &section.profile, &Profile::names());
+        let Some(profile) = self.profiles.get(section.profile.as_ref()) else {
+            let names: Vec<&str> = self.profiles.keys().map(String::as_str).collect();
+            return file.unknown("profile", &section.profile, &names);
         };
         let lifetime_s = match &section.lifetime {
             None => profile.lifetime_default_s,
@@ -38,26 +41,28 @@ impl Known<'_> {
             workload,
             name,
             profile,
+            section,
         };
-        match profile.purpose {
-            PurposeKind::ClientAuthentication => self.client_target(&place, section, lifetime_s),
-            PurposeKind::Federation => self.federation_target(&place, section, lifetime_s),
+        for key in Key::ALL {
+            match profile.row.takes(key) {
+                Takes::Not => place.refuse(key.as_str(), written(section, key))?,
+                Takes::Needs | Takes::May => {}
+            }
+        }
+        match profile.row.purpose {
+            PurposeKind::ClientAuthentication => self.client_target(&place, lifetime_s),
+            PurposeKind::Federation => self.federation_target(&place, lifetime_s),
         }
     }
 
-    fn client_target(
-        &self,
-        place: &TargetPlace,
-        section: &TargetSection,
-        lifetime_s: u32,
-    ) -> Result<Target> {
+    fn client_target(&self, place: &TargetPlace, lifetime_s: u32) -> Result<Target> {
+        let section = place.section;
         place.refuse("issuer", &section.issuer)?;
-        place.refuse("subject", &section.subject)?;
-        place.refuse("audience", &section.audience)?;
         place.refuse("shared", &section.shared)?;
         place.refuse("reuse", &section.reuse)?;
-        let aud = place.need("authorization_server", &section.authorization_server)?;
-        let client_id = place.need("client_id", &section.client_id)?;
+        let aud = place.claim(place.profile.row.aud)?;
+        let client_id = place.claim(place.profile.row.sub)?;
+        place.follows_its_vendors_rules(None)?;
         let keystore = match &section.keystore {
             Some(name) => known_keystore(place.file, name, &self.keystores)?,
             None => self.only_keystore(place)?,
@@ -71,7 +76,7 @@ impl Known<'_> {
         let charter = Charter {
             purpose,
             alg,
-            typ: place.profile.typ,
+            typ: place.profile.row.typ,
             lifetime_max_s: lifetime_s,
         };
         let key = KeyName::client(place.workload, place.name.as_ref()).expect("names were checked");
@@ -79,7 +84,7 @@ impl Known<'_> {
             workload: place.workload.clone(),
             name: place.name.as_ref().clone(),
             place: place.file.place(&place.name.span()),
-            profile: place.profile,
+            profile: place.profile.clone(),
             iss: client_id.clone(),
             sub: client_id,
             aud,
@@ -94,19 +99,13 @@ impl Known<'_> {
         })
     }
 
-    fn federation_target(
-        &self,
-        place: &TargetPlace,
-        section: &TargetSection,
-        lifetime_s: u32,
-    ) -> Result<Target> {
-        place.refuse("authorization_server", &section.authorization_server)?;
-        place.refuse("client_id", &section.client_id)?;
+    fn federation_target(&self, place: &TargetPlace, lifetime_s: u32) -> Result<Target> {
+        let section = place.section;
         place.refuse("keystore", &section.keystore)?;
         place.refuse("alg", &section.alg)?;
         let _named = place.need("issuer", &section.issuer)?;
-        let sub = place.need("subject", &section.subject)?;
-        let aud = place.need("audience", &section.audience)?;
+        let sub = place.claim(place.profile.row.sub)?;
+        let aud = place.claim(place.profile.row.aud)?;
         let (Some(issuer_name), Some(subject)) = (&section.issuer, &section.subject) else {
             unreachable!("both were needed above")
         };
@@ -114,6 +113,7 @@ impl Known<'_> {
             let names: Vec<&str> = self.issuers.keys().map(String::as_str).collect();
             return place.file.unknown("issuer", issuer_name, &names);
         };
+        place.follows_its_vendors_rules(Some((issuer, issuer_name.span())))?;
         if !issuer.subjects.iter().any(|pattern| pattern.matches(&sub)) {
             let message = format!(
                 "issuer `{}` may not assert `{sub}`; an administrator adds it to its `subjects`",
@@ -148,7 +148,7 @@ impl Known<'_> {
             workload: place.workload.clone(),
             name: place.name.as_ref().clone(),
             place: place.file.place(&place.name.span()),
-            profile: place.profile,
+            profile: place.profile.clone(),
             iss: issuer.url.clone(),
             sub,
             aud,
@@ -234,15 +234,69 @@ struct TargetPlace<'a> {
     bounds: Option<&'a Bounds>,
     workload: &'a Arc<str>,
     name: &'a Spanned<String>,
-    profile: &'static Profile,
+    profile: &'a Arc<Profile>,
+    section: &'a TargetSection,
+}
+
+/// What a target says for one of the keys that become claims.
+fn written(section: &TargetSection, key: Key) -> &Option<Spanned<String>> {
+    match key {
+        Key::AuthorizationServer => &section.authorization_server,
+        Key::TokenEndpoint => &section.token_endpoint,
+        Key::ClientId => &section.client_id,
+        Key::Subject => &section.subject,
+        Key::Audience => &section.audience,
+    }
 }
 
 impl TargetPlace<'_> {
+    /// A claim's value, from where its profile has it.
+    fn claim(&self, origin: Origin) -> Result<String> {
+        match origin {
+            Origin::Key(key) => self.need(key.as_str(), written(self.section, key)),
+            Origin::KeyOr(key, constant) => match written(self.section, key) {
+                Some(value) => self.file.claim(key.as_str(), value),
+                None => Ok(constant.to_owned()),
+            },
+        }
+    }
+
+    /// What its vendor documents about the values; of an issuer, where the target names it.
+    fn follows_its_vendors_rules(&self, issuer: Option<(&Issuer, Range<usize>)>) -> Result<()> {
+        let trust_domain = issuer
+            .as_ref()
+            .and_then(|(it, _)| it.trust_domain.as_deref());
+        for (of, rule) in self.profile.row.rules {
+            let (what, value, span) = match of {
+                Of::Issuer => match &issuer {
+                    Some((issuer, span)) => {
+                        let what = format!("the `url` of issuer `{}`", issuer.name);
+                        (what, issuer.url.as_str(), span.clone())
+                    }
+                    None => continue,
+                },
+                Of::Key(key) => match written(self.section, *key) {
+                    Some(value) => {
+                        let what = format!("`{}`", key.as_str());
+                        (what, value.as_ref().as_str(), value.span())
+                    }
+                    None => continue,
+                },
+            };
+            if let Err(must) = rule.check(value, trust_domain) {
+                let profile = &self.profile.name;
+                let message = format!("profile `{profile}`: {what} {must}");
+                return self.file.error(span, message);
+            }
+        }
+        Ok(())
+    }
+
     fn need(&self, key: &str, value: &Option<Spanned<String>>) -> Result<String> {
         match value {
             Some(value) => self.file.claim(key, value),
             None => {
-                let profile = self.profile.name;
+                let profile = &self.profile.name;
                 let message = format!("`{key}` is missing: profile `{profile}` needs it");
                 self.file.error(self.name.span(), message)
             }
@@ -253,7 +307,7 @@ impl TargetPlace<'_> {
         match value {
             None => Ok(()),
             Some(value) => {
-                let profile = self.profile.name;
+                let profile = &self.profile.name;
                 let message = format!(
                     "profile `{profile}` has no `{key}`: remove it, or use a profile that has"
                 );

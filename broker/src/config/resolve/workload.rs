@@ -9,6 +9,7 @@ use super::*;
 pub struct Known<'a> {
     pub keystores: BTreeMap<String, KeystoreSection>,
     pub issuers: BTreeMap<String, Arc<Issuer>>,
+    pub profiles: BTreeMap<String, Arc<Profile>>,
     pub limits: (u32, u32),
     pub accounts: Accounts<'a>,
     pub sections: BTreeMap<Arc<str>, Arc<Section>>,

@@ -1,0 +1,107 @@
+//! Every profile, character by character: tests/peers/golden.toml.
+
+use super::*;
+use crate::config::Config;
+use crate::peer::Proof;
+use crate::policy::{Decision, Policy};
+use crate::profile::Row;
+use crate::workload::Workload;
+use keystore::jws::SigningInput;
+use keystore::{Alg, PublicKey};
+use serde::Deserialize;
+use std::io::Write;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    issuers: String,
+    golden: Vec<Golden>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Golden {
+    profile: String,
+    target: String,
+    header: String,
+    payload: String,
+}
+
+const KEYSTORE: &str = r#"
+[keystore.hsm]
+backend = "pkcs11"
+module = "/m.so"
+token = { label = "t" }
+pin = { credential = "p" }
+"#;
+
+/// RFC 7515 appendix A.3.
+const P256: &str = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+
+/// RFC 7638 §3.1.
+const RSA: &str = r#"{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB"}"#;
+
+fn file() -> File {
+    toml::from_str(include_str!("../../../tests/peers/golden.toml")).unwrap()
+}
+
+/// Header and claims of a target, as JSON text.
+fn minted(issuers: &str, golden: &Golden, lifetime: Option<u32>) -> (String, String) {
+    let target = format!(
+        "[workload.payments]\nmatch = {{ uid = 1 }}\n[workload.payments.target.it]\n\
+         profile = \"{}\"\n{}",
+        golden.profile, golden.target
+    );
+    let mut config = tempfile::NamedTempFile::new().unwrap();
+    write!(config, "{KEYSTORE}{issuers}{target}").unwrap();
+    let policy = Policy::new(Config::load(config.path()).unwrap().workloads);
+    let workload = Workload::for_test(1, 1, None, false, Proof::Pidfd);
+    let now = Time::from_unix_s(1_800_000_000);
+    let Decision::Allow(grant) = policy.decide(&workload, "it", lifetime, now) else {
+        panic!("denied");
+    };
+    let charter = grant.target().charter.clone();
+    let key: PublicKey = serde_json::from_str(match charter.alg {
+        Alg::ES256 => P256,
+        _ => RSA,
+    })
+    .unwrap();
+    let claims = Claims::from_grant(grant, now, [0xab; JTI_BYTES]);
+    let input = SigningInput::new(charter.alg, charter.typ, &key.kid(), claims.wire());
+    let text = std::str::from_utf8(input.as_bytes()).unwrap();
+    let (header, payload) = text.split_once('.').unwrap();
+    let decode = |part| String::from_utf8(BASE64URL.decode(part).unwrap()).unwrap();
+    (decode(header), decode(payload))
+}
+
+#[test]
+fn every_profile_is_golden() {
+    let File { issuers, golden } = file();
+    let mut missing = Row::names();
+    for golden in &golden {
+        missing.retain(|name| *name != golden.profile);
+        let (header, payload) = minted(&issuers, golden, None);
+        assert_eq!(header, golden.header, "{}", golden.profile);
+        assert_eq!(payload, golden.payload, "{}", golden.profile);
+    }
+    assert!(missing.is_empty(), "no golden vector for {missing:?}");
+}
+
+#[test]
+fn a_request_shortens_a_life_and_changes_nothing_else() {
+    let File { issuers, golden } = file();
+    for golden in &golden {
+        let long = minted(&issuers, golden, None);
+        assert_eq!(minted(&issuers, golden, Some(u32::MAX)), long);
+        let (header, payload) = minted(&issuers, golden, Some(7));
+        assert_eq!(header, long.0);
+        let ends = |text: &str| text.rsplit_once(r#","exp":"#).unwrap().1 == "1800000007}";
+        assert!(
+            ends(&payload) && !ends(&long.1),
+            "{}: {payload}",
+            golden.profile
+        );
+        let before = |text: &str| text.rsplit_once(r#","exp":"#).unwrap().0.to_owned();
+        assert_eq!(before(&payload), before(&long.1));
+    }
+}

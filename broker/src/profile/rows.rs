@@ -1,0 +1,252 @@
+//! The table of profiles. Each row says where it is known from and what it was really run against;
+//! "untested against the vendor" stands where that is so.
+
+use super::rule::{Of, Rule};
+use super::{Key, Origin, Row};
+use keystore::Alg::{self, ES256, ES384, EdDSA, PS256, RS256};
+use keystore::charter::{PurposeKind, Typ};
+
+/// Lifetime in seconds of an assertion that is redeemed at once. Safe at every server tried;
+/// Keycloak takes no longer one.
+const CLIENT_LIFETIME_S: u32 = 60;
+
+/// Longest lifetime in seconds of client authentication: the replay window (standards §1.3).
+const CLIENT_LIFETIME_MAX_S: u32 = 300;
+
+/// Lifetime in seconds of a federation token from the socket.
+const FEDERATION_LIFETIME_S: u32 = 600;
+
+/// Longest lifetime in seconds of a federation token: one delivered as a file, which SDKs cache for
+/// ten minutes and more.
+const FEDERATION_LIFETIME_MAX_S: u32 = 3600;
+
+/// What every asymmetric JWT library verifies.
+const ANY: &[Alg] = &[ES256, ES384, PS256, RS256, EdDSA];
+
+/// Where a row was run against nothing of the vendor's own.
+const BY_THE_RULES: &str = "PyJWT, joserfc and jwcrypto configured by the documented rules; untested against the \
+     vendor";
+
+/// Every profile we ship.
+pub static ROWS: [Row; 12] = [
+    Row {
+        name: "rfc7523",
+        party: "an OAuth authorization server",
+        purpose: PurposeKind::ClientAuthentication,
+        typ: Typ::ClientAuthentication,
+        sub: Origin::Key(Key::ClientId),
+        aud: Origin::Key(Key::AuthorizationServer),
+        algs: ANY,
+        lifetime_default_s: CLIENT_LIFETIME_S,
+        lifetime_max_s: CLIENT_LIFETIME_MAX_S,
+        rules: &[],
+        registration: "private_key_jwt, with the key's JWK as the client's `jwks`, or a URL that serves it as its \
+                       `jwks_uri`",
+        source: "RFC 7523 §3 as updated by draft-ietf-oauth-rfc7523bis-11: sole issuer identifier \
+                 as `aud`, `typ` client-authentication+jwt; no `nbf` (a server in use refuses it)",
+        tested: "oidc-provider 9 (private_key_jwt)",
+    },
+    Row {
+        name: "fapi2",
+        party: "an authorization server by FAPI 2.0",
+        purpose: PurposeKind::ClientAuthentication,
+        typ: Typ::ClientAuthentication,
+        sub: Origin::Key(Key::ClientId),
+        aud: Origin::Key(Key::AuthorizationServer),
+        algs: &[ES256, PS256, EdDSA], // §5.4.1: no RS256, and ES384 is not listed
+        lifetime_default_s: CLIENT_LIFETIME_S,
+        lifetime_max_s: CLIENT_LIFETIME_MAX_S,
+        rules: &[(Of::Key(Key::AuthorizationServer), Rule::HttpsUrl)],
+        registration: "private_key_jwt, with the client's `jwks_uri`; RSA keys have 2048 bits at least",
+        source: "FAPI 2.0 Security Profile §5.3.3.1 (the issuer identifier as `aud`, as a string) and \
+                 §5.4.1 (PS256, ES256, Ed25519)",
+        tested: "oidc-provider 9 (private_key_jwt, ES256), as rfc7523: it emits the same; by a server that \
+                 enforces FAPI untested",
+    },
+    Row {
+        name: "keycloak",
+        party: "a realm of Keycloak",
+        purpose: PurposeKind::ClientAuthentication,
+        typ: Typ::ClientAuthentication,
+        sub: Origin::Key(Key::ClientId),
+        aud: Origin::Key(Key::AuthorizationServer),
+        algs: ANY,
+        lifetime_default_s: CLIENT_LIFETIME_S,
+        // 60 s from `iat` unless the client's settings say more (keycloak#38585, 26.0.11, 26.1.5, 26.2).
+        lifetime_max_s: CLIENT_LIFETIME_MAX_S,
+        rules: &[(Of::Key(Key::AuthorizationServer), Rule::HttpsUrl)],
+        registration: "client authenticator \"Signed JWT\", with a JWKS URL or an uploaded key; the realm's URL is \
+                       its issuer, https://HOST/realms/REALM; more than 60 s take \"Max expiration\" there",
+        source: "Keycloak 26: sole issuer as `aud` as a string (upgrading guide), `jti` once, 60 s from \
+                 `iat` (keycloak#38585)",
+        tested: BY_THE_RULES,
+    },
+    Row {
+        name: "okta",
+        party: "Okta",
+        purpose: PurposeKind::ClientAuthentication,
+        typ: Typ::Jwt,
+        sub: Origin::Key(Key::ClientId),
+        aud: Origin::Key(Key::TokenEndpoint),
+        algs: &[ES256, RS256, ES384],
+        lifetime_default_s: CLIENT_LIFETIME_S,
+        lifetime_max_s: CLIENT_LIFETIME_MAX_S,
+        rules: &[(Of::Key(Key::TokenEndpoint), Rule::HttpsUrl)],
+        registration: "client authentication \"Public key / Private key\", with the key's JWK saved in Okta or a URL \
+                       that serves it",
+        source: "Okta, \"Build a JWT for client authentication\" and \"Create and sign the JWT\": `aud` is the \
+                 full URL of the token endpoint, `exp` an hour ahead at most, `jti` used once",
+        tested: BY_THE_RULES,
+    },
+    Row {
+        name: "auth0",
+        party: "Auth0",
+        purpose: PurposeKind::ClientAuthentication,
+        typ: Typ::Jwt,
+        sub: Origin::Key(Key::ClientId),
+        aud: Origin::Key(Key::AuthorizationServer),
+        algs: &[RS256, PS256], // and RS384, which no keystore here makes
+        lifetime_default_s: CLIENT_LIFETIME_S,
+        lifetime_max_s: CLIENT_LIFETIME_MAX_S, // five minutes are theirs too
+        rules: &[
+            (Of::Key(Key::AuthorizationServer), Rule::HttpsOrigin),
+            (Of::Key(Key::ClientId), Rule::Chars(64)),
+        ],
+        registration: "credential \"Private Key JWT\" of the application, with the public key as PEM and the same \
+                       algorithm; two credentials at a time",
+        source: "Auth0, \"Authenticate with Private Key JWT\": `aud` https://DOMAIN/ with the trailing slash, \
+                 five minutes at most, `iss`, `sub` and `jti` of 64 characters at most",
+        tested: BY_THE_RULES,
+    },
+    Row {
+        name: "aws-oidc",
+        party: "AWS STS, AssumeRoleWithWebIdentity",
+        purpose: PurposeKind::Federation,
+        typ: Typ::Jwt,
+        sub: Origin::Key(Key::Subject),
+        aud: Origin::Key(Key::Audience),
+        algs: &[RS256, ES256, ES384], // AWS STS takes no PS* and no EdDSA
+        lifetime_default_s: FEDERATION_LIFETIME_S,
+        lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        rules: &[
+            (Of::Issuer, Rule::Chars(255)),
+            (Of::Issuer, Rule::NoPort),
+            (Of::Key(Key::Audience), Rule::Chars(255)),
+        ],
+        registration: "an IAM OIDC provider with the issuer's URL, and the audience among its client ids; the role's \
+                       trust policy compares ISSUER:aud and ISSUER:sub",
+        source: "AWS IAM user guide, OIDC federation: integer times, `aud` in the client-id list; \
+                 CreateOpenIDConnectProvider: client ids of 255 characters at most, a URL without a port",
+        tested: BY_THE_RULES,
+    },
+    Row {
+        name: "entra-fic",
+        party: "Microsoft Entra, a federated identity credential",
+        purpose: PurposeKind::Federation,
+        typ: Typ::Jwt,
+        sub: Origin::Key(Key::Subject),
+        aud: Origin::KeyOr(Key::Audience, "api://AzureADTokenExchange"),
+        algs: &[RS256], // "only … RS256 … others may work, but haven't been tested"
+        lifetime_default_s: FEDERATION_LIFETIME_S,
+        lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        rules: &[
+            (Of::Issuer, Rule::Chars(600)),
+            (Of::Key(Key::Subject), Rule::Chars(600)),
+            (Of::Key(Key::Audience), Rule::Chars(600)),
+        ],
+        registration: "a federated identity credential of the application or managed identity, with issuer, subject \
+                       and audience compared character by character; 20 of them at most",
+        source: "Microsoft Entra, \"Important considerations and restrictions for federated identity \
+                 credentials\": RS256, 600 characters each",
+        tested: BY_THE_RULES,
+    },
+    Row {
+        name: "gcp-wif",
+        party: "Google Cloud, workload identity federation",
+        purpose: PurposeKind::Federation,
+        typ: Typ::Jwt,
+        sub: Origin::Key(Key::Subject),
+        aud: Origin::Key(Key::Audience),
+        algs: &[RS256, ES256],
+        lifetime_default_s: FEDERATION_LIFETIME_S,
+        lifetime_max_s: FEDERATION_LIFETIME_MAX_S, // below 24 hours, of which 6 are advised
+        rules: &[
+            (Of::Key(Key::Subject), Rule::Bytes(127)),
+            (Of::Key(Key::Audience), Rule::Chars(256)),
+        ],
+        registration: "an OIDC provider of a workload identity pool, with the issuer's URL or its JWKS, the mapping \
+                       google.subject=assertion.sub, and the audience: the provider's own name, \
+                       //iam.googleapis.com/projects/NUMBER/locations/global/workloadIdentityPools/POOL/providers/PROVIDER, \
+                       or one that is allowed there",
+        source: "Google STS v1 `subjectToken` (RS256 or ES256, `kid`, `iat` in the past) and IAM v1 providers \
+                 (google.subject of 127 bytes, audiences of 256 characters at most)",
+        tested: BY_THE_RULES,
+    },
+    Row {
+        name: "vault-jwt",
+        party: "Vault or OpenBao, auth method jwt",
+        purpose: PurposeKind::Federation,
+        typ: Typ::Jwt,
+        sub: Origin::Key(Key::Subject),
+        aud: Origin::Key(Key::Audience),
+        algs: ANY,
+        lifetime_default_s: 60, // redeemed at once; Vault adds 150 s to `exp` by itself
+        lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        rules: &[],
+        registration: "`jwks_url` or `oidc_discovery_url`, `bound_issuer`, and a role with `bound_audiences`, \
+                       `bound_subject` and `user_claim` = sub",
+        source: "Vault, JWT/OIDC auth method API: `jwt_supported_algs`, `bound_audiences` needed where the \
+                 token has `aud`",
+        tested: BY_THE_RULES,
+    },
+    Row {
+        name: "jwt-svid",
+        party: "a SPIFFE verifier",
+        purpose: PurposeKind::Federation,
+        typ: Typ::Jwt,
+        sub: Origin::Key(Key::Subject),
+        aud: Origin::Key(Key::Audience),
+        algs: &[ES256, RS256, ES384, PS256], // JWT-SVID §2.1: no EdDSA
+        lifetime_default_s: 300,
+        lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        rules: &[(Of::Key(Key::Subject), Rule::SpiffeId)],
+        registration: "the issuer's key in the bundle of its `trust_domain`, with `use` = jwt-svid",
+        source: "SPIFFE JWT-SVID §2 (header of `alg`, `kid`, `typ` and nothing else) and §3 (`sub` is a SPIFFE \
+                 ID); SPIFFE-ID §2",
+        tested: BY_THE_RULES,
+    },
+    Row {
+        name: "k8s-structured-auth",
+        party: "a Kubernetes API server, structured authentication",
+        purpose: PurposeKind::Federation,
+        typ: Typ::Jwt,
+        sub: Origin::Key(Key::Subject),
+        aud: Origin::Key(Key::Audience),
+        algs: &[RS256, ES256, ES384, PS256], // RS*, ES*, PS* and no EdDSA
+        lifetime_default_s: FEDERATION_LIFETIME_S,
+        lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        rules: &[],
+        registration: "AuthenticationConfiguration with `issuer.url` (not the cluster's own), the audience among \
+                       `issuer.audiences`, and `claimMappings.username.claim` = sub with a prefix",
+        source: "Kubernetes, \"Authenticating\", AuthenticationConfiguration v1: https `issuer.url`, \
+                 `audienceMatchPolicy` MatchAny",
+        tested: "PyJWT, joserfc and jwcrypto configured by the documented rules; untested against an API server",
+    },
+    Row {
+        name: "databricks-fed",
+        party: "Databricks, token federation",
+        purpose: PurposeKind::Federation,
+        typ: Typ::Jwt,
+        sub: Origin::Key(Key::Subject),
+        aud: Origin::Key(Key::Audience),
+        algs: &[RS256, ES256],
+        lifetime_default_s: FEDERATION_LIFETIME_S,
+        lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        rules: &[],
+        registration: "a federation policy of the service principal, with issuer, audience and subject; 20 policies \
+                       at most",
+        source: "Databricks, \"Configure a federation policy\": `subject_claim` is sub unless it says otherwise; \
+                 without `audiences` the account id is demanded",
+        tested: BY_THE_RULES,
+    },
+];

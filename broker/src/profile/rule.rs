@@ -1,0 +1,103 @@
+//! What vendors document about the values of claims: checked when a configuration is loaded, so
+//! that a mistake is found where it is written and not by a refusal far away. Each sentence goes
+//! below the profile's name and beside the line.
+
+use super::{Key, spiffe};
+
+/// Whose value a rule is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// The `url` of the `[issuer.NAME]` that the target names.
+    Issuer,
+    /// A key of the target.
+    Key(Key),
+}
+
+/// A vendor's rule about one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// So many characters at most.
+    Chars(usize),
+    /// So many bytes of UTF-8 at most.
+    Bytes(usize),
+    /// An https URL without query and fragment.
+    HttpsUrl,
+    /// An https URL of a host alone, with the slash at its end.
+    HttpsOrigin,
+    /// No port in the URL.
+    NoPort,
+    /// A SPIFFE ID with a path, of the issuer's trust domain.
+    SpiffeId,
+}
+
+impl Rule {
+    /// Whether `value` is as the vendor has it; if not, what it has to be. `trust_domain` is the
+    /// issuer's.
+    ///
+    /// # Errors
+    /// The rule as the end of a sentence that begins with the key.
+    pub fn check(self, value: &str, trust_domain: Option<&str>) -> Result<(), String> {
+        let count = value.chars().count();
+        match self {
+            Rule::Chars(most) if count > most => Err(format!(
+                "has {most} characters at most, and this has {count}"
+            )),
+            Rule::Bytes(most) if value.len() > most => {
+                let len = value.len();
+                Err(format!("has {most} bytes at most, and this has {len}"))
+            }
+            Rule::HttpsUrl if !is_https(value) => {
+                Err("must be an https URL without query and fragment".to_owned())
+            }
+            Rule::HttpsOrigin if !is_origin(value) => {
+                Err("must be https://, a host, and a slash at the end".to_owned())
+            }
+            Rule::NoPort if has_port(value) => Err("must be a URL without a port".to_owned()),
+            Rule::SpiffeId => of_trust_domain(value, trust_domain),
+            Rule::Chars(_) | Rule::Bytes(_) | Rule::HttpsUrl | Rule::HttpsOrigin | Rule::NoPort => {
+                Ok(())
+            }
+        }
+    }
+}
+
+fn is_https(value: &str) -> bool {
+    let rest = value.strip_prefix("https://");
+    rest.is_some_and(|rest| {
+        !rest.is_empty() && !rest.starts_with('/') && !rest.contains(['?', '#', ' '])
+    })
+}
+
+/// What stands between `https://` and the path.
+fn authority(value: &str) -> &str {
+    let rest = value.strip_prefix("https://").unwrap_or(value);
+    rest.split('/').next().unwrap_or_default()
+}
+
+fn is_origin(value: &str) -> bool {
+    is_https(value) && value.len() == "https://".len() + authority(value).len() + 1
+}
+
+fn has_port(value: &str) -> bool {
+    let host = authority(value);
+    host.rsplit_once(']')
+        .map_or(host, |(_, rest)| rest)
+        .contains(':')
+}
+
+fn of_trust_domain(value: &str, trust_domain: Option<&str>) -> Result<(), String> {
+    let Some(trust_domain) = trust_domain else {
+        let text = "must be a SPIFFE ID, and the issuer is of no trust domain; an administrator gives it a \
+                    `trust_domain`";
+        return Err(text.to_owned());
+    };
+    match spiffe::trust_domain_of(value) {
+        Ok(found) if found == trust_domain => Ok(()),
+        Ok(found) => Err(format!(
+            "must be a SPIFFE ID of the issuer's trust domain `{trust_domain}`, and this is one of `{found}`"
+        )),
+        Err(why) => Err(format!(
+            "must be a SPIFFE ID, as in spiffe://{trust_domain}/payments: {why}"
+        )),
+    }
+}
