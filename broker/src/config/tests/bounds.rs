@@ -156,6 +156,27 @@ fn another_teams_unit_is_out_of_reach_by_its_path() {
     }
 }
 
+/// The cgroup of memory.service is called _memory.service, that of _memory.service __memory.service.
+#[test]
+fn another_teams_unit_is_out_of_reach_by_the_name_of_its_cgroup() {
+    let main = MAIN.replace("\"pay@*.service\"", "\"_*.service\"");
+    let with = |unit: &str| load(&main, &[("pay.toml", &PAY.replace("pay.service", unit))]);
+    for unit in [
+        "_memory.service",
+        "_m*.service",
+        "/system.slice/__memory.service",
+    ] {
+        with(unit).expect(unit);
+    }
+    for unit in ["/system.slice/_memory.service", "/system.slice/_*.service"] {
+        let shown = with(unit).expect_err(unit);
+        assert!(
+            shown.starts_with(&format!("conf.d/pay.toml:3:18: unit `{unit}` ")),
+            "{shown}"
+        );
+    }
+}
+
 /// Bounds that name paths mean those: the same name elsewhere is another unit.
 #[test]
 fn bounds_by_path_hold_that_path_alone() {
