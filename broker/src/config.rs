@@ -24,8 +24,10 @@ mod resolve;
 #[cfg(test)]
 mod schema;
 mod spanned;
+mod table;
 #[cfg(test)]
 mod tests;
+pub mod url;
 
 pub use facts::{FORMAT as FACTS_FORMAT, Facts, UnitFacts, template};
 
