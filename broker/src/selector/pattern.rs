@@ -166,14 +166,14 @@ pub fn unit_name(text: &str) -> &str {
     last.unwrap_or(text)
 }
 
-/// A unit's name as systemd has it, of the cgroup's: one that the kernel could take for a file of its
-/// own, as `memory.service`, or that begins with `_`, gets a `_` before it (systemd's
+/// A unit's name as systemd has it, of its cgroup's: one that the kernel could take for a file of
+/// its own, as `memory.service`, or that begins with `_`, gets a `_` before it (systemd's
 /// src/basic/cgroup-util.c, cg_escape()).
 pub fn unescaped(component: &str) -> &str {
     component.strip_prefix('_').unwrap_or(component)
 }
 
-/// Whether units' names may have it (systemd.unit(5)), or what is written of them: paths, and the star.
+/// Whether units' names may have it (systemd.unit(5)), or what is written of them: paths, the star.
 fn is_of_a_unit(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || ":-_.\\@/*".contains(letter)
 }

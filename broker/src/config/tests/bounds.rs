@@ -156,7 +156,7 @@ fn another_teams_unit_is_out_of_reach_by_its_path() {
     }
 }
 
-/// The cgroup of memory.service is called _memory.service, that of _memory.service __memory.service.
+/// The cgroup of memory.service is called _memory.service, and that of _memory.service has two.
 #[test]
 fn another_teams_unit_is_out_of_reach_by_the_name_of_its_cgroup() {
     let main = MAIN.replace("\"pay@*.service\"", "\"_*.service\"");
@@ -456,7 +456,7 @@ fn a_star_alone_is_everything_where_an_administrator_means_it() {
     );
 }
 
-/// What is no `*.toml` is not read; what is has to be named letter by letter.
+/// What is no `*.toml` is not read, and what begins with a dot neither; what is has to be named letter by letter.
 #[test]
 fn a_name_that_resembles_a_teams_is_another_file() {
     for name in [
@@ -464,6 +464,8 @@ fn a_name_that_resembles_a_teams_is_another_file() {
         "pay.toml.bak",
         "pay.TOML",
         ".toml",
+        ".pay.toml",
+        ".#pay.toml",
         "pay.toml#",
     ] {
         let config = load(MAIN, &[(name, REP), ("pay.toml", PAY)]).expect(name);
@@ -473,7 +475,6 @@ fn a_name_that_resembles_a_teams_is_another_file() {
         "PAY.toml",
         "pay.toml.toml",
         " pay.toml",
-        ".pay.toml",
         "pay-.toml",
         "rep-x.toml",
     ] {
