@@ -1,5 +1,5 @@
-//! A section that is a table. What serde derives for a struct takes a list too, by the order in which
-//! its members are declared here: nobody means that, and the schema refuses it.
+//! A section that is a table. What serde derives for a struct takes a list too, by the order in
+//! which its members are declared here: nobody means that, and the schema refuses it.
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};

@@ -1,9 +1,9 @@
 //! One party by two spellings of its URL. Claims are compared letter by letter by whoever relies on
 //! them, and are never changed; this is for finding what an administrator did not mean to be two.
 
-/// What spellings of one URL have in common: scheme and host in small letters, no port that is the
-/// scheme's own, no `/` at the end (RFC 3986 §6.2.2.1, §6.2.3; OpenID Connect Discovery §4.1). What is
-/// no URL is itself.
+/// What spellings of one URL have in common: scheme and host in small letters, no port that is
+/// the scheme's own, no `/` at the end (RFC 3986 §6.2.2.1, §6.2.3; OpenID Connect Discovery §4.1).
+/// What is no URL is itself.
 pub fn normal(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
