@@ -5,7 +5,7 @@
 //! Says nothing that is not certain: two selectors that are not known to exclude each other may hold
 //! together, and one that is not known to follow may fail.
 
-use super::{Pattern, Selector};
+use super::{Pattern, Selector, unescaped};
 
 /// What every user's service manager is called.
 const MANAGERS: &str = "user@*.service";
@@ -121,11 +121,11 @@ fn name_of(path: &Pattern) -> Option<Pattern> {
     Pattern::new(components.last()?).ok()
 }
 
-/// The components of a path.
+/// The units in a path: slices, and one that has processes.
 fn components(path: &Pattern) -> Vec<String> {
     let text = path.to_string();
     let components = text.split('/').filter(|component| !component.is_empty());
-    components.map(str::to_owned).collect()
+    components.map(|it| unescaped(it).to_owned()).collect()
 }
 
 /// Whether a unit's path says that it is not in the slice.
@@ -197,6 +197,8 @@ mod tests {
             (unit("a@1.service"), unit("a@*.service")),
             (unit("/system.slice/a@1.service"), unit("a@*.service")),
             (unit("/system.slice/a.service"), slice("system.slice")),
+            (unit("/system.slice/_io.service"), unit("io.service")),
+            (unit("/_io.slice/a.service"), slice("io.slice")),
             (unit("session-4.scope"), Selector::Interactive(true)),
             (slice("a-b.slice"), slice("a.slice")),
         ] {
