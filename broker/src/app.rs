@@ -2,6 +2,7 @@
 
 use crate::audit::Audit;
 use crate::complaints::Complaints;
+use crate::ctl::out::count;
 use crate::denylist;
 use crate::http::Signed;
 use crate::id::{RequestId, random};
@@ -67,8 +68,8 @@ impl App {
     /// What it serves, for log and service manager.
     pub fn in_a_line(&self) -> String {
         format!(
-            "{} workloads, {} of {} keystores usable",
-            self.rules.now().config.workloads.len(),
+            "{}, {} of {} keystores usable",
+            count(self.rules.now().config.workloads.len(), "workload"),
             self.keystores_in("usable"),
             self.keystores.len()
         )

@@ -25,8 +25,10 @@ mod resolve;
 #[cfg(test)]
 mod schema;
 mod spanned;
+mod table;
 #[cfg(test)]
 mod tests;
+pub mod url;
 
 pub use facts::{FORMAT as FACTS_FORMAT, Facts, UnitFacts, template};
 
@@ -314,6 +316,23 @@ pub(crate) struct Source {
 /// # Errors
 /// If `conf.d` is there and cannot be read.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
+    let mut drop_ins = in_conf_d(path)?;
+    drop_ins.retain(|path| is_drop_in(path));
+    Ok([vec![path.to_owned()], drop_ins].concat())
+}
+
+/// What is in `conf.d` and is not read, because of its name.
+///
+/// # Errors
+/// If `conf.d` is there and cannot be read.
+pub fn passed_by(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
+    let mut others = in_conf_d(path)?;
+    others.retain(|path| !is_drop_in(path));
+    Ok(others)
+}
+
+/// What is in `conf.d`, in the order of the names.
+fn in_conf_d(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
     let dir = path.parent().unwrap_or(Path::new(".")).join("conf.d");
     let failed = |error| Diagnostic::file(&dir, format!("cannot be read: {}", reason(&error)));
     let mut drop_ins = Vec::new();
@@ -326,12 +345,16 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
             }
         }
     }
-    drop_ins.retain(|path| {
-        path.extension()
-            .is_some_and(|extension| extension == "toml")
-    });
     drop_ins.sort();
-    Ok([vec![path.to_owned()], drop_ins].concat())
+    Ok(drop_ins)
+}
+
+/// Whether a file of `conf.d` is a drop-in by its name. Editors keep files of their own beside what
+/// they edit, with a dot before the name: `.#payments.toml` is a link to nothing.
+fn is_drop_in(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    let is_hidden = name.as_encoded_bytes().starts_with(b".");
+    !is_hidden && path.extension().is_some_and(|it| it == "toml")
 }
 
 fn read_all(path: &Path) -> Result<Vec<Source>, Diagnostic> {

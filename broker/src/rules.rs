@@ -184,7 +184,7 @@ async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
     let loaded = timeout(LOAD_DEADLINE, loading).await;
     let loaded = loaded.map_err(|_| slow("reading took too long: does a name service hang?"))?;
     let (loaded, _turn) = loaded.map_err(|error| Refusal::unavailable("internal", error))?;
-    let (new, sight) = loaded?;
+    let Loaded { new, sight } = loaded?;
     let enforceable = attestation::enforceable(&app.witness, &new, PATIENCE).await;
     enforceable.map_err(|why| Refusal::Configuration(why.to_string()))?;
     let durable = app
@@ -193,7 +193,9 @@ async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
         .map_err(|error| Refusal::unavailable("audit_unavailable", error))?;
     // Once it is written it must come into force, however long the disk takes.
     durable.await.map_err(|_lost| Refusal::AUDIT_NOT_DURABLE)?;
-    app.denied.saw(sight);
+    if let Some(sight) = sight {
+        app.denied.saw(sight);
+    }
     let new = app.rules.replace(Rules {
         generation: old.generation + 1,
         ..new
@@ -206,9 +208,16 @@ async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
     Ok(new)
 }
 
+/// Rules that may come into force.
+struct Loaded {
+    new: Rules,
+    /// How the deny lists' files looked, if the lists are as they were read.
+    sight: Option<Sight>,
+}
+
 /// A directory that was there and is not any more has been moved or not been mounted: nobody takes
 /// everything from every team that way.
-fn load(before: &Rules) -> Result<(Rules, Sight), Refusal> {
+fn load(before: &Rules) -> Result<Loaded, Refusal> {
     let path = &before.config.path;
     if before.drop_ins == DropIns::There && DropIns::beside(path) == DropIns::None {
         let text = format!(
@@ -223,7 +232,18 @@ fn load(before: &Rules) -> Result<(Rules, Sight), Refusal> {
     let (config, Reading { lists, sight }) =
         both.map_err(|error| Refusal::Configuration(error.to_string()))?;
     fixed_at_start(&before.config, &config).map_err(Refusal::Configuration)?;
-    Ok((Rules::new(config, lists), sight))
+    // The same files with another content may be half written at this moment: they are for who
+    // watches them (denylist/watch.rs), and until then the old lists hold.
+    let is_news = config.deny == before.config.deny && lists.sha256() != before.denied.sha256();
+    let (denied, sight) = match is_news {
+        true => (before.denied.clone(), None),
+        false => (Arc::new(lists), Some(sight)),
+    };
+    let new = Rules {
+        denied,
+        ..Rules::new(config, DenyLists::default())
+    };
+    Ok(Loaded { new, sight })
 }
 
 impl DropIns {

@@ -12,7 +12,7 @@ use std::fmt;
 mod compare;
 mod pattern;
 pub use compare::{contradiction, imply};
-pub use pattern::{NotAPattern, Pattern};
+pub use pattern::{NotAPattern, Pattern, unescaped, unit_name};
 #[cfg(test)]
 mod tests;
 

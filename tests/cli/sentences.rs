@@ -21,11 +21,14 @@ const SOURCES: [&str; 11] = [
 ];
 
 /// What is no mistake of a configuration, or cannot be shown by a file of a few lines.
-const NOT_HERE: [(&str, &str); 27] = [
+const NOT_HERE: [(&str, &str); 30] = [
     ("unknown field", PARSERS),
     ("unknown field `", PARSERS),
     ("unknown variant `", PARSERS),
+    ("missing field", PARSERS),
     ("missing field `", PARSERS),
+    ("invalid length ", PARSERS),
+    (", expected struct ", PARSERS),
     ("invalid type: ", PARSERS),
     ("invalid value: ", PARSERS),
     ("duplicate key", PARSERS),

@@ -72,6 +72,7 @@ fn what_a_process_would_get_is_explained_without_a_record() {
     );
     let (code, gone) = said(&daemon, &["--pid", "4194304", "--target", "bank"]);
     assert_ne!(code, Some(0), "{gone}");
+    assert!(gone.contains("there is no process 4194304"), "{gone}");
     assert_eq!(daemon.audit_records().len(), records);
 }
 

@@ -89,7 +89,7 @@ fn a_keystore_that_failed_delays_no_readiness_and_the_status_counts_it() {
     let daemon = Daemon::ready(Process::start(&mut told(&site, &ear)), site);
     assert_eq!(
         ear.hear_state(),
-        "READY=1\nSTATUS=1 workloads, 0 of 1 keystores usable\n"
+        "READY=1\nSTATUS=1 workload, 0 of 1 keystores usable\n"
     );
     assert_eq!(daemon.status().keystores[0].state, "failed");
 }

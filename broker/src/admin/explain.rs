@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::attestation::{self, Unknown};
 use crate::denylist::Hit;
 use crate::http::object;
-use crate::peer::Peer;
+use crate::peer::{NoPeer, Peer};
 use crate::policy::{Explanation, Judged, SectionVerdict, Standing};
 use crate::recent::Denied;
 use crate::reply::{self, Answer, Refusal};
@@ -30,8 +30,10 @@ pub async fn explain(app: &App, request: Request<Incoming>) -> Result<Answer, Re
             Ok(reply::ok(&of_denial(&rules, hit, &denied)))
         }
         ExplainRequest::Process { pid, target } => {
-            let peer = Peer::by_pid(pid)
-                .map_err(|why| Refusal::NoProcess(format!("process {pid}: {why}")))?;
+            let peer = Peer::by_pid(pid).map_err(|why| match why {
+                NoPeer::Gone => Refusal::NoProcess(format!("there is no process {pid}")),
+                why => Refusal::NoProcess(format!("process {pid}: {why}")),
+            })?;
             let attested = attestation::attest(app, &rules, &peer, Some(&target)).await;
             let workload = attested.map_err(|unknown| match unknown {
                 Unknown::Unattested(why) => Refusal::NoProcess(format!("process {pid}: {why}")),

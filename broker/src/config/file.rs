@@ -7,6 +7,7 @@
 
 use super::many::{OneOrMany, Value};
 use super::spanned::Spanned;
+use super::table::table;
 use keystore::Alg;
 use keystore::config::Section as KeystoreSection;
 use keystore::protocol::EvidenceLevel;
@@ -29,13 +30,13 @@ use {
 #[cfg_attr(test, derive(JsonSchema), schemars(rename = "assertd.toml"))]
 pub struct MainFile {
     /// Sockets and state. Main file alone.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "table")]
     pub server: ServerSection,
     /// The audit log. Main file alone.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "table")]
     pub audit: AuditSection,
     /// How often workloads may ask whose sections do not say. Main file alone.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "table")]
     pub limits: LimitsSection,
     /// Where keys are made and used: `[keystore.NAME]`, one for each PKCS#11 token or TPM. Main file
     /// alone.
@@ -52,7 +53,7 @@ pub struct MainFile {
     #[cfg_attr(test, schemars(transform = schema::named))]
     pub workload: BTreeMap<Spanned<String>, Spanned<WorkloadSection>>,
     /// Files of what gets nothing, whatever a section says. Main file alone.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "table")]
     pub deny: DenySection,
     /// What the files of a team may do: `[bounds.NAME]`. Once there is one, every file in conf.d has to
     /// be named by exactly one. Main file alone.

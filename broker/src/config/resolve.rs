@@ -244,12 +244,38 @@ fn of_drop_in(file: &File, error: &toml::de::Error) -> Diagnostic {
             let help = Some("a file in conf.d holds [workload.NAME] sections".to_owned());
             Diagnostic::at(file.path, file.text, span, message, help)
         }
-        _ => Diagnostic::from_toml(file.path, file.text, error),
+        _ => misspelt(file, error, &["workload"])
+            .unwrap_or_else(|| Diagnostic::from_toml(file.path, file.text, error)),
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(file: &File) -> Result<T> {
-    toml::from_str(file.text).map_err(|error| Diagnostic::from_toml(file.path, file.text, &error))
+fn parse(file: &File) -> Result<MainFile> {
+    let failed = |error| {
+        let known = [&MAIN_ALONE[..], &["workload"]].concat();
+        misspelt(file, &error, &known)
+            .unwrap_or_else(|| Diagnostic::from_toml(file.path, file.text, &error))
+    };
+    toml::from_str(file.text).map_err(failed)
+}
+
+/// Of `[workloads.a]` and a `[workload.a.target.b]` the second comes first, by its name, and lacks a
+/// `match`: what is misspelt is the reason, and not what is missing.
+fn misspelt(file: &File, error: &toml::de::Error, known: &[&str]) -> Option<Diagnostic> {
+    if !error.message().starts_with("missing field") {
+        return None;
+    }
+    let names: BTreeMap<Spanned<String>, serde::de::IgnoredAny> = toml::from_str(file.text).ok()?;
+    let is_known = |name: &str| known.contains(&name) || MAIN_ALONE.contains(&name);
+    let name = names.keys().find(|name| !is_known(name.as_ref()))?;
+    let message = format!("unknown key `{}`", name.as_ref());
+    let help = Some(suggest(name.as_ref(), known));
+    Some(Diagnostic::at(
+        file.path,
+        file.text,
+        name.span(),
+        message,
+        help,
+    ))
 }
 
 fn deny(file: &File, section: DenySection) -> Result<denylist::Files> {

@@ -12,7 +12,7 @@ use super::args::{Args, Format, Strictness};
 use super::failure::{Exit, Failure};
 use super::out::{Out, count};
 use crate::audit::Sha256;
-use crate::config::{Config, Facts};
+use crate::config::{self, Config, Facts};
 use files::FileCount;
 pub use finding::Severity;
 pub use findings::findings;
@@ -21,7 +21,10 @@ use finding::Finding;
 use keystore::Clock;
 use keystore::config::Diagnostic;
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Of what is in `conf.d` beside the drop-ins.
+const NOT_READ: &str = "not read: a drop-in's name ends in .toml and begins with no dot";
 
 /// `config check --json`. `error` is there when the configuration cannot be loaded.
 #[derive(Serialize)]
@@ -71,7 +74,10 @@ pub fn run(
             files: &counts,
             findings: &found,
         })?,
-        Format::Text => print(&config, &counts, &found, out),
+        Format::Text => {
+            let others = config::passed_by(path).unwrap_or_default();
+            print(&config, &counts, &others, &found, out);
+        }
     }
     Ok(exit)
 }
@@ -107,10 +113,20 @@ fn exit(found: &[Finding], strictness: Strictness) -> Exit {
     }
 }
 
-fn print(config: &Config, counts: &[FileCount], found: &[Finding], out: &mut Out) {
+fn print(
+    config: &Config,
+    counts: &[FileCount],
+    others: &[PathBuf],
+    found: &[Finding],
+    out: &mut Out,
+) {
     let mut rows = Vec::new();
     for file in counts {
         rows.push(vec!["ok".to_owned(), file.path.clone(), file.words()]);
+    }
+    for path in others {
+        let path = path.display().to_string();
+        rows.push(vec!["skip".to_owned(), path, NOT_READ.to_owned()]);
     }
     out.table(&rows);
     for finding in found {

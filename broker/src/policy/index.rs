@@ -7,7 +7,7 @@
 //! sections hardly one is: so as little as possible is fetched on the way to one.
 
 use crate::config::Section;
-use crate::selector::{Pattern, Selector};
+use crate::selector::{Pattern, Selector, unit_name};
 use crate::workload::{Unit, Workload};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -140,7 +140,7 @@ impl<T> Default for List<T> {
 
 /// Of a path its last part counts: the unit's name. The star stands for no `/`.
 fn names(pattern: &Pattern) -> Names {
-    let last = |text: &str| text.rsplit('/').next().unwrap_or(text).to_owned();
+    let last = |text: &str| unit_name(text).to_owned();
     match pattern.exact() {
         Some(text) => Names::Exact(last(text)),
         None if pattern.after().contains('/') => Names::Exact(last(pattern.after())),

@@ -5,7 +5,7 @@
 //! Says nothing that is not certain: two selectors that are not known to exclude each other may hold
 //! together, and one that is not known to follow may fail.
 
-use super::{Pattern, Selector};
+use super::{Pattern, Selector, unescaped};
 
 /// What every user's service manager is called.
 const MANAGERS: &str = "user@*.service";
@@ -121,11 +121,11 @@ fn name_of(path: &Pattern) -> Option<Pattern> {
     Pattern::new(components.last()?).ok()
 }
 
-/// The components of a path.
+/// The units in a path: slices, and one that has processes.
 fn components(path: &Pattern) -> Vec<String> {
     let text = path.to_string();
     let components = text.split('/').filter(|component| !component.is_empty());
-    components.map(str::to_owned).collect()
+    components.map(|it| unescaped(it).to_owned()).collect()
 }
 
 /// Whether a unit's path says that it is not in the slice.
@@ -152,6 +152,7 @@ fn is_within(slice: &str, other: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::Sha256;
 
     fn unit(text: &str) -> Selector {
         Selector::Unit(Pattern::new(text).unwrap())
@@ -161,9 +162,17 @@ mod tests {
         Selector::Slice(text.to_owned())
     }
 
+    fn user_unit(text: &str) -> Selector {
+        Selector::UserUnit(Pattern::new(text).unwrap())
+    }
+
+    fn digests(texts: &[&str]) -> Selector {
+        let digests = texts.iter().map(|text| Sha256::of(text.as_bytes()));
+        Selector::Digest(digests.collect())
+    }
+
     #[test]
     fn what_no_process_has_both_of_is_known_in_either_order() {
-        let user_unit = Selector::UserUnit(Pattern::new("a.service").unwrap());
         for (one, other) in [
             (unit("a.service"), unit("b.service")),
             (unit("a@*.service"), unit("/system.slice/b@*.service")),
@@ -172,7 +181,10 @@ mod tests {
                 unit("/app.slice/a.service"),
             ),
             (unit("/system.slice/a.service"), slice("app.slice")),
-            (unit("a.service"), user_unit),
+            (unit("a.service"), user_unit("a.service")),
+            (user_unit("a.service"), user_unit("b@*.service")),
+            (digests(&["a", "b"]), digests(&["c"])),
+            (Selector::Interactive(true), Selector::Interactive(false)),
             (unit("session-4.scope"), Selector::Interactive(false)),
             (slice("a.slice"), slice("ab.slice")),
             (Selector::User(1), Selector::User(2)),
@@ -197,8 +209,12 @@ mod tests {
             (unit("a@1.service"), unit("a@*.service")),
             (unit("/system.slice/a@1.service"), unit("a@*.service")),
             (unit("/system.slice/a.service"), slice("system.slice")),
+            (unit("/system.slice/_io.service"), unit("io.service")),
+            (unit("/_io.slice/a.service"), slice("io.slice")),
             (unit("session-4.scope"), Selector::Interactive(true)),
             (slice("a-b.slice"), slice("a.slice")),
+            (user_unit("b@1.service"), user_unit("b@*.service")),
+            (digests(&["a", "b"]), digests(&["b", "c", "a"])),
         ] {
             assert!(narrow.implies(&wide), "{narrow} {wide}");
             assert!(!wide.implies(&narrow), "{narrow} {wide}");
@@ -213,6 +229,9 @@ mod tests {
     fn what_is_not_certain_is_not_said() {
         for (one, other) in [
             (unit("a.service"), Selector::User(1)),
+            (unit("a.service"), Selector::Interactive(true)),
+            (unit("a.service"), Selector::Interactive(false)),
+            (digests(&["a", "b"]), digests(&["b", "c"])),
             (unit("a.service"), slice("a.slice")),
             (unit("a.service"), unit("/system.slice/*.service")),
             (
@@ -230,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_users_unit_is_in_that_users_manager() {
-        let user_unit = Selector::UserUnit(Pattern::new("a.service").unwrap());
+        let user_unit = user_unit("a.service");
         let (seven, eight) = (unit("user@7.service"), unit("user@8.service"));
         let user = Selector::User(7);
         assert!(imply(&[&user_unit, &user], &seven));

@@ -25,6 +25,8 @@ pub enum NotAPattern {
     NoUnit,
     /// The name of a template, in which nothing runs.
     Template,
+    /// Something that is in no unit's name.
+    OddLetter(char),
     /// Neither a name nor a whole path.
     HalfAPath,
 }
@@ -62,9 +64,12 @@ impl Pattern {
         if text.ends_with("@.service") {
             return Err(NotAPattern::Template);
         }
-        match text.contains('/') && !pattern.is_path() {
-            true => Err(NotAPattern::HalfAPath),
-            false => Ok(pattern),
+        if text.contains('/') && !pattern.is_path() {
+            return Err(NotAPattern::HalfAPath);
+        }
+        match text.chars().find(|letter| !is_of_a_unit(*letter)) {
+            Some(odd) => Err(NotAPattern::OddLetter(odd)),
+            None => Ok(pattern),
         }
     }
 
@@ -155,6 +160,24 @@ impl Pattern {
     }
 }
 
+/// The name of the unit that a text is of, which a cgroup path has in its last part.
+pub fn unit_name(text: &str) -> &str {
+    let last = text.rsplit_once('/').map(|(_, last)| unescaped(last));
+    last.unwrap_or(text)
+}
+
+/// A unit's name as systemd has it, of its cgroup's: one that the kernel could take for a file of
+/// its own, as `memory.service`, or that begins with `_`, gets a `_` before it (systemd's
+/// src/basic/cgroup-util.c, cg_escape()).
+pub fn unescaped(component: &str) -> &str {
+    component.strip_prefix('_').unwrap_or(component)
+}
+
+/// Whether units' names may have it (systemd.unit(5)), or what is written of them: paths, the star.
+fn is_of_a_unit(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || ":-_.\\@/*".contains(letter)
+}
+
 /// What the longer of two has beyond the shorter, of which it is known that one holds the other at
 /// an end; where a `/` in it would have to be what a star stands for.
 fn longer<'a>(one: &'a str, two: &'a str) -> &'a str {
@@ -180,7 +203,15 @@ impl fmt::Display for Pattern {
 
 impl fmt::Display for NotAPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        let text = match self {
+            NotAPattern::OddLetter(odd) => {
+                return write!(
+                    f,
+                    "`{}` is in no unit's name, which has letters, digits and `: - _ . \\ @` alone; \
+                     only one `*` stands for something else",
+                    odd.escape_debug()
+                );
+            }
             NotAPattern::Empty => "a name is missing here",
             NotAPattern::NothingBefore => {
                 "a pattern has a text before its `*`, or it would fit nearly everything"
@@ -196,6 +227,7 @@ impl fmt::Display for NotAPattern {
                 "a unit's name has no `/`, and its cgroup path begins with one, as in \
                  /system.slice/payments.service"
             }
-        })
+        };
+        f.write_str(text)
     }
 }

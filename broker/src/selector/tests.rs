@@ -44,6 +44,26 @@ fn a_pattern_that_fits_nearly_everything_is_none() {
     assert_eq!(Pattern::new("a*b*"), Err(NotAPattern::TwoStars));
 }
 
+#[test]
+fn what_no_unit_can_be_called_is_no_pattern_of_units() {
+    for (text, odd) in [
+        ("pay?.service", '?'),
+        ("pay@[ab].service", '['),
+        ("pay\u{2013}x.service", '\u{2013}'),
+        ("/system.slice/pay ments.service", ' '),
+        ("{a,b}.service", '{'),
+    ] {
+        assert_eq!(Pattern::of_units(text), Err(NotAPattern::OddLetter(odd)));
+    }
+    for text in [
+        "dev-disk-by\\x2duuid:1_a.b@c.service",
+        "/system.slice/_io.service",
+        "Pay@*.scope",
+    ] {
+        assert!(Pattern::of_units(text).is_ok(), "{text}");
+    }
+}
+
 /// Every text of up to so many of these letters.
 fn texts(most: usize) -> Vec<String> {
     let mut all = vec![String::new()];

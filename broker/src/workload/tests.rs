@@ -37,6 +37,27 @@ fn the_unit_is_the_outermost_one_below_the_slices() {
 }
 
 #[test]
+fn a_cgroup_with_an_escaped_name_is_the_unit_of_the_plain_one() {
+    for (path, name) in [
+        ("/system.slice/_memory.service", "memory.service"),
+        ("/system.slice/__memory.service", "_memory.service"),
+        ("/_cpu.slice/_io.scope", "io.scope"),
+    ] {
+        assert_eq!(unit(path), some(name, path, false));
+    }
+    let slices = Unit::of_cgroup("/_cpu.slice/cpu-a.slice/a.service").unwrap();
+    assert_eq!(
+        slices.slices().collect::<Vec<_>>(),
+        ["cpu.slice", "cpu-a.slice"]
+    );
+    assert_eq!(unit("/system.slice/_.service"), None);
+    // Of a user's manager too.
+    let path = "/user.slice/user@7.service/app.slice/_io.service";
+    let own = Unit::of_cgroup(path).unwrap();
+    assert_eq!(own.of_user(), Some((7, "io.service")));
+}
+
+#[test]
 fn nested_cgroup_resolves_to_the_outer_unit() {
     assert_eq!(
         unit("/system.slice/web.service/payments.service"),

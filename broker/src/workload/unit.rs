@@ -3,7 +3,7 @@
 //! user's own service manager is looked at, for what its user says of itself.
 
 use super::proc;
-use crate::selector::Pattern;
+use crate::selector::{Pattern, unescaped};
 
 /// The systemd unit a process runs in: the outermost service or scope below its slices. Whatever
 /// a delegated service builds below itself is still that unit, and is marked nested.
@@ -71,7 +71,8 @@ impl Unit {
             .path
             .split('/')
             .filter(|component| !component.is_empty());
-        components.take_while(|component| component.ends_with(".slice"))
+        let slices = components.take_while(|component| component.ends_with(".slice"));
+        slices.map(unescaped)
     }
 
     /// Whether the process is in a cgroup below the unit's.
@@ -91,7 +92,7 @@ impl Unit {
     }
 }
 
-/// The first component below slices, if systemd names units so, and where it ends.
+/// The unit of the first component below slices, if systemd names units so, and where that ends.
 fn outermost(path: &str) -> Option<(&str, usize)> {
     let mut end = 0;
     for component in path.strip_prefix('/')?.split('/') {
@@ -99,10 +100,11 @@ fn outermost(path: &str) -> Option<(&str, usize)> {
         if component.ends_with(".slice") {
             continue;
         }
+        let name = unescaped(component);
         let stem = [".service", ".scope"]
             .iter()
-            .find_map(|suffix| component.strip_suffix(suffix))?;
-        return (!stem.is_empty()).then_some((component, end));
+            .find_map(|suffix| name.strip_suffix(suffix))?;
+        return (!stem.is_empty()).then_some((name, end));
     }
     None
 }

@@ -22,6 +22,10 @@ pub fn reword(message: &str) -> (String, Option<String>) {
         let help = example.map(|(key, example)| format!("write {key} = {example}"));
         return (format!("`{key}` is missing"), help);
     }
+    // A list where a table belongs: serde counts its members.
+    if first_line.starts_with("invalid length ") && first_line.contains(", expected struct ") {
+        return (format!("{A_TABLE} is needed here, not a list"), None);
+    }
     if let Some((_, ours)) = REWORDED
         .iter()
         .find(|(theirs, _)| first_line.starts_with(theirs))

@@ -6,7 +6,7 @@ use super::super::file::{BoundsSection, MatchSection, TargetSection, WorkloadSec
 use super::super::many::OneOrMany;
 use super::matching::{pattern, unit_pattern};
 use super::*;
-use crate::selector::{Pattern, Selector};
+use crate::selector::{Pattern, Selector, unit_name};
 
 /// What some files may do.
 pub struct Bounds {
@@ -407,6 +407,5 @@ fn holds(bound: &Pattern, unit: &Pattern) -> bool {
         return bound.covers(unit);
     }
     let text = unit.to_string();
-    let name = text.rsplit('/').next().unwrap_or_default();
-    Pattern::new(name).is_ok_and(|name| bound.covers(&name))
+    Pattern::new(unit_name(&text)).is_ok_and(|name| bound.covers(&name))
 }

@@ -119,7 +119,7 @@ impl Known<'_> {
     }
 
     /// A subject of an issuer belongs to one workload (Himmelblau CVE-2025-59044).
-    /// Who relies on it knows the issuer by its URL, whatever keys it has.
+    /// Who relies on it knows the issuer by its URL, whatever keys it has and however it is spelt.
     fn has_one_owner(
         &mut self,
         file: &File,
@@ -129,7 +129,7 @@ impl Known<'_> {
         let Some(span) = subject else {
             return Ok(()); // a client's own
         };
-        let key = (target.iss.clone(), target.sub.clone());
+        let key = (url::normal(&target.iss), target.sub.clone());
         let owner = self.owners.entry(key).or_insert_with(|| target.clone());
         if owner.workload == target.workload || (owner.shared && target.shared) {
             return Ok(());

@@ -156,6 +156,27 @@ fn another_teams_unit_is_out_of_reach_by_its_path() {
     }
 }
 
+/// The cgroup of memory.service is called _memory.service, and that of _memory.service has two.
+#[test]
+fn another_teams_unit_is_out_of_reach_by_the_name_of_its_cgroup() {
+    let main = MAIN.replace("\"pay@*.service\"", "\"_*.service\"");
+    let with = |unit: &str| load(&main, &[("pay.toml", &PAY.replace("pay.service", unit))]);
+    for unit in [
+        "_memory.service",
+        "_m*.service",
+        "/system.slice/__memory.service",
+    ] {
+        with(unit).expect(unit);
+    }
+    for unit in ["/system.slice/_memory.service", "/system.slice/_*.service"] {
+        let shown = with(unit).expect_err(unit);
+        assert!(
+            shown.starts_with(&format!("conf.d/pay.toml:3:18: unit `{unit}` ")),
+            "{shown}"
+        );
+    }
+}
+
 /// Bounds that name paths mean those: the same name elsewhere is another unit.
 #[test]
 fn bounds_by_path_hold_that_path_alone() {
@@ -435,7 +456,7 @@ fn a_star_alone_is_everything_where_an_administrator_means_it() {
     );
 }
 
-/// What is no `*.toml` is not read; what is has to be named letter by letter.
+/// What is no `*.toml` is not read, and what begins with a dot neither; what is has to be named letter by letter.
 #[test]
 fn a_name_that_resembles_a_teams_is_another_file() {
     for name in [
@@ -443,6 +464,8 @@ fn a_name_that_resembles_a_teams_is_another_file() {
         "pay.toml.bak",
         "pay.TOML",
         ".toml",
+        ".pay.toml",
+        ".#pay.toml",
         "pay.toml#",
     ] {
         let config = load(MAIN, &[(name, REP), ("pay.toml", PAY)]).expect(name);
@@ -452,7 +475,6 @@ fn a_name_that_resembles_a_teams_is_another_file() {
         "PAY.toml",
         "pay.toml.toml",
         " pay.toml",
-        ".pay.toml",
         "pay-.toml",
         "rep-x.toml",
     ] {

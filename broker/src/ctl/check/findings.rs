@@ -11,7 +11,7 @@ mod section;
 mod subjects;
 mod target;
 
-use super::finding::{Finding, NO_PURPOSE, NO_WORKLOAD};
+use super::finding::{Finding, NEEDS_WITNESS, NO_PURPOSE, NO_WORKLOAD};
 use crate::config::{Config, Facts, Section};
 use crate::selector::{Pattern, Selector};
 use host::Host;
@@ -26,6 +26,16 @@ pub fn findings(config: &Config, facts: Option<&Facts>, now: Time) -> Vec<Findin
             &config.path,
             "there is no workload, so that every request is denied",
             "write a [workload.NAME] in conf.d/NAME.toml beside it",
+        ));
+    }
+    // Of a host that is known it is said whether it has one.
+    let is_unknown = facts.and_then(|facts| facts.witness).is_none();
+    if config.deny.executables.is_some() && is_unknown {
+        found.push(NEEDS_WITNESS.of_all(
+            &config.path,
+            "`executables` in [deny] needs assertd's witness, which reads what workloads run; where it \
+             does not run, this whole configuration does not come into force",
+            section::ENABLE_WITNESS,
         ));
     }
     let mut host = facts.map(Host::of);

@@ -49,6 +49,36 @@ fn an_empty_policy_denies_everything() {
     assert_eq!(empty.extent(), Extent::Usual);
 }
 
+/// systemd puts a `_` before a unit's name in its cgroup's that could be a file of the kernel's.
+#[test]
+fn a_unit_whose_cgroup_has_another_name_is_matched_by_its_own_and_by_its_path() {
+    let caller = Caller {
+        place: Place::Unit(&["system.slice"], "_memory.service", ""),
+        ..fitting()
+    };
+    let outcome = |unit| {
+        let mut rule = plain();
+        rule.matches.unit = Some(unit);
+        decided(&policy(&[rule]), &caller, "bank")
+    };
+    for unit in [
+        "memory.service",
+        "mem*.service",
+        "/system.slice/_memory.service",
+        "/system.slice/_mem*.service",
+        "/sys*.slice/_memory.service",
+    ] {
+        assert!(matches!(outcome(unit), Outcome::Granted { .. }), "{unit}");
+    }
+    for unit in [
+        "_memory.service",
+        "_*.service",
+        "/system.slice/memory.service",
+    ] {
+        assert_eq!(outcome(unit), denied("not_yours", &[]), "{unit}");
+    }
+}
+
 #[test]
 fn each_denial_has_its_reason() {
     let one = policy(&[plain()]);
@@ -283,7 +313,6 @@ fn whatever_pattern_names_its_unit_a_section_is_found_and_found_once() {
         ("/sys*.slice/cron.service", None, "cron.service"),
         ("/system.slice/own.service", Some(7), "own.service"),
         ("ab*.service", None, "abc.service"),
-        ("büro*.service", None, "büro1.service"), // its second byte ends no letter
     ];
     let rule = |(number, (unit, uid, _)): (usize, &(&'static str, Option<u32>, &str))| Rule {
         name: format!("w{number:02}"),
@@ -311,4 +340,10 @@ fn whatever_pattern_names_its_unit_a_section_is_found_and_found_once() {
         let explained = policy.explain(&workload, "bank", Time::from_unix_s(NOW_S));
         assert_eq!(explained.sections.len() + explained.more, cases.len());
     }
+    // A cgroup may be called as no unit is: the second byte ends no letter, and `ab` is as long.
+    let odd = Caller {
+        place: Place::Unit(&["system.slice"], "büro.service", ""),
+        ..fitting()
+    };
+    assert_eq!(decided(&policy, &odd, "bank"), denied("not_yours", &[]));
 }

@@ -8,7 +8,7 @@ use super::super::finding::{
 use super::section::DYNAMIC_UIDS;
 use super::{named, slice_of, unit_of, user_of};
 use crate::config::{Config, Facts, Section, UnitFacts};
-use crate::selector::{Pattern, Selector, Source};
+use crate::selector::{Pattern, Selector, Source, unit_name};
 use keystore::config::suggest;
 use std::collections::HashSet;
 use std::ops::Bound;
@@ -54,7 +54,7 @@ impl<'a> Host<'a> {
         }
         let unit = unit_of(section).and_then(|pattern| {
             let text = pattern.to_string();
-            let name = text.rsplit('/').next().unwrap_or_default();
+            let name = unit_name(&text);
             // Of a pattern one that fits it: it has the template's file.
             let unit = self.facts.unit(&name.replace('*', "1"))?;
             Some((name.to_owned(), unit))
@@ -147,7 +147,7 @@ impl<'a> Host<'a> {
             true => "nothing matches",
             false => "this `unless` excludes nobody",
         };
-        let name = shown.rsplit('/').next().unwrap_or_default();
+        let name = unit_name(&shown);
         self.suggestions += 1;
         let nearest = (self.suggestions <= SUGGESTIONS_MAX)
             .then(|| nearest(name, units.keys()))
@@ -166,7 +166,7 @@ impl<'a> Host<'a> {
             return false;
         };
         let text = unit.to_string();
-        let name = text.rsplit('/').next().unwrap_or_default();
+        let name = unit_name(&text);
         if self.facts.unit(name).is_some() {
             return true;
         }

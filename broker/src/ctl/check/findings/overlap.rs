@@ -10,7 +10,7 @@ use super::super::finding::{
 use super::overlap_text::{Meeting, names, process};
 use super::{named, unit_of, user_of};
 use crate::config::{Config, Facts, Section};
-use crate::selector::{Selector, contradiction, imply};
+use crate::selector::{Selector, contradiction, imply, unit_name};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -76,7 +76,7 @@ pub fn findings(config: &Config, facts: Option<&Facts>, found: &mut Vec<Finding>
 /// may become another user by itself.
 fn known_user(section: &Section, facts: Option<&Facts>) -> Option<Selector> {
     let unit = unit_of(section)?.exact()?;
-    let unit = facts?.unit(unit.rsplit('/').next()?)?;
+    let unit = facts?.unit(unit_name(unit))?;
     let uid = facts?.uid(unit.user.as_deref()?)?;
     let is_fixed = uid != 0 && !unit.dynamic_user && user_of(section).is_none();
     is_fixed.then_some(Selector::User(uid))
@@ -121,7 +121,7 @@ fn anchor(section: &Section) -> Anchor {
     match (unit_of(section), user_of(section)) {
         (Some(unit), _) => {
             let text = unit.to_string();
-            let name = text.rsplit('/').next().unwrap_or_default();
+            let name = unit_name(&text);
             match name.split_once('*') {
                 Some((before, _)) => Anchor::Star(before.to_owned()),
                 None => Anchor::Exact(name.to_owned()),

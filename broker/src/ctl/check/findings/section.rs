@@ -25,6 +25,10 @@ const EXPIRY_NOTICE_S: u64 = 30 * 86_400;
 /// `webmin.service` too.
 const SHORT_PREFIX_LEN: usize = 4;
 
+/// What helps where it is not known whether there is a witness.
+pub const ENABLE_WITNESS: &str = "run `systemctl enable --now assertd-witness.socket` on every host that \
+    has this configuration; check with --host-facts to be told where it does not run";
+
 /// Scopes that container runtimes make for the processes of a container, by how they begin.
 const CONTAINER_SCOPES: [&str; 5] = ["libpod-", "docker-", "crio-", "cri-containerd-", "machine-"];
 
@@ -205,8 +209,7 @@ fn programs(section: &Section, found: &mut Vec<Finding>) {
                  whole configuration does not come into force",
                 selector.key()
             ),
-            "run `systemctl enable --now assertd-witness.socket` on every host that has this configuration; \
-             check with --host-facts to be told where it does not run",
+            ENABLE_WITNESS,
         ));
     }
 }

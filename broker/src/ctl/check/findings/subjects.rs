@@ -2,7 +2,7 @@
 //! workloads with one of them are one and the same to the other side.
 
 use super::super::finding::{Finding, SHARED_CLIENT, SHARED_SUBJECT};
-use crate::config::{Config, Target};
+use crate::config::{Config, Target, url};
 use keystore::charter::PurposeKind;
 use std::collections::BTreeMap;
 
@@ -11,12 +11,15 @@ pub fn findings(config: &Config, found: &mut Vec<Finding>) {
         .workloads
         .iter()
         .flat_map(|section| section.targets.values());
-    let mut subjects: BTreeMap<(&str, &str), Vec<&Target>> = BTreeMap::new();
-    let mut clients: BTreeMap<(&str, &str), Vec<&Target>> = BTreeMap::new();
+    // Two spellings of one URL are one party.
+    let mut subjects: BTreeMap<(String, &str), Vec<&Target>> = BTreeMap::new();
+    let mut clients: BTreeMap<(String, &str), Vec<&Target>> = BTreeMap::new();
     for target in targets {
         match target.charter.purpose.kind() {
             PurposeKind::Federation => {
-                let same = subjects.entry((&target.iss, &target.sub)).or_default();
+                let same = subjects
+                    .entry((url::normal(&target.iss), &target.sub))
+                    .or_default();
                 // One workload may present its subject to many audiences.
                 if same.iter().all(|other| other.workload != target.workload) {
                     same.push(target);
@@ -24,13 +27,13 @@ pub fn findings(config: &Config, found: &mut Vec<Finding>) {
             }
             PurposeKind::ClientAuthentication => {
                 clients
-                    .entry((&target.aud, &target.sub))
+                    .entry((url::normal(&target.aud), &target.sub))
                     .or_default()
                     .push(target);
             }
         }
     }
-    for ((issuer, subject), same) in subjects {
+    for ((_, subject), same) in subjects {
         let [first, others @ ..] = same.as_slice() else {
             continue;
         };
@@ -39,8 +42,9 @@ pub fn findings(config: &Config, found: &mut Vec<Finding>) {
                 object(first),
                 &first.place,
                 format!(
-                    "subject `{subject}` of {issuer} is that of {} too: nobody outside of this host can tell \
+                    "subject `{subject}` of {} is that of {} too: nobody outside of this host can tell \
                      them apart, and what one may do the other may",
+                    first.iss,
                     places(others)
                 ),
                 "give each a subject of its own; keep `shared = true` only where they are one \
@@ -48,7 +52,7 @@ pub fn findings(config: &Config, found: &mut Vec<Finding>) {
             ));
         }
     }
-    for ((server, client), same) in clients {
+    for ((_, client), same) in clients {
         let [first, others @ ..] = same.as_slice() else {
             continue;
         };
@@ -57,8 +61,9 @@ pub fn findings(config: &Config, found: &mut Vec<Finding>) {
                 object(first),
                 &first.place,
                 format!(
-                    "client `{client}` of {server} is that of {} too: each has a key of its own, and the \
+                    "client `{client}` of {} is that of {} too: each has a key of its own, and the \
                      server must accept all of them for one client",
+                    first.aud,
                     places(others)
                 ),
                 "register a client for each workload, and name it in `client_id`",
