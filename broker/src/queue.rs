@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
-mod fair;
+pub mod fair;
 
 /// With so many jobs in it, those that nobody waits for any more are taken out before another comes
 /// in: behind a keystore that hangs it would grow without end.
@@ -74,7 +74,7 @@ impl Queue {
     /// Puts a job in.
     pub fn push(&self, job: Job) {
         let mut jobs = self.jobs();
-        if jobs.len() >= TIDY_AT {
+        if jobs.waiting() >= TIDY_AT {
             jobs.retain(Job::is_awaited);
         }
         let Share { workload, weight } = job.share.clone();

@@ -8,13 +8,15 @@
 use crate::load::Times;
 use crate::site::NO_LIMIT;
 use crate::summary::Summary;
+use broker::queue::fair::Fair;
 use harness::caller::{Caller, script_as};
 use harness::fault::Shimmed;
 use harness::http::post_target;
 use harness::token::KEYSTORE;
 use harness::user::{ALICE, BOB, exchange_as};
 use harness::{Config, Daemon};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// One signature of the token that greedy and quiet share: a discrete TPM's.
 const SIGNATURE_MS: u32 = 100;
@@ -34,6 +36,10 @@ const WEIGHTS_SIGNATURE_MS: u32 = 20;
 const CROWD: usize = 1_000;
 const CROWD_S: u32 = 20;
 const CROWD_SIGNATURE_MS: u32 = 2;
+
+/// So many workloads wait when the order's own cost is measured, and so many signatures it is for.
+const WAITING: [usize; 3] = [10, 1_000, 10_000];
+const ORDERED: u32 = 200_000;
 
 /// The first uid of the crowd; nobody has these.
 const CROWD_UID: u32 = 3_000_000_000;
@@ -108,8 +114,9 @@ def all_of(r):
 say(*[all_of(r) for r in readers])
 ";
 
-/// Measures all of it. Takes seven minutes, most of which is waiting.
+/// Measures all of it. Takes eight minutes, most of which is waiting.
 pub fn report(summary: &mut Summary) {
+    costs(summary);
     quiet(summary);
     weights(summary);
     crowd(summary);
@@ -140,6 +147,27 @@ fn greedy(daemon: &Daemon, uid: u32, count: usize, target: &str) -> Caller {
     let mut greedy = caller(daemon, uid, ASKS_WITHOUT_PAUSE, count, target);
     greedy.expect("asked");
     greedy
+}
+
+/// What the order itself costs each signature, with so many workloads that all wait: the next is taken,
+/// and its workload asks again.
+fn costs(summary: &mut Summary) {
+    for workloads in WAITING {
+        let names: Vec<Arc<str>> = (0..workloads).map(|n| format!("w{n}").into()).collect();
+        let mut queue = Fair::default();
+        for (number, name) in names.iter().enumerate() {
+            queue.push(name, 1 + number as u32 % 3, number);
+        }
+        let mut served = || {
+            let number = queue.pop(|_| true).expect("all of them wait");
+            queue.push(&names[number], 1 + number as u32 % 3, number);
+        };
+        (0..ORDERED).for_each(|_| served()); // caches, and the first allocations
+        let began = Instant::now();
+        (0..ORDERED).for_each(|_| served());
+        let ns = began.elapsed().as_secs_f64() * 1e9 / f64::from(ORDERED);
+        summary.push(&format!("fair_order_ns_w{workloads}"), ns, "ns");
+    }
 }
 
 /// The fair queue and the one by arrival at the same time, each with a token of its own: both wait, and

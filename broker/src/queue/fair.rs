@@ -151,7 +151,7 @@ impl<J> Fair<J> {
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.jobs
     }
 
