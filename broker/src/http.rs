@@ -104,9 +104,10 @@ async fn assertion(
     let target = grant.target().clone();
     let section = grant.section().name.clone();
     let shadowed = grant.shadowed().to_vec();
-    let claims = Claims::from_grant(grant, now, random::<JTI_BYTES>().map_err(no_random)?);
+    let jti = random::<JTI_BYTES>().map_err(no_random)?;
+    let claims = Claims::from_grant(grant, &key.public_key, now, jti);
     let expires_at = claims.wire().exp;
-    let expected = SigningInput::new(key.alg, key.typ, &key.kid, claims.wire());
+    let expected = SigningInput::new(&key.header, claims.wire());
 
     let granted = reply::Granted {
         section: &section,

@@ -14,17 +14,23 @@ pub fn findings(config: &Config, found: &mut Vec<Finding>) {
     let mut subjects: BTreeMap<(&str, &str), Vec<&Target>> = BTreeMap::new();
     let mut clients: BTreeMap<(&str, &str), Vec<&Target>> = BTreeMap::new();
     for target in targets {
+        let sub = target.sub.as_deref().unwrap_or_default();
         match target.charter.purpose.kind() {
             PurposeKind::Federation => {
-                let same = subjects.entry((&target.iss, &target.sub)).or_default();
+                let same = subjects.entry((&target.iss, sub)).or_default();
                 // One workload may present its subject to many audiences.
                 if same.iter().all(|other| other.workload != target.workload) {
                     same.push(target);
                 }
             }
             PurposeKind::ClientAuthentication => {
+                let aud = target.aud.as_deref().unwrap_or_default();
+                clients.entry((aud, sub)).or_default().push(target);
+            }
+            PurposeKind::Account => {
+                let party = target.profile.row.party;
                 clients
-                    .entry((&target.aud, &target.sub))
+                    .entry((party, &target.iss))
                     .or_default()
                     .push(target);
             }
