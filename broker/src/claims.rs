@@ -3,7 +3,8 @@
 
 use crate::policy::Grant;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
-use keystore::Time;
+use keystore::charter::Purpose;
+use keystore::{PublicKey, Time};
 
 /// Random bytes of a `jti`: 128 bits make collisions negligible (WIMSE WPT §2).
 pub const JTI_BYTES: usize = 16;
@@ -14,25 +15,31 @@ pub const JTI_BYTES: usize = 16;
 /// ```compile_fail
 /// // There are no claims without a grant, and no grant without a decision.
 /// let _ = broker::claims::Claims(keystore::Claims {
-///     iss: "me".into(), sub: "me".into(), aud: "you".into(), jti: "1".into(),
-///     iat: 1, nbf: None, exp: 2,
+///     iss: "me".into(), sub: None, aud: None, scope: None, jti: None, iat: 1, nbf: None, exp: 2,
 /// });
 /// ```
 pub struct Claims(keystore::Claims);
 
 impl Claims {
-    /// The claims for this grant, now. Takes the grant: one grant, one assertion.
-    pub fn from_grant(grant: Grant, now: Time, jti: [u8; JTI_BYTES]) -> Claims {
+    /// The claims for this grant under this key, now. Takes the grant: one grant, one assertion.
+    pub fn from_grant(grant: Grant, key: &PublicKey, now: Time, jti: [u8; JTI_BYTES]) -> Claims {
         let target = grant.target();
-        let iat = now.unix_s();
+        let (iss, jti) = match &target.charter.purpose {
+            Purpose::Account { iss, .. } => (iss.value(key), None),
+            Purpose::ClientAuthentication { .. } | Purpose::Federation { .. } => {
+                (target.iss.clone(), Some(BASE64URL.encode(jti)))
+            }
+        };
+        let backdate_s = u64::from(target.charter.backdate_s);
         Claims(keystore::Claims {
-            iss: target.iss.clone(),
+            iss,
             sub: target.sub.clone(),
             aud: target.aud.clone(),
-            jti: BASE64URL.encode(jti),
-            iat,
+            scope: target.scope.clone(),
+            jti,
+            iat: now.unix_s().saturating_sub(backdate_s),
             nbf: None,
-            exp: iat + u64::from(grant.lifetime_s()),
+            exp: now.unix_s() + u64::from(grant.lifetime_s()),
         })
     }
 

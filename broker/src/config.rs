@@ -70,6 +70,8 @@ pub struct Config {
     pub keystores: BTreeMap<String, KeystoreSection>,
     /// By name.
     pub issuers: BTreeMap<String, Arc<Issuer>>,
+    /// By name: those that are shipped, and its own.
+    pub profiles: BTreeMap<String, Arc<Profile>>,
     /// By name.
     pub workloads: Vec<Arc<Section>>,
     /// By name; loading has held every drop-in file to them.
@@ -187,12 +189,14 @@ pub struct Target {
     pub place: Place,
     /// Its profile.
     pub profile: Arc<Profile>,
-    /// `iss`
+    /// `iss`, without the fingerprint of a key
     pub iss: String,
-    /// `sub`
-    pub sub: String,
-    /// `aud`
-    pub aud: String,
+    /// `sub`, if its profile has one
+    pub sub: Option<String>,
+    /// `aud`, if its profile has one
+    pub aud: Option<String>,
+    /// `scope`, if its profile has one
+    pub scope: Option<String>,
     /// Seconds an assertion lives unless a shorter life is asked for.
     pub lifetime_s: u32,
     /// Requests per second and at once for this target alone, beyond its workload's.
@@ -250,17 +254,17 @@ impl Config {
 
     /// The keys this configuration asks for, each with its keystore and charter.
     pub fn wanted_keys(&self) -> BTreeMap<KeyName, Wanted> {
-        let client_keys = self
+        let own_keys = self
             .workloads
             .iter()
             .flat_map(|section| section.targets.values())
-            .filter(|target| matches!(target.charter.purpose, Purpose::ClientAuthentication { .. }))
+            .filter(|target| !matches!(target.charter.purpose, Purpose::Federation { .. }))
             .map(|target| (target.key.clone(), &target.keystore, &target.charter));
         let issuer_keys = self
             .issuers
             .values()
             .map(|issuer| (issuer.key.clone(), &issuer.keystore, &issuer.charter));
-        client_keys
+        own_keys
             .chain(issuer_keys)
             .map(|(key, keystore, charter)| {
                 (

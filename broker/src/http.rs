@@ -138,8 +138,9 @@ async fn afresh(
     let now = trusted_time(app)?;
     let granted = reply::Granted::of(&grant);
     let (target, lifetime_s) = (grant.target().clone(), grant.lifetime_s());
-    let claims = Claims::from_grant(grant, now.wall, random::<JTI_BYTES>().map_err(no_random)?);
-    let expected = SigningInput::new(key.alg, key.typ, &key.kid, claims.wire());
+    let jti = random::<JTI_BYTES>().map_err(no_random)?;
+    let claims = Claims::from_grant(grant, &key.public_key, now.wall, jti);
+    let expected = SigningInput::new(&key.header, claims.wire());
 
     let wire = claims.wire().clone();
     let record = reply::decision_record(asking.id, asking.workload, &granted, &key, &wire);

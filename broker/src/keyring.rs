@@ -4,10 +4,11 @@
 //!
 //! Rotation will add states and a journal here; for now a recorded version is active.
 
+use keystore::jws::Header;
 use keystore::protocol::{Condition, Evidence, EvidenceLevel, KeyEntry};
 use keystore::publickey::Verifier;
 use keystore::statefile::{StateDir, StateFile};
-use keystore::{Alg, Error, KeyId, KeyName, Kid, Kind, PublicKey, Typ};
+use keystore::{Alg, Error, KeyId, KeyName, Kid, Kind, PublicKey};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -44,10 +45,10 @@ pub struct ActiveKey {
     pub kid: Kid,
     /// The keystore that holds it.
     pub keystore: String,
-    /// Its algorithm.
-    pub alg: Alg,
-    /// The `typ` its charter fixes, as the keystore last said.
-    pub typ: Typ,
+    /// Its public key.
+    pub public_key: PublicKey,
+    /// The header its charter fixes, as the keystore last said.
+    pub header: Header,
     /// For its signatures.
     pub verifier: Verifier,
 }
@@ -63,8 +64,8 @@ pub enum Seen {
         condition: Condition,
         /// What is known about where it lives.
         evidence: Evidence,
-        /// Its charter's `typ`.
-        typ: Typ,
+        /// The header that its charter fixes.
+        header: Header,
     },
     /// It does not show it, or another key under its id.
     Wrong(String),
@@ -232,9 +233,9 @@ impl Keyring {
         let usable = match &seen {
             Seen::Shown {
                 condition: Condition::Usable {},
-                typ,
+                header,
                 ..
-            } => activate(key, record, *typ),
+            } => activate(key, record, header.clone()),
             _ => None,
         };
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
@@ -301,19 +302,19 @@ fn judge(key: &KeyId, record: &KeyRecord, entry: Option<&KeyEntry>) -> Seen {
         Some(entry) => Seen::Shown {
             condition: entry.condition.clone(),
             evidence: entry.evidence,
-            typ: entry.charter.typ,
+            header: Header::of(&entry.charter, &entry.kid),
         },
     }
 }
 
-fn activate(id: &KeyId, record: &KeyRecord, typ: Typ) -> Option<ActiveKey> {
+fn activate(id: &KeyId, record: &KeyRecord, header: Header) -> Option<ActiveKey> {
     let verifier = record.public_key.verifier(record.alg).ok()?;
     Some(ActiveKey {
         id: id.clone(),
         kid: record.public_key.kid(),
         keystore: record.keystore.clone(),
-        alg: record.alg,
-        typ,
+        public_key: record.public_key.clone(),
+        header,
         verifier,
     })
 }

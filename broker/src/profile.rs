@@ -28,16 +28,26 @@ pub struct Row {
     pub purpose: PurposeKind,
     /// The header's `typ`.
     pub typ: Typ,
+    /// The header's `kid`.
+    pub kid: KidRule,
+    /// Where `iss` comes from.
+    pub iss: Origin,
     /// Where `sub` comes from.
     pub sub: Origin,
     /// Where `aud` comes from.
     pub aud: Origin,
+    /// Where `scope` comes from.
+    pub scope: Origin,
     /// Algorithms the vendor accepts; the first is the default.
     pub algs: &'static [Alg],
-    /// Lifetime in seconds when neither target nor request says one.
+    /// Lifetime in seconds, from minting on, when neither target nor request says one.
     pub lifetime_default_s: u32,
     /// Longest lifetime in seconds that a target may set.
     pub lifetime_max_s: u32,
+    /// By how many seconds `iat` lies before minting.
+    pub backdate_s: u32,
+    /// Who makes the key.
+    pub birth: Birth,
     /// What the vendor documents about the values, checked when the configuration is loaded.
     pub rules: &'static [(Of, Rule)],
     /// How the public key, or where it is published, is told to the other side.
@@ -51,10 +61,42 @@ pub struct Row {
 /// Where the value of a claim comes from. None of these is the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
+    /// Nowhere: there is no such claim.
+    Nothing,
+    /// The `url` of the `[issuer.NAME]` that the target names.
+    IssuerUrl,
     /// A key of the target, which has to be there.
     Key(Key),
+    /// A key of the target, or no such claim.
+    IfThere(Key),
     /// A key of the target; left out, it is this.
     KeyOr(Key, &'static str),
+    /// A key of the target, which has to be there; no such claim if the second key is.
+    KeyUnless(Key, Key),
+    /// `ACCOUNT.USER`
+    AccountUser,
+    /// `ACCOUNT.USER`, `.SHA256:` and the fingerprint of the key that signs
+    AccountUserKey,
+}
+
+/// The `kid` of a row's assertions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KidRule {
+    /// The key's thumbprint.
+    Thumbprint,
+    /// There is none.
+    Absent,
+    /// The key's thumbprint, unless the target has the one that the vendor assigned.
+    MayBeAssigned,
+}
+
+/// Who makes a row's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Birth {
+    /// The keystore; the vendor is told the public half.
+    Here,
+    /// The vendor alone: it has to be imported, and is never known to be in hardware only.
+    AtTheVendor,
 }
 
 /// The keys of a target that become claims.
@@ -66,10 +108,20 @@ pub enum Key {
     TokenEndpoint,
     /// `client_id`
     ClientId,
+    /// `account`
+    Account,
+    /// `user`
+    User,
+    /// `service_account`
+    ServiceAccount,
     /// `subject`
     Subject,
     /// `audience`
     Audience,
+    /// `scope`
+    Scope,
+    /// `kid`
+    Kid,
 }
 
 /// A profile as targets use it: a row, or what an operator has narrowed it to.
@@ -85,6 +137,8 @@ pub struct Profile {
     pub lifetime_default_s: u32,
     /// Longest lifetime in seconds that a target may set: at most the row's.
     pub lifetime_max_s: u32,
+    /// The one audience of its targets, if it is fixed.
+    pub audience: Option<String>,
 }
 
 impl Row {
@@ -100,14 +154,27 @@ impl Row {
 
     /// Whether a target of this row may have that key, and whether it must.
     pub fn takes(&self, key: Key) -> Takes {
-        for origin in [self.sub, self.aud] {
-            match origin {
-                Origin::Key(needed) if needed == key => return Takes::Needs,
-                Origin::KeyOr(optional, _) if optional == key => return Takes::May,
-                Origin::Key(_) | Origin::KeyOr(..) => {}
-            }
+        if key == Key::Kid {
+            return match self.kid {
+                KidRule::MayBeAssigned => Takes::May,
+                KidRule::Thumbprint | KidRule::Absent => Takes::Not,
+            };
         }
-        Takes::Not
+        let of = |origin: Origin| match origin {
+            Origin::Key(needed) | Origin::KeyUnless(needed, _) if needed == key => Takes::Needs,
+            Origin::AccountUser | Origin::AccountUserKey
+                if matches!(key, Key::Account | Key::User) =>
+            {
+                Takes::Needs
+            }
+            Origin::IfThere(optional) | Origin::KeyOr(optional, _) if optional == key => Takes::May,
+            _ => Takes::Not,
+        };
+        let all = [self.iss, self.sub, self.aud, self.scope].map(of);
+        [Takes::Needs, Takes::May]
+            .into_iter()
+            .find(|takes| all.contains(takes))
+            .unwrap_or(Takes::Not)
     }
 }
 
@@ -124,12 +191,17 @@ pub enum Takes {
 
 impl Key {
     /// All of them, in the order in which they are spoken of.
-    pub const ALL: [Key; 5] = [
+    pub const ALL: [Key; 10] = [
         Key::AuthorizationServer,
         Key::TokenEndpoint,
         Key::ClientId,
+        Key::Account,
+        Key::User,
+        Key::ServiceAccount,
         Key::Subject,
         Key::Audience,
+        Key::Scope,
+        Key::Kid,
     ];
 
     /// As it is written in a target.
@@ -138,8 +210,13 @@ impl Key {
             Key::AuthorizationServer => "authorization_server",
             Key::TokenEndpoint => "token_endpoint",
             Key::ClientId => "client_id",
+            Key::Account => "account",
+            Key::User => "user",
+            Key::ServiceAccount => "service_account",
             Key::Subject => "subject",
             Key::Audience => "audience",
+            Key::Scope => "scope",
+            Key::Kid => "kid",
         }
     }
 }
@@ -153,7 +230,16 @@ impl Profile {
             algs: row.algs.to_vec(),
             lifetime_default_s: row.lifetime_default_s,
             lifetime_max_s: row.lifetime_max_s,
+            audience: None,
         })
+    }
+
+    /// Whether a target of this profile may have that key, and whether it must.
+    pub fn takes(&self, key: Key) -> Takes {
+        match (key, &self.audience) {
+            (Key::Audience, Some(_)) => Takes::Not,
+            _ => self.row.takes(key),
+        }
     }
 }
 

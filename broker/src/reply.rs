@@ -317,7 +317,10 @@ pub fn decision_record(
         target: target.name.as_str().into(),
         profile: target.profile.name.as_str().into(),
         kid: key.kid.as_str().into(),
-        jti_sha256: audit::Sha256::of(claims.jti.as_bytes()),
+        jti_sha256: match &claims.jti {
+            Some(jti) => audit::Sha256::of(jti.as_bytes()),
+            None => audit::Sha256::ZERO, // an account's has none; the digest of its claims is below
+        },
         iat: claims.iat,
         exp: claims.exp,
         claims_sha256: audit::Sha256::of(claims.to_json().as_bytes()),

@@ -64,8 +64,15 @@ fn of_target(section: &Section, whom: &[Term], target: &Target) -> Terms {
     terms.extend([
         term("profile", &target.profile.name),
         term("iss", &target.iss),
-        term("sub", &target.sub),
-        term("aud", &target.aud),
+    ]);
+    for (name, value) in [
+        ("sub", &target.sub),
+        ("aud", &target.aud),
+        ("scope", &target.scope),
+    ] {
+        terms.extend(value.iter().map(|value| term(name, value)));
+    }
+    terms.extend([
         term("lifetime", format!("{} s", target.lifetime_s)),
         term("key", &target.key),
         term("keystore", &target.keystore),

@@ -6,7 +6,8 @@
 
 use crate::claims::{CLAIM_LEN_MAX, Claims, JTI_LEN, is_claim};
 use crate::clock::Time;
-use crate::{Alg, Error, Kind};
+use crate::publickey::FINGERPRINT_LEN;
+use crate::{Alg, Error, Kind, PublicKey};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -23,6 +24,12 @@ pub const IAT_AHEAD_MAX_S: u64 = 1;
 
 /// Most subjects one issuer's charter may list; a fleet-wide issuer has tens.
 pub const SUBJECTS_MAX: usize = 1024;
+
+/// How far before now an `iat` may lie by a charter, in seconds: GitHub advises 60.
+pub const BACKDATE_MAX_S: u32 = 60;
+
+/// Longest `kid` that a vendor has assigned, in bytes: Google's have 40, Auth0's 43.
+pub const ASSIGNED_KID_LEN_MAX: usize = 128;
 
 /// What a key is for. Each purpose is a different kind of statement; a key never changes its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +51,31 @@ pub enum Purpose {
         /// What it may ever assert.
         subjects: Vec<SubjectPattern>,
     },
+    /// An account at a vendor's, who knows it by its key: everything is pinned, and nothing is said
+    /// that the vendor does not document (a `jti` is not).
+    Account {
+        /// The account, as the vendor has it in `iss`.
+        iss: AccountIss,
+        /// The account, or the user as whom it acts, where the vendor wants one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sub: Option<String>,
+        /// The API or token endpoint, where the vendor wants one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        aud: Option<String>,
+        /// What is asked for, where the vendor wants that here.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        scope: Option<String>,
+    },
+}
+
+/// The `iss` of an account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountIss {
+    /// This text.
+    Is(String),
+    /// This text, `.SHA256:` and the fingerprint of the key that signs (Snowflake).
+    WithFingerprint(String),
 }
 
 /// The kind of a [`Purpose`], as a mint request names it.
@@ -54,6 +86,21 @@ pub enum PurposeKind {
     ClientAuthentication,
     /// [`Purpose::Federation`]
     Federation,
+    /// [`Purpose::Account`]
+    Account,
+}
+
+/// The `kid` header a key's assertions carry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KidMember {
+    /// The key's RFC 7638 thumbprint.
+    #[default]
+    Thumbprint,
+    /// None: the vendor finds the key by the account.
+    Absent,
+    /// What the vendor has named the key when it was registered.
+    Assigned(String),
 }
 
 /// The `typ` header a key's assertions carry: explicit typing keeps one kind of JWT from passing
@@ -83,8 +130,14 @@ pub struct Charter {
     pub alg: Alg,
     /// The one `typ`.
     pub typ: Typ,
-    /// Longest `exp − iat` in seconds, 1 to [`LIFETIME_MAX_S`].
+    /// The one `kid`. Charters from before there was a choice have the thumbprint.
+    #[serde(default, skip_serializing_if = "KidMember::is_thumbprint")]
+    pub kid: KidMember,
+    /// Longest life from minting to `exp` in seconds, 1 to [`LIFETIME_MAX_S`].
     pub lifetime_max_s: u32,
+    /// By how many seconds `iat` lies before minting, 0 to [`BACKDATE_MAX_S`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub backdate_s: u32,
 }
 
 /// Why a charter does not permit some claims. Each names the claim, what was asked and what the
@@ -96,9 +149,11 @@ pub enum Refusal {
         asked: PurposeKind,
         allowed: PurposeKind,
     },
-    /// `iss`, `sub` or `aud` is another than the charter's.
+    /// A claim is another than the charter's, or one that it does not have.
     Claim { claim: &'static str, asked: String },
-    /// `exp` is not after `iat`, or too long after it, or too far from now.
+    /// A claim that the charter has is not there.
+    Missing { claim: &'static str },
+    /// `exp` is not after the minting, or too long after it, or too far from now.
     Lifetime { asked_s: u64, allowed_s: u32 },
     /// `iat` or `nbf` is not now.
     Clock {
@@ -111,8 +166,14 @@ pub enum Refusal {
 }
 
 impl Charter {
-    /// Whether a key with this charter may say `claims` now.
-    pub fn permits(&self, kind: PurposeKind, claims: &Claims, now: Time) -> Result<(), Refusal> {
+    /// Whether `key`, which has this charter, may say `claims` now.
+    pub fn permits(
+        &self,
+        kind: PurposeKind,
+        claims: &Claims,
+        key: &PublicKey,
+        now: Time,
+    ) -> Result<(), Refusal> {
         if kind != self.purpose.kind() {
             return Err(Refusal::Purpose {
                 asked: kind,
@@ -120,30 +181,43 @@ impl Charter {
             });
         }
         well_formed(claims)?;
-        let equal = |claim: &'static str, asked: &str, allowed: &str| {
-            if asked == allowed {
-                Ok(())
-            } else {
-                Err(Refusal::Claim {
-                    claim,
-                    asked: asked.to_owned(),
-                })
-            }
-        };
+        let asked_iss = Some(claims.iss.as_str());
+        let asked_sub = claims.sub.as_deref();
+        let asked_aud = claims.aud.as_deref();
+        let asked_scope = claims.scope.as_deref();
+        let jti = claims.jti.as_deref();
         match &self.purpose {
             Purpose::ClientAuthentication { iss, sub, aud } => {
-                equal("iss", &claims.iss, iss)?;
-                equal("sub", &claims.sub, sub)?;
-                equal("aud", &claims.aud, aud)?;
+                equal("iss", asked_iss, Some(iss))?;
+                equal("sub", asked_sub, Some(sub))?;
+                equal("aud", asked_aud, Some(aud))?;
+                equal("scope", asked_scope, None)?;
+                there("jti", jti)?;
             }
             Purpose::Federation { iss, subjects } => {
-                equal("iss", &claims.iss, iss)?;
-                if !subjects.iter().any(|subject| subject.matches(&claims.sub)) {
+                equal("iss", asked_iss, Some(iss))?;
+                let sub = there("sub", asked_sub)?;
+                if !subjects.iter().any(|subject| subject.matches(sub)) {
                     return Err(Refusal::Claim {
                         claim: "sub",
-                        asked: claims.sub.clone(),
+                        asked: sub.to_owned(),
                     });
                 }
+                there("aud", asked_aud)?;
+                equal("scope", asked_scope, None)?;
+                there("jti", jti)?;
+            }
+            Purpose::Account {
+                iss,
+                sub,
+                aud,
+                scope,
+            } => {
+                equal("iss", asked_iss, Some(&iss.value(key)))?;
+                equal("sub", asked_sub, sub.as_deref())?;
+                equal("aud", asked_aud, aud.as_deref())?;
+                equal("scope", asked_scope, scope.as_deref())?;
+                equal("jti", jti, None)?;
             }
         }
         self.permits_times(claims, now.unix_s())
@@ -151,13 +225,14 @@ impl Charter {
 
     fn permits_times(&self, claims: &Claims, now: u64) -> Result<(), Refusal> {
         let allowed_s = self.lifetime_max_s;
-        let asked_s = claims.exp.saturating_sub(claims.iat);
+        let minted_at = claims.iat.saturating_add(u64::from(self.backdate_s));
+        let asked_s = claims.exp.saturating_sub(minted_at);
         if asked_s == 0 || asked_s > u64::from(allowed_s) {
             return Err(Refusal::Lifetime { asked_s, allowed_s });
         }
         let clock = |claim, asked| Err(Refusal::Clock { claim, asked, now });
-        if claims.iat > now.saturating_add(IAT_AHEAD_MAX_S)
-            || claims.iat < now.saturating_sub(IAT_AGE_MAX_S)
+        if minted_at > now.saturating_add(IAT_AHEAD_MAX_S)
+            || minted_at < now.saturating_sub(IAT_AGE_MAX_S)
         {
             return clock("iat", claims.iat);
         }
@@ -176,9 +251,27 @@ impl Charter {
         if self.lifetime_max_s == 0 || self.lifetime_max_s > LIFETIME_MAX_S {
             return refuse(format!("lifetime_max_s must be 1 to {LIFETIME_MAX_S}"));
         }
+        self.check_header().or_else(refuse)?;
+        let longest;
         let members: Vec<(&str, &str)> = match &self.purpose {
             Purpose::ClientAuthentication { iss, sub, aud } => {
                 vec![("iss", iss), ("sub", sub), ("aud", aud)]
+            }
+            Purpose::Account {
+                iss,
+                sub,
+                aud,
+                scope,
+            } => {
+                longest = iss.longest();
+                let optional = [("sub", sub), ("aud", aud), ("scope", scope)];
+                let there = optional
+                    .into_iter()
+                    .filter_map(|(member, value)| Some((member, value.as_deref()?)));
+                [("iss", longest.as_str())]
+                    .into_iter()
+                    .chain(there)
+                    .collect()
             }
             Purpose::Federation { iss, subjects } => {
                 if subjects.is_empty() || subjects.len() > SUBJECTS_MAX {
@@ -196,6 +289,106 @@ impl Charter {
         }
         Ok(())
     }
+
+    /// What of header and times only some purposes may have: verifiers of the others need a `kid`
+    /// that tells keys apart and an `iat` that is now, and one kind of statement never looks like
+    /// another.
+    fn check_header(&self) -> Result<(), String> {
+        let kind = self.purpose.kind();
+        match (&self.kid, kind) {
+            (KidMember::Absent, PurposeKind::Account) => {}
+            (KidMember::Absent, _) => return Err("kid may be absent for an account alone".into()),
+            (KidMember::Assigned(_), PurposeKind::Federation) => {
+                return Err("kid of an issuer's key must be its thumbprint".into());
+            }
+            (KidMember::Assigned(kid), _) if !is_kid(kid) => {
+                return Err(format!(
+                    "kid must be 1 to {ASSIGNED_KID_LEN_MAX} letters, digits, `-`, `.`, `_` and `~`"
+                ));
+            }
+            (KidMember::Assigned(_) | KidMember::Thumbprint, _) => {}
+        }
+        match (self.backdate_s, kind) {
+            (0, _) => {}
+            (1..=BACKDATE_MAX_S, PurposeKind::Account) => {}
+            _ => {
+                return Err(format!(
+                    "backdate_s must be 0, or at most {BACKDATE_MAX_S} for an account"
+                ));
+            }
+        }
+        match (self.typ, kind) {
+            (Typ::ClientAuthentication, PurposeKind::Account) => {
+                Err("typ of an account's key must be JWT".into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a vendor's `kid` may stand in a header: the unreserved characters of RFC 3986 §2.3, none
+/// of which JSON escapes.
+pub fn is_kid(kid: &str) -> bool {
+    let unreserved =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    (1..=ASSIGNED_KID_LEN_MAX).contains(&kid.len()) && kid.bytes().all(unreserved)
+}
+
+fn is_zero(seconds: &u32) -> bool {
+    *seconds == 0
+}
+
+/// A claim that has to be as the charter has it, or not to be there if it has none.
+fn equal(claim: &'static str, asked: Option<&str>, allowed: Option<&str>) -> Result<(), Refusal> {
+    match (asked, allowed) {
+        (asked, allowed) if asked == allowed => Ok(()),
+        (Some(asked), _) => Err(Refusal::Claim {
+            claim,
+            asked: asked.to_owned(),
+        }),
+        (None, _) => Err(Refusal::Missing { claim }),
+    }
+}
+
+/// A claim that has to be there.
+fn there<'a>(claim: &'static str, asked: Option<&'a str>) -> Result<&'a str, Refusal> {
+    asked.ok_or(Refusal::Missing { claim })
+}
+
+impl KidMember {
+    fn is_thumbprint(&self) -> bool {
+        *self == KidMember::Thumbprint
+    }
+}
+
+impl AccountIss {
+    /// The claim's value, of a key.
+    pub fn value(&self, key: &PublicKey) -> String {
+        match self {
+            AccountIss::Is(iss) => iss.clone(),
+            AccountIss::WithFingerprint(account) => {
+                format!("{account}.SHA256:{}", key.fingerprint())
+            }
+        }
+    }
+
+    /// As it is written in a configuration.
+    pub fn as_str(&self) -> &str {
+        match self {
+            AccountIss::Is(iss) | AccountIss::WithFingerprint(iss) => iss,
+        }
+    }
+
+    /// A text as long as the value; nothing if there is no account.
+    fn longest(&self) -> String {
+        match self {
+            AccountIss::WithFingerprint(account) if !account.is_empty() => {
+                format!("{account}.SHA256:{}", "A".repeat(FINGERPRINT_LEN))
+            }
+            AccountIss::WithFingerprint(_) => String::new(),
+            AccountIss::Is(iss) => iss.clone(),
+        }
+    }
 }
 
 impl Purpose {
@@ -204,6 +397,7 @@ impl Purpose {
         match self {
             Purpose::ClientAuthentication { .. } => PurposeKind::ClientAuthentication,
             Purpose::Federation { .. } => PurposeKind::Federation,
+            Purpose::Account { .. } => PurposeKind::Account,
         }
     }
 }
@@ -268,6 +462,9 @@ impl fmt::Display for Refusal {
                     "`{claim}` may not be {shown:?}; root can amend the charter by `assertctl apply`"
                 )
             }
+            Refusal::Missing { claim } => {
+                write!(f, "`{claim}` may not be left out")
+            }
             Refusal::Lifetime { asked_s, allowed_s } => {
                 write!(f, "a lifetime of {asked_s} s is outside 1 to {allowed_s} s")
             }
@@ -284,19 +481,21 @@ impl fmt::Display for Refusal {
 
 fn well_formed(claims: &Claims) -> Result<(), Refusal> {
     for (claim, value) in [
-        ("iss", &claims.iss),
-        ("sub", &claims.sub),
-        ("aud", &claims.aud),
+        ("iss", Some(&claims.iss)),
+        ("sub", claims.sub.as_ref()),
+        ("aud", claims.aud.as_ref()),
+        ("scope", claims.scope.as_ref()),
     ] {
-        if !is_claim(value) {
+        if value.is_some_and(|value| !is_claim(value)) {
             return Err(Refusal::Malformed { claim });
         }
     }
     let base64url = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if claims.jti.len() != JTI_LEN || !claims.jti.chars().all(base64url) {
-        return Err(Refusal::Malformed { claim: "jti" });
+    let is_jti = |jti: &String| jti.len() == JTI_LEN && jti.chars().all(base64url);
+    match &claims.jti {
+        Some(jti) if !is_jti(jti) => Err(Refusal::Malformed { claim: "jti" }),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]

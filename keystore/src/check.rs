@@ -128,6 +128,10 @@ fn as_recorded(key: &KeyId, live: &LiveKey, evidence: Evidence) -> Line {
 fn purpose(purpose: &Purpose) -> String {
     match purpose {
         Purpose::ClientAuthentication { sub, aud, .. } => format!("for client {sub} at {aud}"),
+        Purpose::Account { iss, aud, .. } => match aud {
+            Some(aud) => format!("for account {} at {aud}", iss.as_str()),
+            None => format!("for account {}", iss.as_str()),
+        },
         Purpose::Federation { iss, subjects } => match subjects.len() {
             1 => format!("for issuer {iss}, 1 subject"),
             subjects => format!("for issuer {iss}, {subjects} subjects"),

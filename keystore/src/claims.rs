@@ -1,11 +1,12 @@
 //! The claims of one assertion: a closed set (B-AUD-5), integers for times, one audience as a
 //! string (B-AUD-2). The broker makes them from a grant; the keystore checks them against the
-//! key's charter. Serialised in one fixed order without whitespace.
+//! key's charter, which also says which of them are there. Serialised in one fixed order without
+//! whitespace.
 
 use crate::clock::Seconds;
 use serde::{Deserialize, Serialize};
 
-/// Longest `iss`, `sub` or `aud` in bytes, as they stand in JSON. Entra allows 600 characters,
+/// Longest `iss`, `sub`, `aud` or `scope` in bytes, as they stand in JSON. Entra allows 600 characters,
 /// Google 256; 1,024 leaves room and keeps an assertion below 8 KiB, under any key.
 pub const CLAIM_LEN_MAX: usize = 1024;
 
@@ -19,11 +20,17 @@ pub struct Claims {
     /// Issuer: the client id for client authentication, the issuer URL for federation.
     pub iss: String,
     /// Subject.
-    pub sub: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sub: Option<String>,
     /// The one audience.
-    pub aud: String,
-    /// Unique per assertion.
-    pub jti: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aud: Option<String>,
+    /// What is asked for (RFC 8693 §4.2), of an account alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// Unique per assertion; an account's has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
     /// Issued at, seconds since the epoch.
     pub iat: Seconds,
     /// Not before; only where a profile demands it.
@@ -33,7 +40,7 @@ pub struct Claims {
     pub exp: Seconds,
 }
 
-/// Whether `iss`, `sub` or `aud` may have this value: 1 to [`CLAIM_LEN_MAX`] bytes without control
+/// Whether `iss`, `sub`, `aud` or `scope` may have this value: 1 to [`CLAIM_LEN_MAX`] bytes without control
 /// characters. A quotation mark and a backslash count twice, since JSON escapes them.
 pub fn is_claim(text: &str) -> bool {
     let escaped = text

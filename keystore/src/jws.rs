@@ -1,7 +1,8 @@
 //! The compact JWS (RFC 7515 §3.1). The header is built here from the key and its charter and
-//! from nothing else: `alg`, `typ`, `kid`, in this order. There is no `jku`, `jwk`, `x5u` or
-//! `crit`, and no way to ask for one.
+//! from nothing else: `alg`, `typ`, and `kid` unless the charter leaves it out, in this order. There
+//! is no `jku`, `jwk`, `x5u` or `crit`, and no way to ask for one.
 
+use crate::charter::{Charter, KidMember};
 use crate::claims::Claims;
 use crate::publickey::{Kid, Verifier, WrongSignature};
 use crate::{Alg, Typ};
@@ -11,18 +12,51 @@ use std::fmt;
 /// Longest assertion we release, in bytes: proxies cut headers at 8 KiB.
 pub const ASSERTION_LEN_MAX: usize = 8 * 1024;
 
+/// What a header says: a key's, by its charter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The key's one algorithm.
+    pub alg: Alg,
+    /// The charter's.
+    pub typ: Typ,
+    /// None where the charter leaves it out.
+    pub kid: Option<String>,
+}
+
+impl Header {
+    /// The header of every assertion of a key under this charter.
+    pub fn of(charter: &Charter, kid: &Kid) -> Header {
+        Header {
+            alg: charter.alg,
+            typ: charter.typ,
+            kid: match &charter.kid {
+                KidMember::Thumbprint => Some(kid.to_string()),
+                KidMember::Assigned(kid) => Some(kid.clone()),
+                KidMember::Absent => None,
+            },
+        }
+    }
+
+    /// Values that need JSON escaping cannot occur: `alg` and `typ` are ours, and of a `kid` the
+    /// charter's check says which characters it has.
+    fn to_json(&self) -> String {
+        let Header { alg, typ, kid } = self;
+        let typ = typ.as_str();
+        match kid {
+            Some(kid) => format!(r#"{{"alg":"{alg}","typ":"{typ}","kid":"{kid}"}}"#),
+            None => format!(r#"{{"alg":"{alg}","typ":"{typ}"}}"#),
+        }
+    }
+}
+
 /// `BASE64URL(header) . BASE64URL(payload)`: the bytes a key signs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SigningInput(String);
 
 impl SigningInput {
-    /// The signing input of these claims under this key. Values that need JSON escaping cannot
-    /// occur in the header: `alg` and `typ` are ours, a `kid` is base64url.
-    pub fn new(alg: Alg, typ: Typ, kid: &Kid, claims: &Claims) -> SigningInput {
-        let header = format!(
-            r#"{{"alg":"{alg}","typ":"{}","kid":"{kid}"}}"#,
-            typ.as_str()
-        );
+    /// The signing input of these claims under this header.
+    pub fn new(header: &Header, claims: &Claims) -> SigningInput {
+        let header = header.to_json();
         let payload = claims.to_json();
         let mut text = String::with_capacity((header.len() + payload.len()) * 4 / 3 + 8);
         BASE64URL.encode_string(header, &mut text);
@@ -119,6 +153,7 @@ impl fmt::Display for Bad {
 mod tests {
     use super::*;
     use crate::PublicKey;
+    use crate::charter::{AccountIss, Purpose};
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 
     fn key() -> (EcdsaKeyPair, PublicKey) {
@@ -130,12 +165,21 @@ mod tests {
     fn claims() -> Claims {
         Claims {
             iss: "client".into(),
-            sub: "client".into(),
-            aud: "https://as.example".into(),
-            jti: "jti0000000000000000000".into(),
+            sub: Some("client".into()),
+            aud: Some("https://as.example".into()),
+            scope: None,
+            jti: Some("jti0000000000000000000".into()),
             iat: 1_800_000_000,
             nbf: None,
             exp: 1_800_000_060,
+        }
+    }
+
+    fn header(typ: Typ, public: &PublicKey) -> Header {
+        Header {
+            alg: Alg::ES256,
+            typ,
+            kid: Some(public.kid().to_string()),
         }
     }
 
@@ -146,12 +190,7 @@ mod tests {
     #[test]
     fn header_and_claims_are_golden() {
         let (_, public) = key();
-        let input = SigningInput::new(
-            Alg::ES256,
-            Typ::ClientAuthentication,
-            &public.kid(),
-            &claims(),
-        );
+        let input = SigningInput::new(&header(Typ::ClientAuthentication, &public), &claims());
         let (header, payload) = input.0.split_once('.').unwrap();
         assert_eq!(
             decode(header),
@@ -167,21 +206,45 @@ mod tests {
     }
 
     #[test]
+    fn a_header_is_its_charters_and_nothing_else() {
+        let (_, public) = key();
+        let charter = |kid| Charter {
+            purpose: Purpose::Account {
+                iss: AccountIss::Is("app".into()),
+                sub: None,
+                aud: None,
+                scope: None,
+            },
+            alg: Alg::RS256,
+            typ: Typ::Jwt,
+            kid,
+            lifetime_max_s: 60,
+            backdate_s: 0,
+        };
+        let json = |kid| Header::of(&charter(kid), &public.kid()).to_json();
+        assert_eq!(json(KidMember::Absent), r#"{"alg":"RS256","typ":"JWT"}"#);
+        assert_eq!(
+            json(KidMember::Assigned("370ab79b".into())),
+            r#"{"alg":"RS256","typ":"JWT","kid":"370ab79b"}"#
+        );
+        let thumbprint = format!(r#"{{"alg":"RS256","typ":"JWT","kid":"{}"}}"#, public.kid());
+        assert_eq!(json(KidMember::Thumbprint), thumbprint);
+    }
+
+    #[test]
     fn only_what_was_granted_and_signed_is_an_assertion() {
         let (pair, public) = key();
         let verifier = public.verifier(Alg::ES256).unwrap();
-        let input = SigningInput::new(Alg::ES256, Typ::Jwt, &public.kid(), &claims());
+        let input = SigningInput::new(&header(Typ::Jwt, &public), &claims());
         let rng = aws_lc_rs::rand::SystemRandom::new();
         let signature = pair.sign(&rng, input.as_bytes()).unwrap();
         let good = input.with_signature(signature.as_ref());
         assert!(Assertion::check(good.clone(), &input, &verifier).is_ok());
 
         let other = SigningInput::new(
-            Alg::ES256,
-            Typ::Jwt,
-            &public.kid(),
+            &header(Typ::Jwt, &public),
             &Claims {
-                aud: "https://b.example".into(),
+                aud: Some("https://b.example".into()),
                 ..claims()
             },
         );
@@ -210,7 +273,7 @@ mod tests {
     #[test]
     fn an_assertion_is_never_printed() {
         let (pair, public) = key();
-        let input = SigningInput::new(Alg::ES256, Typ::Jwt, &public.kid(), &claims());
+        let input = SigningInput::new(&header(Typ::Jwt, &public), &claims());
         let signature = pair
             .sign(&aws_lc_rs::rand::SystemRandom::new(), input.as_bytes())
             .unwrap();

@@ -45,7 +45,7 @@ pub mod tcti;
 pub mod trail;
 
 pub use alg::Alg;
-pub use charter::{Charter, Purpose, Typ};
+pub use charter::{Charter, KidMember, Purpose, Typ};
 pub use claims::Claims;
 pub use clock::{Clock, Time};
 pub use error::{Error, Kind};

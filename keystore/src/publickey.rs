@@ -8,6 +8,10 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL}
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+mod spki;
+
+pub use spki::FINGERPRINT_LEN;
+
 /// Smallest and largest RSA modulus in bits: 2048 by SP 800-131A and FAPI 2.0 §5.4, 8192 by the
 /// verifier.
 pub const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;

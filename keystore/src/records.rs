@@ -4,7 +4,7 @@
 
 use crate::backend::{Backend, LABEL_PREFIX, ObjectId};
 use crate::charter::PurposeKind;
-use crate::jws::SigningInput;
+use crate::jws::{Header, SigningInput};
 use crate::livekey::{LiveKey, look, probe};
 use crate::protocol::{CHARTER_LEN_MAX, Condition, FRAME_LEN_MAX, KeyEntry};
 use crate::statefile::{StateDir, StateFile};
@@ -137,12 +137,12 @@ impl<B: Backend> Keys<B> {
         }
         let now = self.clock.trusted().map_err(Unminted::Refused)?;
         live.charter
-            .permits(purpose, claims, now)
+            .permits(purpose, claims, &live.public_key, now)
             .map_err(|refusal| {
                 let text = format!("key {key}: {refusal}");
                 Unminted::Refused(Error::new(Kind::Refused, text))
             })?;
-        let input = SigningInput::new(live.charter.alg, live.charter.typ, &live.kid, claims);
+        let input = SigningInput::new(&Header::of(&live.charter, &live.kid), claims);
         let signed = self.backend.sign(
             live.object,
             &live.public_key,

@@ -79,10 +79,15 @@ fn it_takes_what_documents_show_and_what_loads() {
         "systemd/README.md",
         "docs/man/assertd.toml.5.md",
         "docs/architecture.md",
+        "docs/profiles.md",
     ] {
         let text = fs::read_to_string(root().join(path)).unwrap();
         let blocks = blocks(&text);
-        texts.extend(blocks.into_iter().map(|block| (path.to_owned(), block)));
+        texts.extend(
+            blocks
+                .into_iter()
+                .map(|block| (path.to_owned(), whole(block))),
+        );
     }
     assert!(texts.len() >= 4, "{texts:?}");
     for suite in ["config.toml", "check.toml"] {
@@ -104,6 +109,18 @@ pub fn takes(texts: &[(String, String)]) {
         .map(|(name, verdict)| format!("{name}: {verdict}"))
         .collect();
     assert!(refused.is_empty(), "{}", refused.join("\n"));
+}
+
+/// A block that shows a target alone, with the section that it is in.
+fn whole(block: String) -> String {
+    let is_alone =
+        block.contains("[workload.payments.target.") && !block.contains("[workload.payments]");
+    let section = if is_alone {
+        "\n[workload.payments]\nmatch = { uid = 991 }\n"
+    } else {
+        ""
+    };
+    block + section
 }
 
 /// Configurations in a document: marked as TOML, or a file that is written by a command.

@@ -12,6 +12,7 @@ mod hardening;
 mod keys;
 mod lifecycle;
 mod notify;
+mod profiles;
 mod reload;
 mod request;
 mod selectors;

@@ -163,9 +163,10 @@ impl Scene {
             purpose: PurposeKind::ClientAuthentication,
             claims: Claims {
                 iss: format!("payments-{TARGET}"),
-                sub: format!("payments-{TARGET}"),
-                aud: "https://as.bank.example".into(),
-                jti: "q6urq6urq6urq6urq6urqw".into(),
+                sub: Some(format!("payments-{TARGET}")),
+                aud: Some("https://as.bank.example".into()),
+                scope: None,
+                jti: Some("q6urq6urq6urq6urq6urqw".into()),
                 iat,
                 nbf: None,
                 exp: iat + LIFETIME_S.unsigned_abs(),

@@ -59,6 +59,13 @@ pub fn verify(jwks: &Value, assertions: &[Expected]) -> Vec<Value> {
     verdicts
 }
 
+/// Judges assertions by what each vendor documents; `lines` as vendors.py reads them. A verdict for each.
+pub fn vendors(lines: &[String]) -> Vec<Value> {
+    let (code, verdicts) = run(python("vendors.py"), lines);
+    assert_eq!((code, verdicts.len()), (Some(0), lines.len()));
+    verdicts
+}
+
 /// Holds configurations against a JSON Schema; `lines` as schema.py reads them. A verdict for each.
 pub fn hold_against_schema(schema: &Path, lines: &[String]) -> Vec<Value> {
     let mut command = python("schema.py");

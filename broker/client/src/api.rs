@@ -126,10 +126,12 @@ pub struct TargetInfo {
     pub target: String,
     /// Its profile.
     pub profile: String,
-    /// For whom the assertion is meant.
-    pub audience: String,
-    /// As whom the workload appears there.
-    pub subject: String,
+    /// For whom the assertion is meant, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<String>,
+    /// As whom the workload appears there, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// Longest lifetime in seconds.
     pub lifetime: u32,
 }

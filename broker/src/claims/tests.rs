@@ -6,10 +6,12 @@ use crate::peer::Proof;
 use crate::policy::{Decision, Policy};
 use crate::profile::Row;
 use crate::workload::Workload;
-use keystore::jws::SigningInput;
+use keystore::jws::{Header, SigningInput};
 use keystore::{Alg, PublicKey};
 use serde::Deserialize;
 use std::io::Write;
+
+mod negative;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,8 +47,8 @@ fn file() -> File {
     toml::from_str(include_str!("../../../tests/peers/golden.toml")).unwrap()
 }
 
-/// Header and claims of a target, as JSON text.
-fn minted(issuers: &str, golden: &Golden, lifetime: Option<u32>) -> (String, String) {
+/// The configuration that has this target, if there is none wrong with it.
+fn configured(issuers: &str, golden: &Golden) -> Option<Config> {
     let target = format!(
         "[workload.payments]\nmatch = {{ uid = 1 }}\n[workload.payments.target.it]\n\
          profile = \"{}\"\n{}",
@@ -54,7 +56,12 @@ fn minted(issuers: &str, golden: &Golden, lifetime: Option<u32>) -> (String, Str
     );
     let mut config = tempfile::NamedTempFile::new().unwrap();
     write!(config, "{KEYSTORE}{issuers}{target}").unwrap();
-    let policy = Policy::new(Config::load(config.path()).unwrap().workloads);
+    Config::load(config.path()).ok()
+}
+
+/// Header and claims of its target, as JSON text.
+fn granted(config: Config, lifetime: Option<u32>) -> (String, String) {
+    let policy = Policy::new(config.workloads);
     let workload = Workload::for_test(1, 1, None, false, Proof::Pidfd);
     let now = Time::from_unix_s(1_800_000_000);
     let Decision::Allow(grant) = policy.decide(&workload, "it", lifetime, now) else {
@@ -66,12 +73,24 @@ fn minted(issuers: &str, golden: &Golden, lifetime: Option<u32>) -> (String, Str
         _ => RSA,
     })
     .unwrap();
-    let claims = Claims::from_grant(grant, now, [0xab; JTI_BYTES]);
-    let input = SigningInput::new(charter.alg, charter.typ, &key.kid(), claims.wire());
+    let claims = Claims::from_grant(grant, &key, now, [0xab; JTI_BYTES]);
+    // What the keystore signs is what its charter permits: nothing that comes out is beyond it.
+    let kind = charter.purpose.kind();
+    assert_eq!(charter.permits(kind, claims.wire(), &key, now), Ok(()));
+    assert!(charter.check().is_ok());
+    let input = SigningInput::new(&Header::of(&charter, &key.kid()), claims.wire());
     let text = std::str::from_utf8(input.as_bytes()).unwrap();
     let (header, payload) = text.split_once('.').unwrap();
     let decode = |part| String::from_utf8(BASE64URL.decode(part).unwrap()).unwrap();
     (decode(header), decode(payload))
+}
+
+fn minted(issuers: &str, golden: &Golden, lifetime: Option<u32>) -> (String, String) {
+    let config = configured(issuers, golden);
+    granted(
+        config.unwrap_or_else(|| panic!("{}", golden.profile)),
+        lifetime,
+    )
 }
 
 #[test]

@@ -48,6 +48,10 @@ pub struct MainFile {
     #[serde(default)]
     #[cfg_attr(test, schemars(transform = schema::named))]
     pub issuer: BTreeMap<Spanned<String>, Spanned<IssuerSection>>,
+    /// A shipped profile, made narrower: `[profile.NAME]`, for targets to name. Main file alone.
+    #[serde(default)]
+    #[cfg_attr(test, schemars(transform = schema::named))]
+    pub profile: BTreeMap<Spanned<String>, Spanned<ProfileSection>>,
     /// Who may have what: `[workload.NAME]`, with a `[workload.NAME.target.NAME]` for each target.
     #[serde(default)]
     #[cfg_attr(test, schemars(transform = schema::named))]
@@ -151,6 +155,29 @@ pub struct IssuerSection {
     /// Longest life in seconds of anything it signs. Default: 3600
     #[cfg_attr(test, schemars(range(min = 1, max = LIFETIME_MAX_S)))]
     pub lifetime_max: Option<Spanned<u32>>,
+}
+
+/// A shipped profile, made narrower. What would widen it is refused.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct ProfileSection {
+    /// The shipped profile, such as "aws-oidc".
+    #[cfg_attr(test, schemars(with = "schema::RowName"))]
+    pub extends: Spanned<String>,
+    /// Seconds that an assertion lives if its target does not say. Default: that of `extends`, or
+    /// `lifetime_max` if that is less
+    #[cfg_attr(test, schemars(range(min = 1)))]
+    pub lifetime: Option<Spanned<u32>>,
+    /// Longest life in seconds that a target may say. Default: that of `extends`
+    #[cfg_attr(test, schemars(range(min = 1)))]
+    pub lifetime_max: Option<Spanned<u32>>,
+    /// Algorithms that it takes, of those of `extends`; the first is the default. Default: all of them
+    #[cfg_attr(test, schemars(length(min = 1)))]
+    pub algs: Option<Spanned<Vec<Spanned<Alg>>>>,
+    /// The one audience of all its targets, which then have no `audience`.
+    #[cfg_attr(test, schemars(length(min = 1)))]
+    pub audience: Option<Spanned<String>>,
 }
 
 /// A workload: who it is, and what it may have.
@@ -301,7 +328,7 @@ pub struct BoundsSection {
 #[cfg_attr(test, derive(JsonSchema), schemars(transform = schema::by_profile))]
 pub struct TargetSection {
     /// What kind of party it is; `assertctl profiles` lists and explains them. Which of the keys below it
-    /// needs, may have and has not is the profile's.
+    /// needs, may have and has not is the profile's. May be a `[profile.NAME]`.
     #[cfg_attr(test, schemars(with = "schema::ProfileName"))]
     pub profile: Spanned<String>,
     /// Seconds that an assertion lives. Default and most are the profile's (rfc7523: 60, 300; aws-oidc:
@@ -328,9 +355,28 @@ pub struct TargetSection {
     /// The full URL of the token endpoint; becomes `aud`. Profile okta.
     #[cfg_attr(test, schemars(length(min = 1)))]
     pub token_endpoint: Option<Spanned<String>>,
-    /// The client that the authorization server knows; becomes `iss` and `sub`.
+    /// The client that the other side knows; becomes `iss`, and `sub` too for client authentication.
+    /// For github-app the app's client id, for salesforce-jwt the consumer key.
     #[cfg_attr(test, schemars(length(min = 1)))]
     pub client_id: Option<Spanned<String>>,
+    /// The account's identifier, ORGANIZATION-ACCOUNT in upper case. Profile snowflake.
+    #[cfg_attr(test, schemars(length(min = 1)))]
+    pub account: Option<Spanned<String>>,
+    /// The user as whom it acts: its login name in upper case for snowflake, its username for
+    /// salesforce-jwt.
+    #[cfg_attr(test, schemars(length(min = 1)))]
+    pub user: Option<Spanned<String>>,
+    /// The service account's address; becomes `iss`. Profile google-sa-jwt.
+    #[cfg_attr(test, schemars(length(min = 1)))]
+    pub service_account: Option<Spanned<String>>,
+    /// What is asked for at Google's token endpoint, with blanks between; in place of `audience`. Profile
+    /// google-sa-jwt.
+    #[cfg_attr(test, schemars(length(min = 1)))]
+    pub scope: Option<Spanned<String>>,
+    /// The key's id that the other side has given it when it was registered. Default: the key's
+    /// thumbprint. Profiles auth0, google-sa-jwt.
+    #[cfg_attr(test, schemars(regex(pattern = "^[A-Za-z0-9._~-]{1,128}$")))]
+    pub kid: Option<Spanned<String>>,
     /// The `[keystore.NAME]` that holds the key. Default: the only one. Not for federation, where the key
     /// is the issuer's.
     pub keystore: Option<Spanned<String>>,
@@ -343,7 +389,8 @@ pub struct TargetSection {
     #[cfg_attr(test, schemars(length(min = 1)))]
     pub subject: Option<Spanned<String>>,
     /// Becomes `aud`: for aws-oidc a client id of the IAM OIDC provider, usually "sts.amazonaws.com".
-    /// Default for entra-fic: "api://AzureADTokenExchange"
+    /// for google-sa-jwt the API, "https://storage.googleapis.com/". Default for entra-fic:
+    /// "api://AzureADTokenExchange"
     #[cfg_attr(test, schemars(length(min = 1)))]
     pub audience: Option<Spanned<String>>,
     /// Whether another workload may have the same subject, if it says so too. Default: false. Federation

@@ -8,7 +8,6 @@ use super::many::OneOrMany;
 use super::spanned::Spanned;
 use super::*;
 use crate::denylist;
-use crate::profile::ROWS;
 use bounds::Bounds;
 use issuer::issuers;
 use keystore::claims::{CLAIM_LEN_MAX, is_claim};
@@ -26,6 +25,7 @@ mod expiry;
 mod issuer;
 mod local;
 mod matching;
+mod profile;
 mod target;
 mod workload;
 
@@ -34,8 +34,8 @@ mod workload;
 pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
 
 /// What a team's file cannot have.
-const MAIN_ALONE: [&str; 7] = [
-    "server", "audit", "limits", "keystore", "issuer", "deny", "bounds",
+const MAIN_ALONE: [&str; 8] = [
+    "server", "audit", "limits", "keystore", "issuer", "profile", "deny", "bounds",
 ];
 
 type Result<T> = std::result::Result<T, Diagnostic>;
@@ -158,7 +158,7 @@ pub fn resolve(sources: Vec<Source>, names: NameService) -> Result<Config> {
     let mut known = Known {
         keystores,
         issuers,
-        profiles: profiles(),
+        profiles: profile::profiles(&file, parsed.profile)?,
         limits: limits(&file, &parsed.limits)?,
         accounts,
         sections: BTreeMap::new(),
@@ -183,6 +183,7 @@ pub fn resolve(sources: Vec<Source>, names: NameService) -> Result<Config> {
         deny: deny(&file, parsed.deny)?,
         keystores: known.keystores,
         issuers: known.issuers,
+        profiles: known.profiles,
         workloads: known.sections.into_values().collect(),
         bounds: written_bounds,
     })
@@ -209,14 +210,6 @@ fn places(file: &File, server: ServerSection, audit: AuditSection) -> Result<(Se
         state_dir,
     };
     Ok((server, audit))
-}
-
-/// Every profile that targets may name.
-fn profiles() -> BTreeMap<String, Arc<Profile>> {
-    let shipped = ROWS
-        .iter()
-        .map(|row| (row.name.to_owned(), Profile::of(row)));
-    shipped.collect()
 }
 
 fn written(

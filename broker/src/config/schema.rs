@@ -101,7 +101,24 @@ impl JsonSchema for Moment {
     }
 }
 
-/// One of the profiles that there are.
+/// One of the profiles that are shipped.
+pub struct RowName;
+
+impl JsonSchema for RowName {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "RowName".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": Row::names() })
+    }
+}
+
+/// One of the profiles that are shipped, or one of the configuration's own: editors offer the former.
 pub struct ProfileName;
 
 impl JsonSchema for ProfileName {
@@ -114,7 +131,11 @@ impl JsonSchema for ProfileName {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "enum": Row::names() })
+        let own = format!("^[A-Za-z0-9][A-Za-z0-9_-]{{0,{}}}$", NAME_PART_LEN_MAX - 1);
+        json_schema!({
+            "type": "string",
+            "anyOf": [{ "enum": Row::names() }, { "pattern": own }],
+        })
     }
 }
 
@@ -191,7 +212,9 @@ fn one_of(keys: &[&str]) -> Value {
 pub fn by_profile(schema: &mut Schema) {
     let rows = ROWS.iter().map(|row| {
         let (own, others): (&[&str], &[&str]) = match row.purpose {
-            PurposeKind::ClientAuthentication => (&[], &["issuer", "shared", "reuse"]),
+            PurposeKind::ClientAuthentication | PurposeKind::Account => {
+                (&[], &["issuer", "shared", "reuse"])
+            }
             PurposeKind::Federation => (&["issuer"], &["keystore", "alg"]),
         };
         let those = |takes: Takes| {

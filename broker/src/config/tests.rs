@@ -80,8 +80,8 @@ fn a_good_configuration_is_resolved() {
     assert_eq!(section.expires, Some(Time::from_unix_s(1_814_313_600)));
     let bank = &section.targets["bank"];
     assert_eq!(
-        (bank.aud.as_str(), bank.lifetime_s),
-        ("https://as.bank.example", 60)
+        (bank.aud.as_deref(), bank.lifetime_s),
+        (Some("https://as.bank.example"), 60)
     );
     assert_eq!(
         bank.charter.purpose.kind(),
@@ -89,8 +89,8 @@ fn a_good_configuration_is_resolved() {
     );
     let aws = &section.targets["aws"];
     assert_eq!(
-        (aws.iss.as_str(), aws.sub.as_str()),
-        ("https://id.example.com/prod", "payments")
+        (aws.iss.as_str(), aws.sub.as_deref()),
+        ("https://id.example.com/prod", Some("payments"))
     );
     assert_eq!(aws.lifetime_s, 600);
     let wanted: Vec<String> = config
@@ -355,4 +355,59 @@ impl FloorCharBoundary for str {
             .find(|at| self.is_char_boundary(*at))
             .unwrap_or(0)
     }
+}
+
+#[test]
+fn a_profile_of_ones_own_is_the_shipped_one_and_narrower() {
+    let own = "[profile.short]\nextends = \"aws-oidc\"\nlifetime_max = 300\nalgs = [\"RS256\"]\n\
+               audience = \"sts.amazonaws.com\"\n";
+    let aws = "profile = \"aws-oidc\"\nissuer = \"prod\"\nsubject = \"payments\"\n\
+               audience = \"sts.amazonaws.com\"\n";
+    let text = GOOD.replacen(
+        aws,
+        "profile = \"short\"\nissuer = \"prod\"\nsubject = \"payments\"\n",
+        1,
+    );
+    assert_ne!(text, GOOD);
+    let shipped = load(GOOD, &[]).unwrap();
+    let narrowed = load(&format!("{text}\n{own}"), &[]).unwrap();
+    let of = |config: &Config| config.workloads[0].targets["aws"].clone();
+    let (shipped, narrowed) = (of(&shipped), of(&narrowed));
+    assert_eq!(narrowed.profile.name, "short");
+    assert_eq!(narrowed.profile.row.name, "aws-oidc");
+    assert_eq!((shipped.lifetime_s, narrowed.lifetime_s), (600, 300));
+    assert_eq!(narrowed.aud, shipped.aud);
+    // The key is the issuer's either way, and its charter that of the issuer.
+    assert_eq!(narrowed.charter, shipped.charter);
+}
+
+#[test]
+fn a_key_of_an_account_has_a_charter_of_its_own() {
+    let text = format!(
+        "{GOOD}\n[workload.payments.target.github]\nprofile = \"github-app\"\n\
+         client_id = \"Iv23li\"\n[workload.payments.target.warehouse]\n\
+         profile = \"snowflake\"\naccount = \"ACME-PROD\"\nuser = \"PAYMENTS\"\n"
+    );
+    let config = load(&text, &[]).unwrap();
+    let wanted = config.wanted_keys();
+    let charter = |target: &str| {
+        let name = KeyName::client("payments", target).unwrap();
+        serde_json::to_value(&wanted[&name].charter).unwrap()
+    };
+    assert_eq!(
+        charter("github"),
+        serde_json::json!({
+            "purpose": { "account": { "iss": { "is": "Iv23li" } } }, "alg": "RS256", "typ": "JWT",
+            "kid": "absent", "lifetime_max_s": 480, "backdate_s": 60,
+        })
+    );
+    assert_eq!(
+        charter("warehouse"),
+        serde_json::json!({
+            "purpose": { "account": {
+                "iss": { "with_fingerprint": "ACME-PROD.PAYMENTS" }, "sub": "ACME-PROD.PAYMENTS",
+            } },
+            "alg": "RS256", "typ": "JWT", "kid": "absent", "lifetime_max_s": 300,
+        })
+    );
 }

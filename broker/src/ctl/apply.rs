@@ -293,7 +293,7 @@ fn register(name: &str, place: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keystore::charter::{Purpose, Typ};
+    use keystore::charter::{KidMember, Purpose, Typ};
     use keystore::{Alg, Charter, KeyName, KeyVersion};
 
     fn create(target: usize) -> Step {
@@ -312,7 +312,9 @@ mod tests {
                 purpose,
                 alg,
                 typ,
+                kid: KidMember::Thumbprint,
                 lifetime_max_s: 60,
+                backdate_s: 0,
             },
         }
     }

@@ -318,6 +318,7 @@ fn purpose_name(purpose: &Purpose) -> &'static str {
     match purpose {
         Purpose::ClientAuthentication { .. } => "client authentication",
         Purpose::Federation { .. } => "federation",
+        Purpose::Account { .. } => "an account",
     }
 }
 

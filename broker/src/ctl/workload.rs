@@ -95,12 +95,13 @@ fn target_rows(targets: &[TargetInfo]) -> Vec<Vec<String>> {
     let head = ["TARGET", "PROFILE", "AUDIENCE", "SUBJECT", "LIFETIME"]
         .map(str::to_owned)
         .to_vec();
+    let none = || "-".to_owned();
     let row = |target: &TargetInfo| {
         vec![
             target.target.clone(),
             target.profile.clone(),
-            target.audience.clone(),
-            target.subject.clone(),
+            target.audience.clone().unwrap_or_else(none),
+            target.subject.clone().unwrap_or_else(none),
             duration(target.lifetime.into()),
         ]
     };

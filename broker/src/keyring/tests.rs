@@ -3,7 +3,7 @@
 use super::*;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use keystore::protocol::EvidenceLevel;
-use keystore::{Charter, Purpose};
+use keystore::{Charter, KidMember, Purpose, Typ};
 
 fn entry(key: &str) -> KeyEntry {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
@@ -21,7 +21,9 @@ fn entry(key: &str) -> KeyEntry {
             },
             alg: Alg::ES256,
             typ: Typ::ClientAuthentication,
+            kid: KidMember::Thumbprint,
             lifetime_max_s: 60,
+            backdate_s: 0,
         },
         evidence: Evidence {
             level: EvidenceLevel::Asserted,

@@ -2,7 +2,7 @@
 //! "untested against the vendor" stands where that is so.
 
 use super::rule::{Of, Rule};
-use super::{Key, Origin, Row};
+use super::{Birth, Key, KidRule, Origin, Row};
 use keystore::Alg::{self, ES256, ES384, EdDSA, PS256, RS256};
 use keystore::charter::{PurposeKind, Typ};
 
@@ -28,17 +28,22 @@ const BY_THE_RULES: &str = "PyJWT, joserfc and jwcrypto configured by the docume
      vendor";
 
 /// Every profile we ship.
-pub static ROWS: [Row; 12] = [
+pub static ROWS: [Row; 16] = [
     Row {
         name: "rfc7523",
         party: "an OAuth authorization server",
         purpose: PurposeKind::ClientAuthentication,
         typ: Typ::ClientAuthentication,
+        kid: KidRule::Thumbprint,
+        iss: Origin::Key(Key::ClientId),
         sub: Origin::Key(Key::ClientId),
         aud: Origin::Key(Key::AuthorizationServer),
+        scope: Origin::Nothing,
         algs: ANY,
         lifetime_default_s: CLIENT_LIFETIME_S,
         lifetime_max_s: CLIENT_LIFETIME_MAX_S,
+        backdate_s: 0,
+        birth: Birth::Here,
         rules: &[],
         registration: "private_key_jwt, with the key's JWK as the client's `jwks`, or a URL that serves it as its \
                        `jwks_uri`",
@@ -51,11 +56,16 @@ pub static ROWS: [Row; 12] = [
         party: "an authorization server by FAPI 2.0",
         purpose: PurposeKind::ClientAuthentication,
         typ: Typ::ClientAuthentication,
+        kid: KidRule::Thumbprint,
+        iss: Origin::Key(Key::ClientId),
         sub: Origin::Key(Key::ClientId),
         aud: Origin::Key(Key::AuthorizationServer),
+        scope: Origin::Nothing,
         algs: &[ES256, PS256, EdDSA], // §5.4.1: no RS256, and ES384 is not listed
         lifetime_default_s: CLIENT_LIFETIME_S,
         lifetime_max_s: CLIENT_LIFETIME_MAX_S,
+        backdate_s: 0,
+        birth: Birth::Here,
         rules: &[(Of::Key(Key::AuthorizationServer), Rule::HttpsUrl)],
         registration: "private_key_jwt, with the client's `jwks_uri`; RSA keys have 2048 bits at least",
         source: "FAPI 2.0 Security Profile §5.3.3.1 (the issuer identifier as `aud`, as a string) and \
@@ -68,12 +78,17 @@ pub static ROWS: [Row; 12] = [
         party: "a realm of Keycloak",
         purpose: PurposeKind::ClientAuthentication,
         typ: Typ::ClientAuthentication,
+        kid: KidRule::Thumbprint,
+        iss: Origin::Key(Key::ClientId),
         sub: Origin::Key(Key::ClientId),
         aud: Origin::Key(Key::AuthorizationServer),
+        scope: Origin::Nothing,
         algs: ANY,
         lifetime_default_s: CLIENT_LIFETIME_S,
         // 60 s from `iat` unless the client's settings say more (keycloak#38585, 26.0.11, 26.1.5, 26.2).
         lifetime_max_s: CLIENT_LIFETIME_MAX_S,
+        backdate_s: 0,
+        birth: Birth::Here,
         rules: &[(Of::Key(Key::AuthorizationServer), Rule::HttpsUrl)],
         registration: "client authenticator \"Signed JWT\", with a JWKS URL or an uploaded key; the realm's URL is \
                        its issuer, https://HOST/realms/REALM; more than 60 s take \"Max expiration\" there",
@@ -86,11 +101,16 @@ pub static ROWS: [Row; 12] = [
         party: "Okta",
         purpose: PurposeKind::ClientAuthentication,
         typ: Typ::Jwt,
+        kid: KidRule::Thumbprint,
+        iss: Origin::Key(Key::ClientId),
         sub: Origin::Key(Key::ClientId),
         aud: Origin::Key(Key::TokenEndpoint),
+        scope: Origin::Nothing,
         algs: &[ES256, RS256, ES384],
         lifetime_default_s: CLIENT_LIFETIME_S,
         lifetime_max_s: CLIENT_LIFETIME_MAX_S,
+        backdate_s: 0,
+        birth: Birth::Here,
         rules: &[(Of::Key(Key::TokenEndpoint), Rule::HttpsUrl)],
         registration: "client authentication \"Public key / Private key\", with the key's JWK saved in Okta or a URL \
                        that serves it",
@@ -103,11 +123,16 @@ pub static ROWS: [Row; 12] = [
         party: "Auth0",
         purpose: PurposeKind::ClientAuthentication,
         typ: Typ::Jwt,
+        kid: KidRule::MayBeAssigned,
+        iss: Origin::Key(Key::ClientId),
         sub: Origin::Key(Key::ClientId),
         aud: Origin::Key(Key::AuthorizationServer),
+        scope: Origin::Nothing,
         algs: &[RS256, PS256], // and RS384, which no keystore here makes
         lifetime_default_s: CLIENT_LIFETIME_S,
         lifetime_max_s: CLIENT_LIFETIME_MAX_S, // five minutes are theirs too
+        backdate_s: 0,
+        birth: Birth::Here,
         rules: &[
             (Of::Key(Key::AuthorizationServer), Rule::HttpsOrigin),
             (Of::Key(Key::ClientId), Rule::Chars(64)),
@@ -123,11 +148,16 @@ pub static ROWS: [Row; 12] = [
         party: "AWS STS, AssumeRoleWithWebIdentity",
         purpose: PurposeKind::Federation,
         typ: Typ::Jwt,
+        kid: KidRule::Thumbprint,
+        iss: Origin::IssuerUrl,
         sub: Origin::Key(Key::Subject),
         aud: Origin::Key(Key::Audience),
+        scope: Origin::Nothing,
         algs: &[RS256, ES256, ES384], // AWS STS takes no PS* and no EdDSA
         lifetime_default_s: FEDERATION_LIFETIME_S,
         lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        backdate_s: 0,
+        birth: Birth::Here,
         rules: &[
             (Of::Issuer, Rule::Chars(255)),
             (Of::Issuer, Rule::NoPort),
@@ -144,11 +174,16 @@ pub static ROWS: [Row; 12] = [
         party: "Microsoft Entra, a federated identity credential",
         purpose: PurposeKind::Federation,
         typ: Typ::Jwt,
+        kid: KidRule::Thumbprint,
+        iss: Origin::IssuerUrl,
         sub: Origin::Key(Key::Subject),
         aud: Origin::KeyOr(Key::Audience, "api://AzureADTokenExchange"),
+        scope: Origin::Nothing,
         algs: &[RS256], // "only … RS256 … others may work, but haven't been tested"
         lifetime_default_s: FEDERATION_LIFETIME_S,
         lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        backdate_s: 0,
+        birth: Birth::Here,
         rules: &[
             (Of::Issuer, Rule::Chars(600)),
             (Of::Key(Key::Subject), Rule::Chars(600)),
@@ -165,11 +200,16 @@ pub static ROWS: [Row; 12] = [
         party: "Google Cloud, workload identity federation",
         purpose: PurposeKind::Federation,
         typ: Typ::Jwt,
+        kid: KidRule::Thumbprint,
+        iss: Origin::IssuerUrl,
         sub: Origin::Key(Key::Subject),
         aud: Origin::Key(Key::Audience),
+        scope: Origin::Nothing,
         algs: &[RS256, ES256],
         lifetime_default_s: FEDERATION_LIFETIME_S,
         lifetime_max_s: FEDERATION_LIFETIME_MAX_S, // below 24 hours, of which 6 are advised
+        backdate_s: 0,
+        birth: Birth::Here,
         rules: &[
             (Of::Key(Key::Subject), Rule::Bytes(127)),
             (Of::Key(Key::Audience), Rule::Chars(256)),
@@ -187,11 +227,16 @@ pub static ROWS: [Row; 12] = [
         party: "Vault or OpenBao, auth method jwt",
         purpose: PurposeKind::Federation,
         typ: Typ::Jwt,
+        kid: KidRule::Thumbprint,
+        iss: Origin::IssuerUrl,
         sub: Origin::Key(Key::Subject),
         aud: Origin::Key(Key::Audience),
+        scope: Origin::Nothing,
         algs: ANY,
         lifetime_default_s: 60, // redeemed at once; Vault adds 150 s to `exp` by itself
         lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        backdate_s: 0,
+        birth: Birth::Here,
         rules: &[],
         registration: "`jwks_url` or `oidc_discovery_url`, `bound_issuer`, and a role with `bound_audiences`, \
                        `bound_subject` and `user_claim` = sub",
@@ -204,11 +249,16 @@ pub static ROWS: [Row; 12] = [
         party: "a SPIFFE verifier",
         purpose: PurposeKind::Federation,
         typ: Typ::Jwt,
+        kid: KidRule::Thumbprint,
+        iss: Origin::IssuerUrl,
         sub: Origin::Key(Key::Subject),
         aud: Origin::Key(Key::Audience),
+        scope: Origin::Nothing,
         algs: &[ES256, RS256, ES384, PS256], // JWT-SVID §2.1: no EdDSA
         lifetime_default_s: 300,
         lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        backdate_s: 0,
+        birth: Birth::Here,
         rules: &[(Of::Key(Key::Subject), Rule::SpiffeId)],
         registration: "the issuer's key in the bundle of its `trust_domain`, with `use` = jwt-svid",
         source: "SPIFFE JWT-SVID §2 (header of `alg`, `kid`, `typ` and nothing else) and §3 (`sub` is a SPIFFE \
@@ -220,11 +270,16 @@ pub static ROWS: [Row; 12] = [
         party: "a Kubernetes API server, structured authentication",
         purpose: PurposeKind::Federation,
         typ: Typ::Jwt,
+        kid: KidRule::Thumbprint,
+        iss: Origin::IssuerUrl,
         sub: Origin::Key(Key::Subject),
         aud: Origin::Key(Key::Audience),
+        scope: Origin::Nothing,
         algs: &[RS256, ES256, ES384, PS256], // RS*, ES*, PS* and no EdDSA
         lifetime_default_s: FEDERATION_LIFETIME_S,
         lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        backdate_s: 0,
+        birth: Birth::Here,
         rules: &[],
         registration: "AuthenticationConfiguration with `issuer.url` (not the cluster's own), the audience among \
                        `issuer.audiences`, and `claimMappings.username.claim` = sub with a prefix",
@@ -237,16 +292,119 @@ pub static ROWS: [Row; 12] = [
         party: "Databricks, token federation",
         purpose: PurposeKind::Federation,
         typ: Typ::Jwt,
+        kid: KidRule::Thumbprint,
+        iss: Origin::IssuerUrl,
         sub: Origin::Key(Key::Subject),
         aud: Origin::Key(Key::Audience),
+        scope: Origin::Nothing,
         algs: &[RS256, ES256],
         lifetime_default_s: FEDERATION_LIFETIME_S,
         lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        backdate_s: 0,
+        birth: Birth::Here,
         rules: &[],
         registration: "a federation policy of the service principal, with issuer, audience and subject; 20 policies \
                        at most",
         source: "Databricks, \"Configure a federation policy\": `subject_claim` is sub unless it says otherwise; \
                  without `audiences` the account id is demanded",
+        tested: BY_THE_RULES,
+    },
+    Row {
+        name: "snowflake",
+        party: "Snowflake, key-pair authentication",
+        purpose: PurposeKind::Account,
+        typ: Typ::Jwt,
+        kid: KidRule::Absent,
+        iss: Origin::AccountUserKey,
+        sub: Origin::AccountUser,
+        aud: Origin::Nothing,
+        scope: Origin::Nothing,
+        algs: &[RS256],
+        lifetime_default_s: 300,
+        lifetime_max_s: 3600, // an hour from `iat`, whatever `exp` says
+        backdate_s: 0,
+        birth: Birth::Here,
+        rules: &[
+            (Of::Key(Key::Account), Rule::SnowflakeAccount),
+            (Of::Key(Key::User), Rule::UpperCase),
+        ],
+        registration: "ALTER USER … SET RSA_PUBLIC_KEY to the public key as PEM without its first and last line \
+                       (RSA_PUBLIC_KEY_2 beside it while keys change); sent as a bearer with \
+                       X-Snowflake-Authorization-Token-Type: KEYPAIR_JWT",
+        source: "Snowflake SQL API, \"Authenticating to the server\": `iss` ACCOUNT.USER.SHA256:FINGERPRINT, `sub` \
+                 ACCOUNT.USER, in upper case, periods of the account as hyphens; an hour at most",
+        tested: BY_THE_RULES,
+    },
+    Row {
+        name: "github-app",
+        party: "GitHub, as a GitHub App",
+        purpose: PurposeKind::Account,
+        typ: Typ::Jwt,
+        kid: KidRule::Absent,
+        iss: Origin::Key(Key::ClientId),
+        sub: Origin::Nothing,
+        aud: Origin::Nothing,
+        scope: Origin::Nothing,
+        algs: &[RS256],
+        lifetime_default_s: 480,
+        lifetime_max_s: 540, // with the 60 s before, the 600 that GitHub allows
+        backdate_s: 60,
+        birth: Birth::AtTheVendor,
+        rules: &[],
+        registration: "GitHub makes the key and shows it once; nothing can be registered there, so the key has to be \
+                       imported, which this version cannot do yet",
+        source: "GitHub, \"Generating a JSON Web Token (JWT) for a GitHub App\": RS256, `iat` 60 s in the \
+                 past, `exp` ten minutes ahead at most, `iss` the client id or the app id",
+        tested: BY_THE_RULES,
+    },
+    Row {
+        name: "google-sa-jwt",
+        party: "Google APIs, as a service account",
+        purpose: PurposeKind::Account,
+        typ: Typ::Jwt,
+        kid: KidRule::MayBeAssigned,
+        iss: Origin::Key(Key::ServiceAccount),
+        // With a scope it goes to the token endpoint, where `sub` would ask for domain-wide delegation.
+        sub: Origin::KeyUnless(Key::ServiceAccount, Key::Scope),
+        aud: Origin::KeyOr(Key::Audience, "https://oauth2.googleapis.com/token"),
+        scope: Origin::IfThere(Key::Scope),
+        algs: &[RS256],
+        lifetime_default_s: 600,
+        lifetime_max_s: 3600,
+        backdate_s: 0,
+        birth: Birth::Here,
+        rules: &[
+            (Of::Target, Rule::AudienceOrScope),
+            (Of::Key(Key::ServiceAccount), Rule::ServiceAccount),
+            (Of::Key(Key::Audience), Rule::HttpsOrigin),
+            (Of::Key(Key::Scope), Rule::Scope),
+        ],
+        registration: "`gcloud iam service-accounts keys upload` with the public key in a self-signed X.509 \
+                       certificate, then the id that Google gives it as the target's `kid`; 10 keys at most",
+        source: "Google AIP-4111 (self-signed: `iss` and `sub` the service account, `aud` https://SERVICE/) and \
+                 AIP-4112 (token endpoint: `scope`); an hour at most",
+        tested: BY_THE_RULES,
+    },
+    Row {
+        name: "salesforce-jwt",
+        party: "Salesforce, OAuth 2.0 JWT bearer flow",
+        purpose: PurposeKind::Account,
+        typ: Typ::Jwt,
+        kid: KidRule::Absent,
+        iss: Origin::Key(Key::ClientId),
+        sub: Origin::Key(Key::User),
+        aud: Origin::Key(Key::AuthorizationServer),
+        scope: Origin::Nothing,
+        algs: &[RS256],
+        lifetime_default_s: 120,
+        lifetime_max_s: 180, // three minutes
+        backdate_s: 0,
+        birth: Birth::Here,
+        rules: &[(Of::Key(Key::AuthorizationServer), Rule::HttpsUrl)],
+        registration: "an X.509 certificate of the key on the external client app, with \"use digital signatures\", and \
+                       the user admitted to the app; sent as grant urn:ietf:params:oauth:grant-type:jwt-bearer",
+        source: "Salesforce, \"OAuth 2.0 JWT Bearer Flow\": RS256, `iss` the consumer key, `sub` the username, `aud` \
+                 https://login.salesforce.com, https://test.salesforce.com or the site's URL, three minutes",
         tested: BY_THE_RULES,
     },
 ];

@@ -11,6 +11,8 @@ pub enum Of {
     Issuer,
     /// A key of the target.
     Key(Key),
+    /// The target as a whole.
+    Target,
 }
 
 /// A vendor's rule about one value.
@@ -28,6 +30,16 @@ pub enum Rule {
     NoPort,
     /// A SPIFFE ID with a path, of the issuer's trust domain.
     SpiffeId,
+    /// Upper-case letters, digits, hyphens and underscores.
+    SnowflakeAccount,
+    /// No letter that is not upper case.
+    UpperCase,
+    /// The address of a service account.
+    ServiceAccount,
+    /// Scopes with one blank between (RFC 6749 §3.3).
+    Scope,
+    /// Of the target: one of these two keys.
+    AudienceOrScope,
 }
 
 impl Rule {
@@ -54,11 +66,63 @@ impl Rule {
             }
             Rule::NoPort if has_port(value) => Err("must be a URL without a port".to_owned()),
             Rule::SpiffeId => of_trust_domain(value, trust_domain),
-            Rule::Chars(_) | Rule::Bytes(_) | Rule::HttpsUrl | Rule::HttpsOrigin | Rule::NoPort => {
-                Ok(())
+            Rule::SnowflakeAccount if !value.bytes().all(is_snowflake) => Err(
+                "must be in upper case, with hyphens where the account's name has periods"
+                    .to_owned(),
+            ),
+            Rule::UpperCase if value.chars().any(char::is_lowercase) => {
+                Err("must be in upper case".to_owned())
             }
+            Rule::ServiceAccount if !is_service_account(value) => {
+                Err("must be an address, NAME@PROJECT.iam.gserviceaccount.com".to_owned())
+            }
+            Rule::Scope if !value.split(' ').all(is_scope) => {
+                Err("must be one scope, or several with one blank between".to_owned())
+            }
+            Rule::Chars(_)
+            | Rule::Bytes(_)
+            | Rule::HttpsUrl
+            | Rule::HttpsOrigin
+            | Rule::NoPort
+            | Rule::SnowflakeAccount
+            | Rule::UpperCase
+            | Rule::ServiceAccount
+            | Rule::Scope
+            | Rule::AudienceOrScope => Ok(()),
         }
     }
+
+    /// Whether a target has the keys that go together; `has` says which are there.
+    ///
+    /// # Errors
+    /// The rule as the end of a sentence that begins with the target.
+    pub fn check_target(self, has: impl Fn(Key) -> bool) -> Result<(), String> {
+        match self {
+            Rule::AudienceOrScope if has(Key::Audience) == has(Key::Scope) => Err(
+                "must have either `audience`, for the API itself, or `scope`, for the token endpoint".to_owned(),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_snowflake(byte: u8) -> bool {
+    byte.is_ascii_uppercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
+}
+
+fn is_service_account(value: &str) -> bool {
+    let parts = value.split_once('@');
+    parts.is_some_and(|(name, domain)| {
+        !name.is_empty() && domain.ends_with(".gserviceaccount.com") && !domain.contains('@')
+    })
+}
+
+/// RFC 6749 §3.3: printable ASCII without quotation mark and backslash.
+fn is_scope(scope: &str) -> bool {
+    !scope.is_empty()
+        && scope
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'))
 }
 
 fn is_https(value: &str) -> bool {

@@ -5,7 +5,7 @@ use keystore::charter::{PurposeKind, SubjectPattern};
 use keystore::protocol::{self, Condition, Evidence, EvidenceLevel, KeyEntry, Reply, Request};
 use keystore::protocol::{VERSION, Welcome};
 use keystore::survey::{Line, Subject};
-use keystore::{Alg, Charter, Claims, KeyId, Kind, PublicKey, Purpose, Typ};
+use keystore::{Alg, Charter, Claims, KeyId, KidMember, Kind, PublicKey, Purpose, Typ};
 use serde::Serialize;
 
 pub fn write(corpus: &Corpus) {
@@ -59,7 +59,9 @@ fn client() -> Charter {
         },
         alg: Alg::ES256,
         typ: Typ::ClientAuthentication,
+        kid: KidMember::Thumbprint,
         lifetime_max_s: 60,
+        backdate_s: 0,
     }
 }
 
@@ -72,16 +74,19 @@ fn federation() -> Charter {
         },
         alg: Alg::RS256,
         typ: Typ::Jwt,
+        kid: KidMember::Thumbprint,
         lifetime_max_s: 3600,
+        backdate_s: 0,
     }
 }
 
 fn asked() -> Claims {
     Claims {
         iss: "payments-prod".into(),
-        sub: "payments-prod".into(),
-        aud: "https://as.bank.example".into(),
-        jti: "AAAAAAAAAAAAAAAAAAAAAA".into(),
+        sub: Some("payments-prod".into()),
+        aud: Some("https://as.bank.example".into()),
+        scope: None,
+        jti: Some("AAAAAAAAAAAAAAAAAAAAAA".into()),
         iat: 1_800_000_000,
         nbf: Some(1_800_000_000),
         exp: 1_800_000_060,

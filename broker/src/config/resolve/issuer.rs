@@ -3,7 +3,7 @@
 use super::super::file::IssuerSection;
 use super::*;
 use crate::profile::spiffe;
-use keystore::charter::{LIFETIME_MAX_S, SUBJECTS_MAX, Typ};
+use keystore::charter::{KidMember, LIFETIME_MAX_S, SUBJECTS_MAX, Typ};
 
 /// Default for an issuer's `lifetime_max`, in seconds: a token file's hour.
 const ISSUER_LIFETIME_MAX_S: u32 = 3600;
@@ -56,7 +56,9 @@ fn issuer(
         purpose,
         alg,
         typ: Typ::Jwt,
+        kid: KidMember::Thumbprint,
         lifetime_max_s,
+        backdate_s: 0,
     };
     let key = KeyName::issuer(name).expect("the name was checked");
     Ok(Issuer {

@@ -4,9 +4,9 @@
 use super::super::file::TargetSection;
 use super::issuer::known_keystore;
 use super::*;
-use crate::profile::{Key, Of, Origin, Takes};
+use crate::profile::{Key, KidRule, Of, Origin, Takes};
 use crate::reuse::{LIFETIME_MIN_S, Reuse};
-use keystore::charter::PurposeKind;
+use keystore::charter::{ASSIGNED_KID_LEN_MAX, AccountIss, KidMember, PurposeKind, is_kid};
 use keystore::protocol::EvidenceLevel;
 
 impl Known<'_> {
@@ -44,50 +44,75 @@ impl Known<'_> {
             section,
         };
         for key in Key::ALL {
-            match profile.row.takes(key) {
+            match profile.takes(key) {
                 Takes::Not => place.refuse(key.as_str(), written(section, key))?,
                 Takes::Needs | Takes::May => {}
             }
         }
         match profile.row.purpose {
-            PurposeKind::ClientAuthentication => self.client_target(&place, lifetime_s),
+            PurposeKind::ClientAuthentication | PurposeKind::Account => {
+                self.own_key_target(&place, lifetime_s)
+            }
             PurposeKind::Federation => self.federation_target(&place, lifetime_s),
         }
     }
 
-    fn client_target(&self, place: &TargetPlace, lifetime_s: u32) -> Result<Target> {
+    fn own_key_target(&self, place: &TargetPlace, lifetime_s: u32) -> Result<Target> {
         let section = place.section;
         place.refuse("issuer", &section.issuer)?;
         place.refuse("shared", &section.shared)?;
         place.refuse("reuse", &section.reuse)?;
-        let aud = place.claim(place.profile.row.aud)?;
-        let client_id = place.claim(place.profile.row.sub)?;
+        let row = place.profile.row;
+        let aud = place.claim(row.aud)?;
+        let sub = place.claim(row.sub)?;
+        let scope = place.claim(row.scope)?;
+        let iss = place.claim(row.iss)?.expect("every row has an `iss`");
         place.follows_its_vendors_rules(None)?;
         let keystore = match &section.keystore {
             Some(name) => known_keystore(place.file, name, &self.keystores)?,
             None => self.only_keystore(place)?,
         };
         let alg = place.alg(&section.alg)?;
-        let purpose = Purpose::ClientAuthentication {
-            iss: client_id.clone(),
-            sub: client_id.clone(),
-            aud: aud.clone(),
+        let purpose = match (row.purpose, &sub, &aud) {
+            (PurposeKind::ClientAuthentication, Some(sub), Some(aud)) => {
+                Purpose::ClientAuthentication {
+                    iss: iss.clone(),
+                    sub: sub.clone(),
+                    aud: aud.clone(),
+                }
+            }
+            _ => Purpose::Account {
+                iss: match row.iss {
+                    Origin::AccountUserKey => AccountIss::WithFingerprint(iss.clone()),
+                    _ => AccountIss::Is(iss.clone()),
+                },
+                sub: sub.clone(),
+                aud: aud.clone(),
+                scope: scope.clone(),
+            },
         };
         let charter = Charter {
             purpose,
             alg,
-            typ: place.profile.row.typ,
+            typ: row.typ,
+            kid: place.kid()?,
             lifetime_max_s: lifetime_s,
+            backdate_s: row.backdate_s,
         };
+        if let Err(error) = charter.check() {
+            // Each claim was looked at; a fingerprint makes `iss` longer.
+            return place.file.error(place.name.span(), error.to_string());
+        }
         let key = KeyName::client(place.workload, place.name.as_ref()).expect("names were checked");
         Ok(Target {
             workload: place.workload.clone(),
             name: place.name.as_ref().clone(),
             place: place.file.place(&place.name.span()),
             profile: place.profile.clone(),
-            iss: client_id.clone(),
-            sub: client_id,
+            iss,
+            sub,
             aud,
+            scope,
             lifetime_s,
             rate: rate(place.file, section)?,
             evidence_min: evidence_min(section),
@@ -106,8 +131,10 @@ impl Known<'_> {
         let _named = place.need("issuer", &section.issuer)?;
         let sub = place.claim(place.profile.row.sub)?;
         let aud = place.claim(place.profile.row.aud)?;
-        let (Some(issuer_name), Some(subject)) = (&section.issuer, &section.subject) else {
-            unreachable!("both were needed above")
+        let (Some(issuer_name), Some(subject), Some(sub)) =
+            (&section.issuer, &section.subject, sub)
+        else {
+            unreachable!("all were needed above")
         };
         let Some(issuer) = self.issuers.get(issuer_name.as_ref()) else {
             let names: Vec<&str> = self.issuers.keys().map(String::as_str).collect();
@@ -150,8 +177,9 @@ impl Known<'_> {
             place: place.file.place(&place.name.span()),
             profile: place.profile.clone(),
             iss: issuer.url.clone(),
-            sub,
+            sub: Some(sub),
             aud,
+            scope: None,
             lifetime_s,
             rate: rate(place.file, section)?,
             evidence_min: evidence_min(section),
@@ -244,20 +272,63 @@ fn written(section: &TargetSection, key: Key) -> &Option<Spanned<String>> {
         Key::AuthorizationServer => &section.authorization_server,
         Key::TokenEndpoint => &section.token_endpoint,
         Key::ClientId => &section.client_id,
+        Key::Account => &section.account,
+        Key::User => &section.user,
+        Key::ServiceAccount => &section.service_account,
         Key::Subject => &section.subject,
         Key::Audience => &section.audience,
+        Key::Scope => &section.scope,
+        Key::Kid => &section.kid,
     }
 }
 
 impl TargetPlace<'_> {
-    /// A claim's value, from where its profile has it.
-    fn claim(&self, origin: Origin) -> Result<String> {
+    /// A claim's value, from where its profile has it; none if the assertion has no such claim.
+    fn claim(&self, origin: Origin) -> Result<Option<String>> {
+        if let (Origin::Key(Key::Audience) | Origin::KeyOr(Key::Audience, _), Some(fixed)) =
+            (origin, &self.profile.audience)
+        {
+            return Ok(Some(fixed.clone()));
+        }
+        let need = |key: Key| self.need(key.as_str(), written(self.section, key));
         match origin {
-            Origin::Key(key) => self.need(key.as_str(), written(self.section, key)),
-            Origin::KeyOr(key, constant) => match written(self.section, key) {
-                Some(value) => self.file.claim(key.as_str(), value),
-                None => Ok(constant.to_owned()),
+            Origin::Nothing | Origin::IssuerUrl => Ok(None),
+            Origin::Key(key) => need(key).map(Some),
+            Origin::KeyUnless(key, other) => {
+                let value = need(key)?;
+                Ok(written(self.section, other).is_none().then_some(value))
+            }
+            Origin::IfThere(key) => match written(self.section, key) {
+                Some(value) => self.file.claim(key.as_str(), value).map(Some),
+                None => Ok(None),
             },
+            Origin::KeyOr(key, constant) => match written(self.section, key) {
+                Some(value) => self.file.claim(key.as_str(), value).map(Some),
+                None => Ok(Some(constant.to_owned())),
+            },
+            Origin::AccountUser | Origin::AccountUserKey => Ok(Some(format!(
+                "{}.{}",
+                need(Key::Account)?,
+                need(Key::User)?
+            ))),
+        }
+    }
+
+    /// The header's `kid`, by its profile.
+    fn kid(&self) -> Result<KidMember> {
+        match (self.profile.row.kid, &self.section.kid) {
+            (KidRule::Absent, _) => Ok(KidMember::Absent),
+            (KidRule::Thumbprint, _) | (KidRule::MayBeAssigned, None) => Ok(KidMember::Thumbprint),
+            (KidRule::MayBeAssigned, Some(kid)) if is_kid(kid.as_ref()) => {
+                Ok(KidMember::Assigned(kid.as_ref().clone()))
+            }
+            (KidRule::MayBeAssigned, Some(kid)) => {
+                let message = format!(
+                    "`kid` is what the other side has named the key: 1 to {ASSIGNED_KID_LEN_MAX} letters, \
+                     digits, `-`, `.`, `_` and `~`"
+                );
+                self.file.error(kid.span(), message)
+            }
         }
     }
 
@@ -282,6 +353,16 @@ impl TargetPlace<'_> {
                     }
                     None => continue,
                 },
+                Of::Target => {
+                    let is_fixed = |key| key == Key::Audience && self.profile.audience.is_some();
+                    let has = |key| is_fixed(key) || written(self.section, key).is_some();
+                    if let Err(must) = rule.check_target(has) {
+                        let profile = &self.profile.name;
+                        let message = format!("profile `{profile}`: a target {must}");
+                        return self.file.error(self.name.span(), message);
+                    }
+                    continue;
+                }
             };
             if let Err(must) = rule.check(value, trust_domain) {
                 let profile = &self.profile.name;

@@ -129,15 +129,16 @@ impl Known<'_> {
         let Some(span) = subject else {
             return Ok(()); // a client's own
         };
-        let key = (url::normal(&target.iss), target.sub.clone());
+        let sub = target.sub.clone().unwrap_or_default();
+        let key = (url::normal(&target.iss), sub.clone());
         let owner = self.owners.entry(key).or_insert_with(|| target.clone());
         if owner.workload == target.workload || (owner.shared && target.shared) {
             return Ok(());
         }
         let message = format!(
-            "subject `{}` belongs to workload `{}` ({}): give each its own, or say shared = true in both \
+            "subject `{sub}` belongs to workload `{}` ({}): give each its own, or say shared = true in both \
              targets",
-            target.sub, owner.workload, owner.place
+            owner.workload, owner.place
         );
         file.error(span, message)
     }

@@ -1,13 +1,14 @@
 //! What differs between two charters of one kind, member by member, as people read it.
 
 use keystore::Charter;
-use keystore::charter::{Purpose, SubjectPattern};
+use keystore::charter::{AccountIss, KidMember, Purpose, SubjectPattern};
 use serde::Serialize;
 
 /// One member of a charter and its two values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// As in the charter: `aud`, `iss`, `sub`, `subjects`, `lifetime_max_s`, `typ`.
+    /// As in the charter: `aud`, `iss`, `sub`, `scope`, `subjects`, `lifetime_max_s`, `typ`, `kid`,
+    /// `backdate_s`.
     pub member: &'static str,
     /// What the key may say now.
     pub from: String,
@@ -35,6 +36,24 @@ fn members(charter: &Charter) -> Vec<(&'static str, String)> {
                 ("sub", sub.clone()),
             ]
         }
+        Purpose::Account {
+            iss,
+            sub,
+            aud,
+            scope,
+        } => {
+            let iss = match iss {
+                AccountIss::Is(iss) => iss.clone(),
+                AccountIss::WithFingerprint(account) => format!("{account}.SHA256:…"),
+            };
+            let member = |value: &Option<String>| value.clone().unwrap_or_else(none);
+            vec![
+                ("aud", member(aud)),
+                ("iss", iss),
+                ("sub", member(sub)),
+                ("scope", member(scope)),
+            ]
+        }
         Purpose::Federation { iss, subjects } => {
             let subjects: Vec<&str> = subjects.iter().map(SubjectPattern::as_str).collect();
             vec![("iss", iss.clone()), ("subjects", subjects.join(", "))]
@@ -42,5 +61,17 @@ fn members(charter: &Charter) -> Vec<(&'static str, String)> {
     };
     members.push(("lifetime_max_s", charter.lifetime_max_s.to_string()));
     members.push(("typ", charter.typ.as_str().to_owned()));
+    let kid = match &charter.kid {
+        KidMember::Thumbprint => "the thumbprint".to_owned(),
+        KidMember::Absent => none(),
+        KidMember::Assigned(kid) => kid.clone(),
+    };
+    members.push(("kid", kid));
+    members.push(("backdate_s", charter.backdate_s.to_string()));
     members
+}
+
+/// Of a member that is not there.
+fn none() -> String {
+    "none".to_owned()
 }

@@ -1,7 +1,7 @@
 use super::*;
 use keystore::charter::{SubjectPattern, Typ};
 use keystore::protocol::{Evidence, EvidenceLevel};
-use keystore::{Kid, Kind, PublicKey};
+use keystore::{Kid, KidMember, Kind, PublicKey};
 use proptest::prelude::*;
 
 fn charter(aud: &str, lifetime_max_s: u32) -> Charter {
@@ -15,7 +15,9 @@ fn charter(aud: &str, lifetime_max_s: u32) -> Charter {
         purpose,
         alg: Alg::ES256,
         typ: Typ::ClientAuthentication,
+        kid: KidMember::Thumbprint,
         lifetime_max_s,
+        backdate_s: 0,
     }
 }
 
@@ -30,7 +32,9 @@ fn issuer_charter(subjects: &[&str]) -> Charter {
         purpose,
         alg: Alg::ES256,
         typ: Typ::Jwt,
+        kid: KidMember::Thumbprint,
         lifetime_max_s: 3600,
+        backdate_s: 0,
     }
 }
 

@@ -8,7 +8,7 @@ use harness::swtpm::kept_until_we_end;
 use keystore::charter::PurposeKind;
 use keystore::client::Client;
 use keystore::protocol::{Condition, Health, KeyEntry, Reply, Request, Standing};
-use keystore::{Alg, Charter, Claims, Clock, Error, KeyId, Kind, Purpose, Typ};
+use keystore::{Alg, Charter, Claims, Clock, Error, KeyId, KidMember, Kind, Purpose, Typ};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -205,7 +205,9 @@ fn charter() -> Charter {
         },
         alg: Alg::ES256,
         typ: Typ::ClientAuthentication,
+        kid: KidMember::Thumbprint,
         lifetime_max_s: 60,
+        backdate_s: 0,
     }
 }
 
@@ -214,9 +216,10 @@ fn mint(client: &mut Client, key: &KeyId) -> Result<String, Error> {
     let now = Clock::new().trusted().unwrap().unix_s();
     let claims = Claims {
         iss: "payments".into(),
-        sub: "payments".into(),
-        aud: "https://as.bank.example".into(),
-        jti: "AAAAAAAAAAAAAAAAAAAAAA".into(),
+        sub: Some("payments".into()),
+        aud: Some("https://as.bank.example".into()),
+        scope: None,
+        jti: Some("AAAAAAAAAAAAAAAAAAAAAA".into()),
         iat: now,
         nbf: None,
         exp: now + 60,

@@ -15,19 +15,26 @@ pub fn findings(config: &Config, found: &mut Vec<Finding>) {
     let mut subjects: BTreeMap<(String, &str), Vec<&Target>> = BTreeMap::new();
     let mut clients: BTreeMap<(String, &str), Vec<&Target>> = BTreeMap::new();
     for target in targets {
+        let sub = target.sub.as_deref().unwrap_or_default();
         match target.charter.purpose.kind() {
             PurposeKind::Federation => {
-                let same = subjects
-                    .entry((url::normal(&target.iss), &target.sub))
-                    .or_default();
+                let same = subjects.entry((url::normal(&target.iss), sub)).or_default();
                 // One workload may present its subject to many audiences.
                 if same.iter().all(|other| other.workload != target.workload) {
                     same.push(target);
                 }
             }
             PurposeKind::ClientAuthentication => {
+                let aud = target.aud.as_deref().unwrap_or_default();
                 clients
-                    .entry((url::normal(&target.aud), &target.sub))
+                    .entry((url::normal(aud), sub))
+                    .or_default()
+                    .push(target);
+            }
+            PurposeKind::Account => {
+                let party = target.profile.row.party;
+                clients
+                    .entry((party.to_owned(), &target.iss))
                     .or_default()
                     .push(target);
             }
@@ -63,7 +70,7 @@ pub fn findings(config: &Config, found: &mut Vec<Finding>) {
                 format!(
                     "client `{client}` of {} is that of {} too: each has a key of its own, and the \
                      server must accept all of them for one client",
-                    first.aud,
+                    first.aud.as_deref().unwrap_or(first.profile.row.party),
                     places(others)
                 ),
                 "register a client for each workload, and name it in `client_id`",
