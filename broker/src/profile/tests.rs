@@ -79,13 +79,17 @@ fn a_vendors_rule_is_held_to_the_character() {
 #[test]
 fn every_row_is_explained_and_none_that_is_not_there() {
     let document = include_str!("../../../docs/profiles.md");
-    let sections = document.lines().filter_map(|line| line.strip_prefix("### "));
+    let sections = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("### "));
     assert_eq!(sections.collect::<Vec<_>>(), Row::names());
     for row in &ROWS {
         let algs: Vec<&str> = row.algs.iter().map(|alg| alg.name()).collect();
         let (default, most) = (row.lifetime_default_s, row.lifetime_max_s);
         let cells = format!("| {} | {default}, {most} |", algs.join(" "));
-        let line = document.lines().find(|line| line.starts_with(&format!("| [{}]", row.name)));
+        let line = document
+            .lines()
+            .find(|line| line.starts_with(&format!("| [{}]", row.name)));
         assert!(line.unwrap().ends_with(&cells), "{}: {cells}", row.name);
     }
 }
