@@ -4,7 +4,8 @@
     vary.py FILE    one line of JSON on standard output for each: {"what": "…", "text": "…"}
 
 Each value is taken away, or replaced by one of another type, by one at the edge of its own, by a list of
-it. The first line is the configuration as it is.
+it. A key that more than one target has is replaced in the first, and taken away in each: what a target
+needs is its profile's. The first line is the configuration as it is.
 """
 
 import copy
@@ -72,9 +73,13 @@ def main():
         print(json.dumps({"what": what, "text": document(changed)}))
 
     say("as it is", table)
+    replaced = set()
     for path in places(table):
         what = ".".join(map(str, path))
-        for other in others(at(table, path)):
+        of_target = path[-1] if len(path) == 5 and path[0] == "workload" and path[2] == "target" else path
+        values = [] if of_target in replaced else others(at(table, path))
+        replaced.add(of_target)
+        for other in values:
             changed = copy.deepcopy(table)
             at(changed, path[:-1])[path[-1]] = other
             say(f"{what} = {toml(other)}", changed)

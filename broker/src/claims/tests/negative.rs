@@ -156,7 +156,8 @@ fn any_target()
             Takes::Not => *luck < 0.01,
         });
         let keys = written_keys.map(|(key, (value, _))| (key, value)).collect();
-        (row, keys, written, asked)
+        // Of no seconds at all a request is refused before anything is decided (http::parse).
+        (row, keys, written, asked.map(|seconds| seconds.max(1)))
     })
 }
 
