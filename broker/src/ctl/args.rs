@@ -4,6 +4,7 @@
 //! Options may stand before or after the command. One that the command does not know is refused,
 //! never ignored, and so is one that is given twice.
 
+use super::env::{Part, Sdk};
 use super::help;
 use keystore::KeyName;
 use keystore::config::Tcti;
@@ -51,6 +52,15 @@ pub enum Command {
     Assertion {
         target: String,
         lifetime_s: Option<u32>,
+        delivery: Delivery,
+    },
+    Env {
+        /// `TARGET` or `WORKLOAD/TARGET`
+        target: String,
+        sdk: Option<Sdk>,
+        part: Option<Part>,
+        settings: BTreeMap<String, String>,
+        host_facts: Option<PathBuf>,
     },
     Whoami,
     Targets,
@@ -113,6 +123,35 @@ pub enum Command {
     Version,
 }
 
+/// How an assertion is handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// On standard output.
+    Print,
+    /// `--output`
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Whether it is kept fresh.
+        upkeep: Upkeep,
+    },
+    /// `--as google`
+    Google,
+    /// `--as kubernetes`
+    Kubernetes,
+}
+
+/// Who keeps a file fresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upkeep {
+    /// Nobody.
+    None,
+    /// A process that is started for it, by `--keep`.
+    Beside,
+    /// This process, by `--keep --foreground`.
+    Here,
+}
+
 /// What `config diff` exits with when there is something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changes {
@@ -169,10 +208,17 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 20] = [
+pub static SPECS: [Spec; 21] = [
     spec(
         "assertion",
-        &[Opt::Target, Opt::Lifetime],
+        &[
+            Opt::Target,
+            Opt::Lifetime,
+            Opt::Output,
+            Opt::Keep,
+            Opt::Foreground,
+            Opt::As,
+        ],
         0,
         help::ASSERTION,
     ),
@@ -212,6 +258,12 @@ pub static SPECS: [Spec; 20] = [
     spec("audit show", &[Opt::Number], 1, help::AUDIT_SHOW),
     spec("explain", &[Opt::Pid, Opt::Target], 1, help::EXPLAIN),
     spec("profiles", &[], 1, help::PROFILES),
+    spec(
+        "env",
+        &[Opt::For, Opt::Set, Opt::Part, Opt::HostFacts],
+        1,
+        help::ENV,
+    ),
     spec("help", &[], 2, help::HELP),
 ];
 
@@ -250,13 +302,20 @@ enum Opt {
     HostFacts,
     Strict,
     Explain,
+    Output,
+    Keep,
+    Foreground,
+    As,
+    For,
+    Set,
+    Part,
 }
 
 /// Options that every command takes, as they are suggested.
 const GLOBAL: [&str; 5] = ["--socket", "--config", "--json", "--help", "--version"];
 
 impl Opt {
-    const ALL: [Opt; 18] = [
+    const ALL: [Opt; 25] = [
         Opt::Target,
         Opt::Lifetime,
         Opt::Key,
@@ -275,6 +334,13 @@ impl Opt {
         Opt::HostFacts,
         Opt::Strict,
         Opt::Explain,
+        Opt::Output,
+        Opt::Keep,
+        Opt::Foreground,
+        Opt::As,
+        Opt::For,
+        Opt::Set,
+        Opt::Part,
     ];
 
     fn flag(self) -> &'static str {
@@ -297,16 +363,26 @@ impl Opt {
             Opt::HostFacts => "--host-facts",
             Opt::Strict => "--strict",
             Opt::Explain => "--explain",
+            Opt::Output => "--output",
+            Opt::Keep => "--keep",
+            Opt::Foreground => "--foreground",
+            Opt::As => "--as",
+            Opt::For => "--for",
+            Opt::Set => "--set",
+            Opt::Part => "--part",
         }
     }
 
-    /// `--environment` alone; its value keeps all of them.
+    /// Those of `NAME=VALUE`. No command has two of them.
     fn repeats(self) -> bool {
-        matches!(self, Opt::Environment)
+        matches!(self, Opt::Environment | Opt::Set)
     }
 
     fn takes_value(self) -> bool {
-        !matches!(self, Opt::Yes | Opt::ExitCode | Opt::Strict)
+        !matches!(
+            self,
+            Opt::Yes | Opt::ExitCode | Opt::Strict | Opt::Keep | Opt::Foreground
+        )
     }
 }
 

@@ -32,6 +32,7 @@ for administrators
   audit show              its last records
   explain                 why was a request denied, or would be?
   profiles                kinds of relying parties that assertd knows
+  env TARGET              what an SDK needs to use a target: variables, file, unit drop-in
 
 options
   -s, --socket SOCKET     ask at this socket
@@ -44,14 +45,24 @@ exit codes: 0 done, 1 refused or a check failed, 2 usage, 69 assertd or a keysto
 unavailable, 70 internal, 77 not permitted, 78 configuration";
 
 pub const ASSERTION: &str = "\
-usage: assertctl assertion --target T [--lifetime S]
+usage: assertctl assertion --target T [--lifetime S] [--output FILE [--keep] | --as FORM]
 
-Asks assertd for an assertion (a signed JWT) for a target, and prints it alone on stdout.
-Handle it like a password: whoever has it can use it until it expires.
+Asks assertd for an assertion (a signed JWT) for a target, and prints it alone on stdout, or writes
+it to a file. Handle it like a password: whoever has it can use it until it expires.
 
       --target T       one of those that `assertctl targets` lists
       --lifetime S     seconds; can only shorten what the configuration allows
-      --json           the whole answer: assertion, expires_at, kid, target, id";
+      --output FILE    write it there, without a newline, and print nothing. The file is replaced
+                       whole, its owner alone may read it, and no link is followed. Waits half a
+                       minute for a keystore that is starting
+      --keep           go on in the background after that: a new one at half of its life, until
+                       SIGTERM, or until the directory is removed. For ExecStartPost= of a unit
+      --foreground     with --keep: stay in the foreground, for other supervisors
+      --as google      as Google's SDKs expect it of an executable, mistakes too (exit code 0)
+      --as kubernetes  an ExecCredential, in the version that KUBERNETES_EXEC_INFO names
+      --json           the whole answer: assertion, expires_at, kid, target, id
+
+`assertctl env` prints which of these an SDK needs, and where.";
 
 pub const WHOAMI: &str = "\
 usage: assertctl whoami
@@ -220,6 +231,25 @@ usage: assertctl profiles [NAME]
 
 Lists the profiles: what each kind of relying party wants to see in an assertion, where we know
 it from, and what it was tested against.";
+
+pub const ENV: &str = "\
+usage: assertctl env TARGET [--for SDK] [--set NAME=VALUE]... [--part PART] [--host-facts FILE]
+
+Prints what a workload needs so that its SDK uses a target: variables, a JSON, HCL or YAML file
+where the SDK wants one, and a drop-in for the workload's unit that puts all of it in place. Made
+of the configuration alone: assertd need not run. What assertd cannot know (a role, a tenant) stands
+as <name> in it until --set says it. Holds no secret: it can be kept in git.
+
+      --for SDK            aws, google, google-executable, azure, vault, kubernetes, databricks,
+                           oauth2, or file for anything that reads one; without it, the one that
+                           the target's profile is for
+      --set NAME=VALUE     what is to be filled in; an unknown name is answered with those there are
+      --part PART          variables, file or unit alone, for scripts: fails if anything is left to
+                           be filled in
+      --host-facts FILE    the configuration is of the host of these facts, not of this one
+      --json               all of it, for programs
+
+TARGET is WORKLOAD/TARGET where more than one workload has a target of that name.";
 
 pub const HELP: &str = "\
 usage: assertctl help [COMMAND]

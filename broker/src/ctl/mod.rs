@@ -2,8 +2,9 @@
 //! [`args::Command`], asks assertd (and, for `config diff` and `apply`, the keystores), and prints
 //! the answer.
 //!
-//! It owns no state and decides nothing: assertd decides, keystores keep charters. It reads no
-//! environment variable: which socket is asked is seen in the command line or the configuration.
+//! It owns no state and decides nothing: assertd decides, keystores keep charters. Which socket is
+//! asked is seen in the command line or the configuration; no environment variable says so (the one
+//! that is read is the contract of Kubernetes' exec plugins).
 //! Answers go to stdout, sentences for people to stderr; the exit code says which kind it is.
 
 pub mod args;
@@ -12,9 +13,11 @@ pub mod plan;
 mod account;
 mod admin;
 mod apply;
+mod assertion;
 mod audit;
 mod check;
 mod doctor;
+mod env;
 mod explain;
 mod failure;
 #[cfg(test)]
@@ -71,9 +74,28 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
             out.line(&format!("assertctl {}", env!("CARGO_PKG_VERSION")));
             Ok(Exit::Done)
         }
-        Command::Assertion { target, lifetime_s } => {
-            workload::assertion(args, target, *lifetime_s, out)
-        }
+        Command::Assertion {
+            target,
+            lifetime_s,
+            delivery,
+        } => assertion::run(args, target, *lifetime_s, delivery, out),
+        Command::Env {
+            target,
+            sdk,
+            part,
+            settings,
+            host_facts,
+        } => env::run(
+            args,
+            &env::Wishes {
+                target,
+                sdk: *sdk,
+                part: *part,
+                settings,
+                host_facts: host_facts.as_deref(),
+            },
+            out,
+        ),
         Command::Whoami => workload::whoami(args, out),
         Command::Targets => workload::targets(args, out),
         Command::Status => admin::status(args, out),

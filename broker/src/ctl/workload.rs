@@ -1,4 +1,4 @@
-//! What a workload asks: an assertion, who it is, what it may have. Needs no right to read the
+//! What a workload asks about itself: who it is, what it may have. Needs no right to read the
 //! configuration.
 
 use super::args::{Args, Format};
@@ -6,23 +6,6 @@ use super::failure::{Asker, Exit, Failure};
 use super::out::{Out, duration};
 use assertd_client::api::{TargetInfo, Whoami};
 use assertd_client::{Client, Error};
-
-/// Prints an assertion, and nothing else, so that `$(…)` holds just it.
-pub fn assertion(
-    args: &Args,
-    target: &str,
-    lifetime_s: Option<u32>,
-    out: &mut Out,
-) -> Result<Exit, Failure> {
-    let answer = connect(args)?
-        .assertion(target, lifetime_s)
-        .map_err(|e| failed(&e))?;
-    match args.format {
-        Format::Json => out.json(&answer)?,
-        Format::Text => out.line(&answer.assertion),
-    }
-    Ok(Exit::Done)
-}
 
 /// Prints what the kernel and assertd know about this process.
 pub fn whoami(args: &Args, out: &mut Out) -> Result<Exit, Failure> {

@@ -3,9 +3,10 @@
 
 use super::super::help;
 use super::{
-    Args, Backends, CREATIONS_MAX, Changes, Command, Consent, Format, GLOBAL, Opt, RECORDS_SHOWN,
-    SPECS, Spec, Strictness, Usage,
+    Args, Backends, CREATIONS_MAX, Changes, Command, Consent, Delivery, Format, GLOBAL, Opt,
+    RECORDS_SHOWN, SPECS, Spec, Strictness, Upkeep, Usage,
 };
+use crate::ctl::env::{Part, Sdk};
 use keystore::KeyName;
 use keystore::config::{Tcti, suggest};
 use keystore::keyid::check_part;
@@ -22,7 +23,7 @@ struct Raw {
     help: bool,
     version: bool,
     options: BTreeMap<Opt, OsString>,
-    environment: Vec<OsString>,
+    pairs: Vec<OsString>,
     words: Vec<OsString>,
 }
 
@@ -55,7 +56,7 @@ fn understand(raw: Raw, words: &[String]) -> Result<Args, Usage> {
     } else if raw.version {
         Command::Version
     } else {
-        command(raw, words)?
+        command(raw, words, format)?
     };
     Ok(Args {
         socket,
@@ -110,7 +111,7 @@ fn split(arguments: impl IntoIterator<Item = OsString>, raw: &mut Raw) -> Result
             OsString::new()
         };
         if option.repeats() {
-            raw.environment.push(value.clone());
+            raw.pairs.push(value.clone());
         }
         if raw.options.insert(option, value).is_some() && !option.repeats() {
             return Err(Usage::new(format!("{} is given twice", option.flag())));
@@ -145,7 +146,7 @@ fn unknown_option(flag: &str, words: &[OsString]) -> Usage {
 }
 
 /// The command the words name, with its options and operands.
-fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
+fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage> {
     let (spec, taken) = find(words)?;
     if let Some(option) = raw
         .options
@@ -165,7 +166,7 @@ fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
         )));
     }
     let path = raw.words.get(taken).map(PathBuf::from);
-    let environment = environment(&raw.environment)?;
+    let pairs = pairs(&raw)?;
     let mut options = Options(raw.options);
     Ok(match spec.name {
         "assertion" => Command::Assertion {
@@ -173,6 +174,18 @@ fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
                 Usage::new("--target is missing: `assertctl targets` lists yours")
             })?,
             lifetime_s: options.number(Opt::Lifetime)?,
+            delivery: options.delivery(format)?,
+        },
+        "env" => Command::Env {
+            target: words.get(taken).cloned().ok_or_else(|| {
+                Usage::new(
+                    "which target? Write TARGET, or WORKLOAD/TARGET where two have one of its name",
+                )
+            })?,
+            sdk: options.sdk()?,
+            part: options.part(format)?,
+            settings: pairs,
+            host_facts: options.text(Opt::HostFacts)?.map(PathBuf::from),
         },
         "whoami" => Command::Whoami,
         "targets" => Command::Targets,
@@ -197,12 +210,12 @@ fn command(raw: Raw, words: &[String]) -> Result<Command, Usage> {
         "reload" => Command::Reload,
         "init" => Command::Init {
             consent: options.consent(),
-            backends: options.backends(!environment.is_empty())?,
+            backends: options.backends(!pairs.is_empty())?,
             module: options.text(Opt::Module)?.map(PathBuf::from),
             token: options.text(Opt::Token)?,
             tcti: options.tcti()?,
             name: options.name()?,
-            environment,
+            environment: pairs,
         },
         "apply" => Command::Apply {
             consent: options.consent(),
@@ -240,24 +253,23 @@ fn explain(options: &mut Options, id: Option<&String>) -> Result<Command, Usage>
     }
 }
 
-/// `NAME=VALUE`, each as often as it is given.
-fn environment(given: &[OsString]) -> Result<BTreeMap<String, String>, Usage> {
-    let mut variables = BTreeMap::new();
-    for pair in given {
+/// `NAME=VALUE`, as often as it is given, of the one option of the command that repeats.
+fn pairs(raw: &Raw) -> Result<BTreeMap<String, String>, Usage> {
+    let flag = raw.options.keys().find(|option| option.repeats());
+    let flag = flag.map_or("", |option| option.flag());
+    let mut pairs = BTreeMap::new();
+    for pair in &raw.pairs {
         let pair = pair.to_string_lossy();
-        let wrong = |why: &str| Usage::new(format!("--environment `{pair}`: {why}"));
+        let wrong = |why: &str| Usage::new(format!("{flag} `{pair}`: {why}"));
         let (name, value) = pair
             .split_once('=')
             .filter(|(name, _)| !name.is_empty() && !pair.contains('\0'))
             .ok_or_else(|| wrong("write NAME=VALUE"))?;
-        if variables
-            .insert(name.to_owned(), value.to_owned())
-            .is_some()
-        {
+        if pairs.insert(name.to_owned(), value.to_owned()).is_some() {
             return Err(wrong("is given twice"));
         }
     }
-    Ok(variables)
+    Ok(pairs)
 }
 
 /// The command that the first word or two name, and how many words that are.
@@ -322,6 +334,67 @@ impl Options {
         } else {
             Consent::Ask
         }
+    }
+
+    /// How an assertion is handed over: one way.
+    fn delivery(&mut self, format: Format) -> Result<Delivery, Usage> {
+        let (keep, here) = (self.flag(Opt::Keep), self.flag(Opt::Foreground));
+        let path = self.text(Opt::Output)?.map(PathBuf::from);
+        let form = self.text(Opt::As)?;
+        if path.is_none() && (keep || here) {
+            return Err(Usage::new(
+                "--keep needs --output: which file is kept fresh?",
+            ));
+        }
+        if here && !keep {
+            return Err(Usage::new("--foreground is for --keep"));
+        }
+        let given = [path.is_some(), form.is_some(), format == Format::Json];
+        if given.into_iter().filter(|it| *it).count() > 1 {
+            return Err(Usage::new("give one of --output, --as and --json"));
+        }
+        match (path, form.as_deref()) {
+            (Some(path), _) => Ok(Delivery::File {
+                path,
+                upkeep: match (keep, here) {
+                    (false, _) => Upkeep::None,
+                    (true, false) => Upkeep::Beside,
+                    (true, true) => Upkeep::Here,
+                },
+            }),
+            (None, None) => Ok(Delivery::Print),
+            (None, Some("google")) => Ok(Delivery::Google),
+            (None, Some("kubernetes")) => Ok(Delivery::Kubernetes),
+            (None, Some(other)) => {
+                let help = suggest(other, &["google", "kubernetes"]);
+                Err(Usage::new(format!("--as `{other}`: {help}")))
+            }
+        }
+    }
+
+    fn sdk(&mut self) -> Result<Option<Sdk>, Usage> {
+        let Some(text) = self.text(Opt::For)? else {
+            return Ok(None);
+        };
+        let found = Sdk::ALL.into_iter().find(|sdk| sdk.name() == text);
+        found.map(Some).ok_or_else(|| {
+            let names = Sdk::ALL.map(Sdk::name);
+            Usage::new(format!("--for `{text}`: {}", suggest(&text, &names)))
+        })
+    }
+
+    fn part(&mut self, format: Format) -> Result<Option<Part>, Usage> {
+        let Some(text) = self.text(Opt::Part)? else {
+            return Ok(None);
+        };
+        if format == Format::Json {
+            return Err(Usage::new("--json prints all parts: leave out --part"));
+        }
+        let found = Part::ALL.into_iter().find(|part| part.name() == text);
+        found.map(Some).ok_or_else(|| {
+            let names = Part::ALL.map(Part::name);
+            Usage::new(format!("--part `{text}`: {}", suggest(&text, &names)))
+        })
     }
 
     /// To look, or to have one finding explained.
