@@ -36,7 +36,8 @@ fn options_may_stand_before_or_after_the_command() {
         before.command,
         Command::Assertion {
             target,
-            lifetime_s: None
+            lifetime_s: None,
+            delivery: Delivery::Print,
         }
     );
 }
@@ -111,6 +112,7 @@ fn a_number_has_its_range() {
     let most = Command::Assertion {
         target,
         lifetime_s: Some(u32::MAX),
+        delivery: Delivery::Print,
     };
     assert_eq!(lifetime("4294967295").unwrap().command, most);
 }

@@ -187,7 +187,7 @@ fn google(place: &Place, path: String, source: Value, values: &mut Values) -> Re
 
 /// The pool's provider: the audience names it, unless the provider allows another one.
 fn provider(place: &Place, values: &mut Values) -> String {
-    let aud = &place.target.aud;
+    let aud = place.target.aud.as_deref().unwrap_or_default();
     let rest = aud.strip_prefix("https:").unwrap_or(aud);
     match (
         values.may("provider"),
@@ -242,8 +242,9 @@ fn oauth2(place: &Place, command: &Command, values: &mut Values) -> Recipe {
         Origin::Key(Key::TokenEndpoint) if values.may("token_endpoint").is_none() => {
             target.aud.clone()
         }
-        _ => values.must("token_endpoint"),
+        _ => None,
     };
+    let endpoint = endpoint.unwrap_or_else(|| values.must("token_endpoint"));
     let assertion: Vec<String> = command.words.iter().map(|it| shell(it)).collect();
     let mut fields = vec![
         ("grant_type", "client_credentials".to_owned()),
@@ -251,7 +252,7 @@ fn oauth2(place: &Place, command: &Command, values: &mut Values) -> Recipe {
             "client_assertion_type",
             "urn:ietf:params:oauth:client-assertion-type:jwt-bearer".to_owned(),
         ),
-        ("client_id", target.sub.clone()),
+        ("client_id", target.sub.clone().unwrap_or_default()),
     ];
     fields.extend(values.may("scope").map(|scope| ("scope", scope)));
     let fields: String = fields
