@@ -15,6 +15,7 @@ fn every_command_is_understood_by_its_name() {
     for spec in &SPECS {
         let line = match spec.name {
             "assertion" => "assertion --target bank",
+            "env" => "env bank",
             "explain" => "explain 01JD8K",
             name => name,
         };
