@@ -243,7 +243,7 @@ stands as <name> in it until --set says it. Holds no secret: it can be kept in g
       --for SDK            aws, google, google-executable, azure, vault, kubernetes, databricks,
                            oauth2, or file for anything that reads one; without it, the one that
                            the target's profile is for
-      --set NAME=VALUE     what is to be filled in; an unknown name is answered with those there are
+      --set NAME=VALUE     what is to be filled in; an unknown name is answered by those there are
       --part PART          variables, file or unit alone, for scripts: fails if anything is left to
                            be filled in
       --host-facts FILE    the configuration is of the host of these facts, not of this one
