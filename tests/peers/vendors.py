@@ -288,20 +288,21 @@ class Signer:
     keys = {}
 
     def key(self, alg):
+        """The JWK, and what signs: reading a private key anew is slow, since it is checked then."""
         if alg not in self.keys:
             kty, members = KEY_OF.get(alg, ("EC", {"crv": "secp256k1"}) if alg == "ES256K" else ("RSA", {"size": 2048}))
-            self.keys[alg] = jwcrypto.jwk.JWK.generate(kty=kty, **members)
+            jwk = jwcrypto.jwk.JWK.generate(kty=kty, **members)
+            pem = jwk.export_to_pem(private_key=True, password=None)
+            self.keys[alg] = (jwk, serialization.load_pem_private_key(pem, None))
         return self.keys[alg]
 
     def sign(self, header, claims):
         alg = header["alg"]
-        pem = self.key(alg).export_to_pem(private_key=True, password=None)
-        private = serialization.load_pem_private_key(pem, None)
         payload = json.dumps(claims, separators=(",", ":")).encode()
-        return pyjwt.PyJWS().encode(payload, private, algorithm=alg, headers=header)
+        return pyjwt.PyJWS().encode(payload, self.key(alg)[1], algorithm=alg, headers=header)
 
     def public(self, alg):
-        return {**self.key(alg).export_public(as_dict=True), "alg": alg}
+        return {**self.key(alg)[0].export_public(as_dict=True), "alg": alg}
 
 
 def break_one(way, vendor, header, claims, registered):

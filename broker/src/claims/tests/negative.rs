@@ -136,9 +136,11 @@ fn value(key: Key) -> BoxedStrategy<String> {
     .boxed()
 }
 
+/// A profile, what a target of it says, the lifetime that it says, and the one that is asked for.
+type Asked = (&'static Row, Vec<(Key, String)>, Option<u32>, Option<u32>);
+
 /// A target of any profile with any values, and what is asked of it.
-fn any_target()
--> impl Strategy<Value = (&'static Row, Vec<(Key, String)>, Option<u32>, Option<u32>)> {
+fn any_target() -> impl Strategy<Value = Asked> {
     let row = prop::sample::select(crate::profile::ROWS.iter().collect::<Vec<_>>());
     let seconds = || {
         prop::option::of(prop_oneof![
