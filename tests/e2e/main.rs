@@ -14,6 +14,7 @@ mod lifecycle;
 mod notify;
 mod reload;
 mod request;
+mod sdk;
 mod selectors;
 mod several;
 mod slow;
