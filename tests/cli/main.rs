@@ -79,6 +79,11 @@ fn a_configuration_is_checked_for_a_host_that_this_one_is_not() {
 }
 
 #[test]
+fn what_an_sdk_needs_is_printed_whole_or_in_parts() {
+    run_suite("env.toml");
+}
+
+#[test]
 fn an_absent_daemon_is_told_from_a_forbidden_one() {
     run_suite("daemon.toml");
 }

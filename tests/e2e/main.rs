@@ -15,6 +15,7 @@ mod notify;
 mod profiles;
 mod reload;
 mod request;
+mod sdk;
 mod selectors;
 mod several;
 mod slow;

@@ -192,6 +192,109 @@ impl AuthorizationServer {
     }
 }
 
+/// Whom a [`StandIn`] believes.
+pub struct Trust<'a> {
+    pub jwks: &'a Path,
+    pub iss: &'a str,
+    pub sub: &'a str,
+    pub aws: &'a str,
+    pub google: &'a str,
+    pub azure: &'a str,
+}
+
+/// A stand-in for the token services of AWS, Google and Azure that verifies (tests/peers/sdk.py).
+pub struct StandIn {
+    /// Where AWS' and Google's are.
+    pub http: String,
+    /// Where Azure's is.
+    pub https: String,
+    /// The CA of its certificate.
+    pub ca: PathBuf,
+    dir: TempDir,
+    _process: Process,
+}
+
+impl StandIn {
+    /// Starts one.
+    pub fn start(trust: &Trust) -> StandIn {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = python("sdk.py");
+        command.arg("serve").arg("--dir").arg(dir.path());
+        command.arg("--jwks").arg(trust.jwks);
+        let expected = [
+            ("--iss", trust.iss),
+            ("--sub", trust.sub),
+            ("--aws", trust.aws),
+            ("--google", trust.google),
+            ("--azure", trust.azure),
+        ];
+        for (option, value) in expected {
+            command.args([option, value]);
+        }
+        let said = dir.path().join("stdout");
+        let output = std::fs::File::create(&said).unwrap();
+        command.stdin(Stdio::null()).stdout(output);
+        let mut process = Process::start(&mut command);
+        let ready = wait_for(DEADLINE * 2, || {
+            assert!(process.ended().is_none(), "{}", process.stderr());
+            serde_json::from_str::<Value>(&std::fs::read_to_string(&said).ok()?).ok()
+        });
+        let ready = ready.unwrap_or_else(|| panic!("not ready: {}", process.stderr()));
+        let text = |key: &str| ready[key].as_str().unwrap().to_owned();
+        StandIn {
+            http: text("http"),
+            https: text("https"),
+            ca: text("ca").into(),
+            dir,
+            _process: process,
+        }
+    }
+
+    /// Its verdicts so far: `who`, `ok`, and `jti` or `error`.
+    pub fn verdicts(&self) -> Vec<Value> {
+        let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        let verdicts = log.lines().map(|line| serde_json::from_str(line).unwrap());
+        verdicts.collect()
+    }
+}
+
+/// An SDK that asks for credentials as its environment says: one line in, one answer out.
+pub struct Sdk {
+    child: std::process::Child,
+    answers: std::io::BufReader<std::process::ChildStdout>,
+}
+
+impl Sdk {
+    /// Starts it with these variables and no other.
+    pub fn start(name: &str, home: &Path, variables: &[(String, String)]) -> Sdk {
+        let mut command = python("sdk.py");
+        command.args(["use", name]).env_clear();
+        command.env("PATH", "/usr/bin:/bin").env("HOME", home);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let answers = std::io::BufReader::new(child.stdout.take().unwrap());
+        Sdk { child, answers }
+    }
+
+    /// Asks; `order` is `now`, or `later SECONDS`, by which its clock goes first.
+    pub fn ask(&mut self, order: &str) -> Value {
+        use std::io::BufRead;
+        let stdin = self.child.stdin.as_mut().unwrap();
+        writeln!(stdin, "{order}").unwrap();
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    }
+}
+
+impl Drop for Sdk {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may have ended
+        let _ = self.child.wait();
+    }
+}
+
 fn python(name: &str) -> Command {
     let mut command = Command::new(installed().join("venv/bin/python"));
     command.arg(script(name));

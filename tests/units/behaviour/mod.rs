@@ -7,6 +7,7 @@ use crate::suite::Suite;
 mod activation;
 pub mod caller;
 mod credential;
+mod files;
 mod identity;
 mod kills;
 mod load;
@@ -28,6 +29,7 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
     activation::run(suite, boxed);
     identity::run(suite, boxed);
     credential::run(suite, boxed);
+    files::run(suite, boxed);
     tpm::run(suite, boxed);
     reload::run(suite, boxed);
     restart::run(suite, boxed);
