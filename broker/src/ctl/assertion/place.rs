@@ -131,6 +131,10 @@ impl Place {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "files of the tests' own, which nobody reads after a crash"
+)]
 mod tests {
     use super::*;
     use std::fs;
