@@ -36,7 +36,8 @@ fn options_may_stand_before_or_after_the_command() {
         before.command,
         Command::Assertion {
             target,
-            lifetime_s: None
+            lifetime_s: None,
+            delivery: Delivery::Print,
         }
     );
 }
@@ -111,6 +112,7 @@ fn a_number_has_its_range() {
     let most = Command::Assertion {
         target,
         lifetime_s: Some(u32::MAX),
+        delivery: Delivery::Print,
     };
     assert_eq!(lifetime("4294967295").unwrap().command, most);
 }
@@ -185,5 +187,44 @@ proptest! {
     fn no_bytes_panic(words in prop::collection::vec(prop::collection::vec(1u8.., 0..9), 0..5)) {
         use std::os::unix::ffi::OsStringExt;
         let _ = parse(words.into_iter().map(OsString::from_vec));
+    }
+}
+
+#[test]
+fn an_assertion_is_handed_over_one_way() {
+    let delivery = |line: &str| match understood(&format!("assertion --target t {line}")) {
+        Ok(Args {
+            command: Command::Assertion { delivery, .. },
+            ..
+        }) => Ok(delivery),
+        Ok(other) => panic!("{other:?}"),
+        Err(wrong) => Err(wrong),
+    };
+    let file = |upkeep| Delivery::File {
+        path: "/f".into(),
+        upkeep,
+    };
+    for (line, meant) in [
+        ("", Delivery::Print),
+        ("--json", Delivery::Print),
+        ("--as google", Delivery::Google),
+        ("--as kubernetes", Delivery::Kubernetes),
+        ("--output /f", file(Upkeep::None)),
+        ("--output /f --keep", file(Upkeep::Beside)),
+        ("--keep --foreground --output /f", file(Upkeep::Here)),
+    ] {
+        assert_eq!(delivery(line), Ok(meant), "{line}");
+    }
+    for line in [
+        "--as aws",
+        "--keep",
+        "--foreground",
+        "--output /f --foreground",
+        "--output /f --as google",
+        "--output /f --json",
+        "--as google --json",
+        "--as google --keep",
+    ] {
+        assert!(delivery(line).is_err(), "{line}");
     }
 }
