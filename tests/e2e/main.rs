@@ -8,6 +8,7 @@ mod denial;
 mod denylist;
 mod explain;
 mod fallback;
+mod files;
 mod hardening;
 mod keys;
 mod lifecycle;

@@ -190,3 +190,42 @@ proptest! {
         let _ = parse(words.into_iter().map(OsString::from_vec));
     }
 }
+
+#[test]
+fn an_assertion_is_handed_over_one_way() {
+    let delivery = |line: &str| match understood(&format!("assertion --target t {line}")) {
+        Ok(Args {
+            command: Command::Assertion { delivery, .. },
+            ..
+        }) => Ok(delivery),
+        Ok(other) => panic!("{other:?}"),
+        Err(wrong) => Err(wrong),
+    };
+    let file = |upkeep| Delivery::File {
+        path: "/f".into(),
+        upkeep,
+    };
+    for (line, meant) in [
+        ("", Delivery::Print),
+        ("--json", Delivery::Print),
+        ("--as google", Delivery::Google),
+        ("--as kubernetes", Delivery::Kubernetes),
+        ("--output /f", file(Upkeep::None)),
+        ("--output /f --keep", file(Upkeep::Beside)),
+        ("--keep --foreground --output /f", file(Upkeep::Here)),
+    ] {
+        assert_eq!(delivery(line), Ok(meant), "{line}");
+    }
+    for line in [
+        "--as aws",
+        "--keep",
+        "--foreground",
+        "--output /f --foreground",
+        "--output /f --as google",
+        "--output /f --json",
+        "--as google --json",
+        "--as google --keep",
+    ] {
+        assert!(delivery(line).is_err(), "{line}");
+    }
+}

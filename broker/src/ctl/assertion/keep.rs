@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_secs(15);
 
 /// Between two tries, at first and at most; the longer, up to half as much again by chance.
 const PAUSE_MIN_MS: u64 = 1_000;
-const PAUSE_MAX_MS: u64 = 60_000;
+const PAUSE_MAX_MS: u64 = 30_000;
 
 /// By up to this part of its life a refresh is later than half: a host's services start together.
 const JITTER_PART: u64 = 20;
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn tries_are_ever_further_apart_up_to_a_minute_and_a_half() {
+    fn tries_are_ever_further_apart_up_to_three_quarters_of_a_minute() {
         let mut trouble = Trouble::default();
         let failure = Failure::new(Exit::Unavailable, "no");
         let mut last = 0;
@@ -266,7 +266,7 @@ mod tests {
             last = pause;
         }
         assert_eq!(last, PAUSE_MAX_MS);
-        assert!(trouble.pause_ms(65_535) < 90_000);
+        assert!(trouble.pause_ms(65_535) < 45_000);
         trouble.retry_after_s = Some(u64::MAX);
         assert_eq!(trouble.pause_ms(0), PAUSE_MAX_MS);
         trouble.over("aws");
