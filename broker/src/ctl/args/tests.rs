@@ -16,6 +16,7 @@ fn every_command_is_understood_by_its_name() {
         let line = match spec.name {
             "assertion" => "assertion --target bank",
             "explain" => "explain 01JD8K",
+            "env" => "env aws",
             name => name,
         };
         assert!(understood(line).is_ok(), "{line}");

@@ -131,6 +131,7 @@ impl Place {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests play who was there before")]
 mod tests {
     use super::*;
     use std::fs;
