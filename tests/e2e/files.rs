@@ -123,6 +123,39 @@ fn a_file_that_is_kept_says_when_it_is_over_and_recovers_and_ends_with_its_direc
     assert_eq!(keeper.wait(DEADLINE).code(), Some(0), "{}", keeper.stderr());
 }
 
+/// Thirty seconds is the least that assertd hands out again, for half of it.
+#[test]
+fn a_file_that_is_kept_is_new_at_half_of_its_life_although_assertions_are_handed_out_again() {
+    let token = Token::new();
+    let daemon = Daemon::with_keys(federation(&token, 30));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("aws.jwt");
+    let first = daemon.client().assertion("aws", None).unwrap().assertion;
+    let output = write_to(&daemon, "aws", &file);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(
+        fs::read_to_string(&file).unwrap(),
+        first,
+        "handed out again"
+    );
+    let mut command = Command::new(daemon.site().programs().assertctl());
+    command.arg("-c").arg(daemon.site().config());
+    command.args(["assertion", "--target", "aws", "--keep", "--foreground"]);
+    let keeper = Process::start(command.arg("--output").arg(&file));
+    let replaced = wait_until(2 * DEADLINE, || fs::read_to_string(&file).unwrap() != first);
+    assert!(replaced, "{}", keeper.stderr());
+    let made_s = |text: &str| decode(text).1["iat"].as_u64().unwrap();
+    let later_s = made_s(&fs::read_to_string(&file).unwrap()) - made_s(&first);
+    assert!((15..30).contains(&later_s), "{later_s} s");
+    let records = daemon.audit_records();
+    let granted = records.iter().filter(|it| it["kind"] == "decision");
+    assert_eq!(
+        granted.count(),
+        3,
+        "it does not ask before there is a new one"
+    );
+}
+
 #[test]
 fn a_program_that_an_sdk_runs_answers_in_its_vendors_form() {
     let token = Token::new();

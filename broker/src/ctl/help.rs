@@ -237,13 +237,13 @@ usage: assertctl env TARGET [--for SDK] [--set NAME=VALUE]... [--part PART] [--h
 
 Prints what a workload needs so that its SDK uses a target: variables, a JSON, HCL or YAML file
 where the SDK wants one, and a drop-in for the workload's unit that puts all of it in place. Made
-of the configuration alone: assertd need not run. What assertd cannot know (a role, a tenant)
-stands as <name> in it until --set says it. Holds no secret: it can be kept in git.
+of the configuration alone: assertd need not run. What assertd cannot know (a role, a tenant) is
+<name> in it until --set says it. Holds no secret: it can be kept in git.
 
       --for SDK            aws, google, google-executable, azure, vault, kubernetes, databricks,
                            oauth2, or file for anything that reads one; without it, the one that
                            the target's profile is for
-      --set NAME=VALUE     what is to be filled in; an unknown name is answered by those there are
+      --set NAME=VALUE     what is to be filled in; an unknown name is answered with the others
       --part PART          variables, file or unit alone, for scripts: fails if anything is left to
                            be filled in
       --host-facts FILE    the configuration is of the host of these facts, not of this one

@@ -17,6 +17,7 @@ fn every_command_is_understood_by_its_name() {
             "assertion" => "assertion --target bank",
             "env" => "env bank",
             "explain" => "explain 01JD8K",
+            "env" => "env aws",
             name => name,
         };
         assert!(understood(line).is_ok(), "{line}");

@@ -131,10 +131,7 @@ impl Place {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::disallowed_methods,
-    reason = "files of the tests' own, which nobody reads after a crash"
-)]
+#[allow(clippy::disallowed_methods, reason = "tests play who was there before")]
 mod tests {
     use super::*;
     use std::fs;
