@@ -15,7 +15,6 @@ fn every_command_is_understood_by_its_name() {
     for spec in &SPECS {
         let line = match spec.name {
             "assertion" => "assertion --target bank",
-            "env" => "env bank",
             "explain" => "explain 01JD8K",
             "env" => "env aws",
             name => name,
