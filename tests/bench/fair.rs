@@ -86,8 +86,11 @@ for _ in range(COUNT):
     next = began + EVERY
     while True:
         ask(s, 'TARGET')
-        if status(s) == 200:
+        code, body = answer(s)
+        if code == 200:
             break
+        if code != 503:
+            sys.exit(body or 'the connection is closed')
         time.sleep(0.02)
     times.append((time.monotonic() - began) * 1000)
 say(*times)
