@@ -434,6 +434,23 @@ fn what_is_no_pattern_is_shown() {
 }
 
 #[test]
+fn bounds_name_units_with_their_kind_or_all_that_begin_so_and_files_without_their_directory() {
+    let main = |from: &str, to: &str| MAIN.replace(from, to);
+    let open = main("units = \"rep.service\"", "units = \"rep*\"");
+    load(&open, &[("rep.toml", REP)]).unwrap();
+    let scope = REP.replace("rep.service", "rep-1.scope");
+    load(&open, &[("rep.toml", &scope)]).unwrap();
+    for (from, to) in [
+        ("units = \"rep.service\"", "units = \"rep\""),
+        ("files = \"rep.toml\"", "files = \"conf.d/rep.toml\""),
+        ("files = \"rep.toml\"", "files = \"rep\""),
+    ] {
+        let shown = load(&main(from, to), &[("rep.toml", REP)]).expect_err(to);
+        assert!(shown.contains(to), "{shown}");
+    }
+}
+
+#[test]
 fn a_star_alone_is_everything_where_an_administrator_means_it() {
     let wide = "[bounds.all]\nfiles = \"*\"\nworkloads = \"*\"\nunits = \"*\"\nissuers = \"*\"\n\
                 subjects = \"*\"\nkeystores = \"*\"\n";
