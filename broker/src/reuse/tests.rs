@@ -88,12 +88,14 @@ async fn ask(shelf: &Shelf<Signed>, of: &Use, clocks: &Clocks) -> bool {
     }
 }
 
-/// Runs with one thread until it is over.
+/// Runs with one thread until it is over. What waits for nothing has failed.
 fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
         .build()
         .unwrap();
-    LocalSet::new().block_on(&runtime, test)
+    let test = async { tokio::time::timeout(Duration::from_secs(20), test).await };
+    LocalSet::new().block_on(&runtime, test).expect("it ends")
 }
 
 /// Lets every task run as far as it can.
