@@ -14,8 +14,8 @@ use std::sync::Arc;
 /// that anybody would notice. 2⁴⁴ signatures fit the number.
 const COST: u64 = 1 << 20;
 
-/// Workloads that wait for nothing are forgotten when there are so many more of them than others.
-const IDLE_MAX: usize = 64;
+/// So many jobs come at least between two looks for workloads that wait for nothing.
+const LOOK_EVERY: usize = 64;
 
 /// Jobs that wait, by workload.
 #[derive(Debug)]
@@ -152,10 +152,10 @@ impl<J> Fair<J> {
     }
 
     /// A workload that has no jobs is kept only for what it was served ahead of the others that wait. The
-    /// look is at all of them, so that as many jobs have to come between two.
+    /// look is at all of them, so that as many have to arrive between two.
     fn forget_idle(&mut self) {
-        let known = self.flows.len();
-        if known < 2 * self.order.len() + IDLE_MAX || self.arrivals - self.looked < known as u64 {
+        let every = self.flows.len().max(LOOK_EVERY) as u64;
+        if self.arrivals - self.looked < every {
             return;
         }
         self.looked = self.arrivals;

@@ -156,6 +156,7 @@ fn what_nobody_waits_for_does_not_pile_up() {
     assert!(most > waiting.len(), "none of them was ever in it");
     assert!(most <= 2 * waiting.len(), "{most} jobs");
     assert_eq!(queue.depth().jobs, waiting.len());
+    assert_eq!(queue.jobs().tidy_at, 2 * waiting.len(), "the next look");
 }
 
 #[test]

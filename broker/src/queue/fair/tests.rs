@@ -95,6 +95,21 @@ fn one_that_was_quiet_waits_for_nobodys_backlog() {
 }
 
 #[test]
+fn a_round_and_what_the_others_may_have_meanwhile_go_before_one_that_comes() {
+    let mut fair = Fair::default();
+    for number in 0..10 {
+        fair.push(&name(0), 1, (0, number));
+        fair.push(&name(1), 1, (1, number));
+        fair.push(&name(2), 4, (2, number));
+    }
+    assert_eq!(fair.ahead_of("w9", 1), 6 + 3);
+    assert_eq!(fair.ahead_of("w9", 2), 3 + 3);
+    assert_eq!(fair.ahead_of("w0", 1), 10 + 20, "no more than there are");
+    assert_eq!(fair.ahead_of("w0", 5), 10 + 11 * 5 / 5 + 3);
+    assert_eq!(fair.ahead_of("w9", 0), fair.ahead_of("w9", 1));
+}
+
+#[test]
 fn one_that_asks_for_little_has_saved_nothing() {
     let mut fair = Fair::default();
     for number in 0..100 {
@@ -113,14 +128,14 @@ fn one_that_asks_for_little_has_saved_nothing() {
 #[test]
 fn jobs_that_nobody_waits_for_are_dropped_and_cost_nothing() {
     let mut fair = Fair::default();
-    for number in 0..10 {
+    for number in 0..12 {
         fair.push(&name(0), 1, (0, number));
         fair.push(&name(1), 1, (1, number));
     }
-    // The first has given up its first nine; it is served as soon as the second.
-    let awaited = |job: Job| (job.0 == 1 || job.1 == 9).then_some(job);
-    let served: Vec<Job> = (0..2).map(|_| fair.pop(awaited).unwrap()).collect();
-    assert!(served.contains(&(0, 9)), "{served:?}");
+    // The first has given up its first nine; it is served in turns with the second.
+    let awaited = |job: Job| (job.0 == 1 || job.1 >= 9).then_some(job);
+    let served: Vec<Job> = (0..6).map(|_| fair.pop(awaited).unwrap()).collect();
+    assert_eq!(served, [(0, 9), (1, 0), (0, 10), (1, 1), (0, 11), (1, 2)]);
     let rest = std::iter::from_fn(|| fair.pop(awaited)).count();
     assert_eq!((rest, fair.waiting(), fair.weight), (9, 0, 0));
 }
@@ -142,8 +157,11 @@ fn workloads_that_come_once_are_not_kept() {
     while fair.waiting() > 5 {
         assert!(fair.pop(all).is_some());
     }
-    fair.push(&name(0), 1, (0, 0));
-    assert!(fair.flows.len() <= 3 * IDLE_MAX, "{}", fair.flows.len());
+    for number in 0..10_000 {
+        fair.push(&name(0), 1, (0, number)); // and as many come again
+        assert!(fair.pop(all).is_some());
+    }
+    assert!(fair.flows.len() <= LOOK_EVERY, "{}", fair.flows.len());
 }
 
 /// Those that were not given up.
