@@ -81,7 +81,14 @@ pub struct Kept<A> {
 }
 
 /// The right, and the duty, to have an assertion signed. Dropped unfilled, it is the next one's.
-pub struct Ticket<A>(Option<(Arc<Slot<A>>, OwnedSemaphorePermit)>);
+pub struct Ticket<A>(Option<Held<A>>);
+
+struct Held<A> {
+    slot: Arc<Slot<A>>,
+    _permit: OwnedSemaphorePermit,
+    /// Of the key that is to sign.
+    kid: Kid,
+}
 
 /// All that is kept.
 pub struct Shelf<A> {
@@ -154,7 +161,11 @@ impl<A> Shelf<A> {
             let Ok(permit) = slot.turn.clone().acquire_owned().await else {
                 continue; // it has been filled meanwhile
             };
-            return Ok(Turn::Mint(Ticket(Some((slot, permit)))));
+            return Ok(Turn::Mint(Ticket(Some(Held {
+                slot,
+                _permit: permit,
+                kid: of.terms.kid.clone(),
+            }))));
         }
     }
 
@@ -241,9 +252,15 @@ impl<A> Ticket<A> {
         Ticket(None)
     }
 
+    /// The same if it is this key that signs. If another does by now, what it signs is for nobody else, and
+    /// the duty is the next one's.
+    pub fn under(self, kid: &Kid) -> Ticket<A> {
+        Ticket(self.0.filter(|held| held.kid == *kid))
+    }
+
     /// Keeps what was signed; whoever waits for it gets it. `made` is its `iat`.
     pub fn fill(self, what: A, made: Moment, lifetime_s: u32) {
-        let Some((slot, _permit)) = self.0 else {
+        let Some(Held { slot, .. }) = self.0 else {
             return;
         };
         let kept = Kept {

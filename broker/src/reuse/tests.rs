@@ -203,6 +203,26 @@ fn another_configuration_or_a_suspended_key_ends_it() {
     });
 }
 
+/// Keys change between the request's turn and its signature.
+#[test]
+fn what_another_key_signs_is_not_kept_for_those_who_wait() {
+    run(async {
+        let (shelf, clocks, of) = (Shelf::default(), Clocks::new(), a_use());
+        let ticket = async |kid: &Kid| match turn(&shelf, &of, &clocks).await {
+            Turn::Kept(_) => panic!("nothing was kept"),
+            Turn::Mint(ticket) => ticket.under(kid),
+        };
+        let of_another = ticket(&kid("two")).await;
+        let of_this = ticket(&kid("one")).await; // the other one holds nobody up
+        of_another.fill(clocks.sign(&of, 1), clocks.now(), 600);
+        of_this.fill(clocks.sign(&of, 2), clocks.now(), 600);
+        let Turn::Kept(kept) = turn(&shelf, &of, &clocks).await else {
+            panic!("its own is kept");
+        };
+        assert_eq!(kept.what.event, 2);
+    });
+}
+
 #[test]
 fn thousands_of_lifetimes_are_not_remembered() {
     run(async {
