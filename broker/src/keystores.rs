@@ -147,8 +147,13 @@ impl Keystore {
                 (NoPlace::Silent(_), Some(why)) => Busy::Down(why),
                 (NoPlace::Silent(silence), None) => Busy::Down(self.silent(silence)),
             })?;
-        let wait = self.expected_wait(share);
-        match Instant::now() + wait > deadline {
+        let is_late = |wait| Instant::now() + wait > deadline;
+        let mut wait = self.expected_wait(share);
+        if is_late(wait) {
+            self.queue.tidy(); // who has given up is ahead of nobody
+            wait = self.expected_wait(share);
+        }
+        match is_late(wait) {
             true => Err(Busy::Late(wait)),
             false => Ok(place),
         }
@@ -162,7 +167,8 @@ impl Keystore {
         if ahead < 2 * signers {
             return Duration::ZERO;
         }
-        let rounds = u32::try_from(ahead / signers + 2).unwrap_or(u32::MAX);
+        let in_a_round_trip = signers * self.jobs_per_lane();
+        let rounds = u32::try_from(ahead / in_a_round_trip + 2).unwrap_or(u32::MAX);
         self.round_trip().saturating_mul(rounds)
     }
 
@@ -351,3 +357,6 @@ impl Keystore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

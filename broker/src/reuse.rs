@@ -21,7 +21,7 @@ pub const LIFETIME_MIN_S: u32 = 30;
 /// How many lifetimes of one target are remembered: a caller may ask for thousands.
 const LIFETIMES_MAX: usize = 4;
 
-/// So many targets are remembered before it is looked for those whose assertions are over.
+/// So many targets are remembered at least before it is looked for those whose assertions are over.
 const SWEEP_FROM: usize = 64;
 
 /// Whether a target's assertions may be handed out again.
@@ -81,14 +81,29 @@ pub struct Kept<A> {
 }
 
 /// The right, and the duty, to have an assertion signed. Dropped unfilled, it is the next one's.
-pub struct Ticket<A>(Option<(Arc<Slot<A>>, OwnedSemaphorePermit)>);
+pub struct Ticket<A>(Option<Held<A>>);
+
+struct Held<A> {
+    slot: Arc<Slot<A>>,
+    _permit: OwnedSemaphorePermit,
+    /// Of the key that is to sign.
+    kid: Kid,
+}
 
 /// All that is kept.
 pub struct Shelf<A> {
     targets: Mutex<Targets<A>>,
 }
 
-type Targets<A> = HashMap<(Arc<str>, String), Vec<(Terms, Arc<Slot<A>>)>>;
+struct Targets<A> {
+    /// By workload and target.
+    slots: HashMap<(Arc<str>, String), Slots<A>>,
+    /// With so many targets it is looked for those whose assertions are over: twice as many as the
+    /// last look left, because it is at all of them.
+    sweep_at: usize,
+}
+
+type Slots<A> = Vec<(Terms, Arc<Slot<A>>)>;
 
 /// The place of one assertion, from the first request for it on.
 struct Slot<A> {
@@ -103,6 +118,15 @@ impl Moment {
         Moment {
             wall,
             mono: Instant::now(),
+        }
+    }
+}
+
+impl<A> Default for Targets<A> {
+    fn default() -> Targets<A> {
+        Targets {
+            slots: HashMap::new(),
+            sweep_at: SWEEP_FROM,
         }
     }
 }
@@ -137,19 +161,23 @@ impl<A> Shelf<A> {
             let Ok(permit) = slot.turn.clone().acquire_owned().await else {
                 continue; // it has been filled meanwhile
             };
-            return Ok(Turn::Mint(Ticket(Some((slot, permit)))));
+            return Ok(Turn::Mint(Ticket(Some(Held {
+                slot,
+                _permit: permit,
+                kid: of.terms.kid.clone(),
+            }))));
         }
     }
 
     /// Forgets everything: another configuration is in force.
     pub fn clear(&self) {
-        *self.targets() = HashMap::new();
+        *self.targets() = Targets::default();
     }
 
     /// Forgets what this key has signed.
     pub fn forget_key(&self, kid: &Kid) {
         let mut targets = self.targets();
-        targets.retain(|_, slots| {
+        targets.slots.retain(|_, slots| {
             slots.retain(|(terms, _)| terms.kid != *kid);
             !slots.is_empty()
         });
@@ -158,11 +186,11 @@ impl<A> Shelf<A> {
     /// The place for this: an empty one, or one whose assertion can be handed out now.
     fn slot(&self, of: &Use, now: Moment) -> Arc<Slot<A>> {
         let mut targets = self.targets();
-        if targets.len() >= SWEEP_FROM && targets.len() == targets.capacity() {
-            sweep(&mut targets, now); // where it would grow: once for each time that it doubles
+        if targets.slots.len() >= targets.sweep_at {
+            targets.sweep(now);
         }
         let name = (of.workload.clone(), of.target.clone());
-        let slots = targets.entry(name).or_default();
+        let slots = targets.slots.entry(name).or_default();
         slots.retain(|(_, slot)| !slot.is_over(now));
         if let Some((_, slot)) = slots.iter().find(|(terms, _)| *terms == of.terms) {
             return slot.clone();
@@ -183,13 +211,16 @@ impl<A> Shelf<A> {
     }
 }
 
-/// Takes out what nobody will get any more.
-fn sweep<A>(targets: &mut Targets<A>, now: Moment) {
-    targets.retain(|_, slots| {
-        slots.retain(|(_, slot)| !slot.is_over(now) && !slot.is_idle());
-        !slots.is_empty()
-    });
-    targets.shrink_to(2 * targets.len());
+impl<A> Targets<A> {
+    /// Takes out what nobody will get any more.
+    fn sweep(&mut self, now: Moment) {
+        self.slots.retain(|_, slots| {
+            slots.retain(|(_, slot)| !slot.is_over(now) && !slot.is_idle());
+            !slots.is_empty()
+        });
+        self.sweep_at = SWEEP_FROM.max(2 * self.slots.len());
+        self.slots.shrink_to(self.sweep_at);
+    }
 }
 
 impl<A> Slot<A> {
@@ -221,9 +252,15 @@ impl<A> Ticket<A> {
         Ticket(None)
     }
 
+    /// The same if it is this key that signs. If another does by now, what it signs is for nobody else, and
+    /// the duty is the next one's.
+    pub fn under(self, kid: &Kid) -> Ticket<A> {
+        Ticket(self.0.filter(|held| held.kid == *kid))
+    }
+
     /// Keeps what was signed; whoever waits for it gets it. `made` is its `iat`.
     pub fn fill(self, what: A, made: Moment, lifetime_s: u32) {
-        let Some((slot, _permit)) = self.0 else {
+        let Some(Held { slot, .. }) = self.0 else {
             return;
         };
         let kept = Kept {

@@ -114,3 +114,6 @@ fn denied(files: &denylist::Files) -> Vec<Term> {
     .flatten()
     .collect()
 }
+
+#[cfg(test)]
+mod tests;

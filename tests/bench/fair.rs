@@ -175,7 +175,7 @@ fn costs(summary: &mut Summary) {
             queue.push(name, 1 + number as u32 % 3, number);
         }
         let mut served = || {
-            let number = queue.pop(|_| true).expect("all of them wait");
+            let number = queue.pop(Some).expect("all of them wait");
             queue.push(&names[number], 1 + number as u32 % 3, number);
         };
         (0..ORDERED).for_each(|_| served()); // caches, and the first allocations

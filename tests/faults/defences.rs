@@ -1,5 +1,6 @@
-//! `tests/faults/defences` has a patch for each row that takes its defence away; `make defences` shows
-//! that the row's test then fails. Here: that none of them has rotted.
+//! `tests/faults/defences` has a patch for each row that takes its defence away, and some for what all
+//! share: the order of the queue, and what is handed out again. `make defences` shows that the test
+//! which a patch names then fails. Here: that none of them has rotted.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -11,6 +12,9 @@ const ROWS: [RangeInclusive<u32>; 3] = [1..=20, 32..=42, OF_CALLERS];
 
 /// Rows about callers have their tests in `e2e`; those of the others are in this program.
 const OF_CALLERS: RangeInclusive<u32> = 44..=47;
+
+/// How the names of the others begin.
+const SHARED: [&str; 2] = ["queue_", "reuse_"];
 
 fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -48,9 +52,14 @@ fn ours() -> impl Iterator<Item = u32> {
     ROWS.into_iter().flatten()
 }
 
+fn file_name(patch: &Path) -> String {
+    let name = patch.file_name().expect("a file");
+    name.to_str().expect("ASCII").to_owned()
+}
+
 /// The row that a patch is about.
 fn row(patch: &Path) -> Option<u32> {
-    let name = patch.file_name()?.to_str()?;
+    let name = file_name(patch);
     name.strip_prefix("row_")?.get(..2)?.parse().ok()
 }
 
@@ -95,9 +104,10 @@ fn every_defence_names_a_test_of_its_row() {
         .lines()
         .filter_map(|line| line.strip_suffix(": test"))
         .collect();
-    for patch in patches().into_iter().filter(|patch| !is_of_callers(patch)) {
+    let of_rows = patches().into_iter().filter(|patch| row(patch).is_some());
+    for patch in of_rows.filter(|patch| !is_of_callers(patch)) {
         let name = test_of(&patch);
-        let row = patch.file_name().unwrap().to_str().unwrap();
+        let row = file_name(&patch);
         let row = row.get(.."row_00_".len()).unwrap();
         assert!(name.contains(row), "{}: {name}", patch.display());
         let there = tests.iter().any(|test| test.contains(&name));
@@ -105,23 +115,61 @@ fn every_defence_names_a_test_of_its_row() {
     }
 }
 
-/// By their sources, as they are of another program: `who::pid::NAME` is in who/pid.rs or
-/// who/pid/mod.rs.
+/// Whether there is a test of this name in the sources below: `who::pid::NAME` is in who/pid.rs or
+/// who/pid/mod.rs, and one of `queue::tests` may be at the end of queue.rs.
+fn is_test_below(dir: &Path, name: &str) -> bool {
+    let (module, function) = name.rsplit_once("::").expect("a test is in a module");
+    let file = |module: &str| dir.join(module.replace("::", "/"));
+    let outer = module.strip_suffix("::tests").unwrap_or(module);
+    let files = [
+        file(module).with_extension("rs"),
+        file(module).join("mod.rs"),
+        file(outer).with_extension("rs"),
+    ];
+    let head = ["#[test]".to_owned(), format!("fn {function}() {{")];
+    let texts = files
+        .iter()
+        .filter_map(|file| std::fs::read_to_string(file).ok());
+    texts.into_iter().any(|text| {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        lines.windows(2).any(|two| two == head)
+    })
+}
+
+/// By their sources, as they are of another program.
 #[test]
 fn every_defence_against_callers_names_a_test_that_there_is() {
     let (mut seen, e2e) = (0, root().join("tests/e2e"));
     for patch in patches().into_iter().filter(|patch| is_of_callers(patch)) {
         let name = test_of(&patch);
-        let (module, function) = name.rsplit_once("::").expect("a test is in a module");
-        let module = e2e.join(module.replace("::", "/"));
-        let files = [module.with_extension("rs"), module.join("mod.rs")];
-        let text = files
-            .iter()
-            .find_map(|file| std::fs::read_to_string(file).ok());
-        let text = text.unwrap_or_else(|| panic!("{}: no module of {name}", patch.display()));
-        let is_there = text.contains(&format!("#[test]\nfn {function}() {{"));
+        let is_there = is_test_below(&e2e, &name);
         assert!(is_there, "{}: no test {name}", patch.display());
         seen += 1;
     }
     assert!(seen >= OF_CALLERS.count(), "{seen}");
+}
+
+/// Likewise; of this program, or the broker's own.
+#[test]
+fn every_defence_of_what_is_shared_names_a_test_that_there_is() {
+    let below = ["tests/faults", "broker/src"].map(|dir| root().join(dir));
+    for shared in SHARED {
+        let is_of_it = |patch: &PathBuf| file_name(patch).starts_with(shared);
+        let patches: Vec<PathBuf> = patches().into_iter().filter(is_of_it).collect();
+        assert!(!patches.is_empty(), "no patch for {shared}");
+        for patch in patches {
+            let name = test_of(&patch);
+            let is_there = below.iter().any(|dir| is_test_below(dir, &name));
+            assert!(is_there, "{}: no test {name}", patch.display());
+        }
+    }
+}
+
+#[test]
+fn every_defence_is_of_a_row_or_of_what_is_shared() {
+    for patch in patches() {
+        let name = file_name(&patch);
+        let is_shared = SHARED.iter().any(|shared| name.starts_with(shared));
+        assert!(row(&patch).is_some() || is_shared, "{name}");
+    }
 }

@@ -7,7 +7,7 @@ use harness::fault::{Function, Shimmed};
 use harness::http::{Answer, post};
 use harness::process;
 use harness::user::{ALICE, BOB, exchange_as, need_root};
-use harness::{Config, DEADLINE, Daemon, wait_until};
+use harness::{Config, DEADLINE, Daemon, public_dir, replace_file, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -45,6 +45,7 @@ fn config(token: &Shimmed) -> Config {
         .workload("alice", ALICE, "rate = 1000\nburst = 1000")
         .with(&target("alice", "aws", "lifetime = 600"))
         .with(&target("alice", "each", "reuse = false"))
+        .with(&target("alice", "seldom", "rate = 1\nburst = 3"))
         .target("alice", "bank", "")
         .workload("bob", BOB, "")
         .with(&target("bob", "aws", "lifetime = 600"))
@@ -275,4 +276,48 @@ fn each_request_is_decided_anew() {
     assert_eq!(answer.problem(), "denied", "{}", answer.body());
     let released = of_kind(&daemon.audit_records(), "decision").len();
     assert_eq!(released, 1);
+}
+
+/// A deny list ends nothing that is kept, and is asked each time: who is taken off gets it again.
+#[test]
+fn who_is_denied_gets_nothing_that_is_kept() {
+    let token = Shimmed::new();
+    token.rules("");
+    let dir = public_dir();
+    let users = dir.path().join("users");
+    replace_file(&users, "");
+    let deny = format!("[deny]\nusers = \"{}\"\n", users.display());
+    let daemon = Daemon::with_keys(config(&token).with(&deny));
+    let before = token.calls(Function::C_Sign);
+    let first = ask_for(&daemon, ALICE, "aws");
+    let status = || ask(&daemon, ALICE, "{\"target\":\"aws\"}").status;
+    replace_file(&users, &format!("{ALICE}\n"));
+    assert!(wait_until(DEADLINE, || status() == 403));
+    replace_file(&users, "");
+    assert!(wait_until(DEADLINE, || status() == 200));
+    let again = ask_for(&daemon, ALICE, "aws");
+    assert_eq!(again["assertion"], first["assertion"]);
+    assert_eq!(token.calls(Function::C_Sign) - before, 1);
+}
+
+#[test]
+fn what_is_handed_out_again_counts_for_the_rate() {
+    let token = Shimmed::new();
+    let (daemon, before) = daemon(&token);
+    let script = "
+s = connect()
+for _ in range(20):
+    ask(s, 'seldom')
+    code = status(s)
+    if code != 200:
+        break
+say(code)
+";
+    let mut caller = Caller::run(&mut script_as(ALICE, &daemon.socket(), script));
+    assert_eq!(caller.line(), "429");
+    assert!(
+        daemon.status().requests.reused >= 2,
+        "none was handed out again"
+    );
+    assert_eq!(token.calls(Function::C_Sign) - before, 1);
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Takes the defences away, one at a time, and shows that a test notices.
 #
-#   tests/setup/defences.sh [NAME...]    all of tests/faults/defences, or row_05 and such
+#   tests/setup/defences.sh [NAME...]    all of tests/faults/defences, or row_05, queue and such
 #
 # Each patch there removes one defence and names the test that must fail without it. The tree that
 # is patched is a copy under target/defences, with a build of its own, so that nobody's work is

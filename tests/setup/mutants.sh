@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# Changes the code that decides who may have what, one place at a time, and shows what no test
-# notices.
+# Changes the code that decides who may have what, what is in it and who waits for whom, one place at
+# a time, and shows what no test notices.
 #
 #   tests/setup/mutants.sh [FILE...]    all of the files below, or these
+#
+# TESTS="queue:: reuse::" in the environment runs the tests with these words alone: for a few files
+# that is faster, and a survivor more is all that it can cost.
 #
 # cargo-mutants makes the changes (`a && b` into `a || b`, a function into its simplest answer). It
 # works in a copy of its own, so that nobody's work is touched, and leaves its findings in
@@ -24,6 +27,8 @@ files=("$@")
   broker/src/workload.rs broker/src/workload/{proc,program,session,unattested,unit}.rs
   broker/src/peer.rs broker/src/denylist.rs
   broker/src/config/resolve/bounds.rs
+  broker/src/queue.rs broker/src/queue/fair.rs broker/src/reuse.rs broker/src/terms.rs
+  broker/src/profile.rs broker/src/profile/*.rs broker/src/claims.rs
 )
 
 if ! "$CARGO" mutants --version >/dev/null 2>&1; then
@@ -32,7 +37,9 @@ if ! "$CARGO" mutants --version >/dev/null 2>&1; then
 fi
 
 # Words of the tests, not of the files: what decides is tested where it is used as well.
-tests=(policy:: selector:: workload:: config:: peer:: denylist::)
+tests="policy:: selector:: workload:: config:: peer:: denylist::"
+tests+=" queue:: keystores:: reuse:: terms:: profile:: claims::"
+read -ra tests <<<"${TESTS:-$tests}"
 arguments=()
 for file in "${files[@]}"; do
   arguments+=(--file "$file")

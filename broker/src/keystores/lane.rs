@@ -63,13 +63,14 @@ async fn serve(keystore: &Keystore, mut connection: Connection) {
                 Ok(()) => {}
                 Err(error) => break error,
             },
-            job = keystore.queue.next(), if flights.len() < keystore.jobs_per_lane() => {
-                match take_off(keystore, &mut connection, job).await {
-                    Ok(Some(flight)) => {
+            job = keystore.queue.next(|deadline| keystore.is_in_time(deadline)),
+                if flights.len() < keystore.jobs_per_lane() =>
+            {
+                match take_off(&mut connection, job).await {
+                    Ok(flight) => {
                         keystore.in_flight.fetch_add(1, Ordering::Relaxed);
                         flights.push_back(flight);
                     }
-                    Ok(None) => {}
                     Err(error) => break error,
                 }
             }
@@ -86,38 +87,25 @@ async fn serve(keystore: &Keystore, mut connection: Connection) {
     }
 }
 
-/// Sends a job. One that nobody waits for any more is not signed, nor one that would come too late.
-async fn take_off(
-    keystore: &Keystore,
-    connection: &mut Connection,
-    job: Job,
-) -> Result<Option<Flight>, Error> {
+/// Sends a job.
+async fn take_off(connection: &mut Connection, job: Job) -> Result<Flight, Error> {
     let Job {
         key,
         purpose,
         claims,
-        deadline,
         reply,
         ..
     } = job;
     let sent = Instant::now();
-    if !keystore.is_in_time(deadline) || reply.is_closed() {
-        let late = Error::new(
-            Kind::Unavailable,
-            "it waited in the queue for too long to be answered in time, and was not signed",
-        );
-        let _ = reply.send(Err(late)); // the asker may have gone: that is why it is late
-        return Ok(None);
-    }
     let request = Request::Mint {
         key,
         purpose,
         claims: claims.into_wire(),
     };
     match connection.send(&request).await {
-        Ok(()) => Ok(Some(Flight { sent, reply })),
+        Ok(()) => Ok(Flight { sent, reply }),
         Err(error) => {
-            let _ = reply.send(Err(Error::new(error.kind(), error.to_string()))); // as above
+            let _ = reply.send(Err(Error::new(error.kind(), error.to_string()))); // the asker may have gone
             Err(error)
         }
     }
@@ -136,6 +124,15 @@ fn land(
     if reply.is_ok() {
         keystore.presence.heard(); // a refusal is an answer; that the connection has ended is none
     }
+    if !matches!(
+        &reply,
+        Ok(Reply::Refused {
+            kind: Kind::Refused,
+            ..
+        })
+    ) {
+        keystore.note_round_trip(sent.elapsed()); // by its charter: at once, and nothing was signed
+    }
     let (result, verdict) = match reply {
         Ok(Reply::Minted { jws }) => {
             keystore.minted.fetch_add(1, Ordering::Relaxed);
@@ -145,7 +142,37 @@ fn land(
         Ok(_) => (Err(client::unexpected()), Err(client::unexpected())),
         Err(error) => (Err(Error::new(error.kind(), error.to_string())), Err(error)),
     };
-    keystore.note_round_trip(sent.elapsed());
     let _ = asker.send(result); // the asker may have gone; the record says what became of it
     verdict
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::keystore;
+    use super::*;
+
+    /// What a reply makes of a token that took 100 ms for each before.
+    fn round_trip_after(reply: Result<Reply, Error>) -> Duration {
+        let keystore = keystore(Duration::from_millis(100));
+        let (reply_to, _asker) = oneshot::channel();
+        let flight = Flight {
+            sent: Instant::now(),
+            reply: reply_to,
+        };
+        keystore.in_flight.fetch_add(1, Ordering::Relaxed);
+        let _ = land(&keystore, reply, Some(flight));
+        keystore.round_trip()
+    }
+
+    #[test]
+    fn what_a_charter_refuses_at_once_does_not_make_a_token_fast() {
+        let refused = |kind| {
+            let message = "no".to_owned();
+            round_trip_after(Ok(Reply::Refused { kind, message }))
+        };
+        assert_eq!(refused(Kind::Refused), Duration::from_millis(100));
+        assert!(refused(Kind::Unavailable) < Duration::from_millis(100));
+        let jws = String::new();
+        assert!(round_trip_after(Ok(Reply::Minted { jws })) < Duration::from_millis(100));
+    }
 }

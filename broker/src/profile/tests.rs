@@ -77,6 +77,87 @@ fn a_vendors_rule_is_held_to_the_character() {
 }
 
 #[test]
+fn what_a_vendor_takes_is_taken_and_one_character_more_is_not() {
+    for (rule, good, bad) in [
+        (Rule::Chars(3), &["", "abc"][..], &["abcd"][..]),
+        (Rule::Bytes(3), &["", "abc", "aö"], &["abcd"]),
+        (
+            Rule::SnowflakeAccount,
+            &["ACME-PROD_1"],
+            &["acme", "ACME.PROD", "ÄCME"],
+        ),
+        (Rule::UpperCase, &["PAY_1.ÄÖ", "1"], &["pAY", "PAYä"]),
+        (
+            Rule::ServiceAccount,
+            &["pay@acme.iam.gserviceaccount.com"],
+            &[
+                "pay",
+                "@acme.iam.gserviceaccount.com",
+                "pay@acme.example",
+                "a@b@acme.iam.gserviceaccount.com",
+            ],
+        ),
+        (
+            Rule::Scope,
+            &["read", "read write:all https://api.example/x!"],
+            &["", " ", "a  b", " a", "a\"b", "a\\b", "a\tb", "ä"],
+        ),
+        (Rule::AudienceOrScope, &["anything"], &[]),
+    ] {
+        for value in good {
+            assert_eq!(rule.check(value, None), Ok(()), "{rule:?}: {value}");
+        }
+        for value in bad {
+            assert!(rule.check(value, None).is_err(), "{rule:?}: {value}");
+        }
+    }
+    let either = |keys: &[Key]| Rule::AudienceOrScope.check_target(|key| keys.contains(&key));
+    assert!(either(&[Key::Audience]).is_ok() && either(&[Key::Scope, Key::Kid]).is_ok());
+    assert!(either(&[]).is_err() && either(&[Key::Audience, Key::Scope]).is_err());
+    assert_eq!(Rule::NoPort.check_target(|_| false), Ok(()));
+}
+
+#[test]
+fn a_row_takes_the_keys_that_it_makes_claims_of_and_no_others() {
+    use Key::*;
+    let expected: [(&str, &[Key], &[Key]); 6] = [
+        ("rfc7523", &[AuthorizationServer, ClientId], &[]),
+        ("okta", &[TokenEndpoint, ClientId], &[]),
+        ("auth0", &[AuthorizationServer, ClientId], &[Kid]),
+        ("entra-fic", &[Subject], &[Audience]),
+        ("snowflake", &[Account, User], &[]),
+        ("google-sa-jwt", &[ServiceAccount], &[Audience, Scope, Kid]),
+    ];
+    for (name, needs, may) in expected {
+        let row = Row::named(name).unwrap();
+        let takes = |wanted: Takes| -> Vec<Key> {
+            let keys = Key::ALL.into_iter();
+            keys.filter(|key| row.takes(*key) == wanted).collect()
+        };
+        assert_eq!(takes(Takes::Needs), needs, "{name}");
+        assert_eq!(takes(Takes::May), may, "{name}");
+        assert_eq!(
+            takes(Takes::Not).len() + needs.len() + may.len(),
+            Key::ALL.len()
+        );
+    }
+}
+
+#[test]
+fn a_profile_with_an_audience_of_its_own_takes_no_other() {
+    let row = Row::named("aws-oidc").unwrap();
+    let plain = Profile::of(row);
+    assert_eq!(plain.takes(Key::Audience), Takes::Needs);
+    assert_eq!((plain.row, plain.algs.as_slice()), (row, row.algs));
+    let narrowed = Profile {
+        audience: Some("sts.amazonaws.com".into()),
+        ..Arc::into_inner(plain).unwrap()
+    };
+    assert_eq!(narrowed.takes(Key::Audience), Takes::Not);
+    assert_eq!(narrowed.takes(Key::Subject), Takes::Needs);
+}
+
+#[test]
 fn every_row_is_explained_and_none_that_is_not_there() {
     let document = include_str!("../../../docs/profiles.md");
     let sections = document

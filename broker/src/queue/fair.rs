@@ -4,7 +4,7 @@
 //! start is served next. One that has asked for nothing lately starts now, so that it waits for no
 //! backlog but its own.
 //!
-//! Pure: no clock, no task, no lock. Costs O(log n) of the workloads that wait.
+//! Pure: no clock, no task, no lock. Putting in and taking out cost O(log n) of the workloads that wait.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -14,8 +14,8 @@ use std::sync::Arc;
 /// that anybody would notice. 2⁴⁴ signatures fit the number.
 const COST: u64 = 1 << 20;
 
-/// Workloads that wait for nothing are forgotten when there are so many more of them than others.
-const IDLE_MAX: usize = 64;
+/// So many jobs come at least between two looks for workloads that wait for nothing.
+const LOOK_EVERY: usize = 64;
 
 /// Jobs that wait, by workload.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct Fair<J> {
     jobs: usize,
     /// Of the workloads that have jobs, together.
     weight: u64,
+    /// The arrivals up to the last look for those that wait for nothing.
+    looked: u64,
 }
 
 /// One workload's jobs, the oldest first.
@@ -49,12 +51,13 @@ impl<J> Default for Fair<J> {
             arrivals: 0,
             jobs: 0,
             weight: 0,
+            looked: 0,
         }
     }
 }
 
 impl<J> Fair<J> {
-    /// Puts a job behind those of its workload. A weight that has changed holds from the next job on.
+    /// Puts a job behind those of its workload. A weight that has changed holds from now on.
     pub fn push(&mut self, workload: &Arc<str>, weight: u32, job: J) {
         self.forget_idle();
         let (weight, now) = (weight.max(1), self.now);
@@ -63,30 +66,27 @@ impl<J> Fair<J> {
             .entry(workload.clone())
             .or_insert_with(|| Flow::new(weight, now));
         if flow.jobs.is_empty() {
-            (flow.weight, flow.start) = (weight, flow.start.max(now));
-            self.weight += u64::from(weight);
+            flow.start = flow.start.max(now);
             self.order
                 .push(Reverse((flow.start, self.arrivals, workload.clone())));
             self.arrivals += 1;
+        } else {
+            self.weight -= u64::from(flow.weight); // of one that always asks it may have changed too
         }
+        flow.weight = weight;
+        self.weight += u64::from(weight);
         flow.jobs.push_back(job);
         self.jobs += 1;
     }
 
-    /// The next job that somebody waits for still. Others are dropped on the way and cost nothing.
-    pub fn pop(&mut self, is_awaited: impl Fn(&J) -> bool) -> Option<J> {
+    /// The next job of which `take` makes something. Others are dropped on the way and cost nothing.
+    pub fn pop<T>(&mut self, mut take: impl FnMut(J) -> Option<T>) -> Option<T> {
         while let Some(Reverse((start, _, workload))) = self.order.pop() {
             let flow = self.flows.get_mut(&workload)?;
             let before = flow.jobs.len();
-            let mut next = None;
-            while let Some(job) = flow.jobs.pop_front() {
-                if is_awaited(&job) {
-                    next = Some(job);
-                    break;
-                }
-            }
+            let taken = std::iter::from_fn(|| flow.jobs.pop_front()).find_map(&mut take);
             self.jobs -= before - flow.jobs.len();
-            if next.is_some() {
+            if taken.is_some() {
                 self.now = start;
                 flow.start = start + COST / u64::from(flow.weight);
             }
@@ -97,9 +97,9 @@ impl<J> Fair<J> {
                     .push(Reverse((flow.start, self.arrivals, workload)));
                 self.arrivals += 1;
             }
-            if next.is_some() {
+            if taken.is_some() {
                 self.rest();
-                return next;
+                return taken;
             }
         }
         self.rest();
@@ -130,19 +130,15 @@ impl<J> Fair<J> {
         self.rest();
     }
 
-    /// How many jobs at most would be served before one that came now.
+    /// How many jobs at most would be served before one that came now, of a workload with this weight.
     pub fn ahead_of(&self, workload: &str, weight: u32) -> usize {
-        let own = self.waiting_of(workload);
+        let waiting = self.flows.get(workload).filter(|it| !it.jobs.is_empty());
+        let (own, before) = waiting.map_or((0, 0), |it| (it.jobs.len(), it.weight));
         let weight = u64::from(weight.max(1));
-        let others = self.weight.saturating_sub(if own > 0 { weight } else { 0 });
+        let others = self.weight - u64::from(before);
         let rounds = (own as u64 + 1) * others / weight + self.order.len() as u64;
         let of_others = self.jobs - own;
         own + of_others.min(usize::try_from(rounds).unwrap_or(usize::MAX))
-    }
-
-    /// How many of its jobs wait.
-    pub fn waiting_of(&self, workload: &str) -> usize {
-        self.flows.get(workload).map_or(0, |flow| flow.jobs.len())
     }
 
     /// All that wait, in no order.
@@ -155,13 +151,17 @@ impl<J> Fair<J> {
         self.jobs
     }
 
-    /// A workload that has no jobs is kept only for what it was served ahead of the others that wait.
+    /// A workload that has no jobs is kept only for what it was served ahead of the others that wait. The
+    /// look is at all of them, so that as many have to arrive between two.
     fn forget_idle(&mut self) {
-        if self.flows.len() >= 2 * self.order.len() + IDLE_MAX {
-            let now = self.now;
-            self.flows
-                .retain(|_, flow| !flow.jobs.is_empty() || flow.start > now);
+        let every = self.flows.len().max(LOOK_EVERY) as u64;
+        if self.arrivals - self.looked < every {
+            return;
         }
+        self.looked = self.arrivals;
+        let now = self.now;
+        self.flows
+            .retain(|_, flow| !flow.jobs.is_empty() || flow.start > now);
     }
 }
 

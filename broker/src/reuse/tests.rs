@@ -88,12 +88,14 @@ async fn ask(shelf: &Shelf<Signed>, of: &Use, clocks: &Clocks) -> bool {
     }
 }
 
-/// Runs with one thread until it is over.
+/// Runs with one thread until it is over. What waits for nothing has failed.
 fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
         .build()
         .unwrap();
-    LocalSet::new().block_on(&runtime, test)
+    let test = async { tokio::time::timeout(Duration::from_secs(20), test).await };
+    LocalSet::new().block_on(&runtime, test).expect("it ends")
 }
 
 /// Lets every task run as far as it can.
@@ -166,7 +168,23 @@ fn a_clock_that_stands_still_does_not_keep_it_alive() {
     run(async {
         let (shelf, clocks, of) = (Shelf::default(), Clocks::new(), a_use());
         assert!(ask(&shelf, &of, &clocks).await);
+        clocks.mono_s.set(299);
+        assert!(!ask(&shelf, &of, &clocks).await);
         clocks.mono_s.set(300);
+        assert!(ask(&shelf, &of, &clocks).await);
+    });
+}
+
+/// As over the sleep of a machine, which CLOCK_MONOTONIC does not count.
+#[test]
+fn a_clock_that_leaps_ends_it_at_half_of_its_life() {
+    run(async {
+        let (shelf, clocks, of) = (Shelf::default(), Clocks::new(), a_use());
+        let start_s = clocks.wall_s.get();
+        assert!(ask(&shelf, &of, &clocks).await);
+        clocks.wall_s.set(start_s + 299);
+        assert!(!ask(&shelf, &of, &clocks).await);
+        clocks.wall_s.set(start_s + 300);
         assert!(ask(&shelf, &of, &clocks).await);
     });
 }
@@ -185,6 +203,26 @@ fn another_configuration_or_a_suspended_key_ends_it() {
     });
 }
 
+/// Keys change between the request's turn and its signature.
+#[test]
+fn what_another_key_signs_is_not_kept_for_those_who_wait() {
+    run(async {
+        let (shelf, clocks, of) = (Shelf::default(), Clocks::new(), a_use());
+        let ticket = async |kid: &Kid| match turn(&shelf, &of, &clocks).await {
+            Turn::Kept(_) => panic!("nothing was kept"),
+            Turn::Mint(ticket) => ticket.under(kid),
+        };
+        let of_another = ticket(&kid("two")).await;
+        let of_this = ticket(&kid("one")).await; // the other one holds nobody up
+        of_another.fill(clocks.sign(&of, 1), clocks.now(), 600);
+        of_this.fill(clocks.sign(&of, 2), clocks.now(), 600);
+        let Turn::Kept(kept) = turn(&shelf, &of, &clocks).await else {
+            panic!("its own is kept");
+        };
+        assert_eq!(kept.what.event, 2);
+    });
+}
+
 #[test]
 fn thousands_of_lifetimes_are_not_remembered() {
     run(async {
@@ -193,7 +231,7 @@ fn thousands_of_lifetimes_are_not_remembered() {
             of.terms.lifetime_s = lifetime_s;
             assert!(ask(&shelf, &of, &clocks).await);
         }
-        let kept: usize = shelf.targets().values().map(Vec::len).sum();
+        let kept: usize = shelf.targets().slots.values().map(Vec::len).sum();
         assert_eq!(kept, LIFETIMES_MAX);
     });
 }
@@ -202,12 +240,46 @@ fn thousands_of_lifetimes_are_not_remembered() {
 fn targets_whose_assertions_are_over_are_forgotten() {
     run(async {
         let (shelf, clocks, mut of) = (Shelf::default(), Clocks::new(), a_use());
-        for number in 0..100_000 {
+        let (mut known, mut sweeps) = (0, 0);
+        for number in 0..20_000 {
             of.target = format!("t{number}");
             assert!(ask(&shelf, &of, &clocks).await);
             clocks.advance(1); // 300 of them at a time are fresh
+            let before = known;
+            known = shelf.targets().slots.len();
+            sweeps += u32::from(known <= before);
+            if number >= 200 {
+                of.target = format!("t{}", number - 200);
+                assert!(!ask(&shelf, &of, &clocks).await, "this one is fresh");
+            }
         }
-        assert!(shelf.targets().len() < 2_000, "{}", shelf.targets().len());
+        assert!((20..=100).contains(&sweeps), "{sweeps}"); // one for each 300 and more
+        let targets = shelf.targets();
+        assert!(targets.slots.len() <= 700, "{}", targets.slots.len());
+        assert!(
+            targets.slots.capacity() < 4_000,
+            "{}",
+            targets.slots.capacity()
+        );
+    });
+}
+
+#[test]
+fn targets_that_nobody_got_anything_for_are_forgotten_and_those_that_are_waited_for_are_not() {
+    run(async {
+        let (shelf, clocks, mut of) = (Shelf::default(), Clocks::new(), a_use());
+        let waited_for = turn(&shelf, &of, &clocks).await;
+        for number in 0..10_000 {
+            of.target = format!("t{number}");
+            drop(turn(&shelf, &of, &clocks).await); // it fails
+        }
+        assert!(shelf.targets().slots.len() <= SWEEP_FROM);
+        let Turn::Mint(ticket) = waited_for else {
+            panic!("the first has a ticket");
+        };
+        of = a_use();
+        ticket.fill(clocks.sign(&of, 0), clocks.now(), of.terms.lifetime_s);
+        assert!(!ask(&shelf, &of, &clocks).await, "it is kept");
     });
 }
 

@@ -11,8 +11,8 @@ fn name(workload: usize) -> Arc<str> {
     format!("w{workload}").into()
 }
 
-fn all(_: &Job) -> bool {
-    true
+fn all(job: Job) -> Option<Job> {
+    Some(job)
 }
 
 /// How many of `served` jobs each of these always-waiting workloads gets.
@@ -45,6 +45,31 @@ fn who_always_asks_gets_a_share_by_weight() {
     }
 }
 
+/// A reload may change the weight of one that is never without a job.
+#[test]
+fn another_weight_holds_at_once() {
+    let mut fair = Fair::default();
+    for workload in [0, 1] {
+        (0..4).for_each(|_| fair.push(&name(workload), 1, (workload, 0)));
+    }
+    let mut served = |weights: [u32; 2]| {
+        let mut shares = [0_u32; 2];
+        for _ in 0..400 {
+            for (workload, weight) in weights.into_iter().enumerate() {
+                fair.push(&name(workload), weight, (workload, 0));
+            }
+            shares[fair.pop(all).unwrap().0] += 1;
+            assert_eq!(fair.weight, u64::from(weights[0] + weights[1]));
+        }
+        shares
+    };
+    assert_eq!(served([1, 1]), [200, 200]);
+    let shares = served([1, 3]);
+    assert!(shares[0].abs_diff(100) <= 1, "{shares:?}");
+    let shares = served([3, 1]);
+    assert!(shares[1].abs_diff(100) <= 1, "{shares:?}");
+}
+
 #[test]
 fn a_thousand_that_always_ask_are_served_in_rounds() {
     let weights = [1; 1_000];
@@ -70,6 +95,21 @@ fn one_that_was_quiet_waits_for_nobodys_backlog() {
 }
 
 #[test]
+fn a_round_and_what_the_others_may_have_meanwhile_go_before_one_that_comes() {
+    let mut fair = Fair::default();
+    for number in 0..10 {
+        fair.push(&name(0), 1, (0, number));
+        fair.push(&name(1), 1, (1, number));
+        fair.push(&name(2), 4, (2, number));
+    }
+    assert_eq!(fair.ahead_of("w9", 1), 6 + 3);
+    assert_eq!(fair.ahead_of("w9", 2), 3 + 3);
+    assert_eq!(fair.ahead_of("w0", 1), 10 + 20, "no more than there are");
+    assert_eq!(fair.ahead_of("w0", 5), 10 + 11 * 5 / 5 + 3);
+    assert_eq!(fair.ahead_of("w9", 0), fair.ahead_of("w9", 1));
+}
+
+#[test]
 fn one_that_asks_for_little_has_saved_nothing() {
     let mut fair = Fair::default();
     for number in 0..100 {
@@ -88,14 +128,14 @@ fn one_that_asks_for_little_has_saved_nothing() {
 #[test]
 fn jobs_that_nobody_waits_for_are_dropped_and_cost_nothing() {
     let mut fair = Fair::default();
-    for number in 0..10 {
+    for number in 0..12 {
         fair.push(&name(0), 1, (0, number));
         fair.push(&name(1), 1, (1, number));
     }
-    // The first has given up its first nine; it is served as soon as the second.
-    let awaited = |job: &Job| job.0 == 1 || job.1 == 9;
-    let served: Vec<Job> = (0..2).map(|_| fair.pop(awaited).unwrap()).collect();
-    assert!(served.contains(&(0, 9)), "{served:?}");
+    // The first has given up its first nine; it is served in turns with the second.
+    let awaited = |job: Job| (job.0 == 1 || job.1 >= 9).then_some(job);
+    let served: Vec<Job> = (0..6).map(|_| fair.pop(awaited).unwrap()).collect();
+    assert_eq!(served, [(0, 9), (1, 0), (0, 10), (1, 1), (0, 11), (1, 2)]);
     let rest = std::iter::from_fn(|| fair.pop(awaited)).count();
     assert_eq!((rest, fair.waiting(), fair.weight), (9, 0, 0));
 }
@@ -117,8 +157,33 @@ fn workloads_that_come_once_are_not_kept() {
     while fair.waiting() > 5 {
         assert!(fair.pop(all).is_some());
     }
-    fair.push(&name(0), 1, (0, 0));
-    assert!(fair.flows.len() <= 3 * IDLE_MAX, "{}", fair.flows.len());
+    for number in 0..10_000 {
+        fair.push(&name(0), 1, (0, number)); // and as many come again
+        assert!(fair.pop(all).is_some());
+    }
+    assert!(fair.flows.len() <= LOOK_EVERY, "{}", fair.flows.len());
+}
+
+/// Those that were not given up.
+fn awaited(given_up: &[u64]) -> impl Fn(Job) -> Option<Job> {
+    |job| (!given_up.contains(&job.1)).then_some(job)
+}
+
+/// Whoever comes once in a round is kept until the round is over, and looked at a few times at most.
+#[test]
+fn workloads_that_are_kept_are_not_looked_at_for_each_that_comes() {
+    let mut fair = Fair::default();
+    (0..2).for_each(|number| fair.push(&name(0), 1, (0, number)));
+    assert!(fair.pop(all).is_some()); // the turn of its second is the next round's
+    let (mut looks, mut before) = (0, fair.looked);
+    for workload in 1..=1_000 {
+        fair.push(&name(workload), 1, (workload, 0));
+        assert_eq!(fair.pop(all).unwrap().0, workload);
+        looks += u32::from(fair.looked != before);
+        before = fair.looked;
+    }
+    assert_eq!(fair.flows.len(), 1_001);
+    assert!((1..20).contains(&looks), "{looks}");
 }
 
 #[derive(Clone, Debug)]
@@ -162,7 +227,7 @@ proptest! {
                     fair.retain(|job| !given_up.contains(&job.1));
                     prop_assert_eq!(fair.waiting(), waiting.len());
                 }
-                Act::Pop => match fair.pop(|job| !given_up.contains(&job.1)) {
+                Act::Pop => match fair.pop(awaited(&given_up)) {
                     None => prop_assert!(waiting.is_empty()),
                     Some((workload, number)) => {
                         prop_assert_eq!(waiting.remove(&number), Some(workload));
@@ -174,7 +239,7 @@ proptest! {
             prop_assert!(waiting.len() <= fair.waiting());
             prop_assert_eq!(fair.iter().count(), fair.waiting());
         }
-        let rest = std::iter::from_fn(|| fair.pop(|job| !given_up.contains(&job.1)));
+        let rest = std::iter::from_fn(|| fair.pop(awaited(&given_up)));
         prop_assert_eq!(rest.count(), waiting.len());
         prop_assert_eq!((fair.waiting(), fair.weight), (0, 0));
     }

@@ -1,0 +1,85 @@
+//! Who is let in to wait for a keystore, by what is known of its pace.
+
+use super::*;
+use crate::queue::tests::{Answer, job, share};
+use keystore::statefile::StateDir;
+
+const SIGNATURE: Duration = Duration::from_millis(100);
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(5)
+}
+
+/// A keystore with one signer that nobody has reached, and which took so long for what it did.
+pub(super) fn keystore(round_trip: Duration) -> Arc<Keystore> {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = StateDir::lock(&tmp.path().join("state")).unwrap();
+    let keyring = Arc::new(Keyring::open(&dir).unwrap());
+    let keystore = Keystore::new("hsm", tmp.path().join("socket"), keyring);
+    keystore.note_round_trip(round_trip);
+    keystore
+}
+
+/// Has so many jobs wait. While what is returned is kept somebody waits for them.
+fn fill(keystore: &Keystore, jobs: usize) -> Vec<Answer> {
+    let put = |_| {
+        let (job, answer) = job("greedy", soon());
+        keystore.enqueue(job);
+        answer
+    };
+    (0..jobs).map(put).collect()
+}
+
+#[test]
+fn what_would_come_too_late_is_refused_as_it_comes() {
+    let keystore = keystore(SIGNATURE);
+    let _waiting = fill(&keystore, 40);
+    assert!(keystore.reserve(&share("greedy"), soon()).is_ok());
+    let _more = fill(&keystore, 20);
+    let Err(Busy::Late(wait)) = keystore.reserve(&share("greedy"), soon()) else {
+        panic!("60 signatures take 6 s");
+    };
+    assert_eq!(wait, 62 * SIGNATURE);
+    // Another waits for its turn, which is the next, and not for theirs.
+    assert!(keystore.reserve(&share("quiet"), soon()).is_ok());
+}
+
+#[test]
+fn who_has_given_up_is_ahead_of_nobody() {
+    let keystore = keystore(SIGNATURE);
+    drop(fill(&keystore, 60));
+    assert!(keystore.reserve(&share("greedy"), soon()).is_ok());
+}
+
+/// Two are under way at a time, so that a round trip is two signatures.
+#[test]
+fn a_fast_token_is_not_taken_for_half_as_fast() {
+    let keystore = keystore(Duration::from_millis(10));
+    let _waiting = fill(&keystore, 900);
+    assert!(keystore.reserve(&share("greedy"), soon()).is_ok());
+    let _more = fill(&keystore, 200);
+    let late = keystore.reserve(&share("greedy"), soon());
+    assert!(matches!(late, Err(Busy::Late(_))));
+}
+
+/// What was measured may be of another time: it is measured anew by serving.
+#[test]
+fn a_token_that_was_slow_once_is_tried_again() {
+    let keystore = keystore(Duration::from_secs(60));
+    let _waiting = fill(&keystore, 1);
+    assert!(keystore.reserve(&share("greedy"), soon()).is_ok());
+    assert!(keystore.is_in_time(soon()));
+    let half = Instant::now() + Duration::from_secs(2);
+    assert!(!keystore.is_in_time(half));
+    let _more = fill(&keystore, 1);
+    let late = keystore.reserve(&share("greedy"), soon());
+    assert!(matches!(late, Err(Busy::Late(_))));
+}
+
+#[test]
+fn one_that_took_far_longer_counts_as_four() {
+    let keystore = keystore(SIGNATURE);
+    keystore.note_round_trip(Duration::from_secs(60));
+    let (old, new) = (SIGNATURE * 7 / 8, 4 * SIGNATURE / 8);
+    assert_eq!(keystore.round_trip(), old + new);
+}
