@@ -139,8 +139,8 @@ fn value(key: Key) -> BoxedStrategy<String> {
     prop_oneof![
         6 => prop::sample::select(good).prop_map(str::to_owned),
         1 => hostile.prop_map(str::to_owned),
-        1 => "\\PC{1,40}",
-        1 => "[a-z]{200,1100}",
+        1 => "\\PC{1,20}",
+        1 => ("[a-z]", 200usize..1100).prop_map(|(letter, count)| letter.repeat(count)),
     ]
     .boxed()
 }
