@@ -260,6 +260,37 @@ fn it_is_handed_out_while_the_keystore_is_away() {
     process::send(daemon.keystore_pid(), Signal::SIGCONT);
 }
 
+/// Asks on so many connections at once, and says how many were told that the keystore is silent.
+const CROWD_BEHIND_NOTHING: &str = "
+crowd = [connect() for _ in range(200)]
+for s in crowd:
+    ask(s, 'aws')
+say('asked')
+answers = [answer(s) for s in crowd]
+say(sum('has been silent' in body for _, body in answers), sum(code == 503 for code, _ in answers))
+";
+
+/// As many as may wait for a signature of their own each; or one user's connections were all held.
+#[test]
+fn a_crowd_behind_one_signature_gives_a_silent_keystore_up_too() {
+    let token = Shimmed::new();
+    let (daemon, before) = daemon(&token);
+    process::freeze(daemon.keystore_pid());
+    let mut crowd = Caller::run(&mut script_as(
+        ALICE,
+        &daemon.socket(),
+        CROWD_BEHIND_NOTHING,
+    ));
+    assert_eq!(crowd.line(), "asked");
+    let said = crowd.line();
+    process::send(daemon.keystore_pid(), Signal::SIGCONT);
+    let numbers: Vec<usize> = said.split(' ').map(|it| it.parse().unwrap()).collect();
+    assert_eq!(numbers[1], 200, "it is away");
+    assert!(numbers[0] >= 200 - 64, "{} of 200 gave it up", numbers[0]);
+    assert_eq!(token.calls(Function::C_Sign), before);
+    ask_for(&daemon, ALICE, "aws");
+}
+
 #[test]
 fn each_request_is_decided_anew() {
     let token = Shimmed::new();
