@@ -199,10 +199,18 @@ async fn turn(
     deadline: Instant,
 ) -> Result<Turn<Arc<Signed>>, Refusal> {
     let (section, target) = (grant.section(), grant.target());
-    let key = match target.reuse {
+    let mut key = match target.reuse {
         Reuse::Never => return Ok(Turn::Mint(Ticket::alone())),
         Reuse::UntilHalf => app.keyring.active(&target.key),
     };
+    if key.is_err()
+        && let Some(keystore) = app.keystores.get(&target.keystore)
+    {
+        // Just after the start it is not known yet, and a crowd that comes then is one as well.
+        let first_answer = within(deadline, keystore.answered());
+        wait_with(app, &target.keystore, &share_of(grant), first_answer).await?;
+        key = app.keyring.active(&target.key);
+    }
     let Ok(key) = key else {
         return Ok(Turn::Mint(Ticket::alone())); // on the way to a signature it is said why not
     };
