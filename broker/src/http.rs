@@ -8,7 +8,7 @@ use crate::claims::{Claims, JTI_BYTES};
 use crate::config::Target;
 use crate::id::{NoRandom, RequestId, random};
 use crate::keyring::{ActiveKey, Unusable};
-use crate::minting::{key_of, mint, place_for, share_of, verify, within};
+use crate::minting::{key_of, mint, place_for, share_of, verify, wait_with, within};
 use crate::peer::{Life, Peer};
 use crate::policy::{Decision, Grant};
 use crate::rate::Verdict;
@@ -134,6 +134,7 @@ async fn afresh(
     let share = share_of(&grant);
     let place = place_for(app, &grant.target().keystore, &share, deadline)?;
     let (place, key) = key_of(app, &grant, place, &share, deadline).await?;
+    let ticket = ticket.under(&key.kid); // another version may have become active meanwhile
 
     let now = trusted_time(app)?;
     let granted = reply::Granted::of(&grant);
@@ -198,13 +199,24 @@ async fn turn(
     deadline: Instant,
 ) -> Result<Turn<Arc<Signed>>, Refusal> {
     let (section, target) = (grant.section(), grant.target());
-    let key = match target.reuse {
+    let mut key = match target.reuse {
         Reuse::Never => return Ok(Turn::Mint(Ticket::alone())),
         Reuse::UntilHalf => app.keyring.active(&target.key),
     };
+    if key.is_err()
+        && let Some(keystore) = app.keystores.get(&target.keystore)
+    {
+        // Just after the start it is not known yet, and a crowd that comes then is one as well.
+        let first_answer = within(deadline, keystore.answered());
+        wait_with(app, &target.keystore, &share_of(grant), first_answer).await?;
+        key = app.keyring.active(&target.key);
+    }
     let Ok(key) = key else {
         return Ok(Turn::Mint(Ticket::alone())); // on the way to a signature it is said why not
     };
+    if app.keyring.evidence(&key.id) < target.evidence_min {
+        return Ok(Turn::Mint(Ticket::alone())); // likewise: less is known of it than there was
+    }
     let of = Use {
         workload: section.name.clone(),
         target: target.name.clone(),
@@ -214,8 +226,9 @@ async fn turn(
             kid: key.kid.clone(),
         },
     };
-    let turn = app.shelf.turn(&of, || trusted_time(app));
-    within(deadline, turn).await.unwrap_or_else(|| {
+    let turn = within(deadline, app.shelf.turn(&of, || trusted_time(app)));
+    let turn = wait_with(app, &key.keystore, &share_of(grant), turn).await?;
+    turn.unwrap_or_else(|| {
         let detail = "others asked for the same, and the keystore did not answer them in time";
         Err(Refusal::unavailable("deadline", detail))
     })

@@ -141,12 +141,7 @@ impl Keystore {
     /// # Errors
     /// If too many wait already, or so many that it would come too late.
     pub fn reserve(self: &Arc<Self>, share: &Share, deadline: Instant) -> Result<Place, Busy> {
-        let place =
-            Place::take(self, &share.workload).map_err(|none| match (none, self.down()) {
-                (NoPlace::Full, _) => Busy::Full,
-                (NoPlace::Silent(_), Some(why)) => Busy::Down(why),
-                (NoPlace::Silent(silence), None) => Busy::Down(self.silent(silence)),
-            })?;
+        let place = self.place(share)?;
         let is_late = |wait| Instant::now() + wait > deadline;
         let mut wait = self.expected_wait(share);
         if is_late(wait) {
@@ -157,6 +152,18 @@ impl Keystore {
             true => Err(Busy::Late(wait)),
             false => Ok(place),
         }
+    }
+
+    /// A place for one that waits for what another has signed: nobody goes before it.
+    ///
+    /// # Errors
+    /// If too many wait already.
+    pub fn place(self: &Arc<Self>, share: &Share) -> Result<Place, Busy> {
+        Place::take(self, &share.workload).map_err(|none| match (none, self.down()) {
+            (NoPlace::Full, _) => Busy::Full,
+            (NoPlace::Silent(_), Some(why)) => Busy::Down(why),
+            (NoPlace::Silent(silence), None) => Busy::Down(self.silent(silence)),
+        })
     }
 
     /// How long a request of this share that comes now is likely to take, at most. None at all while

@@ -13,7 +13,10 @@ use crate::queue::{Job, Share};
 use crate::reply::Refusal;
 use keystore::jws::{Bad, SigningInput};
 use keystore::{Assertion, Kind};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -37,12 +40,35 @@ pub fn place_for(
         let text = format!("keystore {keystore} is not configured any more");
         return Err(Refusal::unavailable("keystore_unavailable", text));
     };
-    let place = keystore.reserve(share, deadline);
-    place.map_err(|busy| match busy {
+    keystore.reserve(share, deadline).map_err(refusal)
+}
+
+/// A place among them for one that waits for what another request has signed, with the future's end.
+/// Behind a keystore that says nothing such a crowd would hold all connections of its user.
+pub async fn wait_with<F: Future>(
+    app: &App,
+    keystore: &str,
+    share: &Share,
+    something: F,
+) -> Result<F::Output, Refusal> {
+    let mut something = pin!(something);
+    let at_once = poll_fn(|context| Poll::Ready(something.as_mut().poll(context)));
+    if let Poll::Ready(done) = at_once.await {
+        return Ok(done);
+    }
+    let Some(keystore) = app.keystores.get(keystore) else {
+        return Ok(something.await); // it is not configured any more, and the one who signs is told
+    };
+    let place = keystore.place(share).map_err(refusal)?;
+    place.wait(something).await.map_err(keystore_unavailable)
+}
+
+fn refusal(busy: Busy) -> Refusal {
+    match busy {
         Busy::Full => Refusal::QueueFull,
         Busy::Late(wait) => Refusal::QueueLong(wait),
         Busy::Down(why) => keystore_unavailable(why),
-    })
+    }
 }
 
 /// The key that signs for this target now, and a place in its keystore, which can serve. Just after

@@ -5,16 +5,20 @@ use crate::observed::{chain_verifies, of_kind};
 use harness::caller::{Caller, script_as};
 use harness::fault::{Function, Shimmed};
 use harness::http::{Answer, post};
-use harness::process;
+use harness::process::{self, Process};
 use harness::user::{ALICE, BOB, exchange_as, need_root};
 use harness::{Config, DEADLINE, Daemon, public_dir, replace_file, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::HashSet;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// The shortest life of an assertion that is handed out again, and half of it.
 const LIFETIME_S: u64 = 30;
+
+/// How often a moment may be missed on a machine that is busy.
+const TRIES: usize = 5;
 
 /// Asks on so many connections at once, and says how many got an assertion, and how many they were.
 const CROWD: &str = "
@@ -187,6 +191,29 @@ fn requests_at_the_same_time_are_one_signature() {
     assert_eq!(daemon.status().requests.reused, 29);
 }
 
+/// Every workload of a host asks again when assertd has been started anew.
+#[test]
+fn requests_before_the_keystores_first_answer_are_one_signature() {
+    let token = Shimmed::new();
+    let (mut daemon, _) = daemon(&token);
+    token.rules("C_Login * delay:2000\n");
+    for _ in 0..TRIES {
+        let (socket, site) = (daemon.socket(), daemon.into_site());
+        let process = Process::start(&mut site.command());
+        assert!(wait_until(DEADLINE, || UnixStream::connect(&socket).is_ok()));
+        let script = CROWD.replace("COUNT", "30");
+        let mut crowd = Caller::run(&mut script_as(ALICE, &socket, &script));
+        assert_eq!(crowd.line(), "asked");
+        let is_before = !process.stderr().contains("assertd: ready:");
+        assert_eq!(crowd.line(), "30 1", "answers, and different ones");
+        if is_before {
+            return;
+        }
+        daemon = Daemon::ready(process, site);
+    }
+    panic!("nobody came in time");
+}
+
 #[test]
 fn the_next_is_served_if_the_one_it_waits_for_hangs_up() {
     let token = Shimmed::new();
@@ -258,6 +285,36 @@ fn it_is_handed_out_while_the_keystore_is_away() {
     assert_eq!(other.status, 503, "it is away: {}", other.body());
     assert_eq!(token.calls(Function::C_Sign) - before, 1);
     process::send(daemon.keystore_pid(), Signal::SIGCONT);
+}
+
+/// Asks on so many connections at once, and says how many were told that the keystore is silent.
+const CROWD_BEHIND_NOTHING: &str = "
+crowd = [connect() for _ in range(200)]
+for s in crowd:
+    ask(s, 'aws')
+say('asked')
+answers = [answer(s) for s in crowd]
+say(sum('has been silent' in body for _, body in answers), sum(code == 503 for code, _ in answers))
+";
+
+/// As many as may wait for a signature of their own each; or one user's connections were all held.
+#[test]
+fn a_crowd_behind_one_signature_gives_a_silent_keystore_up_too() {
+    let token = Shimmed::new();
+    let (daemon, _) = daemon(&token);
+    process::freeze(daemon.keystore_pid());
+    let mut crowd = Caller::run(&mut script_as(
+        ALICE,
+        &daemon.socket(),
+        CROWD_BEHIND_NOTHING,
+    ));
+    assert_eq!(crowd.line(), "asked");
+    let said = crowd.line();
+    process::send(daemon.keystore_pid(), Signal::SIGCONT);
+    let numbers: Vec<usize> = said.split(' ').map(|it| it.parse().unwrap()).collect();
+    assert_eq!(numbers[1], 200, "it is away");
+    assert!(numbers[0] >= 200 - 64, "{} of 200 gave it up", numbers[0]);
+    ask_for(&daemon, ALICE, "aws");
 }
 
 #[test]
