@@ -127,6 +127,7 @@ fn a_key_that_takes_longer_than_a_connection_lasts_is_recorded_and_the_next_one_
     let config = config.target("w", "bank", "").target("w", "vault", "");
     let daemon = started(&config);
     token.rules(&format!("C_GenerateKeyPair 1 delay:{MAKES_SLOWLY_MS}\n"));
+    let mut asks_late = daemon.client();
     let before = std::time::Instant::now();
     let applied = stdout(&daemon.assertctl(&["apply"]), 0);
     assert!(before.elapsed().as_millis() >= MAKES_SLOWLY_MS.into());
@@ -134,6 +135,8 @@ fn a_key_that_takes_longer_than_a_connection_lasts_is_recorded_and_the_next_one_
     let created = |line: &str| line.starts_with("created w/");
     assert_eq!(applied.lines().filter(|line| created(line)).count(), 2);
     assert_eq!((daemon.keys().len(), token.token().private_keys()), (2, 2));
+    // Nor is a connection lost on which nothing was asked meanwhile.
+    assert_eq!(asks_late.targets().unwrap().targets.len(), 2);
     stdout(&daemon.assertctl(&["assertion", "--target", "bank"]), 0);
 }
 

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tokio::runtime::{self, Runtime};
 
@@ -27,6 +27,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// the audit log and its own record are on a disk, which may be slow. The key is made by then; giving
 /// up early would only leave it without a record.
 const ADOPT_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a connection that nobody has asked on is known to be open: the daemon leaves it so for 30 s.
+const FRESH: Duration = Duration::from_secs(5);
 
 /// How many connections are made for one request while the daemon wants a new one: the second is old
 /// enough, unless a crowd keeps connecting.
@@ -62,10 +65,10 @@ pub struct Client {
 }
 
 /// What a connection has been used for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Past {
-    /// Nothing: whoever turns it away says why, and that is read as the answer.
-    New,
+    /// Nothing, since then: whoever turns it away says why, and that is read as the answer.
+    New(Instant),
     /// It was asked on before, and may have been closed since.
     Asked,
 }
@@ -83,7 +86,7 @@ impl Client {
         Ok(Client {
             runtime,
             sender,
-            past: Past::New,
+            past: Past::New(Instant::now()),
             socket: socket.to_owned(),
         })
     }
@@ -185,7 +188,7 @@ impl Client {
                 {
                     let opened = self.runtime.block_on(open(&self.socket));
                     self.sender = opened.map_err(|reason| unreachable(&self.socket, reason))?;
-                    self.past = Past::New;
+                    self.past = Past::New(Instant::now());
                     connections += 1;
                 }
                 done => {
@@ -250,8 +253,8 @@ async fn exchange(
     request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Option<u64>, Bytes), String> {
     let answer = match past {
-        Past::New => on_this(sender, request).await?,
-        Past::Asked => on_this_or_another(sender, socket, request).await?,
+        Past::New(since) if since.elapsed() < FRESH => on_this(sender, request).await?,
+        Past::New(_) | Past::Asked => on_this_or_another(sender, socket, request).await?,
     };
     let status = answer.status();
     let retry_after_s = answer

@@ -112,7 +112,7 @@ pub fn configuration(keystores: &[&Keystore], spare: Option<&Keystore>) -> Strin
          # url      = \"https://id.example.com/prod\"\n\
          # subjects = [\"payments\", \"reports-*\"] # what it may ever assert\n\
          # keystore = \"{name}\"\n\
-         # alg      = \"RS256\"                # AWS and Entra take nothing else\n",
+         # alg      = \"RS256\"                # every cloud takes it, Entra nothing else\n",
         server(keystores.first().map(|keystore| &keystore.runs)),
         sections.join("\n"),
         spare.map_or_else(String::new, |spare| commented(spare, name)),
