@@ -1,6 +1,7 @@
 //! Everything that is read about a peer for one request: by this process, and where a section asks
-//! what the peer runs, by the witness. Each request has it read anew; nothing is kept but which file
-//! a connection's peer was seen to run, which may not change.
+//! what the peer runs, by the witness. Each request has it read anew; of a connection's peer nothing is
+//! kept but which file it was seen to run, which may not change, and the path of the cgroup that the
+//! kernel says it is in still.
 
 use crate::app::App;
 use crate::config::Config;

@@ -27,8 +27,9 @@ pub struct Peer {
     pidfd: OwnedFd,
     files: Files,
     proof: Proof,
-    /// What it ran when that was first asked on this connection.
+    /// What its files said of the cgroup that it is in.
     remembered: Remembered,
+    /// What it ran when that was first asked on this connection.
     executable: OnceLock<Running>,
     /// Whether it was seen to run another since: its connection is somebody else's.
     is_another: AtomicBool,

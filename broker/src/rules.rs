@@ -9,7 +9,6 @@ use crate::attestation;
 use crate::audit;
 use crate::config::Config;
 use crate::denylist::{DenyLists, Reading, Sight};
-use crate::http::REQUEST_DEADLINE;
 use crate::notify::notify;
 use crate::policy::Policy;
 use crate::reply::Refusal;
@@ -19,8 +18,8 @@ use sd_notify::NotifyState;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
 
@@ -37,11 +36,8 @@ const LOAD_DEADLINE: Duration = Duration::from_secs(4);
 /// How long a witness that starts only now may take; half of what is left until the verdict.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// How long a request may go by rules that are not in force any more: to its deadline, and a moment.
-const LAST_LOOK: Duration = REQUEST_DEADLINE.saturating_add(Duration::from_secs(1));
-
-/// How often it is looked whether one still does.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How often it is looked whether a request still goes by rules that are not in force any more.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// One configuration, its policy, and the deny lists.
 pub struct Rules {
@@ -68,6 +64,58 @@ pub struct InForce {
     rules: RwLock<Arc<Rules>>,
     /// One reload at a time, so that the log's order is the order in which they came into force.
     reloading: Arc<tokio::sync::Mutex<()>>,
+    outgoing: Outgoing,
+}
+
+/// Rules that are not in force any more and that requests still go by. They are taken apart on a thread
+/// for that, one however many reloads there are: the last of the requests would have to do it otherwise.
+#[derive(Default)]
+struct Outgoing {
+    /// And whether somebody waits for their requests.
+    rules: Mutex<(Vec<Arc<Rules>>, Taker)>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Taker {
+    #[default]
+    None,
+    Runs,
+}
+
+/// Whether somebody has to take rules apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hands {
+    Wanted,
+    There,
+}
+
+impl Outgoing {
+    fn leave(&self, rules: Arc<Rules>) -> Hands {
+        let mut guard = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.0.push(rules);
+        match std::mem::replace(&mut guard.1, Taker::Runs) {
+            Taker::None => Hands::Wanted,
+            Taker::Runs => Hands::There,
+        }
+    }
+
+    /// Until there are none any more, which a request's deadline bounds.
+    fn take_apart(&self) {
+        loop {
+            let mut guard = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+            let over: Vec<Arc<Rules>> = guard.0.extract_if(.., |rules| rules.is_over()).collect();
+            if guard.0.is_empty() {
+                guard.1 = Taker::None;
+                drop(guard);
+                drop(over);
+                sys::give_memory_back();
+                return;
+            }
+            drop(guard);
+            drop(over); // outside of the lock: it takes long
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
 }
 
 impl Rules {
@@ -85,12 +133,25 @@ impl Rules {
     }
 }
 
+impl Rules {
+    /// Whether no request goes by them, nor by the same with other deny lists.
+    fn is_over(self: &Arc<Self>) -> bool {
+        let holders = [
+            Arc::strong_count(self),
+            Arc::strong_count(&self.policy),
+            Arc::strong_count(&self.config),
+        ];
+        holders == [1; 3]
+    }
+}
+
 impl InForce {
     /// These from the start.
     pub fn new(rules: Rules) -> InForce {
         InForce {
             rules: RwLock::new(Arc::new(rules)),
             reloading: Arc::default(),
+            outgoing: Outgoing::default(),
         }
     }
 
@@ -172,7 +233,7 @@ fn reloading() -> Vec<NotifyState<'static>> {
     [NotifyState::Reloading].into_iter().chain(now).collect()
 }
 
-async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
+async fn exchange(app: &Arc<App>) -> Result<Arc<Rules>, Refusal> {
     let slow = |text: &str| {
         let text = format!("{text}; the old configuration stays in force");
         Refusal::unavailable("deadline", text)
@@ -208,20 +269,11 @@ async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
         ..new
     });
     app.shelf.clear();
-    let _freed = tokio::task::spawn_blocking(move || {
-        take_apart(old);
-        sys::give_memory_back();
-    });
-    Ok(new)
-}
-
-/// Ends rules that are not in force any more, on this thread: requests that took a look before go by
-/// them to their end, and the last of them would have to do it. Waits for those.
-fn take_apart(old: Arc<Rules>) {
-    let end = Instant::now() + LAST_LOOK;
-    while Arc::strong_count(&old) > 1 && Instant::now() < end {
-        std::thread::sleep(LOOK_AGAIN);
+    if app.rules.outgoing.leave(old) == Hands::Wanted {
+        let app = app.clone();
+        let _freed = tokio::task::spawn_blocking(move || app.rules.outgoing.take_apart());
     }
+    Ok(new)
 }
 
 /// Rules that may come into force.
@@ -363,13 +415,31 @@ mod tests {
 
     #[test]
     fn the_last_look_at_old_rules_is_not_what_takes_them_apart() {
-        let old = Arc::new(Rules::new(config(TEXT), DenyLists::default()));
-        let (look, gone) = (old.clone(), Arc::downgrade(&old));
-        let apart = std::thread::spawn(move || take_apart(old));
-        std::thread::sleep(LOOK_AGAIN * 4); // long enough for one that does not wait
-        assert!(!apart.is_finished(), "it waits for the look");
-        drop(look);
-        apart.join().unwrap();
+        let in_force = Arc::new(InForce::new(Rules::new(config(TEXT), DenyLists::default())));
+        let first = in_force.now();
+        in_force.replace_lists(DenyLists::default()); // the same policy, under other lists
+        let (old, gone) = (in_force.now(), Arc::downgrade(&first.policy));
+        in_force.replace(Rules::new(config(TEXT), DenyLists::default()));
+        assert!(in_force.outgoing.leave(old) == Hands::Wanted);
+        let taker = {
+            let in_force = in_force.clone();
+            std::thread::spawn(move || in_force.outgoing.take_apart())
+        };
+        let another = Arc::new(Rules::new(config(TEXT), DenyLists::default()));
+        let another_gone = Arc::downgrade(&another);
+        assert!(
+            in_force.outgoing.leave(another) == Hands::There,
+            "one is enough"
+        );
+        while another_gone.strong_count() > 0 {
+            std::thread::sleep(LOOK_AGAIN); // until the taker has looked at them
+        }
+        assert!(
+            !taker.is_finished() && gone.strong_count() > 0,
+            "it waits for the look"
+        );
+        drop(first);
+        taker.join().unwrap();
         assert!(gone.upgrade().is_none());
     }
 

@@ -6,7 +6,7 @@
 //! here asks the system; what a workload is was attested before.
 
 use crate::audit::Sha256;
-use crate::workload::{Program, Session, Workload};
+use crate::workload::{Groups, Program, Session, Workload};
 use std::fmt;
 
 mod compare;
@@ -111,7 +111,10 @@ impl Selector {
                 .into(),
             Selector::User(uid) => (*uid == workload.uid()).into(),
             Selector::Group(gid) => (*gid == workload.gid()).into(),
-            Selector::SupplementaryGroup(gid) => workload.groups().contains(gid).into(),
+            Selector::SupplementaryGroup(gid) => match workload.groups() {
+                Groups::Unread => Verdict::Unknown,
+                Groups::Are(groups) => groups.contains(gid).into(),
+            },
             Selector::Executable(wanted) => match workload.program() {
                 Program::Is {
                     path: Some(path), ..
@@ -167,14 +170,14 @@ impl Selector {
             Selector::UserUnit(_) => workload.user_unit().map_or_else(none, str::to_owned),
             Selector::User(_) => workload.uid().to_string(),
             Selector::Group(_) => workload.gid().to_string(),
-            Selector::SupplementaryGroup(_) => {
-                let groups: Vec<String> = workload.groups().iter().map(u32::to_string).collect();
-                if groups.is_empty() {
-                    none()
-                } else {
+            Selector::SupplementaryGroup(_) => match workload.groups() {
+                Groups::Unread => "not read".to_owned(),
+                Groups::Are(groups) if groups.is_empty() => none(),
+                Groups::Are(groups) => {
+                    let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
                     groups.join(", ")
                 }
-            }
+            },
             Selector::Executable(_) => match workload.program() {
                 Program::Is {
                     path: Some(path), ..

@@ -1,9 +1,9 @@
 //! A workload: a running process seen as what was attested about it. Only [`Workload::attest`]
-//! makes one, from a [`Peer`] the kernel vouched for. Everything is read through
-//! descriptors of its own `/proc` files, and the pidfd is asked *afterwards* whether the process still lives: only then
-//! was what we read about that process.
+//! makes one, from a [`Peer`] the kernel vouched for. Everything is read through descriptors of its
+//! own, its pidfd and its `/proc` files ([`Look`]), and the pidfd is asked *afterwards* whether the
+//! process still lives: only then was what we read about that process.
 //!
-//! Only this module reads what `/proc` says about a peer.
+//! Only this module reads what the kernel says about a peer beyond its connection.
 
 use crate::peer::{Life, Peer, Proof};
 
@@ -27,13 +27,22 @@ mod tests;
 pub struct Workload {
     uid: u32,
     gid: u32,
-    groups: Vec<u32>,
+    groups: Groups,
     pid: u32,
     unit: Option<Unit>,
     container: bool,
     session: Session,
     program: Program,
     proof: Proof,
+}
+
+/// Supplementary groups of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Groups {
+    /// No section asks for any.
+    Unread,
+    /// These, or of these those that matter.
+    Are(Vec<u32>),
 }
 
 /// What to read beyond what every request needs.
@@ -112,7 +121,7 @@ impl Workload {
         Workload {
             uid,
             gid,
-            groups: Vec::new(),
+            groups: Groups::Are(Vec::new()),
             pid: 1,
             unit,
             container,
@@ -124,15 +133,21 @@ impl Workload {
 
     /// Gives it these groups.
     #[cfg(test)]
-    pub fn set_groups(&mut self, groups: Vec<u32>) {
+    pub fn set_groups(&mut self, groups: Groups) {
         self.groups = groups;
     }
 
     /// The same with those of its supplementary groups alone that matter: a user may have thousands.
     pub fn with_groups(&self, matters: impl Fn(u32) -> bool) -> Workload {
-        let groups = self.groups.iter().copied();
+        let groups = match &self.groups {
+            Groups::Unread => Groups::Unread,
+            Groups::Are(groups) => {
+                let groups = groups.iter().copied();
+                Groups::Are(groups.filter(|group| matters(*group)).collect())
+            }
+        };
         Workload {
-            groups: groups.filter(|group| matters(*group)).collect(),
+            groups,
             ..self.clone()
         }
     }
@@ -159,7 +174,7 @@ impl Workload {
     }
 
     /// Its other groups.
-    pub fn groups(&self) -> &[u32] {
+    pub fn groups(&self) -> &Groups {
         &self.groups
     }
 

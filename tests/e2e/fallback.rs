@@ -1,5 +1,5 @@
 //! A kernel without SO_PEERPIDFD (before 6.5), as assertd sees one: a seccomp filter answers that
-//! one option with ENOPROTOOPT, everything else is the real kernel. Workloads are served there only
+//! one option with ENOPROTOOPT, and PIDFD_GET_INFO (6.13) with ENOTTY; everything else is the real kernel. Workloads are served there only
 //! if they say so, and who has died, or taken a number over, is not the caller.
 
 use crate::denial::without_id;
@@ -16,25 +16,31 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
-/// Installs the filter and becomes the command that follows. The program is that of seccomp(2):
-/// another architecture, call, level or option passes. `without_filter` is the control.
+/// Installs a filter and becomes the command that follows. The program is that of seccomp(2): another
+/// architecture, call, level or option passes. `filter` hides both, `files` only PIDFD_GET_INFO, so that
+/// what a process is has to be read from its files; `no filter` is the control.
 const OLD_KERNEL: &str = "
 import ctypes, os, platform, struct, sys
-ARCH, GETSOCKOPT = {'x86_64': (0xC000003E, 55), 'aarch64': (0xC00000B7, 209)}[platform.machine()]
+ARCH, GETSOCKOPT, IOCTL = {'x86_64': (0xC000003E, 55, 16), 'aarch64': (0xC00000B7, 209, 29)}[platform.machine()]
 SOL_SOCKET, SO_PEERPIDFD, ENOPROTOOPT = 1, 77, 92
+PIDFD_GET_INFO, ENOTTY = 0xC040FF0B, 25
 LOAD, JUMP_IF, RETURN = 0x20, 0x15, 0x06
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000
 def op(code, value, yes=0, no=0):
     return struct.pack('=HBBI', code, yes, no, value)
 def need(offset, value, skip):
     return op(LOAD, offset) + op(JUMP_IF, value, 0, skip)
-program = (need(4, ARCH, 7) + need(0, GETSOCKOPT, 5) + need(24, SOL_SOCKET, 3)
-           + need(32, SO_PEERPIDFD, 1) + op(RETURN, ERRNO | ENOPROTOOPT) + op(RETURN, ALLOW))
+allow = op(RETURN, ALLOW)
+info = need(0, IOCTL, 4) + need(24, PIDFD_GET_INFO, 1) + op(RETURN, ERRNO | ENOTTY) + allow
+peer = (need(0, GETSOCKOPT, 5) + need(24, SOL_SOCKET, 3)
+        + need(32, SO_PEERPIDFD, 1) + op(RETURN, ERRNO | ENOPROTOOPT) + allow)
+wrong_arch = op(LOAD, 4) + op(JUMP_IF, ARCH, 1, 0) + allow
+program = wrong_arch + info + (peer if sys.argv[1] == 'filter' else allow)
 class Program(ctypes.Structure):
     _fields_ = [('length', ctypes.c_ushort), ('filter', ctypes.c_char_p)]
 libc = ctypes.CDLL(None, use_errno=True)
 PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 22, 38, 2
-if sys.argv[1] == 'filter':
+if sys.argv[1] != 'no filter':
     filter = Program(len(program) // 8, program)
     if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(filter)):
         sys.exit('seccomp: ' + os.strerror(ctypes.get_errno()))
@@ -54,7 +60,8 @@ fn command(site: &Site, filter: &str) -> Command {
     python
 }
 
-fn start(config: &Config, filter: &str) -> Daemon {
+/// A daemon below it, with its keys.
+pub fn start(config: &Config, filter: &str) -> Daemon {
     let site = Site::new(config.text());
     let daemon = Daemon::ready(Process::start(&mut command(&site, filter)), site);
     daemon.apply();

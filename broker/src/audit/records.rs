@@ -14,6 +14,9 @@ use super::record::Stamp;
 /// stalled disk leaves behind.
 const ROOM_KEPT: usize = 256 << 10;
 
+/// And how many entries.
+const ENTRIES_KEPT: usize = 512;
+
 /// All that wait, the oldest first.
 #[derive(Default)]
 pub(super) struct Records {
@@ -102,6 +105,7 @@ impl Records {
         self.texts.clear();
         self.begin = 0;
         self.texts.shrink_to(ROOM_KEPT);
+        self.entries.shrink_to(ENTRIES_KEPT);
     }
 }
 
@@ -196,5 +200,6 @@ mod tests {
         assert!(records.texts.capacity() >= 4096 * 1024);
         while records.pop().is_some() {}
         assert!(records.texts.capacity() <= ROOM_KEPT);
+        assert!(records.entries.capacity() <= 2 * ENTRIES_KEPT);
     }
 }

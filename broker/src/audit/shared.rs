@@ -18,7 +18,8 @@ use super::segment::{Disk, Segment};
 use super::space::{Room, Space};
 use super::text::{ShortText, rfc3339};
 
-/// Records waiting for the writer: at 20,000 a second, 200 ms of a stalled disk; about 4 MiB.
+/// Records waiting for the writer: at 20,000 a second, 200 ms of a stalled disk; about 4 MiB, for a moment
+/// twice that while the buffer grows.
 pub const QUEUE_RECORDS_MAX: usize = 4_096;
 /// Decisions whose outcome is still to come; above what the broker lets in flight.
 pub const PENDING_MAX: usize = 4_096;

@@ -2,7 +2,7 @@
 //! the decision it explains.
 
 use super::*;
-use crate::workload::{Program, Session};
+use crate::workload::{Groups, Program, Session};
 use generate::{Dice, NOW_S};
 use model::{Caller, Rule, policy};
 use oracle::{Outcome, Request};
@@ -224,8 +224,8 @@ fn what_is_not_asked_for_changes_no_decision() {
         }
         let extent = case.policy.extent();
         if extent.groups == Wanted::No {
-            unread.set_groups(Vec::new());
-            known.set_groups(vec![1, 2, 3]);
+            unread.set_groups(Groups::Unread);
+            known.set_groups(Groups::Are(vec![1, 2, 3]));
         }
         if extent.session == Wanted::No {
             unread.set_session(Session::Unread);

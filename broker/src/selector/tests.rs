@@ -105,7 +105,7 @@ proptest! {
 fn workload() -> Workload {
     let path = "/system.slice/team.slice/app@1.service/inner";
     let mut workload = Workload::for_test(7, 8, Some(path), false, Proof::Pidfd);
-    workload.set_groups(vec![20, 30]);
+    workload.set_groups(Groups::Are(vec![20, 30]));
     workload
 }
 

@@ -2,6 +2,7 @@
 //! process may be moved between two requests. With a real systemd: `units`, the checks of identity.
 
 use super::{config, decisions, with_unit};
+use crate::fallback;
 use crate::world::serves;
 use harness::caller::Caller;
 use harness::cgroup::{self, Slice, Unit};
@@ -49,8 +50,19 @@ fn whoami(caller: &mut Caller) -> serde_json::Value {
 
 #[test]
 fn second_request_on_a_connection_is_attested_again() {
-    let (token, slice) = (Token::new(), Slice::new());
-    let mut daemon = Daemon::with_keys(with_units(&token));
+    let token = Token::new();
+    attested_again(Daemon::with_keys(with_units(&token)));
+}
+
+/// As before Linux 6.13.
+#[test]
+fn so_it_is_where_only_files_say_what_a_process_is() {
+    let token = Token::new();
+    attested_again(fallback::start(&with_units(&token), "files"));
+}
+
+fn attested_again(mut daemon: Daemon) {
+    let slice = Slice::new();
     let [payments, web, other] =
         ["payments.service", "web.service", "other.service"].map(|name| slice.unit(name));
     let mut caller = Caller::start(ALICE, &daemon.socket(), ASKS);

@@ -46,9 +46,9 @@ fn groups_that_no_section_names_matter_to_nobody() {
     assert_eq!(policy.extent().groups, Wanted::Yes);
     assert!(policy.names_group(0) && !policy.names_group(1));
     let mut workload = fitting().workload();
-    workload.set_groups(vec![0, 1, 2]);
+    workload.set_groups(Groups::Are(vec![0, 1, 2]));
     let remembered = workload.with_groups(|group| policy.names_group(group));
-    assert_eq!(remembered.groups(), [0]);
+    assert_eq!(*remembered.groups(), Groups::Are(vec![0]));
 }
 
 /// Whose program is read although no section asks: for who might get something, if a deny list asks.

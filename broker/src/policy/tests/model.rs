@@ -4,7 +4,7 @@
 use super::super::*;
 use crate::config::Config;
 use crate::peer::Proof;
-use crate::workload::{Program, Session};
+use crate::workload::{Groups, Program, Session};
 
 /// One table of `match`, `unless` or `shadow`.
 #[derive(Clone, Debug, Default)]
@@ -87,7 +87,7 @@ impl Caller {
         let cgroup = self.place.cgroup();
         let mut workload =
             Workload::for_test(uid, gid, cgroup.as_deref(), self.container, self.proof);
-        workload.set_groups(self.groups.clone());
+        workload.set_groups(Groups::Are(self.groups.clone()));
         workload.set_session(self.session.clone());
         workload.set_program(match self.program {
             Ok((path, text)) => Program::Is {
