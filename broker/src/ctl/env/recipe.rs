@@ -77,7 +77,7 @@ pub fn of(sdk: Sdk, place: &Place, values: &mut Values) -> Result<Recipe, Failur
 fn aws(place: &Place, output: &Output, values: &mut Values) -> Recipe {
     let mut recipe = Recipe::default();
     let session = values.may("session_name");
-    let session = session.unwrap_or_else(|| place.target.workload.to_string());
+    let session = session.unwrap_or_else(|| session_name(&place.target.workload));
     recipe.set("AWS_ROLE_ARN", values.must("role_arn"));
     recipe.set("AWS_ROLE_SESSION_NAME", session);
     recipe.set("AWS_WEB_IDENTITY_TOKEN_FILE", output.path.clone());
@@ -89,6 +89,15 @@ fn aws(place: &Place, output: &Output, values: &mut Values) -> Recipe {
     }
     recipe.set_if("AWS_ENDPOINT_URL_STS", values.may("endpoint"));
     recipe
+}
+
+/// AWS STS takes 2 to 64 characters (AssumeRoleWithWebIdentity, `RoleSessionName`); a workload's name may
+/// have one.
+fn session_name(workload: &str) -> String {
+    match workload.len() {
+        0 | 1 => format!("assertd-{workload}"),
+        _ => workload.to_owned(),
+    }
 }
 
 /// azure-identity's WorkloadIdentityCredential, and DefaultAzureCredential, in all languages.
@@ -352,4 +361,15 @@ impl Recipe {
 /// As JSON, YAML and HCL quote.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_of_one_letter_has_a_session_name_that_aws_takes() {
+        assert_eq!(session_name("w"), "assertd-w");
+        assert_eq!(session_name("me"), "me");
+    }
 }
