@@ -5,8 +5,8 @@
 //! *charter*, builds the header, hashes, signs and returns the JWS. No verb signs bytes.
 //!
 //! The path of a mint request:
-//! [`protocol`] (frame in) → [`server`] (who asks?) → [`charter`] (may this key say that?) →
-//! [`jws`] (header and signing input) → [`backend`] (the token signs) → [`protocol`] (frame out).
+//! [`protocol`] (frame in) → [`server`] (who asks?) → [`mint`] and [`charter`] (may this key say that
+//! now?) → [`jws`] (header and signing input) → [`backend`] (the token signs) → [`protocol`] (frame out).
 //!
 //! This crate holds no C code, no tokio, no policy, and knows nothing about workloads.
 #![forbid(unsafe_code)]
@@ -19,9 +19,11 @@ pub mod claims;
 pub mod client;
 pub mod clock;
 pub mod config;
+mod conversation;
 pub mod crash;
 pub mod credential;
 pub mod error;
+mod hand;
 pub mod hang;
 pub mod hardening;
 pub mod incoming;
@@ -31,6 +33,7 @@ pub mod keyid;
 mod life;
 pub mod listen;
 pub mod livekey;
+pub mod mint;
 pub mod notify;
 pub mod program;
 pub mod protocol;

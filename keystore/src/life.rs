@@ -429,9 +429,7 @@ impl<B: Backend> Life<B> {
             return work;
         }
         drop(work);
-        loop {
-            thread::park();
-        }
+        stop::wait_for_it()
     }
 
     fn set_from(&self, error: &Error, past: Past) -> Opened {

@@ -3,12 +3,11 @@
 //! or a second key. What the token does not show any more is reported, never replaced (P5, P6).
 
 use crate::backend::{Backend, LABEL_PREFIX, ObjectId};
-use crate::charter::PurposeKind;
-use crate::jws::{Header, SigningInput};
 use crate::livekey::{LiveKey, look, probe};
+use crate::mint::Mint;
 use crate::protocol::{CHARTER_LEN_MAX, Condition, FRAME_LEN_MAX, KeyEntry};
 use crate::statefile::{StateDir, StateFile};
-use crate::{Charter, Claims, Clock, Error, KeyId, KeyName, KeyVersion, Kind, PublicKey};
+use crate::{Charter, Clock, Error, KeyId, KeyName, KeyVersion, Kind, PublicKey};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -125,24 +124,17 @@ impl<B: Backend> Keys<B> {
     ///
     /// # Errors
     /// Whether it is the token's doing, and why.
-    pub fn mint(
-        &self,
-        key: &KeyId,
-        purpose: PurposeKind,
-        claims: &Claims,
-    ) -> Result<String, Unminted> {
+    pub fn mint(&self, mint: &Mint) -> Result<String, Unminted> {
+        let key = &mint.key;
         let live = self.find(key).map_err(Unminted::Refused)?;
         if let Condition::Failed { kind, why } = &live.condition {
             return Err(Unminted::Refused(Error::new(*kind, why.clone())));
         }
         let now = self.clock.trusted().map_err(Unminted::Refused)?;
-        live.charter
-            .permits(purpose, claims, &live.public_key, now)
-            .map_err(|refusal| {
-                let text = format!("key {key}: {refusal}");
-                Unminted::Refused(Error::new(Kind::Refused, text))
-            })?;
-        let input = SigningInput::new(&Header::of(&live.charter, &live.kid), claims);
+        let input = mint.text(&live, now).map_err(|refusal| {
+            let text = format!("key {key}: {refusal}");
+            Unminted::Refused(Error::new(Kind::Refused, text))
+        })?;
         let signed = self.backend.sign(
             live.object,
             &live.public_key,
@@ -158,6 +150,13 @@ impl<B: Backend> Keys<B> {
             Unminted::Token(error)
         })?;
         Ok(input.with_signature(&signature))
+    }
+
+    /// Has the text of a mint written before its time, if its key is there.
+    pub fn draft(&self, mint: &mut Mint) {
+        if let Ok(live) = self.find(&mint.key) {
+            mint.draft(live);
+        }
     }
 
     /// Makes a key, or answers with the one that is there under the same charter.

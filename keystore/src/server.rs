@@ -1,17 +1,20 @@
 //! The loop every keystore process runs: who asks, may they, do it, answer.
 //!
-//! One blocking thread per connection; the broker opens as many connections as the token signs at
+//! One blocking thread per connection, and behind a slow token a second that mints what the first
+//! prepares (`conversation`); the broker opens as many connections as the token signs at
 //! a time and sends on each one request after the other. The kernel says which uid a peer has;
 //! the broker's may mint, root's may make and amend keys, everyone else is hung up on.
 //! A call into the token that outlives `hang_limit` ends the process ([`crate::hang`]).
 
 use crate::backend::Backend;
 use crate::check;
+use crate::conversation::{Conversation, Done, Left};
+use crate::hand::Hand;
 use crate::hang::{HangWatch, Watched};
-use crate::incoming::{FRAME_DEADLINE, next_request};
 use crate::life::{Life, OPENING_QUIET};
+use crate::mint::Mint;
 use crate::notify::notify;
-use crate::protocol::{self, Health, Reply, Request, VERSION, Welcome};
+use crate::protocol::{Health, Reply, Request, VERSION, Welcome};
 use crate::records::{Keys, Unminted};
 use crate::role::{Role, allowed, role};
 use crate::statefile::StateDir;
@@ -19,7 +22,6 @@ use crate::stop::{self, Gate};
 use crate::survey::{Line, Subject, fit};
 use crate::{Clock, Error, Kind};
 use sd_notify::NotifyState;
-use std::io::BufReader;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -80,7 +82,7 @@ struct Server<B> {
     failed: AtomicU64,
     /// Held over a check: two at a time would measure each other.
     checking: Mutex<()>,
-    gate: Gate,
+    gate: Arc<Gate>,
 }
 
 /// Serves until the process is ended. `open` opens the token; what can be cured by waiting is
@@ -112,7 +114,7 @@ pub fn run<B: Backend>(
         minted: AtomicU64::new(0),
         failed: AtomicU64::new(0),
         checking: Mutex::default(),
-        gate: Gate::default(),
+        gate: Arc::default(),
     });
     let ending = server.clone();
     server
@@ -147,7 +149,7 @@ impl<B: Backend> Server<B> {
     fn start(
         self: Arc<Self>,
         name: &str,
-        body: impl FnOnce(&Self) + Send + 'static,
+        body: impl FnOnce(&Arc<Self>) + Send + 'static,
     ) -> Result<(), Error> {
         thread::Builder::new()
             .name(name.to_owned())
@@ -187,24 +189,18 @@ impl<B: Backend> Server<B> {
         }
     }
 
-    fn serve(&self, stream: UnixStream, role: Role) -> Result<(), Error> {
-        let lost = |e| Error::new(Kind::Unavailable, "connection").because(e);
-        stream
-            .set_write_timeout(Some(FRAME_DEADLINE))
-            .map_err(lost)?;
-        let idle = if role == Role::Root {
-            Some(ROOT_IDLE)
-        } else {
-            None
-        };
-        stream.set_read_timeout(idle).map_err(lost)?;
-        let mut writer = stream.try_clone().map_err(lost)?;
-        let mut reader = BufReader::with_capacity(16 * 1024, stream);
+    fn serve(self: &Arc<Self>, stream: UnixStream, role: Role) -> Result<(), Error> {
+        let idle = (role == Role::Root).then_some(ROOT_IDLE);
+        let mut conversation = Conversation::on(stream, idle)?;
         let mut greeted = false;
-        while let Some(request) = next_request(&mut reader, idle)? {
-            let _under_way = self.gate.enter();
-            let reply = match (&request, greeted) {
-                (Request::Hello { version }, false) if *version == VERSION => {
+        while let Some(request) = conversation.next()? {
+            let Some(pass) = self.gate.enter() else {
+                conversation.catch_up()?;
+                stop::wait_for_it();
+            };
+            let (began, is_mint) = (Instant::now(), matches!(request, Request::Mint { .. }));
+            let reply = match (request, greeted) {
+                (Request::Hello { version }, false) if version == VERSION => {
                     greeted = true;
                     Ok(Reply::Welcome(self.welcome()))
                 }
@@ -216,28 +212,65 @@ impl<B: Backend> Server<B> {
                     ),
                 )),
                 (_, false) => Err(Error::new(Kind::Protocol, "the first request is hello")),
-                (_, true) => self.answer(&request, role),
+                (request, true) => match (allowed(role, &request), request) {
+                    (Err(refusal), _) => Err(refusal),
+                    (
+                        Ok(()),
+                        Request::Mint {
+                            key,
+                            purpose,
+                            claims,
+                        },
+                    ) if conversation.leaves(|| self.hand()) => {
+                        let mint = self.drafted(Mint::new(key, purpose, claims));
+                        conversation.leave(Left { mint, pass });
+                        continue;
+                    }
+                    (Ok(()), request) => self.answer(request),
+                },
             };
+            if is_mint {
+                conversation.note(began.elapsed());
+            }
             let ends = matches!(&reply, Err(error) if error.kind() == Kind::Protocol);
-            protocol::write(&mut writer, &reply.unwrap_or_else(Reply::from))?;
+            conversation.answer(&reply.unwrap_or_else(Reply::from))?;
             if ends {
                 return Ok(());
             }
         }
-        Ok(())
+        conversation.catch_up()
+    }
+
+    /// A thread that mints what is left to it.
+    fn hand(self: &Arc<Self>) -> Result<Hand<Left, Done>, Error> {
+        let server = self.clone();
+        Hand::new("mints", move |Left { mint, pass }| {
+            let began = Instant::now();
+            let reply = server.mint(&mint).unwrap_or_else(Reply::from);
+            let took = began.elapsed();
+            Done { reply, took, pass }
+        })
+    }
+
+    /// A mint with its text written, if the token is open; if not, that is said when its turn comes.
+    fn drafted(&self, mut mint: Mint) -> Mint {
+        if let Ok(keys) = self.life.keys() {
+            keys.draft(&mut mint);
+        }
+        mint
     }
 
     /// Ends the process, with 0 also where something hangs: its state is safe at any point.
     fn end_when_told(self: &Arc<Self>) {
         stop::told();
         self.hang.end();
-        let late = |_: &Self| {
+        let late = |_: &Arc<Self>| {
             thread::sleep(stop::DRAIN);
             std::process::exit(0);
         };
         let _ = self.clone().start("stop-late", late); // without it we only may be late
         stop::kill_after(stop::DRAIN + stop::EXIT);
-        let _closed = self.gate.close();
+        self.gate.close();
         self.life.end();
         std::process::exit(0);
     }
@@ -255,8 +288,7 @@ impl<B: Backend> Server<B> {
         }
     }
 
-    fn answer(&self, request: &Request, role: Role) -> Result<Reply, Error> {
-        allowed(role, request)?;
+    fn answer(&self, request: Request) -> Result<Reply, Error> {
         match request {
             Request::Hello { .. } => Err(Error::new(Kind::Protocol, "hello was said already")),
             Request::Health {} => Ok(Reply::Health(self.health())),
@@ -265,32 +297,33 @@ impl<B: Backend> Server<B> {
                 key,
                 purpose,
                 claims,
-            } => {
-                let keys = self.life.keys_soon()?;
-                let minted = keys.mint(key, *purpose, claims);
-                self.note(&minted);
-                let jws = minted.map_err(Error::from)?;
-                Ok(Reply::Minted { jws })
-            }
+            } => self.mint(&Mint::new(key, purpose, claims)),
             Request::List { after } => {
                 let (keys, more) = self.life.keys_soon()?.list(after.as_ref());
                 Ok(Reply::Keys { keys, more })
             }
             Request::Make { key, charter } => {
-                let made = self.life.keys_soon()?.make(key, charter);
+                let made = self.life.keys_soon()?.make(&key, &charter);
                 let (key, created) = self.noted(made)?;
                 Ok(Reply::Made { key, created })
             }
             Request::Amend { name, charter } => self
                 .life
                 .keys_soon()?
-                .amend(name, charter)
+                .amend(&name, &charter)
                 .map(|()| Reply::Done {}),
             Request::Destroy { key } => {
-                let destroyed = self.life.keys_soon()?.destroy(key);
+                let destroyed = self.life.keys_soon()?.destroy(&key);
                 self.noted(destroyed).map(|()| Reply::Done {})
             }
         }
+    }
+
+    fn mint(&self, mint: &Mint) -> Result<Reply, Error> {
+        let minted = self.life.keys_soon()?.mint(mint);
+        self.note(&minted);
+        let jws = minted.map_err(Error::from)?;
+        Ok(Reply::Minted { jws })
     }
 
     /// Has the token looked at if it was not there for what was to be done.

@@ -5,7 +5,7 @@
 use crate::Error;
 use crate::Kind;
 use nix::sys::signal::{SigSet, Signal};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long requests under way may take, and the token to be closed: the units are given 5 s.
@@ -41,6 +41,13 @@ pub fn kill_after(wait: Duration) {
     }); // without it we only may be late
 }
 
+/// For a thread that has nothing to do until the process has ended.
+pub fn wait_for_it() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
 /// Returns when our end is asked for.
 pub fn told() {
     while asking().wait().is_err() {} // it can only be interrupted
@@ -52,16 +59,59 @@ fn asking() -> SigSet {
 
 /// Requests go through while it is open.
 #[derive(Default)]
-pub struct Gate(RwLock<()>);
+pub struct Gate {
+    inside: Mutex<Inside>,
+    left: Condvar,
+}
+
+#[derive(Default)]
+struct Inside {
+    passes: usize,
+    stage: Stage,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Open,
+    Closed,
+}
+
+/// One request, until its answer has been sent.
+pub struct Pass(Arc<Gate>);
 
 impl Gate {
-    /// One request, until its answer has been sent. Waits for ever once the gate is being closed.
-    pub fn enter(&self) -> RwLockReadGuard<'_, ()> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    /// Lets a request in; nobody once the gate is closed.
+    pub fn enter(self: &Arc<Self>) -> Option<Pass> {
+        let mut inside = self.lock();
+        if inside.stage == Stage::Closed {
+            return None;
+        }
+        inside.passes += 1;
+        Some(Pass(self.clone()))
     }
 
     /// Lets nobody in any more, and returns when all are out.
-    pub fn close(&self) -> RwLockWriteGuard<'_, ()> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    pub fn close(&self) {
+        let mut inside = self.lock();
+        inside.stage = Stage::Closed;
+        let occupied = |inside: &mut Inside| inside.passes > 0;
+        drop(self.left.wait_while(inside, occupied));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut inside = self.0.lock();
+        inside.passes -= 1;
+        let is_awaited = inside.stage == Stage::Closed && inside.passes == 0;
+        drop(inside);
+        if is_awaited {
+            self.0.left.notify_all();
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! the product is called but over its sockets and by its command line.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod ahead;
 mod assertion;
 mod charter;
 mod denial;
