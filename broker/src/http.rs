@@ -13,7 +13,7 @@ use crate::peer::{Life, Peer};
 use crate::policy::{Decision, Grant};
 use crate::rate::Verdict;
 use crate::recent::Denied;
-use crate::reply::{self, Answer, Refusal};
+use crate::reply::{self, Answer, Content, Refusal};
 use crate::reuse::{Moment, Reuse, Terms, Ticket, Turn, Use};
 use crate::rules::Rules;
 use crate::workload::Workload;
@@ -85,7 +85,7 @@ pub fn nobody_known(app: &App) -> Answer {
 /// An assertion, and what was recorded of it.
 pub struct Signed {
     assertion: Assertion,
-    claims: keystore::Claims,
+    content: Content,
     key: Arc<ActiveKey>,
     /// The request that it was signed for.
     id: RequestId,
@@ -143,8 +143,8 @@ async fn afresh(
     let claims = Claims::from_grant(grant, &key.public_key, now.wall, jti);
     let expected = SigningInput::new(&key.header, claims.wire());
 
-    let wire = claims.wire().clone();
-    let record = reply::decision_record(asking.id, asking.workload, &granted, &key, &wire);
+    let content = Content::of(claims.wire());
+    let record = reply::decision_record(asking.id, asking.workload, &granted, &key, &content);
     let mut durable = app.audit.decision(record).map_err(no_audit)?;
     let minted = async {
         let jws = mint(&key, &target, share, claims, deadline, place).await?;
@@ -155,7 +155,7 @@ async fn afresh(
     let signed = match (recorded, minted) {
         (Some(Ok(())), Ok(assertion)) => Ok(Signed {
             assertion,
-            claims: wire,
+            content,
             key,
             id: asking.id,
         }),
@@ -175,8 +175,8 @@ async fn afresh(
 async fn again(asking: &Asking<'_>, grant: Grant, signed: &Signed) -> Result<Answer, Refusal> {
     let Asking { app, deadline, .. } = *asking;
     let granted = reply::Granted::of(&grant);
-    let (key, claims) = (&signed.key, &signed.claims);
-    let mut record = reply::decision_record(asking.id, asking.workload, &granted, key, claims);
+    let (key, content) = (&signed.key, &signed.content);
+    let mut record = reply::decision_record(asking.id, asking.workload, &granted, key, content);
     record.reuse = Some(audit::Reuse {
         of: signed.id.as_str().into(),
         at: trusted_time(app)?.wall.unix_s(),
@@ -395,7 +395,7 @@ fn release(asking: &Asking<'_>, signed: &Signed, target: &Target) -> Result<Answ
     match asking.peer.life() {
         Life::Running => Ok(reply::ok(&AssertionResponse {
             assertion: signed.assertion.as_str().to_owned(),
-            expires_at: signed.claims.exp,
+            expires_at: signed.content.exp(),
             kid: signed.key.kid.to_string(),
             target: target.name.clone(),
             id: asking.id.to_string(),

@@ -8,7 +8,7 @@
 
 use crate::sys;
 use crate::witness::Running;
-use crate::workload::Files;
+use crate::workload::{Files, Look, Remembered, Wanted};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -28,6 +28,7 @@ pub struct Peer {
     files: Files,
     proof: Proof,
     /// What it ran when that was first asked on this connection.
+    remembered: Remembered,
     executable: OnceLock<Running>,
     /// Whether it was seen to run another since: its connection is somebody else's.
     is_another: AtomicBool,
@@ -116,6 +117,7 @@ impl Peer {
             pidfd,
             files,
             proof,
+            remembered: Remembered::default(),
             executable: OnceLock::new(),
             is_another: AtomicBool::new(false),
         };
@@ -145,6 +147,7 @@ impl Peer {
             pidfd,
             files,
             proof: kernel_proof(),
+            remembered: Remembered::default(),
             executable: OnceLock::new(),
             is_another: AtomicBool::new(false),
         })
@@ -192,8 +195,17 @@ impl Peer {
     }
 
     /// Its `/proc` files.
+    #[cfg(test)]
     pub fn files(&self) -> &Files {
         &self.files
+    }
+
+    /// What is seen of it now.
+    ///
+    /// # Errors
+    /// A sentence; among others, once it has been reaped.
+    pub fn look(&self, groups: Wanted) -> Result<Look, String> {
+        Look::at(&self.files, self.pidfd(), &self.remembered, groups)
     }
 
     /// Whether it still runs: a pidfd polls readable once its process has exited, reaped or not.
@@ -356,7 +368,11 @@ mod tests {
         assert_eq!(peer.uid(), nix::unistd::geteuid().as_raw());
         assert_eq!(peer.gid(), nix::unistd::getegid().as_raw());
         assert_eq!(peer.proof(), kernel_proof());
-        let workload = crate::workload::Workload::attest(&peer, Extent::WithSession).unwrap();
+        let extent = Extent {
+            session: Wanted::Yes,
+            ..Extent::default()
+        };
+        let workload = crate::workload::Workload::attest(&peer, extent).unwrap();
         assert_eq!(workload.uid(), nix::unistd::geteuid().as_raw());
         assert_eq!(workload.pid(), std::process::id());
         assert!(!workload.container());

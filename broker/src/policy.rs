@@ -8,7 +8,7 @@
 use crate::config::{Section, Target};
 use crate::peer::Proof;
 use crate::selector::{Selector, Source, Verdict};
-use crate::workload::{Extent, Workload};
+use crate::workload::{Extent, Wanted, Workload};
 use index::Index;
 use keystore::Time;
 use std::collections::{BTreeSet, HashMap};
@@ -112,9 +112,9 @@ impl Policy {
 
     /// What has to be read of every workload.
     pub fn extent(&self) -> Extent {
-        match self.uses_session {
-            true => Extent::WithSession,
-            false => Extent::Usual,
+        Extent {
+            session: Wanted::when(self.uses_session),
+            groups: Wanted::when(!self.groups.is_empty()),
         }
     }
 

@@ -281,13 +281,41 @@ impl Granted {
     }
 }
 
+/// What is recorded of claims: made once, for all requests that get the assertion.
+pub struct Content {
+    jti_sha256: audit::Sha256,
+    claims_sha256: audit::Sha256,
+    iat: u64,
+    exp: u64,
+}
+
+impl Content {
+    /// Of these.
+    pub fn of(claims: &Claims) -> Content {
+        Content {
+            jti_sha256: match &claims.jti {
+                Some(jti) => audit::Sha256::of(jti.as_bytes()),
+                None => audit::Sha256::ZERO, // an account's has none; the digest of its claims is below
+            },
+            claims_sha256: audit::Sha256::of(claims.to_json().as_bytes()),
+            iat: claims.iat,
+            exp: claims.exp,
+        }
+    }
+
+    /// When it expires, in seconds since 1970.
+    pub fn exp(&self) -> u64 {
+        self.exp
+    }
+}
+
 /// The audit record of a grant.
 pub fn decision_record(
     id: RequestId,
     workload: &Workload,
     granted: &Granted,
     key: &ActiveKey,
-    claims: &Claims,
+    content: &Content,
 ) -> audit::Decision {
     let unit = workload.unit();
     let Granted {
@@ -317,13 +345,10 @@ pub fn decision_record(
         target: target.name.as_str().into(),
         profile: target.profile.name.as_str().into(),
         kid: key.kid.as_str().into(),
-        jti_sha256: match &claims.jti {
-            Some(jti) => audit::Sha256::of(jti.as_bytes()),
-            None => audit::Sha256::ZERO, // an account's has none; the digest of its claims is below
-        },
-        iat: claims.iat,
-        exp: claims.exp,
-        claims_sha256: audit::Sha256::of(claims.to_json().as_bytes()),
+        jti_sha256: content.jti_sha256,
+        iat: content.iat,
+        exp: content.exp,
+        claims_sha256: content.claims_sha256,
         reuse: None,
     }
 }

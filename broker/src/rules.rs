@@ -9,6 +9,7 @@ use crate::attestation;
 use crate::audit;
 use crate::config::Config;
 use crate::denylist::{DenyLists, Reading, Sight};
+use crate::http::REQUEST_DEADLINE;
 use crate::notify::notify;
 use crate::policy::Policy;
 use crate::reply::Refusal;
@@ -19,7 +20,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
 
@@ -35,6 +36,12 @@ const LOAD_DEADLINE: Duration = Duration::from_secs(4);
 
 /// How long a witness that starts only now may take; half of what is left until the verdict.
 const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How long a request may go by rules that are not in force any more: to its deadline, and a moment.
+const LAST_LOOK: Duration = REQUEST_DEADLINE.saturating_add(Duration::from_secs(1));
+
+/// How often it is looked whether one still does.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// One configuration, its policy, and the deny lists.
 pub struct Rules {
@@ -202,10 +209,19 @@ async fn exchange(app: &App) -> Result<Arc<Rules>, Refusal> {
     });
     app.shelf.clear();
     let _freed = tokio::task::spawn_blocking(move || {
-        drop(old);
+        take_apart(old);
         sys::give_memory_back();
     });
     Ok(new)
+}
+
+/// Ends rules that are not in force any more, on this thread: requests that took a look before go by
+/// them to their end, and the last of them would have to do it. Waits for those.
+fn take_apart(old: Arc<Rules>) {
+    let end = Instant::now() + LAST_LOOK;
+    while Arc::strong_count(&old) > 1 && Instant::now() < end {
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 /// Rules that may come into force.
@@ -343,6 +359,18 @@ mod tests {
         let beside = old.path.with_file_name("denied");
         let text = format!("[deny]\nusers = \"{}\"\n{TEXT}", beside.display());
         assert_eq!(fixed_at_start(&old, &config(&text)), Ok(()));
+    }
+
+    #[test]
+    fn the_last_look_at_old_rules_is_not_what_takes_them_apart() {
+        let old = Arc::new(Rules::new(config(TEXT), DenyLists::default()));
+        let (look, gone) = (old.clone(), Arc::downgrade(&old));
+        let apart = std::thread::spawn(move || take_apart(old));
+        std::thread::sleep(LOOK_AGAIN * 4); // long enough for one that does not wait
+        assert!(!apart.is_finished(), "it waits for the look");
+        drop(look);
+        apart.join().unwrap();
+        assert!(gone.upgrade().is_none());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use nix::errno::Errno;
 use nix::libc;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A descriptor for a process by its number (pidfd_open(2), Linux 5.3).
 ///
@@ -18,6 +18,41 @@ pub fn pidfd_open(pid: u32) -> Result<OwnedFd, Errno> {
     // SAFETY: the call succeeded, so `fd` is a new descriptor that nobody else owns; it fits an
     // int as every descriptor does.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// What the kernel says of a process in one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessInfo {
+    /// Real, effective, saved, file-system user id, in our user namespace.
+    pub uids: [u32; 4],
+    /// The same for groups.
+    pub gids: [u32; 4],
+    /// Of its cgroup in the unified hierarchy.
+    pub cgroup_id: u64,
+}
+
+/// Asks about a process by its pidfd (PIDFD_GET_INFO, Linux 6.13; include/uapi/linux/pidfd.h).
+///
+/// # Errors
+/// `ESRCH` once it has exited, `ENOTTY` or `EINVAL` from older kernels; `ENODATA` if it does not say
+/// all of it.
+pub fn process_info(pidfd: BorrowedFd<'_>) -> Result<ProcessInfo, Errno> {
+    let wanted = u64::from(libc::PIDFD_INFO_CREDS | libc::PIDFD_INFO_CGROUPID);
+    // SAFETY: pidfd_info is integers alone, for which zeros are a value.
+    let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
+    info.mask = wanted;
+    // SAFETY: the kernel writes no more than the size that the request's number holds, which is this
+    // struct's, and it is ours for the call.
+    let answer = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
+    Errno::result(answer)?;
+    if info.mask & wanted != wanted || info.cgroupid == 0 {
+        return Err(Errno::ENODATA);
+    }
+    Ok(ProcessInfo {
+        uids: [info.ruid, info.euid, info.suid, info.fsuid],
+        gids: [info.rgid, info.egid, info.sgid, info.fsgid],
+        cgroup_id: info.cgroupid,
+    })
 }
 
 /// Memory at the end of a heap that is kept though it is free, in bytes: enough that no request gives

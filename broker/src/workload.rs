@@ -7,11 +7,13 @@
 
 use crate::peer::{Life, Peer, Proof};
 
+mod look;
 mod proc;
 mod program;
 mod session;
 mod unattested;
 mod unit;
+pub use look::{Look, Remembered};
 pub use proc::{Files, start_time};
 pub use program::Program;
 pub use session::Session;
@@ -35,24 +37,43 @@ pub struct Workload {
 }
 
 /// What to read beyond what every request needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    /// Nothing.
-    Usual,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
     /// Whether somebody sits before it.
-    WithSession,
+    pub session: Wanted,
+    /// Its supplementary groups, where they may not be at hand.
+    pub groups: Wanted,
+}
+
+/// Whether something has to be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// Nothing depends on it.
+    #[default]
+    No,
+    /// A section asks for it.
+    Yes,
+}
+
+impl Wanted {
+    /// If it is so that something asks for it.
+    pub fn when(asked: bool) -> Wanted {
+        match asked {
+            true => Wanted::Yes,
+            false => Wanted::No,
+        }
+    }
 }
 
 impl Workload {
     /// Reads what there is to know about a peer, then checks that it still lives.
     pub fn attest(peer: &Peer, extent: Extent) -> Result<Workload, Unattested> {
         let failed = |text| unreadable(peer, text);
-        let status = peer.files().status().map_err(failed)?;
-        let cgroup = peer.files().cgroup().map_err(failed)?;
-        let unit = Unit::of_cgroup(&cgroup).map(Unit::with_invocation);
-        let session = match extent {
-            Extent::Usual => Session::Unread,
-            Extent::WithSession => {
+        let look = peer.look(extent.groups).map_err(failed)?;
+        let unit = Unit::of_cgroup(&look.cgroup).map(Unit::with_invocation);
+        let session = match extent.session {
+            Wanted::No => Session::Unread,
+            Wanted::Yes => {
                 let terminal = proc::terminal(peer.pid()).map_err(failed)?;
                 Session::of(terminal, unit.as_ref())
             }
@@ -60,18 +81,18 @@ impl Workload {
         if peer.life() == Life::Over {
             return Err(Unattested::Gone);
         }
-        if status.uids.iter().any(|uid| *uid != peer.uid())
-            || status.gids.iter().any(|gid| *gid != peer.gid())
+        if look.uids.iter().any(|uid| *uid != peer.uid())
+            || look.gids.iter().any(|gid| *gid != peer.gid())
         {
             return Err(Unattested::ChangedUser);
         }
         Ok(Workload {
             uid: peer.uid(),
             gid: peer.gid(),
-            groups: status.groups,
+            groups: look.groups,
             pid: peer.pid(),
             unit,
-            container: status.pid_namespaces > 1,
+            container: look.pid_namespaces > 1,
             session,
             program: Program::Unread,
             proof: peer.proof(),

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 /// Tells a process that it is the server, where it listens and how long its answers are.
 const JOB: &str = "ASSERTD_BENCH_ECHO";
 
-/// assertd's own number of runtime threads (broker's `daemon`).
+/// Runtime threads: as many as the machine has cores that the figures were taken on, so that it is never
+/// they that hold it back. assertd has half as many (broker's `daemon`).
 const WORKER_THREADS: usize = 2;
 
 /// How long the server may take to listen.

@@ -1,6 +1,7 @@
 //! `assertctl` against a running assertd with a SoftHSM token: what `apply` makes, what it leaves
 //! alone, and that it can be broken off anywhere.
 
+use harness::fault::{Function, Shimmed};
 use harness::{Config, Daemon, SoftHsm};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -8,6 +9,10 @@ use std::process::{Command, Output, Stdio};
 
 /// Everybody who runs these tests is root.
 const ROOT: u32 = 0;
+
+/// Longer than assertd leaves a silent connection open, which is 30 s; a chip takes that long for an RSA
+/// key. Below a keystore's `hang_limit_s`.
+const MAKES_SLOWLY_MS: u32 = 33_000;
 
 /// A token, and a configuration of one workload with these targets on it.
 fn configured(targets: &[&str]) -> (SoftHsm, Config) {
@@ -113,6 +118,23 @@ fn more_keys_than_allowed_are_refused_as_a_whole() {
     assert_eq!((token.private_keys(), daemon.keys().len()), (0, 0));
     stdout(&daemon.assertctl(&["apply", "--max", "3"]), 0);
     assert_eq!(token.private_keys(), 3);
+}
+
+#[test]
+fn a_key_that_takes_longer_than_a_connection_lasts_is_recorded_and_the_next_one_is_made() {
+    let token = Shimmed::new();
+    let config = Config::new(&token).workload("w", ROOT, "");
+    let config = config.target("w", "bank", "").target("w", "vault", "");
+    let daemon = started(&config);
+    token.rules(&format!("C_GenerateKeyPair 1 delay:{MAKES_SLOWLY_MS}\n"));
+    let before = std::time::Instant::now();
+    let applied = stdout(&daemon.assertctl(&["apply"]), 0);
+    assert!(before.elapsed().as_millis() >= MAKES_SLOWLY_MS.into());
+    assert_eq!(token.fired(Function::C_GenerateKeyPair), 1);
+    let created = |line: &str| line.starts_with("created w/");
+    assert_eq!(applied.lines().filter(|line| created(line)).count(), 2);
+    assert_eq!((daemon.keys().len(), token.token().private_keys()), (2, 2));
+    stdout(&daemon.assertctl(&["assertion", "--target", "bank"]), 0);
 }
 
 #[test]

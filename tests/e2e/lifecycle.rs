@@ -21,6 +21,24 @@ fn a_killed_broker_takes_its_keystore_with_it() {
     assert!(wait_until(DEADLINE, || !process::runs(keystore)));
 }
 
+#[test]
+fn a_client_goes_on_after_a_restart_and_says_when_there_is_nobody() {
+    let (daemon, _token) = with_bank();
+    let mut client = daemon.client();
+    let first = client.assertion("bank", None).unwrap();
+    let daemon = daemon.restart();
+    daemon.wait_usable();
+    let second = client.assertion("bank", None).unwrap();
+    assert_ne!(first.id, second.id);
+    assert_eq!(daemon.status().requests.released, 1, "asked for once");
+    let site = daemon.into_site();
+    let nobody = client.assertion("bank", None).err().unwrap().to_string();
+    assert!(nobody.contains("is assertd running?"), "{nobody}");
+    let daemon = Daemon::start_at(site);
+    daemon.wait_usable();
+    client.assertion("bank", None).unwrap();
+}
+
 /// Connections with a request that is being signed by a keystore that stands still.
 fn in_flight(daemon: &Daemon, count: usize) -> Vec<Raw> {
     let before = decisions(daemon);

@@ -13,6 +13,7 @@ mod hardening;
 mod keys;
 mod lifecycle;
 mod notify;
+mod oauth2;
 mod profiles;
 mod reload;
 mod request;

@@ -65,7 +65,7 @@ VENDORS = {
     # FAPI 2.0 SP 5.4.1: PS256, ES256, Ed25519; iat not more than 10 s ahead.
     "fapi2": Vendor(["PS256", "ES256", "EdDSA"], "RS256", ["client-authentication+jwt"], 300, skew=10,
                     single_use=True),
-    # keycloak#38585: 60 s from iat; jti once.
+    # keycloak#38585: taken for 60 s from iat, whatever exp says, so that a longer one says what is not so; jti once.
     "keycloak": Vendor(ANY_ALG, "ES256K", ["client-authentication+jwt"], 60, single_use=True),
     # Okta: RS/ES 256-512, exp an hour ahead at most, jti once if it is there.
     "okta": Vendor([a for a in ANY_ALG if a[:2] in ("RS", "ES")], "PS256", ["JWT"], 3600, single_use=True,
@@ -77,8 +77,8 @@ VENDORS = {
     "aws-oidc": Vendor(["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"], "PS256", ["JWT"], 86400),
     # Entra: RS256 alone, 600 characters each.
     "entra-fic": Vendor(["RS256"], "ES256", ["JWT"], 86400, extra=("600 characters",)),
-    # Google STS: RS256 or ES256, kid mandatory, iat in the past, less than 24 h (older text: 48).
-    "gcp-wif": Vendor(["RS256", "ES256"], "PS256", ["JWT"], 86400, extra=("127 bytes", "256 characters")),
+    # Google STS: RS256 or ES256, kid mandatory, iat in the past, exp less than 48 h after it.
+    "gcp-wif": Vendor(["RS256", "ES256"], "PS256", ["JWT"], 48 * 3600 - 1, extra=("127 bytes", "256 characters")),
     # Vault: jwt_supported_algs, bound_issuer, bound_audiences, bound_subject; leeway set to 0 here.
     "vault-jwt": Vendor(ANY_ALG, "ES256K", ["JWT"], 86400),
     # JWT-SVID 2 and 3: no EdDSA, typ JWT or JOSE, no other header, sub a SPIFFE ID.

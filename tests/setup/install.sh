@@ -120,6 +120,7 @@ check_packages() {
   need make            "the commands of this repository"                  have make
   need git             "tests of what is committed"                       have git
   need iproute2        "ip: networks of our own for the tests"            have ip
+  need curl            "sends the request that assertctl env prints"      have curl
   need strace          "counts and fails system calls in the tests"       have strace
   need openssl         "opens paddings, reads keys of the TPM"            have openssl
   need tpm2-openssl    "reads our key files, as others would"             have_tpm2_openssl

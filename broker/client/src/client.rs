@@ -1,5 +1,6 @@
 //! A blocking client. It keeps one connection alive and asks one thing at a time; every wait has
-//! a deadline.
+//! a deadline. assertd closes a connection that is silent for half a minute, and all of them when it
+//! is restarted: what is asked then goes by a new one.
 
 use crate::api::{
     ANSWER_LEN_MAX, ASSERTION_PATH, AdoptRequest, AssertionRequest, AssertionResponse,
@@ -8,9 +9,9 @@ use crate::api::{
     Whoami,
 };
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
@@ -56,7 +57,17 @@ pub enum Error {
 pub struct Client {
     runtime: Runtime,
     sender: SendRequest<Full<Bytes>>,
+    past: Past,
     socket: PathBuf,
+}
+
+/// What a connection has been used for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Past {
+    /// Nothing: whoever turns it away says why, and that is read as the answer.
+    New,
+    /// It was asked on before, and may have been closed since.
+    Asked,
 }
 
 impl Client {
@@ -72,6 +83,7 @@ impl Client {
         Ok(Client {
             runtime,
             sender,
+            past: Past::New,
             socket: socket.to_owned(),
         })
     }
@@ -173,6 +185,7 @@ impl Client {
                 {
                     let opened = self.runtime.block_on(open(&self.socket));
                     self.sender = opened.map_err(|reason| unreachable(&self.socket, reason))?;
+                    self.past = Past::New;
                     connections += 1;
                 }
                 done => {
@@ -190,8 +203,10 @@ impl Client {
         request: Request<Full<Bytes>>,
     ) -> Result<Bytes, Error> {
         let (sender, socket) = (&mut self.sender, &self.socket);
+        let past = std::mem::replace(&mut self.past, Past::Asked);
         self.runtime.block_on(async {
-            let answer = tokio::time::timeout(deadline, exchange(sender, request)).await;
+            let asked = exchange(sender, past, socket, request);
+            let answer = tokio::time::timeout(deadline, asked).await;
             let lost = |reason: String| unreachable(socket, reason);
             let (status, retry_after_s, bytes) = answer
                 .map_err(|_| lost(format!("no answer within {} s", deadline.as_secs())))?
@@ -230,13 +245,14 @@ async fn open(socket: &Path) -> Result<SendRequest<Full<Bytes>>, String> {
 
 async fn exchange(
     sender: &mut SendRequest<Full<Bytes>>,
+    past: Past,
+    socket: &Path,
     request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Option<u64>, Bytes), String> {
-    sender.ready().await.map_err(|error| error.to_string())?;
-    let answer = sender
-        .send_request(request)
-        .await
-        .map_err(|error| error.to_string())?;
+    let answer = match past {
+        Past::New => on_this(sender, request).await?,
+        Past::Asked => on_this_or_another(sender, socket, request).await?,
+    };
     let status = answer.status();
     let retry_after_s = answer
         .headers()
@@ -249,6 +265,38 @@ async fn exchange(
         .map_err(|error| error.to_string())?
         .to_bytes();
     Ok((status, retry_after_s, bytes))
+}
+
+async fn on_this(
+    sender: &mut SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, String> {
+    sender.ready().await.map_err(|error| error.to_string())?;
+    let sent = sender.send_request(request).await;
+    sent.map_err(|error| error.to_string())
+}
+
+/// On a new connection if this one has been closed, and then alone: of what was sent nobody knows
+/// whether it was done.
+async fn on_this_or_another(
+    sender: &mut SendRequest<Full<Bytes>>,
+    socket: &Path,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, String> {
+    // Nothing ran since the last answer: the connection must have had its turn to see the end.
+    tokio::task::yield_now().await;
+    let unsent = match sender.ready().await {
+        Err(_closed) => request,
+        Ok(()) => match sender.try_send_request(request).await {
+            Ok(answer) => return Ok(answer),
+            Err(mut error) => match error.take_message() {
+                Some(unsent) => unsent,
+                None => return Err(error.into_error().to_string()),
+            },
+        },
+    };
+    *sender = open(socket).await?;
+    on_this(sender, unsent).await
 }
 
 impl fmt::Display for Error {

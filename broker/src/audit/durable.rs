@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 
 use super::error::Lost;
 use super::record::{Body, OUTCOME_BYTES_MAX, Outcome, OutcomeRecord};
-use super::shared::{Haste, Queued, Shared};
+use super::records::{Haste, Queued};
+use super::shared::Shared;
 use super::text::ShortText;
 
 /// An accepted record: a future that resolves when it is durable, and for a decision the right to
@@ -39,13 +40,13 @@ impl Durable {
         state.pending -= 1;
         let stamp = self.shared.now();
         let reserved = OUTCOME_BYTES_MAX;
-        state.push(Queued {
-            body,
+        let queued = Queued {
             stamp,
             reserved,
             haste: Haste::Soon,
             durable: None,
-        });
+        };
+        state.push(&body, queued);
     }
 }
 

@@ -14,6 +14,7 @@ pub mod chain;
 pub mod denials;
 pub mod error;
 pub mod record;
+mod records;
 pub mod text;
 
 mod durable;
@@ -52,8 +53,9 @@ pub use text::{LongText, Sha256, ShortText, Text};
 use chain::SEGMENT_BYTES_MAX;
 use denials::{Key, Noted};
 use record::{Body, ENVELOPE_BYTES_MAX, LINE_BYTES_MAX, OUTCOME_BYTES_MAX, Opened};
+use records::{Haste, Queued};
 use segment::{Disk, RealDisk, Segment};
-use shared::{Haste, Phase, Queued, Shared, State};
+use shared::{Phase, Shared, State};
 use space::Room;
 use writer::Writer;
 
@@ -283,12 +285,8 @@ impl Audit {
             state.phase = Phase::Closing;
             shared.wake_writer(&mut state);
         }
-        let (state, _) = shared
-            .changed
-            .wait_timeout_while(state, CLOSE_WAIT, |s| {
-                !matches!(s.phase, Phase::Closed { .. })
-            })
-            .expect("no thread panics while it holds the audit state");
+        let open = |state: &mut State| !matches!(state.phase, Phase::Closed { .. });
+        let state = shared.wait_while(state, CLOSE_WAIT, open);
         let path = shared.dir.clone();
         let why = state
             .fault
@@ -366,13 +364,13 @@ impl Audit {
         }
         state.pending += pending;
         let stamp = shared.now();
-        state.push(Queued {
-            body,
+        let queued = Queued {
             stamp,
             reserved,
             haste: Haste::Now,
             durable: Some(durable),
-        });
+        };
+        state.push(&body, queued);
         shared.wake_writer(&mut state);
         Ok(receiver)
     }
@@ -424,13 +422,13 @@ fn push_owed(shared: &Shared, body: &Body) {
     let stamp = shared.now();
     let mut state = shared.lock();
     state.space.reserve_owed(reserved);
-    state.push(Queued {
-        body,
+    let queued = Queued {
         stamp,
         reserved,
         haste: Haste::Now,
         durable: None,
-    });
+    };
+    state.push(&body, queued);
 }
 
 fn wait_until_open(shared: &Shared, link_seq: u64) {
@@ -438,12 +436,7 @@ fn wait_until_open(shared: &Shared, link_seq: u64) {
         let ready = state.durable_seq > link_seq && (state.next.is_some() || !state.is_full());
         !ready && state.fault.is_none() && state.prepare_fault.is_none()
     };
-    drop(
-        shared
-            .changed
-            .wait_timeout_while(shared.lock(), OPEN_WAIT, opening)
-            .expect("no thread panics while it holds the audit state"),
-    );
+    drop(shared.wait_while(shared.lock(), OPEN_WAIT, opening));
 }
 
 fn spawn(

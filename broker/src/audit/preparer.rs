@@ -73,11 +73,11 @@ fn prepare(shared: &Shared) {
             state.prepare_fault = None;
             // Unlike a caller, the writer may wait for nothing but this.
             shared.wake_writer(&mut state);
-            shared.changed.notify_all();
+            shared.tell_watchers(&state);
         }
         Err(error) => {
             set_fault(shared, &mut state, &error);
-            shared.changed.notify_all();
+            shared.tell_watchers(&state);
             drop(state);
             back_off(shared);
         }

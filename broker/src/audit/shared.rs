@@ -6,14 +6,14 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-
-use tokio::sync::oneshot;
+use std::time::Duration;
 
 use super::denials::{Denials, Over, Sum};
 use super::error::Unavailable;
 use super::record::{
     Body, DENIED_BYTES_MAX, DenialCount, ENVELOPE_BYTES_MAX, LINE_BYTES_MAX, Stamp,
 };
+use super::records::{Haste, Queued, Records};
 use super::segment::{Disk, Segment};
 use super::space::{Room, Space};
 use super::text::{ShortText, rfc3339};
@@ -36,18 +36,20 @@ pub(super) struct Shared {
     /// For the preparer: a job, a taken segment, or the end.
     pub(super) preparer_wake: Condvar,
     /// For `open` and `close`: something became durable or failed.
-    pub(super) changed: Condvar,
+    changed: Condvar,
     state: Mutex<State>,
 }
 
 pub(super) struct State {
     pub(super) phase: Phase,
-    pub(super) queue: VecDeque<Queued>,
+    pub(super) queue: Records,
     pub(super) urgent: usize,
     pub(super) pending: usize,
     /// Records that the writer took and has not yet made durable.
     pub(super) in_hand: usize,
     pub(super) writer_waits: bool,
+    /// Who waits for a change.
+    watchers: usize,
     pub(super) space: Space,
     pub(super) denials: Denials,
     pub(super) next: Option<Segment>,
@@ -78,23 +80,6 @@ pub struct Fault {
     pub why: String,
     pub remedy: String,
     pub since_ms: u64,
-}
-
-pub(super) struct Queued {
-    pub(super) body: Vec<u8>,
-    pub(super) stamp: Stamp,
-    /// Bytes promised in the account of space.
-    pub(super) reserved: u64,
-    pub(super) haste: Haste,
-    pub(super) durable: Option<oneshot::Sender<()>>,
-}
-
-/// How long a record may wait for a flush of its own.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Haste {
-    Now,
-    Soon,
-    Whenever,
 }
 
 /// What the preparer does to files behind the writer.
@@ -132,11 +117,12 @@ impl Shared {
     ) -> Shared {
         let state = State {
             phase: Phase::Serving,
-            queue: VecDeque::new(),
+            queue: Records::default(),
             urgent: 0,
             pending: 0,
             in_hand: 0,
             writer_waits: false,
+            watchers: 0,
             space: Space::new(segment_bytes, current_free),
             denials: Denials::default(),
             next: None,
@@ -182,6 +168,27 @@ impl Shared {
         }
     }
 
+    /// Waits until a change makes `on` false, or no longer than `timeout`.
+    pub(super) fn wait_while<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        timeout: Duration,
+        on: impl FnMut(&mut State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        state.watchers += 1;
+        let waited = self.changed.wait_timeout_while(state, timeout, on);
+        let (mut state, _) = waited.expect("no thread panics while it holds the audit state");
+        state.watchers -= 1;
+        state
+    }
+
+    /// Wakes who waits for a change. Mostly nobody does, and telling nobody is a system call too.
+    pub(super) fn tell_watchers(&self, state: &State) {
+        if state.watchers > 0 {
+            self.changed.notify_all();
+        }
+    }
+
     /// Why a record of this size cannot be promised now, if it cannot.
     pub(super) fn refusal(&self, state: &State) -> Unavailable {
         let dir = self.dir.display();
@@ -200,9 +207,9 @@ impl Shared {
 }
 
 impl State {
-    pub(super) fn push(&mut self, queued: Queued) {
+    pub(super) fn push(&mut self, text: &[u8], queued: Queued) {
         self.urgent += usize::from(queued.haste == Haste::Now);
-        self.queue.push_back(queued);
+        self.queue.push(text, queued);
     }
 
     /// Promises room for a denial record and queues it, or answers `None`. Denials never push
@@ -214,13 +221,13 @@ impl State {
         if !spare || reserved > self.denial_room() || self.space.reserve(reserved) == Room::Full {
             return None;
         }
-        self.push(Queued {
-            body,
+        let queued = Queued {
             stamp,
             reserved,
             haste: Haste::Whenever,
             durable: None,
-        });
+        };
+        self.push(&body, queued);
         Some(reserved)
     }
 

@@ -6,7 +6,6 @@
 //! records, still in memory, get new lines in a fresh segment, and its first record, `repaired`,
 //! says what the old file may hold beyond.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +14,10 @@ use super::chain::segment_name;
 use super::record::{
     Body, Closed, ENVELOPE_BYTES_MAX, OWN_BYTES_MAX, RepairCause, Repaired, Stamp, append_line,
 };
+use super::records::{Haste, Queued, Records};
 use super::scan::{GROUP_BYTES_MAX, Link};
 use super::segment::Segment;
-use super::shared::{Fault, Haste, Job, Phase, Queued, Shared, State};
+use super::shared::{Fault, Job, Phase, Shared, State};
 
 /// Outcomes ride with the next decision; without one they are flushed after this time.
 const SOON_MS: u64 = 100;
@@ -35,7 +35,7 @@ pub(super) struct Writer {
     link: Link,
     current: Option<Segment>,
     /// Taken from the queue, not yet durable, oldest first.
-    in_hand: VecDeque<Queued>,
+    in_hand: Records,
     buffer: Vec<u8>,
     failed_attempts: u32,
 }
@@ -53,7 +53,7 @@ impl Writer {
             shared,
             link,
             current,
-            in_hand: VecDeque::new(),
+            in_hand: Records::default(),
             buffer: Vec::with_capacity(GROUP_BYTES_MAX as usize),
             failed_attempts: 0,
         }
@@ -166,9 +166,9 @@ impl Writer {
     fn render(&mut self, free: u64) -> (usize, Link) {
         self.buffer.clear();
         let (mut count, mut link) = (0, self.link);
-        for record in &self.in_hand {
+        for (record, text) in self.in_hand.iter() {
             let before = self.buffer.len();
-            let after = append_line(&mut self.buffer, &link, record.stamp, &record.body);
+            let after = append_line(&mut self.buffer, &link, record.stamp, text);
             if self.buffer.len() as u64 > free.min(GROUP_BYTES_MAX) {
                 self.buffer.truncate(before);
                 break;
@@ -192,7 +192,10 @@ impl Writer {
         let mut waiting = Vec::new();
         let mut state = self.shared.lock();
         let mut written = self.buffer.len() as u64;
-        for record in self.in_hand.drain(..count) {
+        for _ in 0..count {
+            let Some(record) = self.in_hand.pop() else {
+                break;
+            };
             state
                 .space
                 .settle(record.reserved, std::mem::take(&mut written));
@@ -206,7 +209,7 @@ impl Writer {
             state.jobs.push_back(Job::Name { first_seq });
             self.shared.preparer_wake.notify_one();
         }
-        self.shared.changed.notify_all();
+        self.shared.tell_watchers(&state);
         drop(state);
         for durable in waiting {
             // Nobody waits any more when the request's deadline has passed; the record stands all
@@ -265,8 +268,8 @@ impl Writer {
                 len: end,
                 size,
             });
-            self.in_hand
-                .push_front(repaired(&path, end, self.buffer.len() as u64, now));
+            let text = repaired(&path, end, self.buffer.len() as u64);
+            self.in_hand.push_front(&text, own(now));
         }
         state.in_hand = self.in_hand.len();
         let remedy = "check the disk; assertd retries by itself".to_owned();
@@ -280,7 +283,7 @@ impl Writer {
             since_ms,
         });
         self.shared.preparer_wake.notify_one();
-        self.shared.changed.notify_all();
+        self.shared.tell_watchers(&state);
     }
 
     /// Waits for the preparer, or for the back-off to pass.
@@ -318,21 +321,20 @@ impl Writer {
         .encode();
         drop(state);
         debug_assert!(body.len() as u64 + ENVELOPE_BYTES_MAX <= OWN_BYTES_MAX);
-        self.in_hand.push_back(own(body, self.shared.now()));
+        self.in_hand.push(&body, own(self.shared.now()));
     }
 
     fn end(&self, unwritten: usize) {
         let mut state = self.shared.lock();
         state.phase = Phase::Closed { unwritten };
         self.shared.preparer_wake.notify_one();
-        self.shared.changed.notify_all();
+        self.shared.tell_watchers(&state);
     }
 }
 
 /// A record for which room has been kept from the first moment.
-fn own(body: Vec<u8>, stamp: Stamp) -> Queued {
+fn own(stamp: Stamp) -> Queued {
     Queued {
-        body,
         stamp,
         reserved: 0,
         haste: Haste::Now,
@@ -340,7 +342,7 @@ fn own(body: Vec<u8>, stamp: Stamp) -> Queued {
     }
 }
 
-fn repaired(path: &std::path::Path, at: u64, bytes: u64, now: Stamp) -> Queued {
+fn repaired(path: &std::path::Path, at: u64, bytes: u64) -> Vec<u8> {
     let file = path.file_name().map(PathBuf::from).unwrap_or_default();
     let repaired = Repaired {
         file: file.to_string_lossy().as_ref().into(),
@@ -349,7 +351,7 @@ fn repaired(path: &std::path::Path, at: u64, bytes: u64, now: Stamp) -> Queued {
         sha256: None,
         cause: RepairCause::WriteFailed,
     };
-    own(Body::Repaired(repaired).encode(), now)
+    Body::Repaired(repaired).encode()
 }
 
 /// How long what is queued may wait; the idle tick when there is nothing. Outcomes do not wake the
@@ -359,7 +361,7 @@ fn due_in_ms(state: &State, now: Stamp) -> u64 {
         return 0;
     }
     let waited_ms = |record: &Queued| now.boot_ms.saturating_sub(record.stamp.boot_ms);
-    let due = state.queue.iter().take(DUE_LOOK_MAX).map(|record| {
+    let due = state.queue.iter().take(DUE_LOOK_MAX).map(|(record, _)| {
         let limit_ms = if record.haste == Haste::Soon {
             SOON_MS
         } else {

@@ -50,7 +50,7 @@ pub struct MainFile {
     pub issuer: BTreeMap<Spanned<String>, Spanned<IssuerSection>>,
     /// A shipped profile, made narrower: `[profile.NAME]`, for targets to name. Main file alone.
     #[serde(default)]
-    #[cfg_attr(test, schemars(transform = schema::named))]
+    #[cfg_attr(test, schemars(transform = schema::named_anew))]
     pub profile: BTreeMap<Spanned<String>, Spanned<ProfileSection>>,
     /// Who may have what: `[workload.NAME]`, with a `[workload.NAME.target.NAME]` for each target.
     #[serde(default)]
@@ -160,7 +160,7 @@ pub struct IssuerSection {
 /// A shipped profile, made narrower. What would widen it is refused.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(test, derive(JsonSchema))]
+#[cfg_attr(test, derive(JsonSchema), schemars(transform = schema::by_extended))]
 pub struct ProfileSection {
     /// The shipped profile, such as "aws-oidc".
     #[cfg_attr(test, schemars(with = "schema::RowName"))]
@@ -172,7 +172,8 @@ pub struct ProfileSection {
     /// Longest life in seconds that a target may say. Default: that of `extends`
     #[cfg_attr(test, schemars(range(min = 1)))]
     pub lifetime_max: Option<Spanned<u32>>,
-    /// Algorithms that it takes, of those of `extends`; the first is the default. Default: all of them
+    /// Algorithms that it takes, of those of `extends`; the first is the default of a target that has a
+    /// key of its own. Default: all of them
     #[cfg_attr(test, schemars(length(min = 1)))]
     pub algs: Option<Spanned<Vec<Spanned<Alg>>>>,
     /// The one audience of all its targets, which then have no `audience`.

@@ -131,18 +131,53 @@ impl JsonSchema for ProfileName {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let own = format!("^[A-Za-z0-9][A-Za-z0-9_-]{{0,{}}}$", NAME_PART_LEN_MAX - 1);
         json_schema!({
             "type": "string",
-            "anyOf": [{ "enum": Row::names() }, { "pattern": own }],
+            "anyOf": [
+                { "description": "A shipped profile.", "enum": Row::names() },
+                { "description": "A `[profile.NAME]` of assertd.toml. That there is one `assertctl config check` \
+                                  sees, and an editor does not.", "pattern": name() },
+            ],
         })
     }
 }
 
-/// What [`keystore::keyid::check_part`] takes for a name.
+/// What [`keystore::keyid::check_part`] takes.
+fn name() -> String {
+    format!("^[A-Za-z0-9][A-Za-z0-9_-]{{0,{}}}$", NAME_PART_LEN_MAX - 1)
+}
+
+/// Names of sections.
 pub fn named(schema: &mut Schema) {
-    let pattern = format!("^[A-Za-z0-9][A-Za-z0-9_-]{{0,{}}}$", NAME_PART_LEN_MAX - 1);
-    schema.insert("propertyNames".to_owned(), json!({ "pattern": pattern }));
+    schema.insert("propertyNames".to_owned(), json!({ "pattern": name() }));
+}
+
+/// Names of profiles: no shipped one is written anew.
+pub fn named_anew(schema: &mut Schema) {
+    let names = json!({ "pattern": name(), "not": { "enum": Row::names() } });
+    schema.insert("propertyNames".to_owned(), names);
+}
+
+/// A profile may only narrow.
+pub fn by_extended(schema: &mut Schema) {
+    let rows = ROWS.iter().map(|row| {
+        let algs: Vec<&str> = row.algs.iter().map(|alg| alg.name()).collect();
+        let seconds = json!({ "maximum": row.lifetime_max_s });
+        let mut keys = json!({
+            "algs": { "items": { "enum": algs } },
+            "lifetime": seconds,
+            "lifetime_max": seconds,
+        });
+        if row.takes(Key::Audience) == Takes::Not {
+            keys["audience"] = json!(false);
+        }
+        json!({
+            "if": { "properties": { "extends": { "const": row.name } }, "required": ["extends"] },
+            "then": { "properties": keys },
+        })
+    });
+    let rows: Value = rows.collect();
+    schema.insert("allOf".to_owned(), rows);
 }
 
 /// A user by name or by number, and so for a group.
@@ -236,9 +271,27 @@ pub fn by_profile(schema: &mut Schema) {
             "then": { "properties": keys, "required": needed },
         })
     });
-    let rows: Value = rows.collect();
+    let rows: Value = rows.chain([of_any_other()]).collect();
     schema.insert("allOf".to_owned(), rows);
     schema.insert("dependentRequired".to_owned(), json!({ "burst": ["rate"] }));
+}
+
+/// Of a profile of one's own nothing is known but what holds of each: either the key is an issuer's, or
+/// the target's.
+fn of_any_other() -> Value {
+    let most = ROWS.iter().map(|row| row.lifetime_max_s).max();
+    let with_issuer =
+        json!({ "properties": { "keystore": false, "alg": false, "client_id": false } });
+    let of_issuers = json!({ "required": ["issuer", "subject"] });
+    json!({
+        "if": { "properties": { "profile": { "enum": Row::names() } } },
+        "else": {
+            "properties": { "lifetime": { "maximum": most } },
+            "dependentSchemas": {
+                "issuer": with_issuer, "subject": of_issuers, "shared": of_issuers, "reuse": of_issuers,
+            },
+        },
+    })
 }
 
 /// What is the same for all: TOML has no null, a description is lines of text that flow, and numbers

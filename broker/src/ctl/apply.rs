@@ -13,8 +13,10 @@ use super::out::{Out, clean, count};
 use super::plan::{Effect, Step, plan};
 use crate::audit::Sha256;
 use crate::config::Config;
+use crate::profile::{Birth, Row};
 use crate::terms;
 use assertd_client::api::{KeyStatus, Status};
+use keystore::charter::PurposeKind;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 
@@ -138,7 +140,7 @@ pub fn apply(
                 print(&steps, world.wanted.len(), out);
             }
             configuration_note(&config, &status, out);
-            next(args, &done, out);
+            next(args, &config, &done, out);
         }
     }
     Ok(exit)
@@ -258,7 +260,7 @@ fn configuration_note(config: &Config, status: &Status, out: &mut Out) {
 }
 
 /// What the administrator does now: the other side must know the new keys.
-fn next(args: &Args, done: &[Done], out: &mut Out) {
+fn next(args: &Args, config: &Config, done: &[Done], out: &mut Out) {
     let names: Vec<&str> = done
         .iter()
         .filter_map(|done| match done {
@@ -268,7 +270,8 @@ fn next(args: &Args, done: &[Done], out: &mut Out) {
         .collect();
     let place = args.same_place();
     for name in names.iter().take(NEXT_SHOWN) {
-        out.line(&format!("next: {}", register(name, &place)));
+        let row = row_of(config, name);
+        out.line(&format!("next: {}", register(name, row, &place)));
     }
     if names.len() > NEXT_SHOWN {
         let rest = count(names.len() - NEXT_SHOWN, "more key");
@@ -278,12 +281,32 @@ fn next(args: &Args, done: &[Done], out: &mut Out) {
     }
 }
 
-fn register(name: &str, place: &str) -> String {
-    match name.strip_prefix("issuer/") {
-        Some(issuer) => format!(
+/// The profile of the target whose key this is; none of an issuer's.
+fn row_of(config: &Config, name: &str) -> Option<&'static Row> {
+    let (workload, target) = name.split_once('/')?;
+    let mut sections = config.workloads.iter();
+    let section = sections.find(|section| *section.name == *workload)?;
+    Some(section.targets.get(target)?.profile.row)
+}
+
+fn register(name: &str, row: Option<&Row>, place: &str) -> String {
+    if let Some(issuer) = name.strip_prefix("issuer/") {
+        return format!(
             "serve what `assertctl{place} jwks --issuer {issuer}` prints at the issuer's jwks_uri"
+        );
+    }
+    match row {
+        Some(row) if row.birth == Birth::AtTheVendor => format!(
+            "nothing yet for {name}: its other side takes no key that is made here (`assertctl \
+             profiles {}`)",
+            row.name
         ),
-        None => format!(
+        Some(row) if row.purpose == PurposeKind::Account => format!(
+            "register the key that `assertctl{place} jwks --target {name}` prints, as `assertctl \
+             profiles {}` says",
+            row.name
+        ),
+        Some(_) | None => format!(
             "register what `assertctl{place} jwks --target {name}` prints at the authorization \
              server"
         ),
@@ -366,10 +389,25 @@ mod tests {
     #[test]
     fn what_to_register_is_asked_at_the_same_assertd() {
         assert_eq!(
-            register("payments/bank", " -c /tmp/a.toml"),
+            register("payments/bank", Row::named("okta"), " -c /tmp/a.toml"),
             "register what `assertctl -c /tmp/a.toml jwks --target payments/bank` prints at the \
              authorization server"
         );
-        assert!(register("issuer/prod", "").contains("`assertctl jwks --issuer prod`"));
+        assert!(register("issuer/prod", None, "").contains("`assertctl jwks --issuer prod`"));
+    }
+
+    #[test]
+    fn a_key_that_the_other_side_cannot_take_is_not_to_be_registered_there() {
+        let said = |profile| register("payments/x", Row::named(profile), "");
+        assert_eq!(
+            said("snowflake"),
+            "register the key that `assertctl jwks --target payments/x` prints, as `assertctl profiles \
+             snowflake` says"
+        );
+        assert_eq!(
+            said("github-app"),
+            "nothing yet for payments/x: its other side takes no key that is made here (`assertctl \
+             profiles github-app`)"
+        );
     }
 }

@@ -6,7 +6,7 @@ use super::args::{Args, Format};
 use super::failure::{Exit, Failure};
 use super::out::Out;
 use crate::config::Config;
-use crate::profile::{Birth, Key, KidRule, Origin, Profile, ROWS, Takes};
+use crate::profile::{Birth, Key, KidRule, Origin, Profile, ROWS, Rule, Takes};
 use keystore::Alg;
 use keystore::charter::PurposeKind;
 use keystore::config::suggest;
@@ -141,7 +141,16 @@ fn details(profile: &Profile) -> Vec<Vec<String>> {
         lines.push(("extends", row.name.to_owned()));
     }
     let (needs, may_have) = keys(profile);
-    let keys = format!("{}; optional: {}", needs.join(", "), may_have.join(", "));
+    // Of these the target needs one, and not both (Rule::AudienceOrScope).
+    let one_of = [Key::Audience.as_str(), Key::Scope.as_str()];
+    let (either, may_have): (Vec<_>, Vec<_>) = may_have
+        .into_iter()
+        .partition(|key| has_choice(profile) && one_of.contains(key));
+    let mut needs = needs.join(", ");
+    if !either.is_empty() {
+        needs += &format!(", {}", either.join(" or "));
+    }
+    let keys = format!("{needs}; optional: {}", may_have.join(", "));
     lines.extend([
         ("for", row.party.to_owned()),
         ("purpose", purpose(profile).to_owned()),
@@ -168,6 +177,12 @@ fn details(profile: &Profile) -> Vec<Vec<String>> {
         .collect()
 }
 
+/// Whether a target has an audience or a scope, and the profile has fixed neither.
+fn has_choice(profile: &Profile) -> bool {
+    let mut rules = profile.row.rules.iter();
+    profile.audience.is_none() && rules.any(|(_, rule)| *rule == Rule::AudienceOrScope)
+}
+
 /// The keys of a target: those that it needs, and those that may be left out.
 fn keys(profile: &Profile) -> (Vec<&'static str>, Vec<&'static str>) {
     let those = |takes: Takes| {
@@ -189,8 +204,9 @@ fn keys(profile: &Profile) -> (Vec<&'static str>, Vec<&'static str>) {
 }
 
 fn header(profile: &Profile) -> Vec<Member> {
-    let algs = match profile.algs.as_slice() {
-        [one] => one.name().to_owned(),
+    let algs = match (profile.row.purpose, profile.algs.as_slice()) {
+        (PurposeKind::Federation, _) => format!("the issuer's `alg`; of {}", algs(profile)),
+        (_, [one]) => one.name().to_owned(),
         _ => format!("{} (the first is the default)", algs(profile)),
     };
     let mut members = vec![

@@ -222,7 +222,12 @@ fn what_is_not_asked_for_changes_no_decision() {
                 unasked += 1;
             }
         }
-        if case.policy.extent() == Extent::Usual {
+        let extent = case.policy.extent();
+        if extent.groups == Wanted::No {
+            unread.set_groups(Vec::new());
+            known.set_groups(vec![1, 2, 3]);
+        }
+        if extent.session == Wanted::No {
             unread.set_session(Session::Unread);
             known.set_session(Session::None);
         }

@@ -175,8 +175,8 @@ fn death_between_read_and_check_is_refused() {
         let hit = (0..TRIES).any(|_| {
             let mut connector = connector(&daemon.socket(), before, "pass");
             connector.expect("known");
-            // assertd has read the files and is about to ask whether their process lives.
-            let hold = Hold::attach(daemon.pid(), Call::Poll, "2s", ",pread64");
+            // assertd has looked at the process and is about to ask whether it lives.
+            let hold = Hold::attach(daemon.pid(), Call::Poll, "2s", ",pread64,ioctl");
             connector.tell("ask");
             connector.expect("asked");
             hold.wait_inside();
@@ -193,18 +193,20 @@ fn death_between_read_and_check_is_refused() {
     serves(&mut daemon);
 }
 
-/// Its status and its cgroup were read, both whole; then a poll of its pidfd had it over.
+/// It was looked at with success, by its status and its cgroup or by the one call that says both
+/// (PIDFD_GET_INFO, `_IOWR(0xff, 11, …)`); then a poll of its pidfd had it over.
 fn was_read_and_then_dead(traced: &str) -> bool {
-    let read = |text: &str| {
-        traced
-            .lines()
-            .position(|line| line.contains(text) && !line.contains("= -1"))
+    let done = |holds: &dyn Fn(&str) -> bool| {
+        let mut lines = traced.lines();
+        lines.position(|line| holds(line) && !line.contains("= -1"))
     };
-    let over = traced
-        .lines()
-        .position(|line| line.contains("= 1 ([{fd=") && line.contains("revents=POLLIN"));
-    match (read("\"Name:\\t"), read("pread64("), over) {
-        (Some(status), Some(_), Some(over)) => status < over,
+    let asked = done(&|line| line.contains("0xff, 0xb") || line.contains("PIDFD_GET_INFO"));
+    let status = done(&|line| line.contains("\"Name:\\t"));
+    let cgroup = done(&|line| line.contains("pread64(") && line.contains("\"0::/"));
+    let over = done(&|line| line.contains("= 1 ([{fd=") && line.contains("revents=POLLIN"));
+    let looked = asked.or(status.filter(|_| cgroup.is_some()));
+    match (looked, over) {
+        (Some(looked), Some(over)) => looked < over,
         _ => panic!("not what a request does:\n{traced}"),
     }
 }

@@ -1,8 +1,8 @@
 //! What never comes out, whatever the configuration or the request says: a float for a time, a list
 //! for an audience, a long life, another `typ`, a member of header or claims that the profile does
-//! not have, an audience or a subject that no operator wrote. Over all profiles, with values of
-//! which many are hostile, and against a table that is written here from the standards and not from
-//! the rows.
+//! not have, a value that belongs to another member, an algorithm that the vendor does not take. Over
+//! all profiles, as they are shipped and as an operator narrows them, with values of which many are
+//! hostile, and against a table that is written here from the standards and not from the rows.
 
 use super::*;
 use crate::profile::{Key, Row, Takes};
@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 struct Shape {
     profile: &'static str,
     typ: &'static str,
+    algs: &'static [&'static str],
     header: &'static [&'static str],
     claims: &'static [&'static str],
     /// Longest `exp − iat` in seconds.
@@ -27,18 +28,22 @@ struct Shape {
 /// RFC 7523bis, and each vendor's documents (docs/profiles.md). `x5t#S256` is a member of no
 /// header: it comes with the certificates of entra-cert, whose shape demands it then.
 const SHAPES: [Shape; 16] = [
-    client("rfc7523", "client-authentication+jwt"),
-    client("fapi2", "client-authentication+jwt"),
-    client("keycloak", "client-authentication+jwt"),
-    client("okta", "JWT"),
-    client("auth0", "JWT"),
-    federation("aws-oidc"),
-    federation("entra-fic"),
-    federation("gcp-wif"),
-    federation("vault-jwt"),
-    federation("jwt-svid"),
-    federation("k8s-structured-auth"),
-    federation("databricks-fed"),
+    client("rfc7523", "client-authentication+jwt", ANY),
+    client(
+        "fapi2",
+        "client-authentication+jwt",
+        &["PS256", "ES256", "EdDSA"],
+    ),
+    client("keycloak", "client-authentication+jwt", ANY),
+    client("okta", "JWT", &["RS256", "ES256", "ES384"]),
+    client("auth0", "JWT", &["RS256", "PS256"]),
+    federation("aws-oidc", &["RS256", "ES256", "ES384"]),
+    federation("entra-fic", &["RS256"]),
+    federation("gcp-wif", &["RS256", "ES256"]),
+    federation("vault-jwt", ANY),
+    federation("jwt-svid", &["RS256", "ES256", "ES384", "PS256"]),
+    federation("k8s-structured-auth", &["RS256", "ES256", "ES384", "PS256"]),
+    federation("databricks-fed", &["RS256", "ES256"]),
     account(
         "snowflake",
         &["alg", "typ"],
@@ -63,8 +68,11 @@ const SHAPES: [Shape; 16] = [
     ),
 ];
 
-/// How many targets are tried: of the rarest profile a tenth loads, and there are sixteen.
-const CASES: u32 = 2000;
+/// How many targets are tried: of the rarest profile a tenth loads, half of them narrowed, and there
+/// are sixteen.
+const CASES: u32 = 4000;
+
+const ANY: &[&str] = &["ES256", "ES384", "PS256", "RS256", "EdDSA"];
 
 const KID: &[&str] = &["alg", "typ", "kid"];
 const JTI: &[&str] = &["iss", "sub", "aud", "jti", "iat", "exp"];
@@ -72,10 +80,11 @@ const JTI: &[&str] = &["iss", "sub", "aud", "jti", "iat", "exp"];
 /// google-sa-jwt at the token endpoint.
 const SCOPED: &[&str] = &["iss", "aud", "scope", "iat", "exp"];
 
-const fn client(profile: &'static str, typ: &'static str) -> Shape {
+const fn client(profile: &'static str, typ: &'static str, algs: &'static [&'static str]) -> Shape {
     Shape {
         profile,
         typ,
+        algs,
         header: KID,
         claims: JTI,
         life_s: 300,
@@ -83,10 +92,10 @@ const fn client(profile: &'static str, typ: &'static str) -> Shape {
     }
 }
 
-const fn federation(profile: &'static str) -> Shape {
+const fn federation(profile: &'static str, algs: &'static [&'static str]) -> Shape {
     Shape {
         life_s: 3600,
-        ..client(profile, "JWT")
+        ..client(profile, "JWT", algs)
     }
 }
 
@@ -100,7 +109,7 @@ const fn account(
         header,
         claims,
         life_s,
-        ..client(profile, "JWT")
+        ..client(profile, "JWT", &["RS256"])
     }
 }
 
@@ -130,76 +139,164 @@ fn value(key: Key) -> BoxedStrategy<String> {
     prop_oneof![
         6 => prop::sample::select(good).prop_map(str::to_owned),
         1 => hostile.prop_map(str::to_owned),
-        1 => "\\PC{1,40}",
-        1 => "[a-z]{200,1100}",
+        1 => "\\PC{1,20}",
+        1 => ("[a-z]", 200usize..1100).prop_map(|(letter, count)| letter.repeat(count)),
     ]
     .boxed()
 }
 
-/// A profile, what a target of it says, the lifetime that it says, and the one that is asked for.
-type Asked = (&'static Row, Vec<(Key, String)>, Option<u32>, Option<u32>);
+/// A target of a profile, what is asked of it, and what stands around it in the configuration.
+#[derive(Clone, Debug)]
+struct Asked {
+    row: &'static Row,
+    keys: Vec<(Key, String)>,
+    alg: Option<&'static str>,
+    lifetime: Option<u32>,
+    requested: Option<u32>,
+    own: Option<Own>,
+    issuer_url: &'static str,
+    issuer_alg: &'static str,
+}
+
+/// What an operator has made of the profile.
+#[derive(Clone, Debug)]
+struct Own {
+    lifetime_max: Option<u32>,
+    lifetime: Option<u32>,
+    algs: Option<Vec<&'static str>>,
+    audience: Option<String>,
+}
+
+fn any_seconds() -> impl Strategy<Value = Option<u32>> {
+    prop::option::of(prop_oneof![
+        3 => 1u32..600,
+        1 => prop::sample::select(vec![0, 540, 541, 3600, 3601, 86_400, u32::MAX]),
+    ])
+}
+
+/// RS256 more often than not: everybody takes it.
+fn any_alg() -> impl Strategy<Value = &'static str> {
+    prop_oneof![3 => Just("RS256"), 1 => prop::sample::select(ANY)]
+}
+
+fn any_own() -> impl Strategy<Value = Own> {
+    let algs = prop::option::weighted(0.3, prop::collection::vec(any_alg(), 0..3));
+    let audience = prop::option::weighted(0.3, value(Key::Audience));
+    (any_seconds(), any_seconds(), algs, audience).prop_map(
+        |(lifetime_max, lifetime, algs, audience)| Own {
+            lifetime_max,
+            lifetime: lifetime.filter(|seconds| seconds % 3 == 0),
+            algs,
+            audience,
+        },
+    )
+}
 
 /// A target of any profile with any values, and what is asked of it.
 fn any_target() -> impl Strategy<Value = Asked> {
     let row = prop::sample::select(crate::profile::ROWS.iter().collect::<Vec<_>>());
-    let seconds = || {
-        prop::option::of(prop_oneof![
-            3 => 1u32..600,
-            1 => prop::sample::select(vec![0, 540, 541, 3600, 3601, 86_400, u32::MAX]),
-        ])
-    };
+    let times = (any_seconds(), any_seconds());
+    let algs = (prop::option::weighted(0.7, any_alg()), any_alg());
+    let issuer_url = prop_oneof![
+        9 => Just("https://id.example.com/rs"),
+        1 => prop::sample::select(vec![
+            "https://id.example.com:8443/rs",
+            "https://id.example.com/\",\"sub\":\"root",
+            "http://id.example.com",
+        ]),
+    ];
     // Built once: a strategy of each case's own would be most of the work.
     let values = Key::ALL.map(|key| (value(key), 0.0..1.0f64));
-    (row, seconds(), seconds(), values).prop_map(|(row, written, asked, values)| {
-        let keys = Key::ALL.into_iter().zip(values);
-        let written_keys = keys.filter(|(key, (_, luck))| match row.takes(*key) {
-            Takes::Needs => *luck < 0.99,
-            Takes::May => *luck < 0.5,
-            Takes::Not => *luck < 0.01,
-        });
-        let keys = written_keys.map(|(key, (value, _))| (key, value)).collect();
-        // Of no seconds at all a request is refused before anything is decided (http::parse).
-        (row, keys, written, asked.map(|seconds| seconds.max(1)))
-    })
+    let own = prop::option::of(any_own());
+    (row, times, algs, issuer_url, own, values).prop_map(
+        |(row, (lifetime, requested), (alg, issuer_alg), issuer_url, own, values)| {
+            let is_fixed = own.as_ref().is_some_and(|own| own.audience.is_some());
+            let keys = Key::ALL.into_iter().zip(values);
+            let keys = keys.filter(|(key, (_, luck))| match row.takes(*key) {
+                Takes::Needs | Takes::May if *key == Key::Audience && is_fixed => *luck < 0.1,
+                Takes::Needs => *luck < 0.99,
+                Takes::May => *luck < 0.5,
+                Takes::Not => *luck < 0.01,
+            });
+            Asked {
+                row,
+                keys: keys.map(|(key, (value, _))| (key, value)).collect(),
+                alg,
+                lifetime,
+                // Of no seconds at all a request is refused before anything is decided (http::parse).
+                requested: requested.map(|seconds| seconds.max(1)),
+                own,
+                issuer_url,
+                issuer_alg,
+            }
+        },
+    )
 }
 
-const ISSUERS: &str = r#"
-[issuer.RS256]
-url = "https://id.example.com/rs"
-trust_domain = "example.org"
-subjects = ["p*", "spiffe://example.org/*", "[*", "x*", "a*"]
-keystore = "hsm"
-alg = "RS256"
-"#;
+/// As TOML writes a text.
+fn text(value: &str) -> String {
+    Value::from(value).to_string().replace('\u{7f}', "\\u007f")
+}
+
+/// The sections that stand around the target.
+fn around(asked: &Asked) -> String {
+    let Asked {
+        issuer_url: url,
+        issuer_alg: alg,
+        ..
+    } = asked;
+    let mut sections = format!(
+        "[issuer.prod]\nurl = {}\ntrust_domain = \"example.org\"\nkeystore = \"hsm\"\nalg = \"{alg}\"\n\
+         subjects = [\"p*\", \"spiffe://example.org/*\", \"[*\", \"x*\", \"a*\"]\n",
+        text(url)
+    );
+    let Some(own) = &asked.own else {
+        return sections;
+    };
+    sections += &format!("[profile.own]\nextends = \"{}\"\n", asked.row.name);
+    for (key, seconds) in [
+        ("lifetime_max", own.lifetime_max),
+        ("lifetime", own.lifetime),
+    ] {
+        if let Some(seconds) = seconds {
+            sections += &format!("{key} = {seconds}\n");
+        }
+    }
+    if let Some(algs) = &own.algs {
+        sections += &format!("algs = {algs:?}\n");
+    }
+    if let Some(audience) = &own.audience {
+        sections += &format!("audience = {}\n", text(audience));
+    }
+    sections
+}
 
 /// Header and claims of a target of these values; none if the loader refuses them.
-fn comes_out(
-    row: &Row,
-    keys: &[(Key, String)],
-    written: Option<u32>,
-    asked: Option<u32>,
-) -> Option<(String, String)> {
-    let text = |value: &str| Value::from(value).to_string().replace('\u{7f}', "\\u007f");
-    let mut target: String = keys
+fn comes_out(asked: &Asked) -> Option<(String, String)> {
+    let mut target: String = asked
+        .keys
         .iter()
         .map(|(key, value)| format!("{} = {}\n", key.as_str(), text(value)))
         .collect();
-    if row.purpose == keystore::charter::PurposeKind::Federation {
-        target += "issuer = \"RS256\"\n";
-    } else if row.algs.contains(&Alg::ES256) && row.algs.contains(&Alg::RS256) {
-        target += "alg = \"RS256\"\n";
+    if asked.row.purpose == keystore::charter::PurposeKind::Federation {
+        target += "issuer = \"prod\"\n";
+    } else if let Some(alg) = asked.alg {
+        target += &format!("alg = \"{alg}\"\n");
     }
-    if let Some(seconds) = written {
+    if let Some(seconds) = asked.lifetime {
         target += &format!("lifetime = {seconds}\n");
     }
     let golden = Golden {
-        profile: row.name.to_owned(),
+        profile: match asked.own {
+            None => asked.row.name.to_owned(),
+            Some(_) => "own".to_owned(),
+        },
         target,
         header: String::new(),
         payload: String::new(),
     };
-    let config = configured(ISSUERS, &golden)?;
-    Some(granted(config, asked))
+    let config = configured(&around(asked), &golden)?;
+    Some(granted(config, asked.requested))
 }
 
 /// The members of a JSON object of which no text was lost in reading: no member twice, no blank,
@@ -213,20 +310,20 @@ fn members(json: &str) -> Map<String, Value> {
 #[test]
 fn nothing_but_its_profiles_shape_comes_out_of_any_target() {
     let (out, refused) = (Cell::new(0), Cell::new(0));
-    let seen = std::cell::RefCell::new(BTreeSet::new());
+    let seen = std::cell::RefCell::new([BTreeSet::new(), BTreeSet::new()]);
     let mut runner = TestRunner::new(Cases {
         cases: CASES,
         failure_persistence: None,
         ..Cases::default()
     });
-    let verdict = runner.run(&any_target(), |(row, keys, written, asked)| {
-        let Some((header, payload)) = comes_out(row, &keys, written, asked) else {
+    let verdict = runner.run(&any_target(), |asked| {
+        let Some((header, payload)) = comes_out(&asked) else {
             refused.set(refused.get() + 1);
             return Ok(());
         };
         out.set(out.get() + 1);
-        seen.borrow_mut().insert(row.name);
-        holds(row.name, &keys, written, asked, &header, &payload)
+        seen.borrow_mut()[usize::from(asked.own.is_some())].insert(asked.row.name);
+        holds(&asked, &header, &payload)
     });
     verdict.unwrap();
     // A test that refuses everything would hold too.
@@ -234,27 +331,58 @@ fn nothing_but_its_profiles_shape_comes_out_of_any_target() {
         out.get() > 200 && refused.get() > 200,
         "{out:?} {refused:?}"
     );
-    assert_eq!(seen.borrow().len(), SHAPES.len(), "{seen:?}");
+    let [shipped, own] = seen.into_inner();
+    assert_eq!(shipped.len(), SHAPES.len(), "{shipped:?}");
+    assert!(own.len() > SHAPES.len() / 2, "{own:?}");
 }
 
-fn holds(
-    profile: &str,
-    keys: &[(Key, String)],
-    written: Option<u32>,
-    asked: Option<u32>,
-    header: &str,
-    payload: &str,
-) -> Result<(), TestCaseError> {
-    let shape = SHAPES
-        .iter()
-        .find(|shape| shape.profile == profile)
-        .unwrap();
-    let (header, claims) = (members(header), members(payload));
-    let of = |key: Key| {
-        keys.iter()
-            .find(|(it, _)| *it == key)
-            .map(|(_, value)| value.as_str())
+/// What the claims say, by the standards, of what an operator wrote.
+fn said(asked: &Asked) -> [(&'static str, Option<String>); 4] {
+    let of = |wanted: Key| {
+        let found = asked.keys.iter().find(|(key, _)| *key == wanted);
+        found.map(|(_, value)| value.clone())
     };
+    let fixed = asked.own.as_ref().and_then(|own| own.audience.clone());
+    let audience = fixed.or_else(|| of(Key::Audience));
+    let client = of(Key::ClientId);
+    let account = || {
+        let (account, user) = (of(Key::Account).unwrap(), of(Key::User).unwrap());
+        format!("{account}.{user}")
+    };
+    // The fingerprint of the key, as openssl computes it.
+    let signed =
+        |account: String| format!("{account}.SHA256:rTIyDPbFltiEsFOBulc6uo3dV0m03o9KI6efmondrrI=");
+    let (iss, sub, aud) = match asked.row.name {
+        "rfc7523" | "fapi2" | "keycloak" | "auth0" => {
+            (client.clone(), client, of(Key::AuthorizationServer))
+        }
+        "okta" => (client.clone(), client, of(Key::TokenEndpoint)),
+        "snowflake" => (Some(signed(account())), Some(account()), None),
+        "github-app" => (client, None, None),
+        "salesforce-jwt" => (client, of(Key::User), of(Key::AuthorizationServer)),
+        "google-sa-jwt" if of(Key::Scope).is_some() => {
+            let endpoint = "https://oauth2.googleapis.com/token".to_owned();
+            (of(Key::ServiceAccount), None, Some(endpoint))
+        }
+        "google-sa-jwt" => (of(Key::ServiceAccount), of(Key::ServiceAccount), audience),
+        profile => {
+            let entra = (profile == "entra-fic").then(|| "api://AzureADTokenExchange".to_owned());
+            let issuer = Some(asked.issuer_url.to_owned());
+            (issuer, of(Key::Subject), audience.or(entra))
+        }
+    };
+    [
+        ("iss", iss),
+        ("sub", sub),
+        ("aud", aud),
+        ("scope", of(Key::Scope)),
+    ]
+}
+
+fn holds(asked: &Asked, header: &str, payload: &str) -> Result<(), TestCaseError> {
+    let mut shapes = SHAPES.iter();
+    let shape = shapes.find(|it| it.profile == asked.row.name).unwrap();
+    let (header, claims) = (members(header), members(payload));
     let names = |map: &Map<String, Value>| map.keys().cloned().collect::<BTreeSet<_>>();
     let set = |names: &[&str]| {
         names
@@ -265,9 +393,12 @@ fn holds(
 
     prop_assert_eq!(names(&header), set(shape.header));
     prop_assert_eq!(header["typ"].as_str(), Some(shape.typ));
-    let has = match of(Key::Scope) {
-        Some(_) => SCOPED,
-        None => shape.claims,
+    let alg = header["alg"].as_str().unwrap_or_default();
+    prop_assert!(shape.algs.contains(&alg), "{alg}");
+    let has_scope = asked.keys.iter().any(|(key, _)| *key == Key::Scope);
+    let has = match has_scope {
+        true => SCOPED,
+        false => shape.claims,
     };
     prop_assert_eq!(names(&claims), set(has));
 
@@ -278,31 +409,18 @@ fn holds(
     };
     prop_assert_eq!(iat, now - shape.back_s);
     prop_assert!(exp > now && exp - iat <= shape.life_s, "{} s", exp - iat);
-    for most in [written, asked].into_iter().flatten() {
+    for most in [asked.lifetime, asked.requested].into_iter().flatten() {
         prop_assert!(exp - now <= u64::from(most), "{} s, not {most}", exp - now);
     }
-
-    let operators: Vec<&str> = keys.iter().map(|(_, value)| value.as_str()).collect();
-    let constants = [
-        "api://AzureADTokenExchange",
-        "https://oauth2.googleapis.com/token",
-    ];
-    for name in ["sub", "aud", "scope"] {
-        let Some(value) = claims.get(name) else {
-            continue;
-        };
-        let Some(value) = value.as_str() else {
-            return Err(TestCaseError::fail(format!("{name} is no text")));
-        };
-        let account = format!(
-            "{}.{}",
-            of(Key::Account).unwrap_or_default(),
-            of(Key::User).unwrap_or_default()
-        );
-        let is_operators = operators.contains(&value) || value == account;
-        let is_constant =
-            name == "aud" && of(Key::Audience).is_none() && constants.contains(&value);
-        prop_assert!(is_operators || is_constant, "{name} {value}");
+    if let Some(own) = &asked.own {
+        let most = own.lifetime_max.unwrap_or(u32::MAX);
+        prop_assert!(exp - now <= u64::from(most), "{} s, not {most}", exp - now);
+        let algs = own.algs.as_deref().unwrap_or(ANY);
+        prop_assert!(algs.contains(&alg), "{alg} is not among {algs:?}");
+    }
+    for (name, value) in said(asked) {
+        let value = value.map(Value::from);
+        prop_assert_eq!(claims.get(name), value.as_ref(), "{}", name);
     }
     Ok(())
 }

@@ -11,7 +11,6 @@ use keystore::config::Section;
 use keystore::protocol::{Reply, Request};
 use keystore::{Charter, KeyId, KeyName};
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Added to a keystore's hang limit, in which an RSA key is made, of the kind that its token is: its
@@ -27,21 +26,16 @@ pub enum Done {
     Amended { name: KeyName, keystore: String },
 }
 
-/// What doing steps needs. Keystores are connected to when their first step is due.
+/// What doing steps needs.
 pub struct Work<'a> {
     config: &'a Config,
     client: Client,
-    keystores: BTreeMap<String, KeystoreClient>,
 }
 
 impl<'a> Work<'a> {
     /// Nothing is connected yet but assertd.
     pub fn new(config: &'a Config, client: Client) -> Work<'a> {
-        Work {
-            config,
-            client,
-            keystores: BTreeMap::new(),
-        }
+        Work { config, client }
     }
 
     /// Does one step. One that nobody can do is a failure that says why.
@@ -68,12 +62,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn amend(
-        &mut self,
-        name: &KeyName,
-        keystore: &str,
-        charter: &Charter,
-    ) -> Result<Done, Failure> {
+    fn amend(&self, name: &KeyName, keystore: &str, charter: &Charter) -> Result<Done, Failure> {
         let request = Request::Amend {
             name: name.clone(),
             charter: charter.clone(),
@@ -124,29 +113,13 @@ impl<'a> Work<'a> {
             .map_err(|error| Failure::from_client(&error, Asker::Administrator))
     }
 
-    fn ask(&mut self, keystore: &str, request: &Request) -> Result<Reply, Failure> {
-        if !self.keystores.contains_key(keystore) {
-            let section = &self.config.keystores[keystore];
-            let deadline = answer_deadline(section);
-            let socket = self.config.keystore_socket(keystore, section);
-            let client = KeystoreClient::connect(&socket, deadline)
-                .map_err(|error| Failure::from_keystore(&error))?;
-            self.keystores.insert(keystore.to_owned(), client);
-        }
-        let client = self
-            .keystores
-            .get_mut(keystore)
-            .expect("it was inserted above");
-        client.call(request).map_err(|error| {
-            // After a lost connection the next step begins with a new one.
-            if matches!(
-                error.kind(),
-                keystore::Kind::Unavailable | keystore::Kind::Protocol
-            ) {
-                self.keystores.remove(keystore);
-            }
-            Failure::from_keystore(&error)
-        })
+    /// On a connection of its own: a keystore closes one that is silent while another makes an RSA key.
+    fn ask(&self, keystore: &str, request: &Request) -> Result<Reply, Failure> {
+        let section = &self.config.keystores[keystore];
+        let socket = self.config.keystore_socket(keystore, section);
+        let client = KeystoreClient::connect(&socket, answer_deadline(section));
+        let answer = client.and_then(|mut client| client.call(request));
+        answer.map_err(|error| Failure::from_keystore(&error))
     }
 }
 

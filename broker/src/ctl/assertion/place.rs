@@ -6,7 +6,7 @@ use crate::ctl::failure::{Exit, Failure};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, fstatat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -125,7 +125,12 @@ impl Place {
     }
 
     fn failure(&self, error: &io::Error) -> Failure {
-        let text = format!("{}: cannot be written: {error}", self.path.display());
+        let text = format!(
+            "{}: cannot be written: {error}; uid {} needs a directory that it may write to (RuntimeDirectory= \
+             of the unit makes one)",
+            self.path.display(),
+            geteuid()
+        );
         Failure::new(Exit::Refused, text)
     }
 }

@@ -268,8 +268,9 @@ fn oauth2(place: &Place, command: &Command, values: &mut Values) -> Recipe {
         file: Some(Text {
             path: "request.sh".to_owned(),
             text: format!(
-                "#!/bin/sh\n# The assertion goes by a pipe: what stands in arguments can be read by others.\n\
-                 {{ printf client_assertion=; {}; }} |\n  curl -sS --data @- \\\n{fields}    {}\n",
+                "#!/bin/sh\n# The assertion goes by a pipe: what stands in a program's arguments can be read by \
+                 others.\nassertion=$({}) || exit\nprintf 'client_assertion=%s' \"$assertion\" |\n  \
+                 curl -sS --fail-with-body --data @- \\\n{fields}    {}\n",
                 assertion.join(" "),
                 shell(&endpoint)
             ),

@@ -43,6 +43,7 @@ fn groups_that_no_section_names_matter_to_nobody() {
         ..plain().matches
     };
     let policy = policy(&[Rule { matches, ..plain() }]);
+    assert_eq!(policy.extent().groups, Wanted::Yes);
     assert!(policy.names_group(0) && !policy.names_group(1));
     let mut workload = fitting().workload();
     workload.set_groups(vec![0, 1, 2]);

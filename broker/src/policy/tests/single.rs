@@ -46,7 +46,7 @@ fn an_empty_policy_denies_everything() {
         denied("unknown_target", &[])
     );
     assert!(!empty.knows_target("bank"));
-    assert_eq!(empty.extent(), Extent::Usual);
+    assert_eq!(empty.extent(), Extent::default());
 }
 
 /// systemd puts a `_` before a unit's name in its cgroup's that could be a file of the kernel's.
@@ -185,14 +185,14 @@ fn what_cannot_decide_is_not_read() {
     };
     let one = policy(&[plain()]);
     assert!(!asks(&one, &fitting()));
-    assert_eq!(one.extent(), Extent::Usual);
+    assert_eq!(one.extent(), Extent::default());
     let matches = Conditions {
         exe: Some("/usr/bin/pay"),
         ..plain().matches
     };
     let one = policy(&[Rule { matches, ..plain() }]);
     assert!(asks(&one, &fitting()));
-    assert_eq!(one.extent(), Extent::Usual);
+    assert_eq!(one.extent(), Extent::default());
     assert!(!one.asks_for_program(&fitting().workload(), Some("aws")));
     // Whatever it runs, it would not match; and what is known already changes nothing in that.
     let program = Ok((Some("/usr/bin/pay"), "pay"));
@@ -247,7 +247,7 @@ fn what_cannot_decide_is_not_read() {
             ..plain()
         },
     ] {
-        assert_eq!(policy(&[rule]).extent(), Extent::WithSession);
+        assert_eq!(policy(&[rule]).extent().session, Wanted::Yes);
     }
 }
 
