@@ -214,9 +214,6 @@ async fn turn(
     let Ok(key) = key else {
         return Ok(Turn::Mint(Ticket::alone())); // on the way to a signature it is said why not
     };
-    if app.keyring.evidence(&key.id) < target.evidence_min {
-        return Ok(Turn::Mint(Ticket::alone())); // likewise: less is known of it than there was
-    }
     let of = Use {
         workload: section.name.clone(),
         target: target.name.clone(),
