@@ -382,12 +382,16 @@ fn target_rate(app: &App, grant: &Grant) -> Verdict {
 }
 
 /// The last look before release: a credential goes to a living peer or to nobody, and no more once its
-/// key is suspended.
+/// key is suspended or its life is over, as after a host has slept.
 fn release(asking: &Asking<'_>, signed: &Signed, target: &Target) -> Result<Answer, Refusal> {
     let keyring = &asking.app.keyring;
     if keyring.is_suspended(&signed.key.id) {
         let why = Unusable::Suspended(signed.key.id.clone());
         return Err(Refusal::unavailable("key_unavailable", why));
+    }
+    if asking.app.clock.read().unix_s() >= signed.content.exp() {
+        let why = "it expired while it was made; ask again, for a longer life if the token is slow";
+        return Err(Refusal::unavailable("expired", why));
     }
     match asking.peer.life() {
         Life::Running => Ok(reply::ok(&AssertionResponse {

@@ -378,3 +378,27 @@ say(code)
     );
     assert_eq!(token.calls(Function::C_Sign) - before, 1);
 }
+
+/// A life of a second, and a token that takes longer to sign.
+#[test]
+fn what_is_over_before_it_is_made_is_handed_to_nobody() {
+    let token = Shimmed::new();
+    let (daemon, signed) = daemon(&token);
+    token.rules("C_Sign * delay:2100\n");
+    for target in ["bank", "each"] {
+        let body = format!("{{\"target\":\"{target}\",\"lifetime\":1}}");
+        let answer = ask(&daemon, ALICE, &body);
+        assert_eq!(answer.status, 503, "{}", answer.body());
+        assert!(
+            answer.body().contains("problem:expired"),
+            "{}",
+            answer.body()
+        );
+        let id = answer.json()["id"].clone();
+        let outcome = daemon.audit_record(|it| it["kind"] == "outcome" && it["id"] == id);
+        assert_eq!(outcome["reason"], "expired", "{outcome}");
+    }
+    assert_eq!(token.calls(Function::C_Sign), signed + 2, "both were made");
+    token.rules("");
+    ask_for(&daemon, ALICE, "bank");
+}
