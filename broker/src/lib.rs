@@ -24,6 +24,7 @@ pub mod http;
 pub mod id;
 pub mod keyring;
 pub mod keystores;
+pub mod lifecycle;
 pub mod listen;
 pub mod minting;
 pub mod notify;

@@ -1,0 +1,5 @@
+//! The life of keys, tried in every way there is.
+
+mod enumeration;
+mod steps;
+mod world;

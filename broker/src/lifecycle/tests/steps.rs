@@ -1,0 +1,268 @@
+//! The usual way of a key, step by step, and what it waits for.
+
+use super::super::*;
+use super::world::{TICK_S, schedule};
+use keystore::KeyVersion;
+
+fn v(number: u32) -> KeyVersion {
+    KeyVersion::new(number).unwrap()
+}
+
+struct Key {
+    lineage: Lineage,
+    schedule: Schedule,
+    now: Age,
+    shown: Shown,
+}
+
+impl Key {
+    fn new() -> Key {
+        let intend = Change::Intend {
+            lifetime_max_s: TICK_S,
+        };
+        Key {
+            lineage: Lineage::default().after(intend, Age::default()).unwrap(),
+            schedule: schedule(),
+            now: Age::default(),
+            shown: Shown::Usable,
+        }
+    }
+
+    fn next(&self) -> Next {
+        let shown = |_| self.shown;
+        self.lineage.next(&Facts {
+            now: self.now,
+            schedule: &self.schedule,
+            jitter_s: 0,
+            shown: &shown,
+            deferred: &[],
+        })
+    }
+
+    fn write(&mut self, change: Change) {
+        self.lineage = self.lineage.after(change, self.now).unwrap();
+    }
+
+    /// Does everything until it waits; says what was done.
+    fn settle(&mut self) -> Vec<String> {
+        let mut done = Vec::new();
+        for _ in 0..20 {
+            match self.next() {
+                Next::Write(change) => self.write(change),
+                Next::Do(Outside::Make(number)) => self.write(Change::Made(number)),
+                Next::Do(Outside::Publish) => self.write(Change::Written),
+                Next::Do(Outside::Destroy(number)) => self.write(Change::Destroyed(number)),
+                Next::Wait(..) => return done,
+            }
+            done.push(format!(
+                "{:?}",
+                self.lineage
+                    .listed()
+                    .iter()
+                    .map(|n| n.number())
+                    .collect::<Vec<_>>()
+            ));
+        }
+        panic!("it never rests: {done:?}");
+    }
+
+    fn waits(&self) -> Waiting {
+        match self.next() {
+            Next::Wait(_, waiting) => waiting,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn pass(&mut self, ticks: u64) -> &mut Key {
+        self.now = self.now.plus(ticks * TICK_S);
+        self
+    }
+}
+
+#[test]
+fn a_first_key_waits_for_its_documents_alone() {
+    let mut key = Key::new();
+    key.settle();
+    assert_eq!(key.lineage.active().unwrap().0, v(1));
+    assert_eq!(key.waits(), Waiting::Period(Age::new(3 * TICK_S)));
+}
+
+#[test]
+fn a_rotation_goes_its_way() {
+    let mut key = Key::new();
+    key.settle();
+    key.pass(3).settle();
+    assert_eq!(key.lineage.listed(), [v(1), v(2)], "the active one first");
+    assert_eq!(key.waits(), Waiting::Lead(v(2), Age::new(5 * TICK_S)));
+    key.pass(2).settle();
+    assert_eq!(key.lineage.listed(), [v(2), v(1)]);
+    key.pass(1).settle();
+    assert_eq!(
+        key.lineage.listed(),
+        [v(2), v(1)],
+        "one tick of life, one in flight"
+    );
+    key.pass(1).settle();
+    assert_eq!(key.lineage.listed(), [v(2)]);
+    assert!(key.lineage.version(v(1)).unwrap().is_kept());
+    key.pass(1).settle();
+    assert_eq!(
+        key.lineage.version(v(1)).unwrap().phase,
+        Phase::Destroyed {}
+    );
+    assert_eq!(key.lineage.newest(), Some(v(3)), "the next one has begun");
+}
+
+#[test]
+fn without_a_period_it_waits_for_a_word() {
+    let mut key = Key::new();
+    key.schedule.period_s = None;
+    key.settle();
+    key.pass(1000).settle();
+    assert_eq!(key.waits(), Waiting::Rotate);
+    assert_eq!(key.lineage.listed(), [v(1)]);
+}
+
+#[test]
+fn what_the_other_side_is_told_by_hand_becomes_active_by_hand() {
+    let mut key = Key::new();
+    key.schedule.activation = Activation::ByHand;
+    key.settle();
+    key.pass(3).settle();
+    key.pass(100).settle();
+    assert_eq!(key.waits(), Waiting::ByHand(v(2)));
+    let asked = key.lineage.ask(
+        Verb::Activate(v(2), Haste::None),
+        &key.schedule,
+        &|_| Shown::Usable,
+        key.now,
+    );
+    asked
+        .unwrap()
+        .into_iter()
+        .for_each(|change| key.write(change));
+    assert_eq!(key.lineage.active().unwrap().0, v(2));
+}
+
+#[test]
+fn a_version_that_is_weaker_than_demanded_is_never_published() {
+    let mut key = Key::new();
+    key.settle();
+    key.shown = Shown::TooWeak;
+    key.pass(50).settle();
+    assert_eq!(key.waits(), Waiting::Evidence(v(2)));
+    assert_eq!(key.lineage.listed(), [v(1)]);
+}
+
+#[test]
+fn with_the_gate_the_lead_counts_from_when_it_was_seen() {
+    let mut key = Key::new();
+    key.schedule.gate = Gate::ReadBack;
+    key.settle();
+    assert_eq!(key.waits(), Waiting::Seen(v(1)));
+    key.write(Change::Seen(v(1)));
+    key.settle();
+    key.pass(3).settle();
+    key.pass(50).settle();
+    assert_eq!(key.waits(), Waiting::Seen(v(2)));
+    key.write(Change::Seen(v(2)));
+    assert_eq!(key.waits(), Waiting::Lead(v(2), key.now.plus(2 * TICK_S)));
+    key.pass(1).settle();
+    key.write(Change::Unseen(v(2)));
+    assert_eq!(
+        key.waits(),
+        Waiting::Seen(v(2)),
+        "an older set was served again"
+    );
+}
+
+#[test]
+fn a_revoked_version_is_out_of_the_set_at_once_and_never_comes_back() {
+    let mut key = Key::new();
+    key.settle();
+    let ask = |key: &Key, verb| {
+        key.lineage
+            .ask(verb, &key.schedule, &|_| Shown::Usable, key.now)
+    };
+    let changes = ask(&key, Verb::Revoke(v(1))).unwrap();
+    changes.into_iter().for_each(|change| key.write(change));
+    assert_eq!(key.lineage.active(), None);
+    key.settle();
+    assert_eq!(key.lineage.listed(), []);
+    assert_eq!(key.waits(), Waiting::Nothing);
+    for verb in [
+        Verb::Activate(v(1), Haste::Now),
+        Verb::Activate(v(1), Haste::None),
+        Verb::Revoke(v(1)),
+    ] {
+        assert_eq!(ask(&key, verb), Err(Refused::Compromised(v(1))), "{verb:?}");
+    }
+    let changes = ask(&key, Verb::Rotate).unwrap();
+    changes.into_iter().for_each(|change| key.write(change));
+    key.settle();
+    assert_eq!(
+        key.lineage.listed(),
+        [v(2)],
+        "at once: nobody has anything to lose"
+    );
+    assert_eq!(key.lineage.active().unwrap().0, v(2));
+    key.pass(1000);
+    assert!(
+        key.lineage.version(v(1)).unwrap().is_kept(),
+        "it is evidence"
+    );
+    let changes = ask(&key, Verb::Destroy(v(1))).unwrap();
+    changes.into_iter().for_each(|change| key.write(change));
+    key.settle();
+    assert_eq!(
+        key.lineage.version(v(1)).unwrap().phase,
+        Phase::Destroyed {}
+    );
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_changes_nothing() {
+    let mut key = Key::new();
+    key.settle();
+    key.pass(3).settle();
+    let before = key.lineage.clone();
+    for change in [
+        Change::Intend { lifetime_max_s: 1 },
+        Change::Made(v(1)),
+        Change::Activate(v(3)),
+        Change::Withdraw(v(1)),
+        Change::Condemn(v(1)),
+        Change::Destroyed(v(1)),
+        Change::End(v(2), Cause::Loss),
+        Change::End(v(1), Cause::Succession),
+        Change::Seen(v(1)),
+    ] {
+        assert!(key.lineage.after(change, key.now).is_err(), "{change:?}");
+    }
+    let ask = |verb| {
+        key.lineage
+            .ask(verb, &key.schedule, &|_| Shown::Usable, key.now)
+    };
+    for (verb, refused) in [
+        (Verb::Rotate, Refused::Coming(v(2))),
+        (
+            Verb::Activate(v(2), Haste::None),
+            Refused::TooSoon(v(2), Age::new(5 * TICK_S)),
+        ),
+        (Verb::Activate(v(9), Haste::None), Refused::NoVersion(v(9))),
+        (Verb::Resume, Refused::Already(Hold::Free)),
+        (Verb::ReplaceLost(v(1)), Refused::NotLost(v(1))),
+        (
+            Verb::Destroy(v(1)),
+            Refused::Phase(
+                v(1),
+                Phase::Active {
+                    since: Age::default(),
+                },
+            ),
+        ),
+    ] {
+        assert_eq!(ask(verb), Err(refused), "{verb:?}");
+    }
+    assert_eq!(key.lineage, before);
+}
