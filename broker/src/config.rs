@@ -6,6 +6,7 @@
 
 use crate::audit::Sha256;
 use crate::denylist;
+use crate::lifecycle::Schedule;
 use crate::profile::Profile;
 use crate::reuse::Reuse;
 use crate::selector::{self, Selector};
@@ -130,6 +131,8 @@ pub struct Issuer {
     pub key: KeyName,
     /// Its key's charter.
     pub charter: Arc<Charter>,
+    /// When the versions of its key follow each other.
+    pub schedule: Schedule,
 }
 
 /// A `[workload.NAME]`.
@@ -213,6 +216,8 @@ pub struct Target {
     pub keystore: String,
     /// The charter the key should have; an issuer's is that of thousands.
     pub charter: Arc<Charter>,
+    /// When the versions of its own key follow each other.
+    pub schedule: Option<Box<Schedule>>,
 }
 
 impl Section {
@@ -258,24 +263,24 @@ impl Config {
             .workloads
             .iter()
             .flat_map(|section| section.targets.values())
-            .filter(|target| !matches!(target.charter.purpose, Purpose::Federation { .. }))
-            .map(|target| (target.key.clone(), &target.keystore, &target.charter));
+            .filter_map(|target| {
+                let schedule = target.schedule.as_deref()?;
+                Some((target.key.clone(), &target.keystore, &target.charter, schedule))
+            });
         let issuer_keys = self
             .issuers
             .values()
-            .map(|issuer| (issuer.key.clone(), &issuer.keystore, &issuer.charter));
-        own_keys
-            .chain(issuer_keys)
-            .map(|(key, keystore, charter)| {
-                (
-                    key,
-                    Wanted {
-                        keystore: keystore.clone(),
-                        charter: Charter::clone(charter),
-                    },
-                )
-            })
-            .collect()
+            .map(|issuer| (issuer.key.clone(), &issuer.keystore, &issuer.charter, &issuer.schedule));
+        let all = own_keys.chain(issuer_keys);
+        let wanted = |(key, keystore, charter, schedule): (_, &String, &Arc<Charter>, &Schedule)| {
+            let wanted = Wanted {
+                keystore: keystore.clone(),
+                charter: Charter::clone(charter),
+                schedule: schedule.clone(),
+            };
+            (key, wanted)
+        };
+        all.map(wanted).collect()
     }
 
     /// The workloads' socket.
@@ -306,6 +311,8 @@ pub struct Wanted {
     pub keystore: String,
     /// What it may ever say.
     pub charter: Charter,
+    /// When its versions follow each other.
+    pub schedule: Schedule,
 }
 
 /// One file's path and text.

@@ -155,6 +155,51 @@ pub struct IssuerSection {
     /// Longest life in seconds of anything it signs. Default: 3600
     #[cfg_attr(test, schemars(range(min = 1, max = LIFETIME_MAX_S)))]
     pub lifetime_max: Option<Spanned<u32>>,
+    /// When the versions of its key follow each other.
+    pub rotation: Option<Spanned<RotationSection>>,
+}
+
+/// When the versions of a key follow each other. Each length of time is a number and one of s, m, h, d:
+/// "90d".
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct RotationSection {
+    /// How long a version signs before the next takes its place. Default: 90d for an issuer with
+    /// `verify_url`; else until `assertctl keys rotate`
+    #[cfg_attr(test, schemars(regex(pattern = "^[0-9]+[smhd]$")))]
+    pub period: Option<Spanned<String>>,
+    /// From writing the documents until they are seen everywhere. Default: 5m, or 0s with activation =
+    /// "hand"
+    #[cfg_attr(test, schemars(regex(pattern = "^[0-9]+[smhd]$")))]
+    pub publish_latency: Option<Spanned<String>>,
+    /// The longest that whoever verifies keeps a set before fetching it again. Default: 24h, or 0s with
+    /// activation = "hand"
+    #[cfg_attr(test, schemars(regex(pattern = "^[0-9]+[smhd]$")))]
+    pub verifier_cache: Option<Spanned<String>>,
+    /// By how much clocks may differ. Default: 2m
+    #[cfg_attr(test, schemars(regex(pattern = "^[0-9]+[smhd]$")))]
+    pub skew: Option<Spanned<String>>,
+    /// For how long whoever verifies accepts what has expired. Default: 5m
+    #[cfg_attr(test, schemars(regex(pattern = "^[0-9]+[smhd]$")))]
+    pub leeway: Option<Spanned<String>>,
+    /// How long a version that was replaced is kept, so that it can be taken back. Default: 24h
+    #[cfg_attr(test, schemars(regex(pattern = "^[0-9]+[smhd]$")))]
+    pub rollback: Option<Spanned<String>>,
+    /// Who says that a published version signs: "time", once everybody who fetches the set must have it, or
+    /// "hand", by `assertctl keys activate`. Default: "time" for an issuer, else "hand"
+    pub activation: Option<Spanned<Activated>>,
+}
+
+/// Who says that a published version signs.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(JsonSchema))]
+pub enum Activated {
+    /// Its time has come.
+    Time,
+    /// An operator.
+    Hand,
 }
 
 /// A shipped profile, made narrower. What would widen it is refused.
@@ -383,6 +428,8 @@ pub struct TargetSection {
     pub keystore: Option<Spanned<String>>,
     /// The algorithm of the key. Default: the profile's first, mostly ES256. Not for federation.
     pub alg: Option<Spanned<Alg>>,
+    /// When the versions of the key follow each other. Not for federation, where they are the issuer's.
+    pub rotation: Option<Spanned<RotationSection>>,
     // federation
     /// The `[issuer.NAME]` that says it. Federation alone.
     pub issuer: Option<Spanned<String>>,

@@ -26,6 +26,7 @@ mod issuer;
 mod local;
 mod matching;
 mod profile;
+mod rotation;
 mod target;
 mod workload;
 

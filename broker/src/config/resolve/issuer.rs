@@ -2,6 +2,7 @@
 
 use super::super::file::IssuerSection;
 use super::*;
+use crate::lifecycle::Gate;
 use crate::profile::spiffe;
 use keystore::charter::{KidMember, LIFETIME_MAX_S, SUBJECTS_MAX, Typ};
 
@@ -61,6 +62,8 @@ fn issuer(
         backdate_s: 0,
     };
     let key = KeyName::issuer(name).expect("the name was checked");
+    let told = rotation::Told::Fetches(Gate::Written);
+    let schedule = rotation::schedule(file, section.rotation.as_ref(), told, lifetime_max_s)?;
     Ok(Issuer {
         name: name.to_owned(),
         url,
@@ -70,6 +73,7 @@ fn issuer(
         alg,
         key,
         charter: Arc::new(charter),
+        schedule,
     })
 }
 

@@ -104,6 +104,8 @@ impl Known<'_> {
             return place.file.error(place.name.span(), error.to_string());
         }
         let key = KeyName::client(place.workload, place.name.as_ref()).expect("names were checked");
+        let told = rotation::Told::ByHand;
+        let schedule = rotation::schedule(place.file, section.rotation.as_ref(), told, lifetime_s)?;
         Ok(Target {
             workload: place.workload.clone(),
             name: place.name.as_ref().clone(),
@@ -121,6 +123,7 @@ impl Known<'_> {
             key,
             keystore,
             charter: Arc::new(charter),
+            schedule: Some(Box::new(schedule)),
         })
     }
 
@@ -128,6 +131,7 @@ impl Known<'_> {
         let section = place.section;
         place.refuse("keystore", &section.keystore)?;
         place.refuse("alg", &section.alg)?;
+        place.refuse("rotation", &section.rotation)?;
         let _named = place.need("issuer", &section.issuer)?;
         let sub = place.claim(place.profile.row.sub)?;
         let aud = place.claim(place.profile.row.aud)?;
@@ -188,6 +192,7 @@ impl Known<'_> {
             key: issuer.key.clone(),
             keystore: issuer.keystore.clone(),
             charter: issuer.charter.clone(),
+            schedule: None,
         })
     }
 
