@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 
 /// The version both sides must speak. There is no negotiation: broker and keystores are installed
 /// together, and a mismatch is an upgrade that has not been finished.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Longest frame in bytes, either way. A mint is about 600 bytes; a charter with many subjects is
 /// the longest thing sent.
@@ -53,10 +53,16 @@ pub enum Request {
     Check {},
     /// Root: a new key under a new charter. The same charter again answers with the same key.
     Make {
-        /// Its id; version 1, for later versions come by rotation.
+        /// Its id. No other version of it is recorded, for later ones come by rotation.
         key: KeyId,
         /// What it may ever say.
         charter: Charter,
+    },
+    /// Broker, root: the next version of a key, under the charter that its newest one has. The same
+    /// number again answers with the same key.
+    Next {
+        /// Its id; a number after the newest one's.
+        key: KeyId,
     },
     /// Root: another charter for all versions of a key.
     Amend {
@@ -65,7 +71,8 @@ pub enum Request {
         /// Its new charter; purpose kind and algorithm stay.
         charter: Charter,
     },
-    /// Root: destroys one version of a key, in the token too.
+    /// Root: destroys one version of a key, in the token too. The broker: one that a newer one has
+    /// taken the place of.
     Destroy {
         /// Which one.
         key: KeyId,
@@ -97,7 +104,7 @@ pub enum Reply {
         /// A line for each thing that was looked at.
         lines: Vec<Line>,
     },
-    /// To Make.
+    /// To Make and Next.
     Made {
         /// The key.
         key: KeyEntry,

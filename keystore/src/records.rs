@@ -1,13 +1,18 @@
 //! The keystore's own memory: which object is which key, under which charter. Written before an
 //! object is made and again after, so that a crash leaves an intent to take up, never an orphan
 //! or a second key. What the token does not show any more is reported, never replaced (P5, P6).
+//! How versions come and go stands in [`versions`]; here, what they are used for.
 
-use crate::backend::{Backend, LABEL_PREFIX, ObjectId};
+mod versions;
+
+pub use versions::{Reach, VERSIONS_MAX};
+
+use crate::backend::{Backend, ObjectId};
 use crate::livekey::{LiveKey, look, probe};
 use crate::mint::Mint;
 use crate::protocol::{CHARTER_LEN_MAX, Condition, FRAME_LEN_MAX, KeyEntry};
 use crate::statefile::{StateDir, StateFile};
-use crate::{Charter, Clock, Error, KeyId, KeyName, KeyVersion, Kind, PublicKey};
+use crate::{Charter, Clock, Error, KeyId, Kind, PublicKey};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -33,7 +38,27 @@ struct Stored {
 struct Record {
     object: ObjectId,
     charter: Charter,
+    /// Records from before there was a choice are of keys that root had made.
+    #[serde(default, skip_serializing_if = "Origin::is_made")]
+    origin: Origin,
     state: RecordState,
+}
+
+/// Whose doing it is that a version is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Origin {
+    /// Root's, under a charter of its own.
+    #[default]
+    Made,
+    /// The broker's, under the charter of the version before.
+    Next,
+}
+
+impl Origin {
+    fn is_made(&self) -> bool {
+        *self == Origin::Made
+    }
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -157,164 +182,6 @@ impl<B: Backend> Keys<B> {
         if let Ok(live) = self.find(&mint.key) {
             mint.draft(live);
         }
-    }
-
-    /// Makes a key, or answers with the one that is there under the same charter.
-    pub fn make(&self, key: &KeyId, charter: &Charter) -> Result<(KeyEntry, bool), Error> {
-        check_charter(charter)?;
-        if key.version != KeyVersion::FIRST {
-            let text =
-                format!("key {key}: a new key starts at version 1; later ones come by rotation");
-            return Err(Error::new(Kind::Refused, text));
-        }
-        let mut guard = self.lock();
-        let object = match guard.1.keys.get(key) {
-            Some(Record {
-                charter: known,
-                state: RecordState::Made { .. },
-                ..
-            }) => {
-                if known != charter {
-                    return Err(Error::new(
-                        Kind::Exists,
-                        format!("key {key}: is there under another charter; amend it instead"),
-                    ));
-                }
-                return Ok((self.find(key)?.entry(key), false));
-            }
-            Some(record) => record.object,
-            None if guard.1.keys.len() >= KEYS_MAX => {
-                return Err(Error::new(
-                    Kind::Refused,
-                    format!(
-                        "key {key}: this keystore holds {KEYS_MAX} keys, which is the most it may"
-                    ),
-                ));
-            }
-            None => ObjectId::random()?,
-        };
-        let intent = Record {
-            object,
-            charter: charter.clone(),
-            state: RecordState::Intended {},
-        };
-        replace(&mut guard, |stored| {
-            drop(stored.keys.insert(key.clone(), intent.clone()))
-        })?;
-
-        let public_key = self.find_or_generate(key, object, charter)?;
-        let made = Record {
-            state: RecordState::Made {
-                public_key: public_key.clone(),
-            },
-            ..intent
-        };
-        replace(&mut guard, |stored| {
-            drop(stored.keys.insert(key.clone(), made.clone()))
-        })?;
-
-        let live = Arc::new(look(&self.backend, key, object, charter, &public_key));
-        self.write_live().insert(key.clone(), live.clone());
-        Ok((live.entry(key), true))
-    }
-
-    /// The object of an intent: adopted if a crash left it (its id is random and ours), else made.
-    fn find_or_generate(
-        &self,
-        key: &KeyId,
-        object: ObjectId,
-        charter: &Charter,
-    ) -> Result<PublicKey, Error> {
-        let label = format!("{LABEL_PREFIX}{}/{}", key.name, key.version.number());
-        let inspection = match self.backend.inspect(object) {
-            Err(error) if error.kind() == Kind::NotFound => {
-                self.backend.generate(object, &label, charter.alg)?
-            }
-            other => other?,
-        };
-        if !inspection.public_key.fits(charter.alg) {
-            return Err(Error::new(
-                Kind::Mismatch,
-                format!(
-                    "key {key}: object {object} is not a key for {}",
-                    charter.alg
-                ),
-            ));
-        }
-        Ok(inspection.public_key)
-    }
-
-    /// Gives all versions of a key another charter. What a key is for and its algorithm stay.
-    pub fn amend(&self, name: &KeyName, charter: &Charter) -> Result<(), Error> {
-        check_charter(charter)?;
-        let mut guard = self.lock();
-        let versions: Vec<KeyId> = guard
-            .1
-            .keys
-            .keys()
-            .filter(|key| key.name == *name)
-            .cloned()
-            .collect();
-        if versions.is_empty() {
-            return Err(Error::new(
-                Kind::NotFound,
-                format!("key {name}: there is none to amend"),
-            ));
-        }
-        for key in &versions {
-            let known = &guard.1.keys[key].charter;
-            if known.alg != charter.alg || known.purpose.kind() != charter.purpose.kind() {
-                return Err(Error::new(
-                    Kind::Refused,
-                    format!(
-                        "key {key}: a charter's algorithm and kind of purpose never change; \
-                             destroy the key and make another"
-                    ),
-                ));
-            }
-        }
-        replace(&mut guard, |stored| {
-            for key in &versions {
-                if let Some(record) = stored.keys.get_mut(key) {
-                    record.charter = charter.clone();
-                }
-            }
-        })?;
-        let mut live = self.write_live();
-        for key in versions {
-            if let Some(old) = live.get(&key) {
-                let amended = LiveKey {
-                    charter: charter.clone(),
-                    ..(**old).clone()
-                };
-                live.insert(key, Arc::new(amended));
-            }
-        }
-        Ok(())
-    }
-
-    /// Destroys one version, in the token first and in the records then.
-    pub fn destroy(&self, key: &KeyId) -> Result<(), Error> {
-        let mut guard = self.lock();
-        let record = guard
-            .1
-            .keys
-            .get(key)
-            .cloned()
-            .ok_or_else(|| not_found(key))?;
-        self.write_live().remove(key); // it signs nothing from here on, whatever fails below
-        let public_key = match record.state {
-            RecordState::Made { public_key } => Some(public_key),
-            RecordState::Intended {} => match self.backend.inspect(record.object) {
-                Ok(inspection) => Some(inspection.public_key),
-                Err(error) if error.kind() == Kind::NotFound => None,
-                Err(error) => return Err(error),
-            },
-        };
-        if let Some(public_key) = public_key {
-            self.backend.destroy(record.object, &public_key)?;
-        }
-        replace(&mut guard, |stored| drop(stored.keys.remove(key)))
     }
 
     /// The keys after `after`, as many as fit a frame, and whether more follow.
@@ -471,7 +338,7 @@ impl<B: Backend> Keys<B> {
         live.get(key).cloned().ok_or_else(|| not_found(key))
     }
 
-    fn lock(&self) -> MutexGuard<'_, (StateFile<Stored>, Stored)> {
+    fn lock(&self) -> Guard<'_> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -501,11 +368,11 @@ fn check_charter(charter: &Charter) -> Result<(), Error> {
     Ok(())
 }
 
+/// The records, locked.
+type Guard<'a> = MutexGuard<'a, (StateFile<Stored>, Stored)>;
+
 /// Changes the stored value and the file, or neither.
-fn replace(
-    guard: &mut (StateFile<Stored>, Stored),
-    change: impl FnOnce(&mut Stored),
-) -> Result<(), Error> {
+fn replace(guard: &mut Guard<'_>, change: impl FnOnce(&mut Stored)) -> Result<(), Error> {
     let mut next = Stored {
         keys: guard.1.keys.clone(),
     };
@@ -513,4 +380,31 @@ fn replace(
     guard.0.replace(&next)?;
     guard.1 = next;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As they were written before versions had an origin.
+    const BEFORE: &str = r#"{"keys":{"a/b.1":{"object":"000102030405060708090a0b0c0d0e0f","charter":{"purpose":{"client_authentication":{"iss":"a","sub":"a","aud":"b"}},"alg":"ES256","typ":"client-authentication+jwt","lifetime_max_s":60},"state":{"intended":{}}}}}"#;
+
+    #[test]
+    fn records_of_old_are_read_and_stay_as_they_were() {
+        let stored: Stored = serde_json::from_str(BEFORE).unwrap();
+        let record = stored.keys.values().next().unwrap();
+        assert_eq!(record.origin, Origin::Made);
+        assert_eq!(serde_json::to_string(&stored).unwrap(), BEFORE);
+    }
+
+    #[test]
+    fn what_came_by_rotation_is_known_by_it() {
+        let mut stored: Stored = serde_json::from_str(BEFORE).unwrap();
+        for record in stored.keys.values_mut() {
+            record.origin = Origin::Next;
+        }
+        let text = serde_json::to_string(&stored).unwrap();
+        let again: Stored = serde_json::from_str(&text).unwrap();
+        assert!(again.keys.values().all(|it| it.origin == Origin::Next));
+    }
 }

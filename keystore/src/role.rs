@@ -1,6 +1,7 @@
 //! Who may ask the keystore what (architecture.md): by the uid the kernel has for the peer.
 
 use crate::protocol::Request;
+use crate::records::Reach;
 use crate::{Error, Kind};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::os::unix::net::UnixStream;
@@ -8,7 +9,7 @@ use std::os::unix::net::UnixStream;
 /// What a peer may ask, by its uid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The broker: mint, list, health, check.
+    /// The broker: mint, list, health, check; the next version of a key, and destroying old ones.
     Broker,
     /// Root: keys and charters, list, health, check; not mint.
     Root,
@@ -46,16 +47,28 @@ pub fn allowed(role: Role, request: &Request) -> Result<(), Error> {
         ) => Ok(()),
         (Request::Mint { .. }, Role::Root) => refuse("the broker"),
         (Request::Mint { .. }, Role::Broker | Role::Own) => Ok(()),
-        (Request::Make { .. } | Request::Amend { .. } | Request::Destroy { .. }, Role::Broker) => {
+        (Request::Make { .. } | Request::Amend { .. }, Role::Broker) => {
             refuse("root (`assertctl apply`)")
         }
-        (Request::Make { .. } | Request::Amend { .. } | Request::Destroy { .. }, _) => Ok(()),
+        (Request::Make { .. } | Request::Amend { .. }, _) => Ok(()),
+        // Which versions each of them may destroy is a matter of what is recorded: [`reach`].
+        (Request::Next { .. } | Request::Destroy { .. }, _) => Ok(()),
+    }
+}
+
+/// Which versions of a key it may destroy.
+pub fn reach(role: Role) -> Reach {
+    match role {
+        Role::Broker => Reach::Superseded,
+        Role::Root | Role::Own => Reach::Any,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::charter::PurposeKind;
+    use crate::{Alg, Charter, Claims, KeyId, KidMember, Purpose, Typ};
 
     #[test]
     fn a_uid_has_one_role() {
@@ -68,17 +81,78 @@ mod tests {
 
     #[test]
     fn the_broker_cannot_widen_a_charter_and_root_cannot_mint() {
-        let key: crate::KeyId = "a/b.1".parse().unwrap();
-        let destroy = Request::Destroy { key };
-        assert_eq!(
-            allowed(Role::Broker, &destroy).unwrap_err().kind(),
-            Kind::Refused
-        );
-        assert!(allowed(Role::Root, &destroy).is_ok());
-        for looking in [Request::Health {}, Request::Check {}] {
-            for role in [Role::Broker, Role::Root, Role::Own] {
-                assert!(allowed(role, &looking).is_ok(), "{looking:?}");
+        let key: KeyId = "a/b.1".parse().unwrap();
+        let (name, charter) = (key.name.clone(), charter());
+        let make = Request::Make {
+            key: key.clone(),
+            charter: charter.clone(),
+        };
+        for widening in [make, Request::Amend { name, charter }] {
+            let refused = allowed(Role::Broker, &widening).unwrap_err();
+            assert_eq!(refused.kind(), Kind::Refused, "{widening:?}");
+            for role in [Role::Root, Role::Own] {
+                assert!(allowed(role, &widening).is_ok(), "{widening:?}");
             }
+        }
+        let mint = Request::Mint {
+            key,
+            purpose: PurposeKind::ClientAuthentication,
+            claims: claims(),
+        };
+        assert!(allowed(Role::Root, &mint).is_err());
+        for role in [Role::Broker, Role::Own] {
+            assert!(allowed(role, &mint).is_ok());
+        }
+    }
+
+    #[test]
+    fn everybody_may_look_and_have_the_next_version_made() {
+        let key: KeyId = "a/b.2".parse().unwrap();
+        for request in [
+            Request::Health {},
+            Request::Check {},
+            Request::List { after: None },
+            Request::Next { key: key.clone() },
+            Request::Destroy { key },
+        ] {
+            for role in [Role::Broker, Role::Root, Role::Own] {
+                assert!(allowed(role, &request).is_ok(), "{request:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_broker_reaches_only_what_is_superseded() {
+        assert_eq!(reach(Role::Broker), Reach::Superseded);
+        assert_eq!(reach(Role::Root), Reach::Any);
+        assert_eq!(reach(Role::Own), Reach::Any);
+    }
+
+    fn charter() -> Charter {
+        Charter {
+            purpose: Purpose::ClientAuthentication {
+                iss: "a".into(),
+                sub: "a".into(),
+                aud: "b".into(),
+            },
+            alg: Alg::ES256,
+            typ: Typ::ClientAuthentication,
+            kid: KidMember::Thumbprint,
+            lifetime_max_s: 60,
+            backdate_s: 0,
+        }
+    }
+
+    fn claims() -> Claims {
+        Claims {
+            iss: "a".into(),
+            sub: Some("a".into()),
+            aud: Some("b".into()),
+            scope: None,
+            jti: None,
+            iat: 1,
+            nbf: None,
+            exp: 2,
         }
     }
 }

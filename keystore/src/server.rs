@@ -3,7 +3,7 @@
 //! One blocking thread per connection, and behind a slow token a second that mints what the first
 //! prepares (`conversation`); the broker opens as many connections as the token signs at
 //! a time and sends on each one request after the other. The kernel says which uid a peer has;
-//! the broker's may mint, root's may make and amend keys, everyone else is hung up on.
+//! the broker's may mint and rotate, root's may make and amend keys, everyone else is hung up on.
 //! A call into the token that outlives `hang_limit` ends the process ([`crate::hang`]).
 
 use crate::backend::Backend;
@@ -16,7 +16,7 @@ use crate::mint::Mint;
 use crate::notify::notify;
 use crate::protocol::{Health, Reply, Request, VERSION, Welcome};
 use crate::records::{Keys, Unminted};
-use crate::role::{Role, allowed, role};
+use crate::role::{Role, allowed, reach, role};
 use crate::statefile::StateDir;
 use crate::stop::{self, Gate};
 use crate::survey::{Line, Subject, fit};
@@ -226,7 +226,7 @@ impl<B: Backend> Server<B> {
                         conversation.leave(Left { mint, pass });
                         continue;
                     }
-                    (Ok(()), request) => self.answer(request),
+                    (Ok(()), request) => self.answer(role, request),
                 },
             };
             if is_mint {
@@ -288,7 +288,7 @@ impl<B: Backend> Server<B> {
         }
     }
 
-    fn answer(&self, request: Request) -> Result<Reply, Error> {
+    fn answer(&self, role: Role, request: Request) -> Result<Reply, Error> {
         match request {
             Request::Hello { .. } => Err(Error::new(Kind::Protocol, "hello was said already")),
             Request::Health {} => Ok(Reply::Health(self.health())),
@@ -307,13 +307,18 @@ impl<B: Backend> Server<B> {
                 let (key, created) = self.noted(made)?;
                 Ok(Reply::Made { key, created })
             }
+            Request::Next { key } => {
+                let made = self.life.keys_soon()?.next(&key);
+                let (key, created) = self.noted(made)?;
+                Ok(Reply::Made { key, created })
+            }
             Request::Amend { name, charter } => self
                 .life
                 .keys_soon()?
                 .amend(&name, &charter)
                 .map(|()| Reply::Done {}),
             Request::Destroy { key } => {
-                let destroyed = self.life.keys_soon()?.destroy(&key);
+                let destroyed = self.life.keys_soon()?.destroy(&key, reach(role));
                 self.noted(destroyed).map(|()| Reply::Done {})
             }
         }

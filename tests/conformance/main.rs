@@ -7,10 +7,12 @@
 //! `-E 'test(take_turns)'` one promise on all of them.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod cut;
 mod faults;
 mod leaving;
 mod process;
 mod promises;
+mod rotation;
 mod subject;
 mod token;
 mod tpm;

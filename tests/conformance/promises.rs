@@ -25,10 +25,18 @@ macro_rules! promises {
             evidence_says_where_the_key_was_born
             a_key_signs_only_with_its_algorithm
             a_trial_signs_beside_our_keys_and_leaves_nothing
+            the_next_version_has_the_charter_of_the_newest
+            a_version_is_made_once_and_in_its_turn
+            there_are_so_many_versions_at_a_time
+            the_newest_version_is_out_of_the_brokers_reach
+            a_version_whose_making_was_cut_off_is_finished
+            a_version_whose_destruction_was_cut_off_is_destroyed
         }
     };
 }
 pub(crate) use promises;
+
+pub use crate::rotation::*;
 
 /// How many ES256 signatures are checked twice, besides those with a short number in them.
 const TWICE: usize = 16;

@@ -6,7 +6,7 @@ use keystore::backend::{Backend, Inspection, LABEL_PREFIX, ObjectId};
 use keystore::{Alg, Error, Kind, PublicKey};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// How many signatures a promise about many makes, where they cost nothing: r or s is short once in
 /// about 128, so a thousand leave no doubt about padding.
@@ -17,6 +17,9 @@ pub const SOME: usize = 250;
 
 /// Opens the keystore; what was open before is closed by then.
 type Open<'a> = Box<dyn Fn() -> Box<dyn Backend> + 'a>;
+
+/// The keys that were made.
+pub type Made = Arc<Mutex<Vec<(ObjectId, PublicKey)>>>;
 
 /// Checks, while it is closed, that nothing is left there but these keys.
 type Left<'a> = Box<dyn Fn(&[ObjectId]) + 'a>;
@@ -31,7 +34,7 @@ pub struct Subject<'a> {
     /// How many signatures a promise about many makes: [`MANY`] or [`SOME`].
     pub signatures: usize,
     left: Left<'a>,
-    made: Mutex<Vec<(ObjectId, PublicKey)>>,
+    made: Made,
 }
 
 /// Who else keeps keys there.
@@ -85,7 +88,7 @@ impl<'a> Subject<'a> {
             birth,
             signatures,
             left: Box::new(|_| {}),
-            made: Mutex::default(),
+            made: Made::default(),
         }
     }
 
@@ -100,6 +103,11 @@ impl<'a> Subject<'a> {
     /// Opens it.
     pub fn open(&self) -> Box<dyn Backend> {
         (self.open)()
+    }
+
+    /// The keys that are to be destroyed when the promise is done; whoever makes one adds it.
+    pub fn made(&self) -> Made {
+        self.made.clone()
     }
 
     /// Makes a key, and remembers to destroy it.

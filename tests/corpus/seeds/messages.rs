@@ -123,6 +123,12 @@ fn requests() -> Vec<(&'static str, Request)> {
             },
         ),
         (
+            "next",
+            Request::Next {
+                key: key("payments/bank.2"),
+            },
+        ),
+        (
             "amend",
             Request::Amend {
                 name: id.name.clone(),
