@@ -382,11 +382,9 @@ fn target_rate(app: &App, grant: &Grant) -> Verdict {
 }
 
 /// The last look before release: a credential goes to a living peer or to nobody, and no more once its
-/// key is suspended or its life is over, as after a host has slept.
+/// key is stopped or its life is over, as after a host has slept.
 fn release(asking: &Asking<'_>, signed: &Signed, target: &Target) -> Result<Answer, Refusal> {
-    let keyring = &asking.app.keyring;
-    if keyring.is_suspended(&signed.key.id) {
-        let why = Unusable::Suspended(signed.key.id.clone());
+    if let Err(why) = asking.app.keyring.may_release(&signed.key.id) {
         return Err(Refusal::unavailable("key_unavailable", why));
     }
     if asking.app.clock.read().unix_s() >= signed.content.exp() {

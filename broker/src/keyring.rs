@@ -1,26 +1,38 @@
 //! The broker's own memory of keys: which versions exist, in which keystore, under which public
-//! key. Signatures are verified against *this* record, so that a token that shows another key
-//! under our id is found out, and a key that has vanished is missed by name (P3, P5).
+//! key, and how far each has come in its life ([`crate::lifecycle`]). Signatures are verified against
+//! *this* record, so that a token that shows another key under our id is found out, and a key that has
+//! vanished is missed by name (P3, P5).
 //!
-//! Rotation will add states and a journal here; for now a recorded version is active.
+//! One file holds all of it, replaced as a whole: a change of a key's life and the record it is about
+//! are durable together or not at all, and nothing follows from a change before it is.
 
+use crate::lifecycle::{Age, Change, Lineage, Mark, Reading};
 use keystore::jws::Header;
-use keystore::protocol::{Condition, Evidence, EvidenceLevel, KeyEntry};
+use keystore::protocol::{Evidence, EvidenceLevel, KeyEntry};
 use keystore::publickey::Verifier;
 use keystore::statefile::{StateDir, StateFile};
 use keystore::{Alg, Error, KeyId, KeyName, Kid, Kind, PublicKey};
+use live::Live;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use tokio::sync::watch;
 
-/// What a workload is told while a keystore has shown nothing since the start.
-const NOT_SEEN: &str = "its keystore cannot serve now; an administrator finds why in `assertctl \
-                        status`";
+mod live;
+mod words;
+
+pub use live::Seen;
 
 #[derive(Default, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
     keys: BTreeMap<KeyId, KeyRecord>,
+    /// Of a key that was recorded before there were any: none, and it is active.
+    #[serde(default)]
+    lineages: BTreeMap<KeyName, Lineage>,
+    /// How far the time of keys had come when this was written.
+    #[serde(default)]
+    mark: Option<Mark>,
 }
 
 /// What is remembered for ever about one version.
@@ -53,37 +65,32 @@ pub struct ActiveKey {
     pub verifier: Verifier,
 }
 
-/// What a keystore last said about a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// Nothing since this broker started.
-    Unknown,
-    /// It shows the recorded key.
-    Shown {
-        /// Whether it can sign.
-        condition: Condition,
-        /// What is known about where it lives.
-        evidence: Evidence,
-        /// The header that its charter fixes.
-        header: Header,
-    },
-    /// It does not show it, or another key under its id.
-    Wrong(String),
-}
+/// Reads all clocks.
+pub type Clocks = Box<dyn Fn() -> Reading + Send + Sync>;
 
 /// All recorded keys.
 pub struct Keyring {
-    file: Mutex<(StateFile<Stored>, Stored)>,
+    file: Mutex<Book>,
     live: RwLock<Live>,
+    clocks: Clocks,
+    /// The mark that time is counted from: of the last start.
+    began: Mark,
+    /// Told of everything that a key's next step may depend on.
+    changed: watch::Sender<()>,
 }
 
-/// What is known now, changed as a whole.
-#[derive(Default)]
-struct Live {
-    seen: BTreeMap<KeyId, Seen>,
-    active: HashMap<KeyName, Arc<ActiveKey>>,
-    /// Keys that have signed wrongly. Nothing a keystore does takes one out again.
-    suspended: BTreeSet<KeyId>,
+struct Book {
+    file: StateFile<Stored>,
+    stored: Stored,
+}
+
+/// What came of changing a lineage that somebody has looked at.
+#[derive(Debug)]
+pub enum Changed {
+    /// It is so now.
+    Yes(Lineage),
+    /// Somebody else has changed it since: look again.
+    Meanwhile,
 }
 
 /// Why a key cannot sign now. The text is for administrators.
@@ -91,6 +98,12 @@ struct Live {
 pub enum Unusable {
     /// It has not been made.
     NotMade(KeyName),
+    /// No version of it is active.
+    NotActive(KeyName, String),
+    /// An operator has stopped it.
+    Held(KeyName),
+    /// This version is not to be believed any more.
+    Revoked(KeyId),
     /// A signature of it was wrong.
     Suspended(KeyId),
     /// Its keystore does not show it, or says it cannot sign.
@@ -102,30 +115,59 @@ impl Keyring {
     ///
     /// # Errors
     /// `Corrupt` if the file fails its check.
-    pub fn open(dir: &StateDir) -> Result<Keyring, Error> {
-        let (file, stored) = StateFile::<Stored>::open(dir, "keyring.v1")?;
+    pub fn open(dir: &StateDir, clocks: Clocks) -> Result<Keyring, Error> {
+        let (file, mut stored) = StateFile::<Stored>::open(dir, "keyring.v1")?;
+        let now = clocks();
+        let began = match &stored.mark {
+            Some(mark) => mark.at(&now),
+            None => Mark::first(&now),
+        };
+        for key in stored.keys.keys() {
+            // Recorded before lineages were, and nothing signs but what is recorded: it signed.
+            let lineage = stored.lineages.entry(key.name.clone());
+            lineage.or_insert_with(|| Lineage::of_active(key.version, 0, began.age));
+        }
+        let live = Live::of(&stored.lineages);
         Ok(Keyring {
-            file: Mutex::new((file, stored)),
-            live: RwLock::default(),
+            file: Mutex::new(Book { file, stored }),
+            live: RwLock::new(live),
+            clocks,
+            began,
+            changed: watch::Sender::new(()),
         })
+    }
+
+    /// How far the time of keys has come.
+    pub fn now(&self) -> Mark {
+        self.began.at(&(self.clocks)())
+    }
+
+    /// Told whenever a key's next step may be another.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// How often the records have been replaced.
+    pub fn generation(&self) -> u64 {
+        self.book().file.generation()
     }
 
     /// What is known about where a key lives.
     pub fn evidence(&self, key: &KeyId) -> EvidenceLevel {
-        match self.read().seen.get(key) {
-            Some(Seen::Shown { evidence, .. }) => evidence.level,
-            Some(Seen::Unknown | Seen::Wrong(_)) | None => EvidenceLevel::None,
+        match self.seen(key) {
+            Seen::Shown { evidence, .. } => evidence.level,
+            Seen::Unknown | Seen::Wrong(_) => EvidenceLevel::None,
         }
     }
 
     /// The version of `name` that signs now.
     pub fn active(&self, name: &KeyName) -> Result<Arc<ActiveKey>, Unusable> {
         let live = self.read();
-        match live.active.get(name) {
-            Some(key) if live.suspended.contains(&key.id) => {
-                Err(Unusable::Suspended(key.id.clone()))
-            }
-            Some(key) => Ok(key.clone()),
+        match live.active(name) {
+            Some(key) => match live.stop_of(&key.id) {
+                None => Ok(key.clone()),
+                Some(stop) => Err(stop.of(&key.id)),
+            },
             None => {
                 drop(live);
                 Err(self.why_not(name))
@@ -133,32 +175,22 @@ impl Keyring {
         }
     }
 
-    fn why_not(&self, name: &KeyName) -> Unusable {
-        let recorded = self.records().into_keys().rfind(|key| key.name == *name);
-        let Some(key) = recorded else {
-            return Unusable::NotMade(name.clone());
-        };
-        let why = match self.seen(&key) {
-            // It may be starting, absent, or another token: why is not for workloads.
-            Seen::Unknown => NOT_SEEN.to_owned(),
-            Seen::Wrong(why)
-            | Seen::Shown {
-                condition: Condition::Failed { why, .. },
-                ..
-            } => why,
-            Seen::Shown {
-                condition: Condition::Usable {},
-                ..
-            } => "it is being activated".into(),
-        };
-        Unusable::Failed(key, why)
-    }
-
-    /// Records a key its keystore has made. Recording it again changes nothing.
+    /// Whether what a version has signed may leave us.
     ///
     /// # Errors
-    /// `Mismatch` if the id is recorded with another public key; `Unavailable` if the record
-    /// could not be written.
+    /// Why not: it was stopped since.
+    pub fn may_release(&self, key: &KeyId) -> Result<(), Unusable> {
+        match self.read().stop_of(key) {
+            None => Ok(()),
+            Some(stop) => Err(stop.of(key)),
+        }
+    }
+
+    /// Records a key its keystore has made, and that it is made. Recording it again changes nothing.
+    ///
+    /// # Errors
+    /// `Mismatch` if the id is recorded with another public key, or nobody has asked for the version;
+    /// `Unavailable` if the record could not be written.
     pub fn record(&self, keystore: &str, entry: &KeyEntry, now_s: u64) -> Result<KeyRecord, Error> {
         let record = KeyRecord {
             keystore: keystore.to_owned(),
@@ -166,173 +198,137 @@ impl Keyring {
             alg: entry.charter.alg,
             made_at: now_s,
         };
-        let mut guard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let (file, stored) = &mut *guard;
-        let recorded = match stored.keys.get(&entry.key) {
+        let mark = self.now();
+        let mut book = self.book();
+        let recorded = match book.stored.keys.get(&entry.key) {
             Some(known)
                 if known.public_key == record.public_key && known.keystore == record.keystore =>
             {
                 known.clone()
             }
-            Some(known) => {
-                return Err(Error::new(
-                    Kind::Mismatch,
-                    format!(
-                        "key {}: recorded with kid {} in keystore {}; keystore {keystore} shows {}; \
-                         nothing was changed",
-                        entry.key,
-                        known.public_key.kid(),
-                        known.keystore,
-                        entry.kid
-                    ),
-                ));
-            }
+            Some(known) => return Err(words::another_key(entry, keystore, known)),
             None => {
-                let mut next = stored.clone();
+                let mut next = book.stored.clone();
+                let before = next.lineages.remove(&entry.key.name);
+                let lineage = born(before, entry, mark.age)?;
+                next.lineages.insert(entry.key.name.clone(), lineage);
                 next.keys.insert(entry.key.clone(), record.clone());
-                file.replace(&next)?;
-                *stored = next;
+                next.mark = Some(mark);
+                book.replace(next)?;
                 record
             }
         };
-        drop(guard);
+        drop(book);
         self.look_at(&entry.key, &recorded, Some(entry));
+        self.tell();
         Ok(recorded)
     }
 
-    /// Takes note of everything a keystore shows: recorded keys become active or are found
-    /// missing. Keys it shows that are not recorded are not used. `recorded` are the records from
-    /// before the keystore was asked: a key recorded meanwhile is not missing from its answer.
-    pub fn compare(
+    /// Changes a lineage that is still as it was looked at.
+    ///
+    /// # Errors
+    /// `Internal` if a change does not fit; `Unavailable` if it could not be written for certain.
+    pub fn change(
         &self,
-        keystore: &str,
-        recorded: &BTreeMap<KeyId, KeyRecord>,
-        shown: &[KeyEntry],
-    ) {
-        let shown: HashMap<&KeyId, &KeyEntry> = shown.iter().map(|e| (&e.key, e)).collect();
-        for (key, record) in recorded {
-            if record.keystore == keystore {
-                self.look_at(key, record, shown.get(key).copied());
-            }
+        name: &KeyName,
+        looked_at: &Lineage,
+        changes: &[Change],
+    ) -> Result<Changed, Error> {
+        let mark = self.now();
+        let mut book = self.book();
+        let current = book.stored.lineages.get(name).cloned().unwrap_or_default();
+        if current != *looked_at {
+            return Ok(Changed::Meanwhile);
         }
+        let mut lineage = current;
+        for change in changes {
+            lineage = lineage
+                .after(*change, mark.age)
+                .map_err(|wrong| Error::new(Kind::Internal, format!("key {name}: {wrong}")))?;
+        }
+        // What stops, stops before the disk is asked: that may take long, or fail.
+        self.write_live().stop(name, &lineage);
+        let mut next = book.stored.clone();
+        next.lineages.insert(name.clone(), lineage.clone());
+        next.mark = Some(mark);
+        book.replace(next)?;
+        self.write_live().follow(name, &lineage);
+        drop(book);
+        self.tell();
+        Ok(Changed::Yes(lineage))
     }
 
-    fn look_at(&self, key: &KeyId, record: &KeyRecord, entry: Option<&KeyEntry>) {
-        let seen = judge(key, record, entry);
-        if *self.read().seen.get(key).unwrap_or(&Seen::Unknown) == seen {
-            return; // nothing has changed since the last look, which is every few seconds
-        }
-        if let Seen::Wrong(why)
-        | Seen::Shown {
-            condition: Condition::Failed { why, .. },
-            ..
-        } = &seen
-        {
-            eprintln!("assertd: {why}");
-        }
-        let usable = match &seen {
-            Seen::Shown {
-                condition: Condition::Usable {},
-                header,
-                ..
-            } => activate(key, record, header.clone()),
-            _ => None,
-        };
-        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        let current = live.active.get(&key.name);
-        match usable {
-            Some(new) if current.is_none_or(|current| current.id <= new.id) => {
-                live.active.insert(key.name.clone(), Arc::new(new));
-            }
-            None if current.is_some_and(|current| current.id == *key) => {
-                live.active.remove(&key.name);
-            }
-            _ => {}
-        }
-        live.seen.insert(key.clone(), seen);
+    /// Has the age written down that has been reached: what a machine loses that is off is no more
+    /// than what has passed since.
+    ///
+    /// # Errors
+    /// `Unavailable` if it could not be written for certain.
+    pub fn remember_time(&self) -> Result<(), Error> {
+        let mark = Some(self.now());
+        let mut book = self.book();
+        let next = Stored { mark, ..book.stored.clone() };
+        book.replace(next)
     }
 
-    /// Stops a key at once: it has signed wrongly (reliability row 13).
-    pub fn suspend(&self, key: &KeyId) {
-        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        live.suspended.insert(key.clone());
+    /// One key's life.
+    pub fn lineage(&self, name: &KeyName) -> Option<Lineage> {
+        self.book().stored.lineages.get(name).cloned()
     }
 
-    /// Whether a key is suspended.
-    pub fn is_suspended(&self, key: &KeyId) -> bool {
-        self.read().suspended.contains(key)
+    /// All keys' lives.
+    pub fn lineages(&self) -> BTreeMap<KeyName, Lineage> {
+        self.book().stored.lineages.clone()
+    }
+
+    /// All records.
+    pub fn records(&self) -> BTreeMap<KeyId, KeyRecord> {
+        self.book().stored.keys.clone()
+    }
+
+    /// One record.
+    pub fn key_record(&self, key: &KeyId) -> Option<KeyRecord> {
+        self.book().stored.keys.get(key).cloned()
+    }
+
+    /// Whoever waits for something looks again.
+    pub fn tell(&self) {
+        self.changed.send_replace(());
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Live> {
         self.live.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All records.
-    pub fn records(&self) -> BTreeMap<KeyId, KeyRecord> {
-        self.file
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .1
-            .keys
-            .clone()
-    }
-
-    /// What its keystore last said about a key.
-    pub fn seen(&self, key: &KeyId) -> Seen {
-        self.read().seen.get(key).cloned().unwrap_or(Seen::Unknown)
+    fn write_live(&self) -> std::sync::RwLockWriteGuard<'_, Live> {
+        self.live.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Compares the record with what the keystore shows.
-fn judge(key: &KeyId, record: &KeyRecord, entry: Option<&KeyEntry>) -> Seen {
-    let kid = record.public_key.kid();
-    match entry {
-        None => Seen::Wrong(format!(
-            "key {key} (kid {kid}): recorded, but keystore {} does not show it; bring its token or \
-             its state directory back; nothing was made in its place",
-            record.keystore
-        )),
-        Some(entry) if entry.public_key != record.public_key || entry.charter.alg != record.alg => {
-            Seen::Wrong(format!(
-                "key {key} (kid {kid}): keystore {} shows another key under this id (kid {}); it is \
-                 not used",
-                record.keystore, entry.kid
-            ))
-        }
-        Some(entry) => Seen::Shown {
-            condition: entry.condition.clone(),
-            evidence: entry.evidence,
-            header: Header::of(&entry.charter, &entry.kid),
-        },
+impl Book {
+    fn replace(&mut self, next: Stored) -> Result<(), Error> {
+        self.file.replace(&next)?;
+        self.stored = next;
+        Ok(())
     }
 }
 
-fn activate(id: &KeyId, record: &KeyRecord, header: Header) -> Option<ActiveKey> {
-    let verifier = record.public_key.verifier(record.alg).ok()?;
-    Some(ActiveKey {
-        id: id.clone(),
-        kid: record.public_key.kid(),
-        keystore: record.keystore.clone(),
-        public_key: record.public_key.clone(),
-        header,
-        verifier,
-    })
-}
-
-impl std::fmt::Display for Unusable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Unusable::NotMade(name) => {
-                write!(f, "key {name}: not made yet; run `assertctl apply` as root")
-            }
-            Unusable::Suspended(id) => write!(
-                f,
-                "key {id}: suspended, because a signature of it was wrong; check the token, then \
-                 restart assertd"
-            ),
-            Unusable::Failed(_, why) if why.starts_with("key ") => f.write_str(why),
-            Unusable::Failed(id, why) => write!(f, "key {id}: {why}"),
-        }
+/// The lineage once a version is made: of a new key, or of one whose next version was asked for.
+fn born(before: Option<Lineage>, entry: &KeyEntry, now: Age) -> Result<Lineage, Error> {
+    let lifetime_s = u64::from(entry.charter.lifetime_max_s);
+    let version = entry.key.version;
+    match before {
+        None => Ok(Lineage::of_made(version, lifetime_s, now)),
+        Some(lineage) => lineage.after(Change::Made(version), now).map_err(|_| {
+            let text = format!(
+                "key {}: assertd has not asked for this version; it is not used",
+                entry.key
+            );
+            Error::new(Kind::Mismatch, text)
+        }),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use crate::keyring::Keyring;
 use crate::queue::{Job, Queue, Share};
-use keystore::protocol::{Health, KeyEntry, Standing, Welcome};
+use keystore::protocol::{Health, KeyEntry, Reply, Request, Standing, Welcome};
 use keystore::{Error, KeyId, Kind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -226,6 +226,29 @@ impl Keystore {
     /// What it shows of one key, asked now: after the key was made or its charter amended.
     pub async fn entry(&self, key: &KeyId) -> Result<Option<KeyEntry>, Error> {
         watch::entry(self, key).await
+    }
+
+    /// Asks it one thing that is no mint, on a connection of its own.
+    ///
+    /// # Errors
+    /// What it refuses, or that it does not answer.
+    pub async fn ask(&self, request: &Request) -> Result<Reply, Error> {
+        let asked = watch::ask(self, request).await;
+        asked.map_err(|error| {
+            let text = format!("keystore {}: {error}", self.name);
+            Error::new(error.kind(), text)
+        })
+    }
+
+    /// Has it make the next version of a key.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn make_next(&self, key: &KeyId) -> Result<KeyEntry, Error> {
+        match self.ask(&Request::Next { key: key.clone() }).await? {
+            Reply::Made { key: entry, .. } if entry.key == *key => Ok(entry),
+            _ => Err(keystore::client::unexpected()),
+        }
     }
 
     /// Has the watch look again soon.

@@ -22,6 +22,7 @@ pub mod daemon;
 pub mod denylist;
 pub mod http;
 pub mod id;
+pub mod keeper;
 pub mod keyring;
 pub mod keystores;
 pub mod lifecycle;

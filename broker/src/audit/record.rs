@@ -214,6 +214,28 @@ pub enum KeyAction {
     Adopted,
     /// It has signed wrongly.
     Suspended,
+    /// A keystore has made it as the next version of a key.
+    Made,
+    /// It belongs to the published set from here on.
+    Published,
+    /// It signs from here on.
+    Activated,
+    /// It belongs to the published set no more.
+    Withdrawn,
+    /// It is to be destroyed.
+    Condemned,
+    /// Its keystore has destroyed it.
+    Destroyed,
+    /// Somebody may have misused it.
+    Revoked,
+    /// Its token is said to be gone.
+    Lost,
+    /// It was given up before it had signed.
+    Abandoned,
+    /// An operator has stopped the key.
+    Held,
+    /// An operator lets it go on.
+    Resumed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,6 +21,10 @@ const EVERY_WHILE_DOWN: Duration = Duration::from_millis(100);
 /// How long one look may take: a few calls into the token.
 const LOOK_DEADLINE: Duration = Duration::from_secs(20);
 
+/// How long the making of a key may take: an RSA key takes a chip up to a minute, and the keystore ends
+/// itself when a call takes longer than its `hang_limit`.
+const MAKING_DEADLINE: Duration = Duration::from_secs(75);
+
 /// Most lanes, whatever a keystore says of itself: its own limit of connections is 64.
 const LANES_MAX: usize = 32;
 
@@ -87,6 +91,19 @@ pub async fn entry(keystore: &Keystore, key: &KeyId) -> Result<Option<KeyEntry>,
     timeout(LOOK_DEADLINE, ask)
         .await
         .unwrap_or_else(|_| Err(no_answer()))
+}
+
+/// One thing that takes a key's making or less.
+pub async fn ask(keystore: &Keystore, request: &Request) -> Result<Reply, Error> {
+    let ask = async {
+        let mut connection = Connection::open(&keystore.socket).await?;
+        connection.call(request).await
+    };
+    let slow = || {
+        let text = format!("no answer within {} s", MAKING_DEADLINE.as_secs());
+        Err(Error::new(keystore::Kind::Unavailable, text))
+    };
+    timeout(MAKING_DEADLINE, ask).await.unwrap_or_else(|_| slow())
 }
 
 fn no_answer() -> Error {

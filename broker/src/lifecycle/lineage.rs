@@ -122,6 +122,12 @@ impl Lineage {
         set.into_iter().map(|(number, _)| number).collect()
     }
 
+    /// Whether there are versions, and none is to be believed because one was misused.
+    pub fn is_revoked(&self) -> bool {
+        let mut versions = self.versions();
+        self.listed().is_empty() && versions.any(|(_, it)| it.cause == Cause::Compromise)
+    }
+
     /// The highest number there is or ever was.
     pub fn newest(&self) -> Option<KeyVersion> {
         self.versions().next_back().map(|(number, _)| number)

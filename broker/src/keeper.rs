@@ -1,0 +1,335 @@
+//! Keeps keys going: asks each key's lineage what is next and does it, step after step, for as long as
+//! assertd runs. What is to be done is decided in [`crate::lifecycle`]; here it is done, each change
+//! recorded in the audit log before it is written, and written before anything follows from it.
+//!
+//! One keeper for each keystore: one that hangs keeps no other's keys waiting.
+
+use crate::app::App;
+use crate::audit;
+use crate::config::Wanted;
+use crate::keyring::{Changed, Seen};
+use crate::lifecycle::{Age, Cause, Change, Facts, Hold, Lineage, Next, Outside, Shown, Waiting};
+use keystore::protocol::Condition;
+use keystore::{Error, KeyId, KeyName, KeyVersion, Kind};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+mod outside;
+
+pub use outside::publish_all;
+
+/// How often it is looked if nothing happens: a time of a key is kept to so much.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// So long several changes are taken together, so that thousands of them are not as many looks at all.
+const TOGETHER: Duration = Duration::from_millis(50);
+
+/// First and longest wait before something outside is tried again.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// How often the age is written down when no key changes.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+
+/// So many steps one key may take in a row; a turn of a whole rotation is ten. More is a fault of ours,
+/// and must not keep the others from their turn.
+const STEPS_MAX: usize = 50;
+
+/// What keepers know of all keys.
+#[derive(Default)]
+pub struct Keeper {
+    state: Mutex<State>,
+    /// One writes documents at a time.
+    publishing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: BTreeMap<KeyName, (Waiting, Option<String>)>,
+    deferred: HashMap<(KeyName, Outside), Deferral>,
+}
+
+struct Deferral {
+    until: Instant,
+    wait: Duration,
+    why: String,
+}
+
+/// The keys that the configuration in force asks for.
+type WantedKeys = Arc<BTreeMap<KeyName, Wanted>>;
+
+impl Keeper {
+    /// For what a key waits, and why something outside did not succeed.
+    pub fn waiting(&self, name: &KeyName) -> Option<(Waiting, Option<String>)> {
+        self.lock().waiting.get(name).cloned()
+    }
+
+    fn deferred(&self, name: &KeyName) -> (Vec<Outside>, Option<Instant>) {
+        let now = Instant::now();
+        let state = self.lock();
+        let of_key = state.deferred.iter().filter(|((key, _), _)| key == name);
+        let waits = of_key.filter(|(_, deferral)| deferral.until > now);
+        let mut soonest: Option<Instant> = None;
+        let outside = waits.map(|((_, outside), deferral)| {
+            soonest = Some(soonest.map_or(deferral.until, |it| it.min(deferral.until)));
+            *outside
+        });
+        let outside: Vec<Outside> = outside.collect();
+        (outside, soonest)
+    }
+
+    /// It did not succeed: later again, and later still. Said once for each reason.
+    fn defer(&self, name: &KeyName, outside: Outside, error: &Error) {
+        let why = error.to_string();
+        let mut state = self.lock();
+        let key = (name.clone(), outside);
+        let before = state.deferred.get(&key);
+        if before.is_none_or(|before| before.why != why) {
+            eprintln!("assertd: key {name}: {why}; tried again");
+        }
+        let wait = before.map_or(AGAIN.0, |before| (before.wait * 2).min(AGAIN.1));
+        let until = Instant::now() + wait;
+        state.deferred.insert(key, Deferral { until, wait, why });
+    }
+
+    fn succeeded(&self, name: &KeyName, outside: Outside) {
+        self.lock().deferred.remove(&(name.clone(), outside));
+    }
+
+    fn wait(&self, name: &KeyName, waiting: Waiting) {
+        let mut state = self.lock();
+        let why = match waiting {
+            Waiting::Again(outside) => {
+                let deferral = state.deferred.get(&(name.clone(), outside));
+                deferral.map(|deferral| deferral.why.clone())
+            }
+            _ => None,
+        };
+        state.waiting.insert(name.clone(), (waiting, why));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the keys of one keystore, for ever.
+pub async fn run(app: Arc<App>, keystore: String) {
+    let mut changes = app.keyring.changes();
+    let mut wanted = wanted_keys(&app);
+    let mut remembered = Instant::now();
+    loop {
+        changes.borrow_and_update();
+        if wanted.0 != app.rules.now().generation {
+            wanted = wanted_keys(&app);
+        }
+        let mut wait = EVERY;
+        for (name, want) in wanted.1.iter().filter(|(_, want)| want.keystore == keystore) {
+            wait = wait.min(settle(&app, name, want).await);
+        }
+        if remembered.elapsed() >= REMEMBERED {
+            remembered = Instant::now();
+            if let Err(error) = app.keyring.remember_time() {
+                eprintln!("assertd: {error}");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = changes.changed() => tokio::time::sleep(TOGETHER).await,
+        }
+    }
+}
+
+fn wanted_keys(app: &App) -> (u64, WantedKeys) {
+    let rules = app.rules.now();
+    (rules.generation, Arc::new(rules.config.wanted_keys()))
+}
+
+/// Does with one key all that can be done now. Answers when to look again.
+pub async fn settle(app: &Arc<App>, name: &KeyName, want: &Wanted) -> Duration {
+    for _ in 0..STEPS_MAX {
+        let Some(lineage) = app.keyring.lineage(name) else {
+            return EVERY; // `assertctl apply` makes the first version
+        };
+        let (deferred, again) = app.keeper.deferred(name);
+        let facts = Facts {
+            now: app.keyring.now().age,
+            schedule: &want.schedule,
+            jitter_s: jitter_s(app, name, want),
+            shown: &|version| shown(app, want, &name.version(version)),
+            deferred: &deferred,
+        };
+        let done = match lineage.next(&facts) {
+            Next::Wait(until, waiting) => {
+                app.keeper.wait(name, waiting);
+                return pause(facts.now, until, again);
+            }
+            Next::Write(change) => write(app, name, &lineage, &[change]).await,
+            Next::Do(outside) => match outside::carry_out(app, name, want, &lineage, outside).await {
+                Ok(done) => {
+                    app.keeper.succeeded(name, outside);
+                    Ok(done)
+                }
+                Err(error) => {
+                    app.keeper.defer(name, outside, &error);
+                    continue;
+                }
+            },
+        };
+        if let Err(error) = done {
+            eprintln!("assertd: {error}");
+            return AGAIN.0;
+        }
+    }
+    eprintln!("assertd: key {name}: does not come to rest; looked at again later");
+    EVERY
+}
+
+/// Until when nothing can be done, by what is known now.
+fn pause(now: Age, until: Option<Age>, again: Option<Instant>) -> Duration {
+    let due = until.map_or(EVERY, |until| Duration::from_secs(until.since(now).max(1)));
+    let again = again.map_or(EVERY, |at| at.saturating_duration_since(Instant::now()));
+    due.min(again).min(EVERY).max(Duration::from_millis(10))
+}
+
+/// What a version's keystore shows of it now.
+pub fn shown(app: &App, want: &Wanted, key: &KeyId) -> Shown {
+    let is_up = app.keyring.key_record(key).is_some_and(|record| {
+        let keystore = app.keystores.get(&record.keystore);
+        keystore.is_some_and(|keystore| keystore.down().is_none())
+    });
+    match app.keyring.seen(key) {
+        Seen::Shown {
+            condition: Condition::Usable {},
+            evidence,
+            ..
+        } if is_up && !app.keyring.is_suspended(key) => match evidence.level < want.evidence_min {
+            true => Shown::TooWeak,
+            false => Shown::Usable,
+        },
+        _ => Shown::Unusable,
+    }
+}
+
+/// By how much a key begins before its time: up to a tenth of its period, the same for one host and key
+/// for ever, so that ten thousand hosts are spread over it.
+fn jitter_s(app: &App, name: &KeyName, want: &Wanted) -> u64 {
+    let schedule = &want.schedule;
+    let Some(period_s) = schedule.period_s else {
+        return 0;
+    };
+    let busy_s = schedule.lead_s() + schedule.lag_s(schedule.lifetime_max_s);
+    let range_s = (period_s / 10).min(period_s.saturating_sub(busy_s));
+    let digest = audit::Sha256::of(format!("{}\n{name}", app.host).as_bytes());
+    let number = u64::from_be_bytes(digest.first_bytes());
+    number % (range_s + 1)
+}
+
+/// Records changes, writes them, and does what follows from them here.
+///
+/// # Errors
+/// If they could not be recorded or written for certain. What stops a key has stopped it all the same.
+pub async fn write(
+    app: &Arc<App>,
+    name: &KeyName,
+    looked_at: &Lineage,
+    changes: &[Change],
+) -> Result<Changed, Error> {
+    for change in changes {
+        let recorded = record(app, name, looked_at, *change).await;
+        match (recorded, stops(*change)) {
+            (Ok(()), _) => {}
+            // Nothing keeps a key from being stopped.
+            (Err(error), true) => eprintln!("assertd: key {name}: {error}"),
+            (Err(error), false) => return Err(error),
+        }
+    }
+    let (keyring, name, looked_at) = (app.keyring.clone(), name.clone(), looked_at.clone());
+    let changes = changes.to_vec();
+    let before = looked_at.clone();
+    let written = {
+        let (name, changes) = (name.clone(), changes.clone());
+        tokio::task::spawn_blocking(move || keyring.change(&name, &looked_at, &changes)).await
+    };
+    for change in changes.iter().filter(|change| stops(**change)) {
+        forget(app, &name, &before, *change);
+    }
+    written.unwrap_or_else(|lost| Err(Error::new(Kind::Internal, lost.to_string())))
+}
+
+fn stops(change: Change) -> bool {
+    matches!(
+        change,
+        Change::End(_, Cause::Compromise) | Change::Hold(Hold::Held)
+    )
+}
+
+/// What was signed by what is stopped is not handed out again.
+fn forget(app: &App, name: &KeyName, lineage: &Lineage, change: Change) {
+    for (version, _) in lineage.versions() {
+        let is_meant = match change {
+            Change::End(ended, _) => ended == version,
+            _ => true,
+        };
+        if is_meant && let Some(record) = app.keyring.key_record(&name.version(version)) {
+            app.shelf.forget_key(&record.public_key.kid());
+        }
+    }
+}
+
+/// The audit record of a change is durable before the change is.
+async fn record(
+    app: &App,
+    name: &KeyName,
+    lineage: &Lineage,
+    change: Change,
+) -> Result<(), Error> {
+    use audit::KeyAction;
+    let of_active = || lineage.active().map(|(version, _)| version);
+    let newest = || of_active().or_else(|| lineage.newest());
+    let (version, action): (Option<KeyVersion>, KeyAction) = match change {
+        Change::List(version) => (Some(version), KeyAction::Published),
+        Change::Activate(version) => (Some(version), KeyAction::Activated),
+        Change::Withdraw(version) => (Some(version), KeyAction::Withdrawn),
+        Change::Condemn(version) => (Some(version), KeyAction::Condemned),
+        Change::Destroyed(version) => (Some(version), KeyAction::Destroyed),
+        Change::End(version, Cause::Compromise) => (Some(version), KeyAction::Revoked),
+        Change::End(version, Cause::Loss) => (Some(version), KeyAction::Lost),
+        Change::End(version, _) => (Some(version), KeyAction::Abandoned),
+        Change::Hold(Hold::Held) => (newest(), KeyAction::Held),
+        Change::Hold(Hold::Free) => (newest(), KeyAction::Resumed),
+        Change::Intend { .. }
+        | Change::Made(_)
+        | Change::Written
+        | Change::Seen(_)
+        | Change::Unseen(_)
+        | Change::Lifetime(..) => return Ok(()),
+    };
+    let Some(version) = version else {
+        return Ok(());
+    };
+    let key = name.version(version);
+    let kid = app.keyring.key_record(&key).map(|record| record.public_key.kid());
+    recorded(app, &key, kid.as_ref().map_or("", |kid| kid.as_str()), action).await
+}
+
+/// Has something about a key recorded, durably.
+///
+/// # Errors
+/// `Unavailable` if the audit log takes nothing.
+pub async fn recorded(
+    app: &App,
+    key: &KeyId,
+    kid: &str,
+    action: audit::KeyAction,
+) -> Result<(), Error> {
+    let no_audit = |why: String| Error::new(Kind::Unavailable, format!("key {key}: audit: {why}"));
+    let durable = app.audit.key(audit::KeyChange {
+        key: key.to_string().as_str().into(),
+        kid: kid.into(),
+        action,
+    });
+    let durable = durable.map_err(|error| no_audit(error.to_string()))?;
+    let written = durable.await;
+    written.map_err(|_lost| no_audit("the record was not written for certain".to_owned()))
+}

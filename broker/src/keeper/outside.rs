@@ -1,0 +1,150 @@
+//! What is done outside for a key: its keystore makes or destroys a version, the documents are written.
+//! Each may be done again: a keystore answers with the version it has made, one that is gone is success,
+//! and documents that are as they should be are left alone.
+
+use super::{recorded, write};
+use crate::app::App;
+use crate::audit::KeyAction;
+use crate::config::Wanted;
+use crate::keyring::Changed;
+use crate::keystores::Keystore;
+use crate::lifecycle::{Change, Lineage, Outside};
+use crate::publication::{self, Documents, Key, KeySet, Spiffe};
+use keystore::protocol::Request;
+use keystore::{Error, KeyName, Kind};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Does it, and writes what came of it.
+///
+/// # Errors
+/// If it did not succeed for certain.
+pub async fn carry_out(
+    app: &Arc<App>,
+    name: &KeyName,
+    want: &Wanted,
+    lineage: &Lineage,
+    outside: Outside,
+) -> Result<Changed, Error> {
+    match outside {
+        Outside::Make(version) => {
+            let key = name.version(version);
+            let entry = keystore_of(app, &want.keystore)?.make_next(&key).await?;
+            recorded(app, &key, entry.kid.as_str(), KeyAction::Made).await?;
+            let (keyring, now_s) = (app.keyring.clone(), app.clock.read().unix_s());
+            let keystore = want.keystore.clone();
+            let record = move || keyring.record(&keystore, &entry, now_s);
+            let written = tokio::task::spawn_blocking(record).await;
+            written.map_err(|lost| Error::new(Kind::Internal, lost.to_string()))??;
+            Ok(Changed::Meanwhile)
+        }
+        Outside::Publish => publish(app, name, lineage).await,
+        Outside::Destroy(version) => {
+            let key = name.version(version);
+            if let Some(record) = app.keyring.key_record(&key) {
+                let request = Request::Destroy { key };
+                match keystore_of(app, &record.keystore)?.ask(&request).await {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == Kind::NotFound => {} // a crash came before us
+                    Err(error) => return Err(error),
+                }
+            }
+            write(app, name, lineage, &[Change::Destroyed(version)]).await
+        }
+    }
+}
+
+fn keystore_of<'a>(app: &'a App, name: &str) -> Result<&'a Arc<Keystore>, Error> {
+    app.keystores.get(name).ok_or_else(|| {
+        let text = format!("keystore {name} is not in the running configuration; put it back");
+        Error::new(Kind::Unavailable, text)
+    })
+}
+
+/// Writes the documents as this lineage has them, and that it is done.
+async fn publish(app: &Arc<App>, name: &KeyName, lineage: &Lineage) -> Result<Changed, Error> {
+    let _alone = app.keeper.publishing.lock().await;
+    let lineages = app.keyring.lineages();
+    if lineages.get(name) != Some(lineage) {
+        return Ok(Changed::Meanwhile);
+    }
+    let mut failed = render(app, lineages).await?;
+    match failed.remove(name) {
+        Some(error) => Err(error),
+        None => write(app, name, lineage, &[Change::Written]).await,
+    }
+}
+
+/// Writes all documents as they should be: at the start, before anything is signed.
+///
+/// # Errors
+/// What could not be written for certain.
+pub async fn publish_all(app: &Arc<App>) -> Result<(), Error> {
+    let _alone = app.keeper.publishing.lock().await;
+    let mut failed = render(app, app.keyring.lineages()).await?;
+    match failed.pop_first() {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// Keys whose documents could not be written, with the reasons.
+async fn render(
+    app: &Arc<App>,
+    lineages: BTreeMap<KeyName, Lineage>,
+) -> Result<BTreeMap<KeyName, Error>, Error> {
+    let rules = app.rules.now();
+    let Some(directory) = rules.config.publication.clone() else {
+        return Ok(BTreeMap::new()); // whoever registers keys reads them from `assertctl jwks`
+    };
+    let app = app.clone();
+    let work = move || {
+        let (documents, mut failed) = documents(&app, &lineages);
+        let outcome = publication::publish(&directory, &documents)?;
+        failed.extend(outcome.failed);
+        Ok(failed)
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|lost| Err(Error::new(Kind::Internal, lost.to_string())))
+}
+
+/// The documents of all keys that the configuration asks for and that have been listed once.
+fn documents(
+    app: &App,
+    lineages: &BTreeMap<KeyName, Lineage>,
+) -> (Documents, BTreeMap<KeyName, Error>) {
+    let rules = app.rules.now();
+    let (mut all, mut failed) = (Documents::default(), BTreeMap::new());
+    let spiffe = Spiffe {
+        sequence_min: app.keyring.generation(),
+        refresh_hint_s: publication::documents::REFRESH_HINT_S,
+    };
+    for (name, lineage) in lineages {
+        let issuer = rules.config.issuers.values().find(|issuer| issuer.key == *name);
+        match (set_of(app, name, lineage), issuer) {
+            (Ok(None), _) => {}
+            (Ok(Some(set)), Some(issuer)) => all.add_issuer(issuer, &set, spiffe),
+            (Ok(Some(set)), None) => all.add_client(name, &set),
+            (Err(error), _) => drop(failed.insert(name.clone(), error)),
+        }
+    }
+    (all, failed)
+}
+
+/// The set of a key as it is to be published; none of one that nobody has heard of. An empty set says
+/// that everything is revoked: only who has revoked the last key says so.
+pub fn set_of(app: &App, name: &KeyName, lineage: &Lineage) -> Result<Option<KeySet>, Error> {
+    let key = |version| {
+        let id = name.version(version);
+        let record = app.keyring.key_record(&id).ok_or_else(|| {
+            Error::new(Kind::Internal, format!("key {id}: listed, and not recorded"))
+        })?;
+        Key::new(version, record.public_key, record.alg)
+    };
+    let listed = lineage.listed();
+    let Some((first, others)) = listed.split_first() else {
+        return Ok(lineage.is_revoked().then(KeySet::all_revoked));
+    };
+    let others: Result<Vec<Key>, Error> = others.iter().map(|version| key(*version)).collect();
+    KeySet::new(key(*first)?, others?).map(Some)
+}
