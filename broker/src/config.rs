@@ -65,6 +65,8 @@ pub struct Config {
     pub server: Server,
     /// The audit log.
     pub audit: Audit,
+    /// Where documents with public keys are put, if anywhere.
+    pub publication: Option<Publication>,
     /// Files of what gets nothing.
     pub deny: denylist::Files,
     /// By name.
@@ -110,6 +112,13 @@ pub struct Audit {
     pub dir: PathBuf,
     /// Bytes of one preallocated segment.
     pub segment_bytes: Option<u64>,
+}
+
+/// `[publication]`: what others are to know of our keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// The directory in which [`crate::publication`] puts it.
+    pub directory: PathBuf,
 }
 
 /// An `[issuer.NAME]`: this host, or its fleet, as an OIDC issuer for federation.

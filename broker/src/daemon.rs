@@ -11,6 +11,7 @@ use crate::denylist::{self, DenyLists, Reading};
 use crate::keyring::Keyring;
 use crate::keystores::Keystore;
 use crate::listen::{self, Access, Listeners};
+use crate::publication;
 use crate::rules::{self, InForce, Rules};
 use crate::sandbox;
 use crate::service;
@@ -139,6 +140,13 @@ fn run(command: Command) -> Result<(), Failure> {
     }
     let unavailable = |text| Failure::new(69, text);
     let children = Children::of(&config).map_err(unavailable)?;
+    if let Some(publication) = &config.publication {
+        // Made before the sandbox, whose rules need something to hold on to. Without it keys serve all
+        // the same, and every publication says again what is wrong.
+        if let Err(error) = publication::tree::Dir::open_own(&publication.directory) {
+            eprintln!("assertd: publication: {error}");
+        }
+    }
     // From here on no file but ours, no program, no TCP; only the children's threads are outside.
     eprintln!("assertd: sandbox: {}", sandbox::enter(&config));
     let audit = open_audit(&config)?; // verifies the tail of the chain

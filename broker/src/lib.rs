@@ -32,6 +32,7 @@ pub mod notify;
 pub mod peer;
 pub mod policy;
 pub mod profile;
+pub mod publication;
 pub mod queue;
 pub mod rate;
 pub mod recent;

@@ -341,6 +341,9 @@ fn fixed_at_start(old: &Config, new: &Config) -> Result<(), String> {
     if old.audit != new.audit {
         changed.push("[audit]".to_owned());
     }
+    if old.publication != new.publication {
+        changed.push("[publication]".to_owned()); // the sandbox lets in the directory of the start
+    }
     // What the sandbox was made of at start is all that can be read.
     let let_in = sandbox::readable(old);
     let is_readable = |file: &PathBuf| let_in.iter().any(|directory| file.starts_with(directory));
@@ -389,6 +392,10 @@ mod tests {
                 "[keystore.b]",
             ),
             (format!("[audit]\ndir = \"/a\"\n{TEXT}"), "[audit]"),
+            (
+                format!("[publication]\ndirectory = \"/p\"\n{TEXT}"),
+                "[publication]",
+            ),
             (
                 format!("[deny]\nusers = \"/srv/elsewhere/users\"\n{TEXT}"),
                 "[deny] (a list in another directory)",

@@ -56,13 +56,15 @@ fn of_broker(config: &Config) -> Sandbox {
             .filter(|it| it.parent().is_some())
             .map(Path::to_owned),
     );
+    let mut write = vec![
+        config.server.state_dir.clone(),
+        config.server.runtime_dir.clone(),
+        config.audit.dir.clone(),
+    ];
+    write.extend(config.publication.iter().map(|it| it.directory.clone()));
     Sandbox {
         read,
-        write: vec![
-            config.server.state_dir.clone(),
-            config.server.runtime_dir.clone(),
-            config.audit.dir.clone(),
-        ],
+        write,
         devices: DEVICES.map(PathBuf::from).to_vec(),
         network: Network::None,
         abstract_sockets: match keystore::notify::has_abstract_socket() {

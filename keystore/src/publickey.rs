@@ -67,13 +67,14 @@ struct Jwk {
     y: Option<String>,
 }
 
-/// A key as it stands in a JWKS: `alg`, `kid` and `use` beside the required members
-/// (standards §2.2: always an `alg`, never a `key_ops`).
+/// A key as it stands in a JWKS: `kid` and `use` beside the required members, and for OpenID Connect
+/// an `alg` (standards §2.2: never a `key_ops`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PublishedKey {
     #[serde(flatten)]
     key: PublicKey,
-    alg: Alg,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alg: Option<Alg>,
     kid: Kid,
     r#use: &'static str,
 }
@@ -165,9 +166,20 @@ impl PublicKey {
     pub fn published(&self, alg: Alg) -> PublishedKey {
         PublishedKey {
             key: self.clone(),
-            alg,
+            alg: Some(alg),
             kid: self.kid(),
             r#use: "sig",
+        }
+    }
+
+    /// The key as it stands in a SPIFFE bundle, of JWT-SVIDs: a member that the SVID's specification
+    /// does not define, such as `alg`, should not be there (SPIFFE Trust Domain and Bundle §4.2.2).
+    pub fn published_in_bundle(&self) -> PublishedKey {
+        PublishedKey {
+            key: self.clone(),
+            alg: None,
+            kid: self.kid(),
+            r#use: "jwt-svid",
         }
     }
 

@@ -35,6 +35,9 @@ pub struct MainFile {
     /// The audit log. Main file alone.
     #[serde(default, deserialize_with = "table")]
     pub audit: AuditSection,
+    /// Where documents with public keys are put, for others to fetch. Main file alone.
+    #[serde(default, deserialize_with = "table")]
+    pub publication: PublicationSection,
     /// How often workloads may ask whose sections do not say. Main file alone.
     #[serde(default, deserialize_with = "table")]
     pub limits: LimitsSection,
@@ -115,6 +118,17 @@ pub struct AuditSection {
         schemars(range(min = *SEGMENT_BYTES.start(), max = *SEGMENT_BYTES.end()))
     )]
     pub segment_bytes: Option<Spanned<u64>>,
+}
+
+/// Where documents with public keys are put: discovery documents, JWK sets, SPIFFE bundles.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct PublicationSection {
+    /// Directory that everybody may read and assertd's user alone may change, outside of `state_dir`. The
+    /// packages make /var/lib/assertd-published. Default: none, and nothing is written
+    #[cfg_attr(test, schemars(regex(pattern = "^/")))]
+    pub directory: Option<Spanned<PathBuf>>,
 }
 
 /// How often workloads may ask, each counted over all of its processes.

@@ -2,7 +2,8 @@
 //! need and nothing else, users are numbers, lifetimes fit, subjects have one owner.
 
 use super::file::{
-    AuditSection, BoundsSection, DenySection, DropIn, LimitsSection, MainFile, ServerSection,
+    AuditSection, BoundsSection, DenySection, DropIn, LimitsSection, MainFile, PublicationSection,
+    ServerSection,
 };
 use super::many::OneOrMany;
 use super::spanned::Spanned;
@@ -35,8 +36,16 @@ mod workload;
 pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
 
 /// What a team's file cannot have.
-const MAIN_ALONE: [&str; 8] = [
-    "server", "audit", "limits", "keystore", "issuer", "profile", "deny", "bounds",
+const MAIN_ALONE: [&str; 9] = [
+    "server",
+    "audit",
+    "publication",
+    "limits",
+    "keystore",
+    "issuer",
+    "profile",
+    "deny",
+    "bounds",
 ];
 
 type Result<T> = std::result::Result<T, Diagnostic>;
@@ -175,12 +184,14 @@ pub fn resolve(sources: Vec<Source>, names: NameService) -> Result<Config> {
     }
 
     let (server, audit) = places(&file, parsed.server, parsed.audit)?;
+    let publication = publication(&file, parsed.publication, [&server.state_dir, &audit.dir])?;
     Ok(Config {
         path: main.path.clone(),
         files: sources.iter().map(|source| source.path.clone()).collect(),
         sha256,
         server,
         audit,
+        publication,
         deny: deny(&file, parsed.deny)?,
         keystores: known.keystores,
         issuers: known.issuers,
@@ -211,6 +222,29 @@ fn places(file: &File, server: ServerSection, audit: AuditSection) -> Result<(Se
         state_dir,
     };
     Ok((server, audit))
+}
+
+/// What everybody reads is neither in a directory that nobody else may enter, nor above one.
+fn publication(
+    file: &File,
+    section: PublicationSection,
+    private: [&PathBuf; 2],
+) -> Result<Option<Publication>> {
+    let span = section.directory.as_ref().map(Spanned::span);
+    let directory = file.absolute("directory", section.directory)?;
+    let (Some(span), Some(directory)) = (span, directory) else {
+        return Ok(None);
+    };
+    let meets = |it: &&PathBuf| directory.starts_with(it) || it.starts_with(&directory);
+    if let Some(private) = private.into_iter().find(meets) {
+        let message = format!(
+            "`directory` is for everybody to read, and {} is for assertd alone: neither may lie in \
+             the other",
+            private.display()
+        );
+        return file.error(span, message);
+    }
+    Ok(Some(Publication { directory }))
 }
 
 fn written(
