@@ -6,6 +6,7 @@ use crate::ctl::out::count;
 use crate::denylist;
 use crate::http::Signed;
 use crate::id::{RequestId, random};
+use crate::keeper::Keeper;
 use crate::keyring::Keyring;
 use crate::keystores::Keystore;
 use crate::rate::Limiter;
@@ -28,6 +29,10 @@ pub struct App {
     pub denied: denylist::Watched,
     /// Recorded keys.
     pub keyring: Arc<Keyring>,
+    /// Who keeps them going.
+    pub keeper: Keeper,
+    /// This host's name.
+    pub host: String,
     /// By name.
     pub keystores: BTreeMap<String, Arc<Keystore>>,
     /// Assertions that are handed out again.

@@ -268,28 +268,67 @@ impl Config {
 
     /// The keys this configuration asks for, each with its keystore and charter.
     pub fn wanted_keys(&self) -> BTreeMap<KeyName, Wanted> {
-        let own_keys = self
-            .workloads
-            .iter()
-            .flat_map(|section| section.targets.values())
-            .filter_map(|target| {
-                let schedule = target.schedule.as_deref()?;
-                Some((target.key.clone(), &target.keystore, &target.charter, schedule))
-            });
-        let issuer_keys = self
-            .issuers
-            .values()
-            .map(|issuer| (issuer.key.clone(), &issuer.keystore, &issuer.charter, &issuer.schedule));
-        let all = own_keys.chain(issuer_keys);
-        let wanted = |(key, keystore, charter, schedule): (_, &String, &Arc<Charter>, &Schedule)| {
+        let wanted = |(key, keystore, charter): (&KeyName, &String, &Arc<Charter>)| {
             let wanted = Wanted {
                 keystore: keystore.clone(),
                 charter: Charter::clone(charter),
-                schedule: schedule.clone(),
             };
-            (key, wanted)
+            (key.clone(), wanted)
         };
-        all.map(wanted).collect()
+        let issuers = self.issuers.values();
+        let issuers = issuers.map(|issuer| (&issuer.key, &issuer.keystore, &issuer.charter));
+        let own_keys = self.own_keys();
+        let own_keys = own_keys.map(|target| (&target.key, &target.keystore, &target.charter));
+        own_keys.chain(issuers).map(wanted).collect()
+    }
+
+    /// The same keys, each with what its life goes by.
+    pub fn kept_keys(&self) -> BTreeMap<KeyName, Kept> {
+        let mut all = BTreeMap::new();
+        for issuer in self.issuers.values() {
+            let kept = Kept {
+                keystore: issuer.keystore.clone(),
+                schedule: issuer.schedule.clone(),
+                evidence_min: EvidenceLevel::None,
+            };
+            all.insert(issuer.key.clone(), kept);
+        }
+        for target in self.own_keys() {
+            if let Some(schedule) = target.schedule.as_deref() {
+                let kept = Kept {
+                    keystore: target.keystore.clone(),
+                    schedule: schedule.clone(),
+                    evidence_min: target.evidence_min,
+                };
+                all.insert(target.key.clone(), kept);
+            }
+        }
+        // What one target of an issuer demands holds for the key of all.
+        for target in self.targets() {
+            if let Some(kept) = all.get_mut(&target.key) {
+                kept.evidence_min = kept.evidence_min.max(target.evidence_min);
+            }
+        }
+        all
+    }
+
+    /// The longest life of what each key signs, in seconds.
+    pub fn lifetimes(&self) -> BTreeMap<KeyName, u64> {
+        let all = self.kept_keys().into_iter();
+        all.map(|(key, kept)| (key, kept.schedule.lifetime_max_s))
+            .collect()
+    }
+
+    fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.workloads
+            .iter()
+            .flat_map(|section| section.targets.values())
+    }
+
+    fn own_keys(&self) -> impl Iterator<Item = &Arc<Target>> {
+        let is_own =
+            |target: &&Arc<Target>| !matches!(target.charter.purpose, Purpose::Federation { .. });
+        self.targets().filter(is_own)
     }
 
     /// The workloads' socket.
@@ -320,8 +359,17 @@ pub struct Wanted {
     pub keystore: String,
     /// What it may ever say.
     pub charter: Charter,
+}
+
+/// A key the configuration asks for, and what its life goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Where.
+    pub keystore: String,
     /// When its versions follow each other.
     pub schedule: Schedule,
+    /// With less nothing becomes active.
+    pub evidence_min: EvidenceLevel,
 }
 
 /// One file's path and text.

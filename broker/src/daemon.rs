@@ -7,9 +7,11 @@ use crate::audit::{self, Audit, AuditConfig, Stamp};
 use crate::children::Children;
 use crate::complaints::Complaints;
 use crate::config::Config;
-use crate::denylist::{self, DenyLists, Reading};
-use crate::keyring::Keyring;
+use crate::denylist::{self, DenyLists};
+use crate::keeper::Keeper;
+use crate::keyring::{Clocks, Keyring};
 use crate::keystores::Keystore;
+use crate::lifecycle::{Boot, Reading, Sync};
 use crate::listen::{self, Access, Listeners};
 use crate::publication;
 use crate::rules::{self, InForce, Rules};
@@ -46,6 +48,8 @@ usage: assertd [-c FILE] [--check]
 Everything else is in the file. Control it with assertctl.
 Exit codes: 0 done, 2 usage, 69 something is unavailable, 70 internal, 78 configuration or state.
 ";
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// How long tasks that block may go on once everything is served and drained.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
@@ -128,11 +132,12 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Check { config } => return load(&config).map(drop),
         Command::Run { config } => config,
     };
-    let (config, Reading { lists, sight }) = load(&path)?; // a bad file ends here, with line and column
+    let (config, denylist::Reading { lists, sight }) = load(&path)?; // a bad file ends here, with line and column
     raise_descriptors();
     make_dir(&config.server.runtime_dir, 0o755)?;
     let state = StateDir::lock(&config.server.state_dir)?; // one daemon per state directory
-    let keyring = Arc::new(Keyring::open(&state)?);
+    let keyring = Arc::new(Keyring::open(&state, clocks())?);
+    keyring.will_live(&config.lifetimes())?;
     let mut keystores = BTreeMap::new();
     for (name, section) in &config.keystores {
         let socket = config.keystore_socket(name, section);
@@ -160,6 +165,8 @@ fn run(command: Command) -> Result<(), Failure> {
         rules: InForce::new(Rules::new(config, lists)),
         denied,
         keyring,
+        keeper: Keeper::default(),
+        host: of_proc("/proc/sys/kernel/hostname"),
         keystores,
         shelf: crate::reuse::Shelf::default(),
         clock: Clock::after(audit.last_iat()),
@@ -212,9 +219,10 @@ fn workers() -> usize {
     (cores / 2).clamp(1, 4)
 }
 
-fn load(path: &Path) -> Result<(Config, Reading), Failure> {
+fn load(path: &Path) -> Result<(Config, denylist::Reading), Failure> {
     let config = Config::load(path);
-    let both = config.and_then(|config| Reading::of(&config.deny).map(|lists| (config, lists)));
+    let both =
+        config.and_then(|config| denylist::Reading::of(&config.deny).map(|lists| (config, lists)));
     both.map_err(|error| Failure::new(78, error.to_string()))
 }
 
@@ -236,24 +244,37 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), Failure> {
     made.map_err(|error| Failure::new(69, format!("directory {}: {error}", path.display())))
 }
 
+fn of_proc(path: &str) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.trim().to_owned()
+}
+
+/// What the life of keys goes by.
+fn clocks() -> Clocks {
+    let (clock, boot) = (Clock::new(), Boot(of_proc(BOOT_ID)));
+    Box::new(move || Reading {
+        wall_s: clock.read().unix_s(),
+        boot_s: sys::boot_ms() / 1000,
+        boot: boot.clone(),
+        sync: match sys::clock_is_synchronised() {
+            true => Sync::Synchronised,
+            false => Sync::Unknown,
+        },
+    })
+}
+
 fn open_audit(config: &Config) -> Result<Audit, Failure> {
     let clock = Clock::new();
     let now = move || Stamp {
         wall_ms: clock.read().unix_ms(),
         boot_ms: sys::boot_ms(),
     };
-    let read = |path: &str| {
-        std::fs::read_to_string(path)
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
     let audit_config = AuditConfig {
         dir: config.audit.dir.clone(),
         segment_bytes: config.audit.segment_bytes.unwrap_or(audit::SEGMENT_BYTES),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        boot_id: read("/proc/sys/kernel/random/boot_id"),
-        host: read("/proc/sys/kernel/hostname"),
+        boot_id: of_proc(BOOT_ID),
+        host: of_proc("/proc/sys/kernel/hostname"),
     };
     Audit::open(audit_config, now).map_err(|e| Failure::new(e.exit_code(), e.to_string()))
 }

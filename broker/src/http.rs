@@ -7,7 +7,7 @@ use crate::audit::{self, Outcome};
 use crate::claims::{Claims, JTI_BYTES};
 use crate::config::Target;
 use crate::id::{NoRandom, RequestId, random};
-use crate::keyring::{ActiveKey, Unusable};
+use crate::keyring::ActiveKey;
 use crate::minting::{key_of, mint, place_for, share_of, verify, wait_with, within};
 use crate::peer::{Life, Peer};
 use crate::policy::{Decision, Grant};

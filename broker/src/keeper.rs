@@ -6,7 +6,7 @@
 
 use crate::app::App;
 use crate::audit;
-use crate::config::Wanted;
+use crate::config::Kept;
 use crate::keyring::{Changed, Seen};
 use crate::lifecycle::{Age, Cause, Change, Facts, Hold, Lineage, Next, Outside, Shown, Waiting};
 use keystore::protocol::Condition;
@@ -56,7 +56,7 @@ struct Deferral {
 }
 
 /// The keys that the configuration in force asks for.
-type WantedKeys = Arc<BTreeMap<KeyName, Wanted>>;
+type WantedKeys = Arc<BTreeMap<KeyName, Kept>>;
 
 impl Keeper {
     /// For what a key waits, and why something outside did not succeed.
@@ -124,7 +124,11 @@ pub async fn run(app: Arc<App>, keystore: String) {
             wanted = wanted_keys(&app);
         }
         let mut wait = EVERY;
-        for (name, want) in wanted.1.iter().filter(|(_, want)| want.keystore == keystore) {
+        for (name, want) in wanted
+            .1
+            .iter()
+            .filter(|(_, want)| want.keystore == keystore)
+        {
             wait = wait.min(settle(&app, name, want).await);
         }
         if remembered.elapsed() >= REMEMBERED {
@@ -142,39 +146,61 @@ pub async fn run(app: Arc<App>, keystore: String) {
 
 fn wanted_keys(app: &App) -> (u64, WantedKeys) {
     let rules = app.rules.now();
-    (rules.generation, Arc::new(rules.config.wanted_keys()))
+    (rules.generation, Arc::new(rules.config.kept_keys()))
+}
+
+/// What a key is found to be, and what is next for it.
+struct Look {
+    lineage: Lineage,
+    now: Age,
+    next: Next,
+    /// When something outside may be tried again.
+    again: Option<Instant>,
+}
+
+fn look(app: &App, name: &KeyName, want: &Kept) -> Option<Look> {
+    let lineage = app.keyring.lineage(name)?;
+    let (deferred, again) = app.keeper.deferred(name);
+    let now = app.keyring.now().age;
+    let next = lineage.next(&Facts {
+        now,
+        schedule: &want.schedule,
+        jitter_s: jitter_s(app, name, want),
+        shown: &|version| shown(app, want, &name.version(version)),
+        deferred: &deferred,
+    });
+    Some(Look {
+        lineage,
+        now,
+        next,
+        again,
+    })
 }
 
 /// Does with one key all that can be done now. Answers when to look again.
-pub async fn settle(app: &Arc<App>, name: &KeyName, want: &Wanted) -> Duration {
+pub async fn settle(app: &Arc<App>, name: &KeyName, want: &Kept) -> Duration {
     for _ in 0..STEPS_MAX {
-        let Some(lineage) = app.keyring.lineage(name) else {
+        let Some(look) = look(app, name, want) else {
             return EVERY; // `assertctl apply` makes the first version
         };
-        let (deferred, again) = app.keeper.deferred(name);
-        let facts = Facts {
-            now: app.keyring.now().age,
-            schedule: &want.schedule,
-            jitter_s: jitter_s(app, name, want),
-            shown: &|version| shown(app, want, &name.version(version)),
-            deferred: &deferred,
-        };
-        let done = match lineage.next(&facts) {
+        let done = match look.next {
             Next::Wait(until, waiting) => {
                 app.keeper.wait(name, waiting);
-                return pause(facts.now, until, again);
+                return pause(look.now, until, look.again);
             }
-            Next::Write(change) => write(app, name, &lineage, &[change]).await,
-            Next::Do(outside) => match outside::carry_out(app, name, want, &lineage, outside).await {
-                Ok(done) => {
-                    app.keeper.succeeded(name, outside);
-                    Ok(done)
+            Next::Write(change) => write(app, name, &look.lineage, &[change]).await,
+            Next::Do(outside) => {
+                match outside::carry_out(app, name, want, &look.lineage, outside).await {
+                    Ok(done) => {
+                        app.keeper.succeeded(name, outside);
+                        Ok(done)
+                    }
+                    Err(error) => {
+                        app.keeper.defer(name, outside, &error);
+                        continue;
+                    }
                 }
-                Err(error) => {
-                    app.keeper.defer(name, outside, &error);
-                    continue;
-                }
-            },
+            }
         };
         if let Err(error) = done {
             eprintln!("assertd: {error}");
@@ -193,7 +219,7 @@ fn pause(now: Age, until: Option<Age>, again: Option<Instant>) -> Duration {
 }
 
 /// What a version's keystore shows of it now.
-pub fn shown(app: &App, want: &Wanted, key: &KeyId) -> Shown {
+pub fn shown(app: &App, want: &Kept, key: &KeyId) -> Shown {
     let is_up = app.keyring.key_record(key).is_some_and(|record| {
         let keystore = app.keystores.get(&record.keystore);
         keystore.is_some_and(|keystore| keystore.down().is_none())
@@ -213,7 +239,7 @@ pub fn shown(app: &App, want: &Wanted, key: &KeyId) -> Shown {
 
 /// By how much a key begins before its time: up to a tenth of its period, the same for one host and key
 /// for ever, so that ten thousand hosts are spread over it.
-fn jitter_s(app: &App, name: &KeyName, want: &Wanted) -> u64 {
+fn jitter_s(app: &App, name: &KeyName, want: &Kept) -> u64 {
     let schedule = &want.schedule;
     let Some(period_s) = schedule.period_s else {
         return 0;
@@ -221,8 +247,7 @@ fn jitter_s(app: &App, name: &KeyName, want: &Wanted) -> u64 {
     let busy_s = schedule.lead_s() + schedule.lag_s(schedule.lifetime_max_s);
     let range_s = (period_s / 10).min(period_s.saturating_sub(busy_s));
     let digest = audit::Sha256::of(format!("{}\n{name}", app.host).as_bytes());
-    let number = u64::from_be_bytes(digest.first_bytes());
-    number % (range_s + 1)
+    digest.first_bytes() % (range_s + 1)
 }
 
 /// Records changes, writes them, and does what follows from them here.
@@ -278,12 +303,7 @@ fn forget(app: &App, name: &KeyName, lineage: &Lineage, change: Change) {
 }
 
 /// The audit record of a change is durable before the change is.
-async fn record(
-    app: &App,
-    name: &KeyName,
-    lineage: &Lineage,
-    change: Change,
-) -> Result<(), Error> {
+async fn record(app: &App, name: &KeyName, lineage: &Lineage, change: Change) -> Result<(), Error> {
     use audit::KeyAction;
     let of_active = || lineage.active().map(|(version, _)| version);
     let newest = || of_active().or_else(|| lineage.newest());
@@ -309,8 +329,17 @@ async fn record(
         return Ok(());
     };
     let key = name.version(version);
-    let kid = app.keyring.key_record(&key).map(|record| record.public_key.kid());
-    recorded(app, &key, kid.as_ref().map_or("", |kid| kid.as_str()), action).await
+    let kid = app
+        .keyring
+        .key_record(&key)
+        .map(|record| record.public_key.kid());
+    recorded(
+        app,
+        &key,
+        kid.as_ref().map_or("", |kid| kid.as_str()),
+        action,
+    )
+    .await
 }
 
 /// Has something about a key recorded, durably.

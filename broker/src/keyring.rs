@@ -8,7 +8,7 @@
 
 use crate::lifecycle::{Age, Change, Lineage, Mark, Reading};
 use keystore::jws::Header;
-use keystore::protocol::{Evidence, EvidenceLevel, KeyEntry};
+use keystore::protocol::{EvidenceLevel, KeyEntry};
 use keystore::publickey::Verifier;
 use keystore::statefile::{StateDir, StateFile};
 use keystore::{Alg, Error, KeyId, KeyName, Kid, Kind, PublicKey};
@@ -258,6 +258,27 @@ impl Keyring {
         Ok(Changed::Yes(lineage))
     }
 
+    /// Has it written down that what keys sign may live so long from here on, in seconds, before anything
+    /// does.
+    ///
+    /// # Errors
+    /// `Unavailable` if it could not be written for certain.
+    pub fn will_live(&self, lifetimes_s: &BTreeMap<KeyName, u64>) -> Result<(), Error> {
+        let mark = self.now();
+        let mut book = self.book();
+        let mut next = book.stored.clone();
+        for (name, lineage) in &mut next.lineages {
+            if let Some(lifetime_s) = lifetimes_s.get(name) {
+                lineage.will_live(*lifetime_s);
+            }
+        }
+        if next.lineages == book.stored.lineages {
+            return Ok(());
+        }
+        next.mark = Some(mark);
+        book.replace(next)
+    }
+
     /// Has the age written down that has been reached: what a machine loses that is off is no more
     /// than what has passed since.
     ///
@@ -266,7 +287,10 @@ impl Keyring {
     pub fn remember_time(&self) -> Result<(), Error> {
         let mark = Some(self.now());
         let mut book = self.book();
-        let next = Stored { mark, ..book.stored.clone() };
+        let next = Stored {
+            mark,
+            ..book.stored.clone()
+        };
         book.replace(next)
     }
 

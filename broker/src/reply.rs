@@ -64,6 +64,8 @@ pub enum Refusal {
     PeerGone,
     /// A configuration that does not come into force, and why.
     Configuration(String),
+    /// A verb that a key cannot take now, and why.
+    KeyRefused(String),
     /// The peer of the admin socket is not an administrator.
     NotAdmin,
 }
@@ -104,6 +106,7 @@ impl Refusal {
             Refusal::Unavailable { code, .. } => code,
             Refusal::PeerGone => "peer_gone",
             Refusal::Configuration(_) => "configuration_rejected",
+            Refusal::KeyRefused(_) => "key_refused",
             Refusal::NotAdmin => "not_an_administrator",
         }
     }
@@ -117,7 +120,7 @@ impl Refusal {
             Refusal::Path | Refusal::NotRemembered => StatusCode::NOT_FOUND,
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::TooFast(_) | Refusal::DeniedTooOften => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Refusal::Configuration(_) | Refusal::KeyRefused(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::QueueFull
             | Refusal::QueueLong(_)
             | Refusal::ConnectAgain
@@ -143,6 +146,7 @@ impl Refusal {
                 format!("{what}; a request is {{\"target\":NAME}} and may hold `lifetime`"),
             ),
             Refusal::NoProcess(why) => ("not attested", why.clone()),
+            Refusal::KeyRefused(why) => ("refused", why.clone()),
             Refusal::BodyTooLong => ("body too long", "16 KiB is the most".to_owned()),
             Refusal::BodyTimeout => ("body too slow", "send it within 2 s".to_owned()),
             Refusal::Path => (

@@ -14,6 +14,7 @@ use crate::policy::Policy;
 use crate::reply::Refusal;
 use crate::sandbox;
 use crate::sys;
+use keystore::Kind;
 use sd_notify::NotifyState;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -264,11 +265,18 @@ async fn exchange(app: &Arc<App>) -> Result<Arc<Rules>, Refusal> {
     if let Some(sight) = sight {
         app.denied.saw(sight);
     }
+    // A version stays published until the last it has signed has expired, however long that lives.
+    let (keyring, lifetimes) = (app.keyring.clone(), new.config.lifetimes());
+    let written = tokio::task::spawn_blocking(move || keyring.will_live(&lifetimes)).await;
+    let written =
+        written.unwrap_or_else(|lost| Err(keystore::Error::new(Kind::Internal, lost.to_string())));
+    written.map_err(|error| Refusal::unavailable("state_unavailable", error))?;
     let new = app.rules.replace(Rules {
         generation: old.generation + 1,
         ..new
     });
     app.shelf.clear();
+    app.keyring.tell(); // of other schedules
     if app.rules.outgoing.leave(old) == Hands::Wanted {
         let app = app.clone();
         let _freed = tokio::task::spawn_blocking(move || app.rules.outgoing.take_apart());

@@ -4,6 +4,7 @@
 use crate::app::App;
 use crate::denylist;
 use crate::id::random;
+use crate::keeper;
 use crate::listen::Listeners;
 use crate::notify::notify;
 use crate::rules;
@@ -44,6 +45,14 @@ pub async fn serve(app: Arc<App>, listeners: Listeners) -> io::Result<()> {
     drop(tokio::task::spawn_blocking(random::<1>));
     for keystore in app.keystores.values() {
         keystore.start();
+    }
+    // Before anything is signed the documents are what the records say; a disk that is full keeps nobody
+    // from signing with what is published already.
+    if let Err(error) = keeper::publish_all(&app).await {
+        eprintln!("assertd: {error}");
+    }
+    for name in app.keystores.keys() {
+        tokio::spawn(keeper::run(app.clone(), name.clone()));
     }
     // Both answer from the first moment. A request for a keystore that has not answered yet waits for
     // it, so that over a restart it takes longer and is not refused; others do not wait.

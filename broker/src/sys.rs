@@ -81,6 +81,16 @@ pub fn give_memory_back() {
     }
 }
 
+/// Whether the kernel says that somebody keeps the wall clock right (adjtimex(2)). A sandbox that lets
+/// nobody near the clocks says no.
+pub fn clock_is_synchronised() -> bool {
+    // SAFETY: timex is integers alone, for which zeros are a value; modes 0 asks and sets nothing.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes into this struct, which is ours for the call.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    state != -1 && state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0
+}
+
 /// Clock ticks since boot, the unit of `/proc/PID/stat` start times (100 per second on Linux).
 pub fn boot_ticks() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);

@@ -18,6 +18,7 @@ mod oauth2;
 mod profiles;
 mod reload;
 mod request;
+mod rotation;
 mod sdk;
 mod selectors;
 mod several;

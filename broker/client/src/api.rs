@@ -12,6 +12,8 @@ pub const TARGETS_PATH: &str = "/v1/targets";
 pub const STATUS_PATH: &str = "/v1/status";
 /// Admin, `GET` → [`Keys`]; `POST` [`AdoptRequest`] → [`KeyStatus`].
 pub const KEYS_PATH: &str = "/v1/keys";
+/// Admin, `POST` [`KeyVerbRequest`] → [`Keys`]: all versions of that key.
+pub const KEY_VERB_PATH: &str = "/v1/keys/verb";
 
 /// Admin, `POST` → [`ConfigStatus`]: reads the configuration again; the answer is the verdict.
 pub const RELOAD_PATH: &str = "/v1/reload";
@@ -300,9 +302,9 @@ pub struct KeyStatus {
     pub alg: String,
     /// The keystore that holds it.
     pub keystore: String,
-    /// `active`, `suspended`, `failed` or `unknown` while the keystore does not answer.
+    /// Its phase; `suspended` or `failed` if it cannot sign, `unknown` while the keystore does not answer.
     pub state: String,
-    /// Why it is not active, and the remedy.
+    /// Why it is not what its phase says, and the remedy.
     pub why: Option<String>,
     /// `none`, `asserted`, `device-attested` or `tpm-certified`.
     pub evidence: String,
@@ -312,8 +314,53 @@ pub struct KeyStatus {
     pub made_at: u64,
     /// Whether the configuration in force uses it.
     pub used: bool,
+    /// How far it has come: `making`, `made`, `published`, `active`, `held`, `retiring`, `retired`,
+    /// `revoked`, `destroying`, `destroyed`.
+    #[serde(default)]
+    pub phase: String,
+    /// What comes next for it.
+    #[serde(default)]
+    pub next: Option<String>,
+    /// When, seconds since 1970, if that is known.
+    #[serde(default)]
+    pub next_at: Option<u64>,
     /// The public key as it is to be published.
     pub jwk: serde_json::Value,
+}
+
+/// What an operator does with one key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyVerbRequest {
+    /// `workload/target` or `issuer/NAME`, with `.VERSION` where a version is meant.
+    pub key: String,
+    /// What.
+    pub verb: KeyVerb,
+    /// Whether to wait for nobody (`activate`).
+    #[serde(default)]
+    pub now: bool,
+}
+
+/// A verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyVerb {
+    /// Begin the next version.
+    Rotate,
+    /// Let a version sign.
+    Activate,
+    /// Stop the key.
+    Hold,
+    /// Let it go on.
+    Resume,
+    /// A version may have been misused.
+    Revoke,
+    /// Give up a version that has not signed.
+    Abandon,
+    /// Destroy a version that signs no more.
+    Destroy,
+    /// A version's token is gone.
+    ReplaceLost,
 }
 
 /// Root tells the broker that a key has been made.

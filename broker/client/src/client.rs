@@ -4,9 +4,9 @@
 
 use crate::api::{
     ANSWER_LEN_MAX, ASSERTION_PATH, AdoptRequest, AssertionRequest, AssertionResponse,
-    ConfigStatus, EXPLAIN_PATH, ExplainRequest, Explained, GRANTS_PATH, Grants, KEYS_PATH,
-    KeyStatus, Keys, Problem, RELOAD_PATH, STATUS_PATH, Status, TARGETS_PATH, Targets, WHOAMI_PATH,
-    Whoami,
+    ConfigStatus, EXPLAIN_PATH, ExplainRequest, Explained, GRANTS_PATH, Grants, KEY_VERB_PATH,
+    KEYS_PATH, KeyStatus, KeyVerbRequest, Keys, Problem, RELOAD_PATH, STATUS_PATH, Status,
+    TARGETS_PATH, Targets, WHOAMI_PATH, Whoami,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -132,6 +132,11 @@ impl Client {
     /// Administrators: tells the daemon that a keystore has made a key.
     pub fn adopt(&mut self, request: &AdoptRequest) -> Result<KeyStatus, Error> {
         self.ask_within(ADOPT_DEADLINE, Method::POST, KEYS_PATH, Some(request))
+    }
+
+    /// Administrators: does something with one key; answers with all its versions.
+    pub fn key_verb(&mut self, request: &KeyVerbRequest) -> Result<Keys, Error> {
+        self.ask_within(ADOPT_DEADLINE, Method::POST, KEY_VERB_PATH, Some(request))
     }
 
     /// Administrators: has the daemon read its configuration again, and waits for the verdict.

@@ -64,6 +64,12 @@ pub struct Sha256(pub [u8; 32]);
 impl Sha256 {
     pub const ZERO: Sha256 = Sha256([0; 32]);
 
+    /// The first of its bytes as a number.
+    pub fn first_bytes(&self) -> u64 {
+        let first = self.0.first_chunk().copied();
+        u64::from_be_bytes(first.unwrap_or_default())
+    }
+
     pub fn of(bytes: &[u8]) -> Sha256 {
         Sha256::from_digest(&digest::digest(&digest::SHA256, bytes))
     }

@@ -55,7 +55,7 @@ fn failed(error: &Error) -> Failure {
     Failure::from_client(error, Asker::Administrator)
 }
 
-fn key_rows(keys: &[KeyStatus]) -> Vec<Vec<String>> {
+pub fn key_rows(keys: &[KeyStatus]) -> Vec<Vec<String>> {
     let head = [
         "KEY", "STATE", "ALG", "KEYSTORE", "KID", "EVIDENCE", "RECORDED",
     ];
@@ -72,8 +72,9 @@ fn key_rows(keys: &[KeyStatus]) -> Vec<Vec<String>> {
         ]
     };
     let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).to_vec()];
-    rows.extend(keys.iter().map(row));
-    let mut remarks: Vec<Vec<String>> = keys.iter().flat_map(remarks).collect();
+    let shown = || keys.iter().filter(|key| key.state != "destroyed");
+    rows.extend(shown().map(row));
+    let mut remarks: Vec<Vec<String>> = shown().flat_map(remarks).collect();
     if !remarks.is_empty() {
         rows.push(Vec::new());
         rows.append(&mut remarks);
@@ -89,6 +90,11 @@ fn remarks(key: &KeyStatus) -> Vec<Vec<String>> {
             true => format!("{}: {why}", sign(key)),
             false => format!("{}: {} is {}: {why}", sign(key), key.key, key.state),
         };
+        remarks.push(vec![text]);
+    }
+    if let Some(next) = &key.next {
+        let when = key.next_at.map(|at| format!(", {}", rfc3339(at)));
+        let text = format!("next: {}: {next}{}", key.key, when.unwrap_or_default());
         remarks.push(vec![text]);
     }
     if !key.used {
@@ -118,11 +124,8 @@ fn one_set<'a>(keys: &'a [KeyStatus], name: &KeyName) -> Result<JwkSet<'a>, Fail
         .iter()
         .filter(|key| name_of(key) == name.as_str())
         .collect();
-    let set: Vec<&Value> = versions
-        .iter()
-        .filter(|key| is_published(key))
-        .map(|key| &key.jwk)
-        .collect();
+    let set = in_order(versions.iter().copied());
+    let set: Vec<&Value> = set.into_iter().map(|key| &key.jwk).collect();
     if !set.is_empty() {
         return Ok(JwkSet { keys: set });
     }
@@ -145,7 +148,7 @@ fn one_set<'a>(keys: &'a [KeyStatus], name: &KeyName) -> Result<JwkSet<'a>, Fail
 /// The sets of all keys, by their names. Never empty.
 fn all_sets(keys: &[KeyStatus]) -> Result<BTreeMap<&str, JwkSet<'_>>, Failure> {
     let mut sets: BTreeMap<&str, JwkSet> = BTreeMap::new();
-    for key in keys.iter().filter(|key| is_published(key)) {
+    for key in in_order(keys.iter()) {
         sets.entry(name_of(key))
             .or_insert(JwkSet { keys: Vec::new() })
             .keys
@@ -159,10 +162,24 @@ fn all_sets(keys: &[KeyStatus]) -> Result<BTreeMap<&str, JwkSet<'_>>, Failure> {
     Ok(sets)
 }
 
-/// A key that cannot sign, or whose signatures were wrong, must not be registered anywhere. One
-/// whose keystore is only silent right now stays in its set: a set that shrinks breaks verifiers.
+/// Whether it belongs to the set. A key that cannot sign, or whose signatures were wrong, must not be
+/// registered anywhere. One whose keystore is only silent right now stays in its set: a set that
+/// shrinks breaks verifiers.
 fn is_published(key: &KeyStatus) -> bool {
-    matches!(key.state.as_str(), "active" | "unknown")
+    let is_listed = matches!(
+        key.phase.as_str(),
+        "published" | "active" | "held" | "retiring"
+    );
+    let is_sound = !matches!(key.state.as_str(), "failed" | "suspended");
+    is_listed && (is_sound || key.phase != "active")
+}
+
+/// The one that signs first, because some verifiers take the first; the others by version.
+fn in_order<'a>(keys: impl Iterator<Item = &'a KeyStatus>) -> Vec<&'a KeyStatus> {
+    let listed = keys.filter(|key| is_published(key));
+    let (mut set, others): (Vec<_>, Vec<_>) = listed.partition(|key| key.phase == "active");
+    set.extend(others);
+    set
 }
 
 /// `payments/bank` of `payments/bank.1`.
@@ -192,7 +209,8 @@ mod tests {
     fn a_set_holds_the_versions_of_one_key_alone() {
         let keys = [
             key("a/x.1", "active"),
-            key("a/x.2", "unknown"),
+            key("a/x.2", "published"),
+            key("a/x.3", "retired"),
             key("a/xx.1", "active"),
             key("issuer/a.1", "active"),
         ];

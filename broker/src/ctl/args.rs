@@ -6,6 +6,7 @@
 
 use super::env::{Part, Sdk};
 use super::help;
+use assertd_client::api::KeyVerb;
 use keystore::KeyName;
 use keystore::config::Tcti;
 use std::collections::BTreeMap;
@@ -80,6 +81,14 @@ pub enum Command {
         environment: BTreeMap<String, String>,
     },
     Keys,
+    /// `keys VERB NAME`
+    KeyVerb {
+        verb: KeyVerb,
+        /// A name, or a version's id.
+        key: String,
+        now: bool,
+        consent: Consent,
+    },
     Jwks {
         key: Option<KeyName>,
     },
@@ -208,7 +217,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 21] = [
+pub static SPECS: [Spec; 29] = [
     spec(
         "assertion",
         &[
@@ -226,6 +235,19 @@ pub static SPECS: [Spec; 21] = [
     spec("targets", &[], 0, help::TARGETS),
     spec("status", &[], 0, help::STATUS),
     spec("keys", &[], 0, help::KEYS),
+    spec("keys rotate", &[], 1, help::KEYS_ROTATE),
+    spec("keys activate", &[Opt::Now], 1, help::KEYS_ACTIVATE),
+    spec("keys hold", &[], 1, help::KEYS_HOLD),
+    spec("keys resume", &[], 1, help::KEYS_RESUME),
+    spec(
+        "keys revoke",
+        &[Opt::Compromised, Opt::Yes],
+        1,
+        help::KEYS_REVOKE,
+    ),
+    spec("keys abandon", &[], 1, help::KEYS_ABANDON),
+    spec("keys destroy", &[Opt::Yes], 1, help::KEYS_DESTROY),
+    spec("keys replace-lost", &[Opt::Yes], 1, help::KEYS_REPLACE_LOST),
     spec("check", &[], 0, help::CHECK),
     spec("keystore check", &[], 1, help::KEYSTORE_CHECK),
     spec("reload", &[], 0, help::RELOAD),
@@ -309,13 +331,15 @@ enum Opt {
     For,
     Set,
     Part,
+    Now,
+    Compromised,
 }
 
 /// Options that every command takes, as they are suggested.
 const GLOBAL: [&str; 5] = ["--socket", "--config", "--json", "--help", "--version"];
 
 impl Opt {
-    const ALL: [Opt; 25] = [
+    const ALL: [Opt; 27] = [
         Opt::Target,
         Opt::Lifetime,
         Opt::Key,
@@ -341,6 +365,8 @@ impl Opt {
         Opt::For,
         Opt::Set,
         Opt::Part,
+        Opt::Now,
+        Opt::Compromised,
     ];
 
     fn flag(self) -> &'static str {
@@ -370,6 +396,8 @@ impl Opt {
             Opt::For => "--for",
             Opt::Set => "--set",
             Opt::Part => "--part",
+            Opt::Now => "--now",
+            Opt::Compromised => "--compromised",
         }
     }
 
@@ -381,7 +409,13 @@ impl Opt {
     fn takes_value(self) -> bool {
         !matches!(
             self,
-            Opt::Yes | Opt::ExitCode | Opt::Strict | Opt::Keep | Opt::Foreground
+            Opt::Yes
+                | Opt::ExitCode
+                | Opt::Strict
+                | Opt::Keep
+                | Opt::Foreground
+                | Opt::Now
+                | Opt::Compromised
         )
     }
 }

@@ -76,11 +76,17 @@ pub fn key(id: &str, state: &str) -> KeyStatus {
         alg: "ES256".into(),
         keystore: "hsm".into(),
         state: state.into(),
-        why: (state != "active").then(|| "unplugged".to_owned()),
+        why: matches!(state, "suspended" | "failed" | "unknown").then(|| "unplugged".to_owned()),
         evidence: "asserted".into(),
         imported: false,
         made_at: 0,
         used: true,
+        phase: match state {
+            "suspended" | "failed" | "unknown" => "active".into(),
+            phase => phase.into(),
+        },
+        next: None,
+        next_at: None,
         jwk: serde_json::json!({"kid": id}),
     }
 }

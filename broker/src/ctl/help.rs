@@ -21,7 +21,15 @@ for administrators
   keystore check          one keystore: its token or TPM, its keys, how fast it signs
   init                    find TPM and tokens, write a first configuration and its secret
   reload                  have assertd read its configuration again
-  keys                    every key with its state, kid and evidence
+  keys                    every key with its state, kid and evidence, and what comes next
+  keys rotate             begin the next version of a key
+  keys activate           let the version on its way sign
+  keys hold               stop a key for a while
+  keys resume             let it go on
+  keys revoke             a key may have been misused: stop it, and what to do then
+  keys abandon            give up the version on its way
+  keys destroy            destroy a version that signs no more
+  keys replace-lost       go on without a token that is gone
   jwks                    public keys, to be registered at the other side
   config check            is the configuration correct, and is it wise?
   host-facts              what this host would say of users and units, for `config check`
@@ -130,10 +138,70 @@ Needs root.
 pub const KEYS: &str = "\
 usage: assertctl keys
 
-Lists every key that assertd has recorded: id, state, algorithm, keystore, kid, evidence and
-when it was recorded; below, why one is not active. Needs root.
+Lists every version of every key that assertd has recorded: id, state, algorithm, keystore, kid,
+evidence and when it was recorded; below, what comes next for each and when, and why one cannot
+sign. Versions that are destroyed are in --json alone. Needs root.
 
-evidence: none < asserted (the token says so) < device-attested < tpm-certified";
+state: made, published (does not sign yet), active, held, retiring (signs no more, still
+published), retired, revoked; suspended, failed or unknown if it cannot sign now
+evidence: none < asserted (the token says so) < device-attested < tpm-certified
+
+rotate, activate, hold, resume, revoke, abandon, destroy, replace-lost: `assertctl keys VERB -h`";
+
+pub const KEYS_ROTATE: &str = "\
+usage: assertctl keys rotate KEY
+
+Begins the next version of a key: it is made, published, and becomes active when everybody who
+verifies must know it, or by `keys activate` where the other side is told by hand. The version
+before signs until then, and stays published until the last thing it signed has expired.
+KEY is WORKLOAD/TARGET or issuer/NAME. Needs root.";
+
+pub const KEYS_ACTIVATE: &str = "\
+usage: assertctl keys activate KEY[.VERSION] [--now]
+
+Lets the version that is on its way sign, if it has been published for long enough. With the id of
+a version that retires: takes it back at once; of one that is retired: publishes it again first.
+Needs root.
+
+      --now            wait for nobody: verifiers that keep an older set refuse what it signs";
+
+pub const KEYS_HOLD: &str = "\
+usage: assertctl keys hold KEY
+
+Stops a key at once: nothing is signed with it, and what it has signed is not handed out again,
+until `keys resume`. What it has signed stays valid until it expires. Needs root.";
+
+pub const KEYS_RESUME: &str = "\
+usage: assertctl keys resume KEY
+
+Lets a key that was held go on. Needs root.";
+
+pub const KEYS_REVOKE: &str = "\
+usage: assertctl keys revoke KEY[.VERSION] --compromised [--yes]
+
+For a key that may have been misused. Stops the version at once and for ever, takes it out of the
+published set, and prints what is to be done at the other side, in the order that counts, with the
+time for which verifiers may still believe it. Makes no other version: that is `keys rotate`, on
+a host that is trusted again. Asks before, unless --yes. Needs root.";
+
+pub const KEYS_ABANDON: &str = "\
+usage: assertctl keys abandon KEY[.VERSION]
+
+Gives up a version that is on its way and has not signed. Needs root.";
+
+pub const KEYS_DESTROY: &str = "\
+usage: assertctl keys destroy KEY.VERSION [--yes]
+
+Destroys a version that is retired or revoked before its time, in its token too. The newest one
+can be destroyed once there is another. Asks before, unless --yes. Needs root.";
+
+pub const KEYS_REPLACE_LOST: &str = "\
+usage: assertctl keys replace-lost KEY[.VERSION] [--yes]
+
+For a key whose token is gone for good: its version retires, and the next one is made in the
+keystore of the configuration and signs as soon as it is published. Refused while the keystore
+shows the key. If the token only has to be put back, put it back. Asks before, unless --yes.
+Needs root.";
 
 pub const JWKS: &str = "\
 usage: assertctl jwks [--key NAME | --target WORKLOAD/TARGET | --issuer NAME]

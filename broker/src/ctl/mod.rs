@@ -27,6 +27,7 @@ mod help;
 mod host_facts;
 mod init;
 mod keystore;
+mod keyverb;
 mod look;
 pub(crate) mod out;
 mod profiles;
@@ -40,6 +41,7 @@ use self::failure::{Exit, Failure};
 use self::out::Out;
 use crate::config::Config;
 use ::keystore::config::Diagnostic;
+use assertd_client::api::KeyVerbRequest;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -124,6 +126,21 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
             out,
         ),
         Command::Keys => admin::keys(args, out),
+        Command::KeyVerb {
+            verb,
+            key,
+            now,
+            consent,
+        } => keyverb::run(
+            args,
+            &KeyVerbRequest {
+                key: key.clone(),
+                verb: *verb,
+                now: *now,
+            },
+            *consent,
+            out,
+        ),
         Command::Jwks { key } => admin::jwks(args, key.as_ref(), out),
         Command::ConfigCheck {
             host_facts,

@@ -193,7 +193,7 @@ fn keys(profile: &Profile) -> (Vec<&'static str>, Vec<&'static str>) {
     };
     let (first, last): (&[&str], &[&str]) = match profile.row.purpose {
         PurposeKind::ClientAuthentication | PurposeKind::Account => {
-            (&[], &["keystore", "alg", "lifetime"])
+            (&[], &["keystore", "alg", "lifetime", "rotation"])
         }
         PurposeKind::Federation => (&["issuer"], &["lifetime", "reuse", "shared"]),
     };

@@ -5,7 +5,7 @@
 use super::{recorded, write};
 use crate::app::App;
 use crate::audit::KeyAction;
-use crate::config::Wanted;
+use crate::config::Kept;
 use crate::keyring::Changed;
 use crate::keystores::Keystore;
 use crate::lifecycle::{Change, Lineage, Outside};
@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub async fn carry_out(
     app: &Arc<App>,
     name: &KeyName,
-    want: &Wanted,
+    want: &Kept,
     lineage: &Lineage,
     outside: Outside,
 ) -> Result<Changed, Error> {
@@ -94,7 +94,12 @@ async fn render(
     lineages: BTreeMap<KeyName, Lineage>,
 ) -> Result<BTreeMap<KeyName, Error>, Error> {
     let rules = app.rules.now();
-    let Some(directory) = rules.config.publication.clone() else {
+    let Some(directory) = rules
+        .config
+        .publication
+        .as_ref()
+        .map(|it| it.directory.clone())
+    else {
         return Ok(BTreeMap::new()); // whoever registers keys reads them from `assertctl jwks`
     };
     let app = app.clone();
@@ -120,7 +125,11 @@ fn documents(
         refresh_hint_s: publication::documents::REFRESH_HINT_S,
     };
     for (name, lineage) in lineages {
-        let issuer = rules.config.issuers.values().find(|issuer| issuer.key == *name);
+        let issuer = rules
+            .config
+            .issuers
+            .values()
+            .find(|issuer| issuer.key == *name);
         match (set_of(app, name, lineage), issuer) {
             (Ok(None), _) => {}
             (Ok(Some(set)), Some(issuer)) => all.add_issuer(issuer, &set, spiffe),
@@ -137,7 +146,10 @@ pub fn set_of(app: &App, name: &KeyName, lineage: &Lineage) -> Result<Option<Key
     let key = |version| {
         let id = name.version(version);
         let record = app.keyring.key_record(&id).ok_or_else(|| {
-            Error::new(Kind::Internal, format!("key {id}: listed, and not recorded"))
+            Error::new(
+                Kind::Internal,
+                format!("key {id}: listed, and not recorded"),
+            )
         })?;
         Key::new(version, record.public_key, record.alg)
     };

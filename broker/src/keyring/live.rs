@@ -152,7 +152,12 @@ impl Keyring {
     }
 
     /// Whether it is another than before.
-    pub(super) fn look_at(&self, key: &KeyId, record: &KeyRecord, entry: Option<&KeyEntry>) -> bool {
+    pub(super) fn look_at(
+        &self,
+        key: &KeyId,
+        record: &KeyRecord,
+        entry: Option<&KeyEntry>,
+    ) -> bool {
         let seen = judge(key, record, entry);
         if *self.read().seen.get(key).unwrap_or(&Seen::Unknown) == seen {
             return false; // nothing has changed since the last look, which is every few seconds

@@ -1,9 +1,11 @@
 //! A keystore that comes, goes, lies and comes back, as the keyring sees it.
 
 use super::*;
+use crate::lifecycle::{Boot, Cause, Hold, Sync};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
-use keystore::protocol::EvidenceLevel;
+use keystore::protocol::{Condition, Evidence, EvidenceLevel};
 use keystore::{Charter, KidMember, Purpose, Typ};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn entry(key: &str) -> KeyEntry {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
@@ -47,8 +49,37 @@ fn failed(entry: &KeyEntry) -> KeyEntry {
 fn keyring() -> (tempfile::TempDir, StateDir, Keyring) {
     let tmp = tempfile::tempdir().unwrap();
     let dir = StateDir::lock(&tmp.path().join("state")).unwrap();
-    let keyring = Keyring::open(&dir).unwrap();
+    let keyring = opened(&dir);
     (tmp, dir, keyring)
+}
+
+fn opened(dir: &StateDir) -> Keyring {
+    let boot_s = AtomicU64::new(100);
+    let clocks = move || Reading {
+        wall_s: 1_700_000_000,
+        boot_s: boot_s.fetch_add(1, Ordering::Relaxed),
+        boot: Boot("one".into()),
+        sync: Sync::Unknown,
+    };
+    Keyring::open(dir, Box::new(clocks)).unwrap()
+}
+
+fn change(keyring: &Keyring, key: &KeyEntry, changes: &[Change]) {
+    let lineage = keyring.lineage(&key.key.name).unwrap();
+    let changed = keyring.change(&key.key.name, &lineage, changes).unwrap();
+    assert!(matches!(changed, Changed::Yes(_)));
+}
+
+/// Recorded, published, active.
+fn activated(keyring: &Keyring, key: &KeyEntry) {
+    keyring.record("hsm", key, 1).unwrap();
+    let version = key.key.version;
+    let changes = [
+        Change::List(version),
+        Change::Written,
+        Change::Activate(version),
+    ];
+    change(keyring, key, &changes);
 }
 
 fn shows(keyring: &Keyring, entries: &[KeyEntry]) {
@@ -59,9 +90,9 @@ fn shows(keyring: &Keyring, entries: &[KeyEntry]) {
 fn a_recorded_key_is_active_after_a_restart_once_its_keystore_shows_it() {
     let (_tmp, dir, first) = keyring();
     let bank = entry("a/bank.1");
-    first.record("hsm", &bank, 1).unwrap();
+    activated(&first, &bank);
     assert_eq!(first.active(&bank.key.name).unwrap().kid, bank.kid);
-    let second = Keyring::open(&dir).unwrap();
+    let second = opened(&dir);
     assert!(matches!(
         second.active(&bank.key.name),
         Err(Unusable::Failed(..))
@@ -74,7 +105,7 @@ fn a_recorded_key_is_active_after_a_restart_once_its_keystore_shows_it() {
 fn a_key_that_vanishes_or_changes_is_not_used_and_comes_back() {
     let (_tmp, _dir, keyring) = keyring();
     let bank = entry("a/bank.1");
-    keyring.record("hsm", &bank, 1).unwrap();
+    activated(&keyring, &bank);
     for wrong in [vec![], vec![entry("a/bank.1")], vec![failed(&bank)]] {
         shows(&keyring, &wrong);
         assert!(matches!(
@@ -90,7 +121,7 @@ fn a_key_that_vanishes_or_changes_is_not_used_and_comes_back() {
 fn a_suspension_outlives_whatever_the_keystore_does() {
     let (_tmp, _dir, keyring) = keyring();
     let bank = entry("a/bank.1");
-    keyring.record("hsm", &bank, 1).unwrap();
+    activated(&keyring, &bank);
     keyring.suspend(&bank.key);
     for shown in [
         vec![failed(&bank)],
@@ -125,9 +156,9 @@ fn an_id_is_recorded_with_one_public_key() {
 fn a_key_recorded_while_the_keystore_was_asked_is_not_missing() {
     let (_tmp, _dir, keyring) = keyring();
     let (bank, later) = (entry("a/bank.1"), entry("a/later.1"));
-    keyring.record("hsm", &bank, 1).unwrap();
+    activated(&keyring, &bank);
     let before = keyring.records();
-    keyring.record("hsm", &later, 1).unwrap();
+    activated(&keyring, &later);
     keyring.compare("hsm", &before, std::slice::from_ref(&bank));
     assert!(keyring.active(&later.key.name).is_ok());
 }
@@ -137,4 +168,121 @@ fn a_key_that_was_not_made_says_so() {
     let (_tmp, _dir, keyring) = keyring();
     let name: KeyName = "a/bank".parse().unwrap();
     assert_eq!(keyring.active(&name).err(), Some(Unusable::NotMade(name)));
+}
+
+#[test]
+fn a_key_signs_when_it_is_its_time_and_not_before() {
+    let (_tmp, _dir, keyring) = keyring();
+    let bank = entry("a/bank.1");
+    let version = bank.key.version;
+    keyring.record("hsm", &bank, 1).unwrap();
+    for step in [Change::List(version), Change::Written] {
+        let refused = keyring.active(&bank.key.name);
+        assert!(matches!(refused, Err(Unusable::NotActive(..))));
+        change(&keyring, &bank, &[step]);
+    }
+    change(&keyring, &bank, &[Change::Activate(version)]);
+    assert!(keyring.active(&bank.key.name).is_ok());
+}
+
+#[test]
+fn the_next_version_takes_the_place_in_one_write_and_over_a_restart() {
+    let (_tmp, dir, first) = keyring();
+    let (old, new) = (entry("a/bank.1"), entry("a/bank.2"));
+    activated(&first, &old);
+    change(&first, &old, &[Change::Intend { lifetime_max_s: 60 }]);
+    let unasked = first.record("hsm", &entry("a/bank.3"), 1).unwrap_err();
+    assert_eq!(unasked.kind(), Kind::Mismatch);
+    activated(&first, &new);
+    assert_eq!(first.active(&old.key.name).unwrap().kid, new.kid);
+    let second = opened(&dir);
+    shows(&second, &[old.clone(), new.clone()]);
+    assert_eq!(second.active(&old.key.name).unwrap().kid, new.kid);
+    // The one before is no substitute for one that has vanished.
+    shows(&second, std::slice::from_ref(&old));
+    assert!(second.active(&old.key.name).is_err());
+}
+
+#[test]
+fn what_is_revoked_or_held_is_not_released_and_not_signed_with() {
+    let (_tmp, dir, first) = keyring();
+    let (bank, other) = (entry("a/bank.1"), entry("a/other.1"));
+    activated(&first, &bank);
+    activated(&first, &other);
+    change(
+        &first,
+        &bank,
+        &[Change::End(bank.key.version, Cause::Compromise)],
+    );
+    change(&first, &other, &[Change::Hold(Hold::Held)]);
+    let second = opened(&dir);
+    shows(&second, &[bank.clone(), other.clone()]);
+    for keyring in [&first, &second] {
+        assert_eq!(
+            keyring.may_release(&bank.key),
+            Err(Unusable::Revoked(bank.key.clone()))
+        );
+        assert!(keyring.active(&bank.key.name).is_err());
+        let held = Err(Unusable::Held(other.key.name.clone()));
+        assert_eq!(keyring.may_release(&other.key), held);
+        assert!(keyring.active(&other.key.name).is_err());
+    }
+    change(&second, &other, &[Change::Hold(Hold::Free)]);
+    assert!(second.active(&other.key.name).is_ok());
+    assert!(second.may_release(&bank.key).is_err());
+}
+
+#[test]
+fn a_change_of_what_somebody_else_has_changed_is_not_made() {
+    let (_tmp, _dir, keyring) = keyring();
+    let bank = entry("a/bank.1");
+    activated(&keyring, &bank);
+    let looked_at = keyring.lineage(&bank.key.name).unwrap();
+    change(&keyring, &bank, &[Change::Hold(Hold::Held)]);
+    let intend = [Change::Intend { lifetime_max_s: 1 }];
+    let changed = keyring.change(&bank.key.name, &looked_at, &intend).unwrap();
+    assert!(matches!(changed, Changed::Meanwhile));
+    let bad = [Change::Made(bank.key.version)];
+    let now = keyring.lineage(&bank.key.name).unwrap();
+    let refused = keyring.change(&bank.key.name, &now, &bad).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Internal);
+    assert_eq!(keyring.lineage(&bank.key.name).unwrap(), now);
+}
+
+#[test]
+fn a_key_recorded_before_there_were_lives_signs() {
+    #[derive(Serialize, serde::Deserialize, Default)]
+    struct Before {
+        keys: BTreeMap<KeyId, KeyRecord>,
+    }
+    let (_tmp, dir, _keyring) = keyring();
+    let bank = entry("a/bank.1");
+    let record = KeyRecord {
+        keystore: "hsm".into(),
+        public_key: bank.public_key.clone(),
+        alg: Alg::ES256,
+        made_at: 7,
+    };
+    let (mut file, _) = StateFile::<Before>::open(&dir, "keyring.v1").unwrap();
+    let keys = BTreeMap::from([(bank.key.clone(), record)]);
+    file.replace(&Before { keys }).unwrap();
+    let keyring = opened(&dir);
+    shows(&keyring, std::slice::from_ref(&bank));
+    assert_eq!(keyring.active(&bank.key.name).unwrap().kid, bank.kid);
+}
+
+#[test]
+fn what_may_live_longer_is_written_down_before_it_does() {
+    let (_tmp, dir, first) = keyring();
+    let bank = entry("a/bank.1");
+    activated(&first, &bank);
+    let name = bank.key.name.clone();
+    first
+        .will_live(&BTreeMap::from([(name.clone(), 3600)]))
+        .unwrap();
+    first
+        .will_live(&BTreeMap::from([(name.clone(), 60)]))
+        .unwrap();
+    let lineage = opened(&dir).lineage(&name).unwrap();
+    assert_eq!(lineage.active().unwrap().1.lifetime_max_s, 3600);
 }

@@ -65,7 +65,10 @@ pub(super) fn not_active(name: &KeyName, lineage: &Lineage) -> Unusable {
                 Phase::Made { .. } | Phase::Listing {} => "is about to be published",
                 _ => "is published and not active yet",
             };
-            format!("version {} {how_far}; `assertctl keys` says what it waits for", version.number())
+            format!(
+                "version {} {how_far}; `assertctl keys` says what it waits for",
+                version.number()
+            )
         }
         None => "no version of it is active; `assertctl keys rotate` makes one".to_owned(),
     };

@@ -14,7 +14,13 @@ fn soon() -> Instant {
 pub(super) fn keystore(round_trip: Duration) -> Arc<Keystore> {
     let tmp = tempfile::tempdir().unwrap();
     let dir = StateDir::lock(&tmp.path().join("state")).unwrap();
-    let keyring = Arc::new(Keyring::open(&dir).unwrap());
+    let clocks = || crate::lifecycle::Reading {
+        wall_s: 1,
+        boot_s: 1,
+        boot: crate::lifecycle::Boot::default(),
+        sync: crate::lifecycle::Sync::Unknown,
+    };
+    let keyring = Arc::new(Keyring::open(&dir, Box::new(clocks)).unwrap());
     let keystore = Keystore::new("hsm", tmp.path().join("socket"), keyring);
     keystore.note_round_trip(round_trip);
     keystore

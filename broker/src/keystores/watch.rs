@@ -103,7 +103,9 @@ pub async fn ask(keystore: &Keystore, request: &Request) -> Result<Reply, Error>
         let text = format!("no answer within {} s", MAKING_DEADLINE.as_secs());
         Err(Error::new(keystore::Kind::Unavailable, text))
     };
-    timeout(MAKING_DEADLINE, ask).await.unwrap_or_else(|_| slow())
+    timeout(MAKING_DEADLINE, ask)
+        .await
+        .unwrap_or_else(|_| slow())
 }
 
 fn no_answer() -> Error {

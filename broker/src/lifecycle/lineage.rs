@@ -122,6 +122,14 @@ impl Lineage {
         set.into_iter().map(|(number, _)| number).collect()
     }
 
+    /// What signs, or will, may sign for so long from here on, in seconds.
+    pub fn will_live(&mut self, lifetime_max_s: u64) {
+        let signs = |version: &&mut Version| version.is_active() || version.is_coming();
+        for version in self.versions.values_mut().filter(signs) {
+            version.lifetime_max_s = version.lifetime_max_s.max(lifetime_max_s);
+        }
+    }
+
     /// Whether there are versions, and none is to be believed because one was misused.
     pub fn is_revoked(&self) -> bool {
         let mut versions = self.versions();

@@ -4,8 +4,8 @@
 use std::fmt;
 
 /// How long after a version was retired a request that had begun before may still sign with it: the
-/// longest deadline of a request (8 s), with room for one that starts late.
-pub const IN_FLIGHT_S: u64 = 30;
+/// deadline of a request (5 s), with as much again for one that has yet to be answered.
+pub const IN_FLIGHT_S: u64 = 10;
 
 /// Most versions of one key that a schedule may need at a time: of the keystore's eight one is left
 /// for an emergency.
@@ -176,7 +176,7 @@ mod tests {
         schedule.period_s = Some(least_s - 1);
         let refused = schedule.check().unwrap_err().to_string();
         assert!(refused.contains("verifier_cache 1d"), "{refused}");
-        assert!(refused.contains("87870s together"), "{refused}");
+        assert!(refused.contains("87850s together"), "{refused}");
         schedule.period_s = Some(least_s);
         assert_eq!(schedule.check(), Ok(()));
     }

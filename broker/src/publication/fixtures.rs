@@ -2,6 +2,7 @@
 
 use super::{Key, KeySet};
 use crate::config::Issuer;
+use crate::lifecycle::{Activation, Gate, Schedule};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
     KeyPair,
@@ -66,5 +67,16 @@ pub fn issuer(name: &str, url: &str, trust_domain: Option<&str>) -> Issuer {
             lifetime_max_s: 600,
             backdate_s: 0,
         }),
+        schedule: Schedule {
+            period_s: None,
+            publish_s: 0,
+            verifier_cache_s: 0,
+            skew_s: 0,
+            leeway_s: 0,
+            rollback_s: 0,
+            lifetime_max_s: 600,
+            activation: Activation::ByTime,
+            gate: Gate::Written,
+        },
     }
 }

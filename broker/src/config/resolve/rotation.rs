@@ -83,7 +83,10 @@ pub fn schedule(
     match (schedule.check(), section) {
         (Ok(()), _) => Ok(schedule),
         (Err(impossible), Some(section)) => {
-            let at = written.period.as_ref().map_or(section.span(), Spanned::span);
+            let at = written
+                .period
+                .as_ref()
+                .map_or(section.span(), Spanned::span);
             file.error(at, format!("`rotation`: {impossible}"))
         }
         (Err(impossible), None) => unreachable!("the defaults go together: {impossible}"),
@@ -138,7 +141,18 @@ mod tests {
         for (text, expected) in [("90d", 90 * DAY_S), ("0s", 0), ("5m", 300), ("24h", DAY_S)] {
             assert_eq!(seconds(text), Some(expected), "{text}");
         }
-        for text in ["", "d", "90", "-1d", "+1d", "1 d", "1w", "1é", "99999999999999999999d", "1.5h"] {
+        for text in [
+            "",
+            "d",
+            "90",
+            "-1d",
+            "+1d",
+            "1 d",
+            "1w",
+            "1é",
+            "99999999999999999999d",
+            "1.5h",
+        ] {
             assert_eq!(seconds(text), None, "{text}");
         }
     }

@@ -7,9 +7,10 @@ use super::{
     RECORDS_SHOWN, SPECS, Spec, Strictness, Upkeep, Usage,
 };
 use crate::ctl::env::{Part, Sdk};
-use keystore::KeyName;
+use assertd_client::api::KeyVerb;
 use keystore::config::{Tcti, suggest};
 use keystore::keyid::check_part;
+use keystore::{KeyId, KeyName};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -160,6 +161,14 @@ fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage>
         )));
     }
     if let Some(extra) = words.get(taken + spec.operands_max) {
+        let below = below(spec.name);
+        if !below.is_empty() {
+            return Err(Usage::new(format!(
+                "unknown command `{} {extra}`; {}",
+                spec.name,
+                suggest(extra, &below)
+            )));
+        }
         return Err(Usage::new(format!(
             "`assertctl {}`: `{extra}` is too much",
             spec.name
@@ -191,6 +200,10 @@ fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage>
         "targets" => Command::Targets,
         "status" => Command::Status,
         "keys" => Command::Keys,
+        "keys rotate" | "keys activate" | "keys hold" | "keys resume" | "keys revoke"
+        | "keys abandon" | "keys destroy" | "keys replace-lost" => {
+            key_verb(spec.name, words.get(taken), &mut options)?
+        }
         "jwks" => Command::Jwks {
             key: options.key()?,
         },
@@ -241,6 +254,42 @@ fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage>
     })
 }
 
+/// What is done with one key.
+fn key_verb(command: &str, key: Option<&String>, options: &mut Options) -> Result<Command, Usage> {
+    let verb = match command {
+        "keys rotate" => KeyVerb::Rotate,
+        "keys activate" => KeyVerb::Activate,
+        "keys hold" => KeyVerb::Hold,
+        "keys resume" => KeyVerb::Resume,
+        "keys revoke" => KeyVerb::Revoke,
+        "keys abandon" => KeyVerb::Abandon,
+        "keys destroy" => KeyVerb::Destroy,
+        _ => KeyVerb::ReplaceLost,
+    };
+    let key = key.ok_or_else(|| {
+        Usage::new("which key? `assertctl keys` lists them: payments/bank, or payments/bank.2")
+    })?;
+    if key.parse::<KeyName>().is_err() && key.parse::<KeyId>().is_err() {
+        let text = format!(
+            "`{key}` is no key: write WORKLOAD/TARGET or issuer/NAME, with .VERSION for one"
+        );
+        return Err(Usage::new(text));
+    }
+    let (compromised, consent) = (options.flag(Opt::Compromised), options.consent());
+    if verb == KeyVerb::Revoke && !compromised {
+        return Err(Usage::new(
+            "a key is revoked because it may have been misused: say --compromised. To replace one in \
+             good order: `assertctl keys rotate`; to stop it for a while: `assertctl keys hold`",
+        ));
+    }
+    Ok(Command::KeyVerb {
+        verb,
+        key: key.clone(),
+        now: options.flag(Opt::Now),
+        consent,
+    })
+}
+
 /// An id, or a process and a target.
 fn explain(options: &mut Options, id: Option<&String>) -> Result<Command, Usage> {
     let (pid, target) = (options.number(Opt::Pid)?, options.text(Opt::Target)?);
@@ -283,10 +332,7 @@ fn find(words: &[String]) -> Result<(&'static Spec, usize), Usage> {
             return Ok((spec, taken));
         }
     }
-    let below: Vec<&str> = SPECS
-        .iter()
-        .filter_map(|spec| spec.name.strip_prefix(first)?.strip_prefix(' '))
-        .collect();
+    let below = below(first);
     match (below.is_empty(), words.get(1)) {
         (false, None) => Err(Usage::new(format!(
             "`assertctl {first}` what? {}",
@@ -308,6 +354,12 @@ fn find(words: &[String]) -> Result<(&'static Spec, usize), Usage> {
             )))
         }
     }
+}
+
+/// The second words of commands that begin with this one.
+fn below(first: &str) -> Vec<&'static str> {
+    let second = |spec: &'static Spec| spec.name.strip_prefix(first)?.strip_prefix(' ');
+    SPECS.iter().filter_map(second).collect()
 }
 
 fn help_topic(words: &[String]) -> Result<Option<String>, Usage> {

@@ -17,7 +17,13 @@ fn every_command_is_understood_by_its_name() {
             "assertion" => "assertion --target bank",
             "explain" => "explain 01JD8K",
             "env" => "env aws",
+            "keys revoke" => "keys revoke a/b --compromised",
             name => name,
+        };
+        let needs_key = spec.name.starts_with("keys ") && spec.name != "keys revoke";
+        let line = &match needs_key {
+            true => format!("{line} a/b"),
+            false => line.to_owned(),
         };
         assert!(understood(line).is_ok(), "{line}");
     }
@@ -227,5 +233,30 @@ fn an_assertion_is_handed_over_one_way() {
         "--as google --keep",
     ] {
         assert!(delivery(line).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn a_verb_takes_one_key_and_a_key_is_revoked_for_one_reason() {
+    let Command::KeyVerb { verb, key, now, .. } = understood("keys activate payments/bank.2 --now")
+        .unwrap()
+        .command
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (verb, key.as_str(), now),
+        (KeyVerb::Activate, "payments/bank.2", true)
+    );
+    for (line, said) in [
+        ("keys rotate", "which key?"),
+        ("keys rotate bank", "write WORKLOAD/TARGET"),
+        ("keys rotate a/b a/c", "is too much"),
+        ("keys rotate a/b --now", "takes no --now"),
+        ("keys revoke a/b", "say --compromised"),
+        ("keys rotat a/b", "rotate"),
+    ] {
+        let refused = understood(line).unwrap_err().to_string();
+        assert!(refused.contains(said), "{line}: {refused}");
     }
 }

@@ -1,0 +1,147 @@
+//! `GET /v1/keys`: every version of every key, how far it has come, and what comes next. `POST` records
+//! one that has been made.
+
+use super::body;
+use crate::app::App;
+use crate::audit;
+use crate::config::Kept;
+use crate::http::object;
+use crate::keeper;
+use crate::keyring::{KeyRecord, Seen};
+use crate::reply::{self, Answer, Refusal};
+use assertd_client::api::{AdoptRequest, KeyStatus, Keys, KeystoreStatus};
+use hyper::Request;
+use hyper::body::Incoming;
+use keystore::KeyId;
+use keystore::protocol::{Condition, EvidenceLevel};
+use life::Life;
+use std::sync::Arc;
+use tokio::task::spawn_blocking;
+
+mod life;
+
+pub fn keys(app: &App) -> Keys {
+    let (records, kept) = (app.keyring.records(), app.rules.now().config.kept_keys());
+    let status =
+        |(key, record): (&KeyId, &KeyRecord)| key_status(app, kept.get(&key.name), key, record);
+    Keys {
+        keys: records.iter().map(status).collect(),
+    }
+}
+
+pub fn key_status(app: &App, kept: Option<&Kept>, key: &KeyId, record: &KeyRecord) -> KeyStatus {
+    let life = Life::of(app, kept, key);
+    let (state, why, evidence, imported) = match app.keyring.seen(key) {
+        _ if life.is_over => (life.phase, None, EvidenceLevel::None, false),
+        _ if app.keyring.is_suspended(key) => {
+            let why = "a signature was wrong; check the token, then restart assertd";
+            (
+                "suspended",
+                Some(why.to_owned()),
+                EvidenceLevel::None,
+                false,
+            )
+        }
+        Seen::Unknown => {
+            let status = keystore_status(app, &record.keystore);
+            let why = not_seen(&record.keystore, status.as_ref());
+            ("unknown", Some(why), EvidenceLevel::None, false)
+        }
+        Seen::Wrong(why) => ("failed", Some(why), EvidenceLevel::None, false),
+        Seen::Shown {
+            condition: Condition::Failed { why, .. },
+            evidence,
+            ..
+        } => ("failed", Some(why), evidence.level, evidence.imported),
+        Seen::Shown {
+            condition: Condition::Usable {},
+            evidence,
+            ..
+        } => {
+            // What was shown was shown before the keystore went away.
+            let status = keystore_status(app, &record.keystore);
+            let state = match status.as_ref().filter(|status| status.state != "usable") {
+                None => (life.phase, None),
+                away => ("unknown", Some(not_seen(&record.keystore, away))),
+            };
+            (state.0, state.1, evidence.level, evidence.imported)
+        }
+    };
+    KeyStatus {
+        key: key.to_string(),
+        kid: record.public_key.kid().to_string(),
+        alg: record.alg.to_string(),
+        keystore: record.keystore.clone(),
+        state: state.to_owned(),
+        why,
+        evidence: evidence.to_string(),
+        imported,
+        made_at: record.made_at,
+        used: kept.is_some(),
+        phase: life.phase.to_owned(),
+        next: life.next,
+        next_at: life.next_at,
+        jwk: serde_json::to_value(record.public_key.published(record.alg)).unwrap_or_default(),
+    }
+}
+
+fn keystore_status(app: &App, name: &str) -> Option<KeystoreStatus> {
+    app.keystores.get(name).map(|keystore| keystore.status())
+}
+
+/// Why it is not known how a key is: its keystore shows nothing now.
+fn not_seen(name: &str, status: Option<&KeystoreStatus>) -> String {
+    match status {
+        None => format!("keystore {name} is not in the running configuration"),
+        Some(KeystoreStatus { why: Some(why), .. }) => {
+            let said = why.strip_prefix(&format!("keystore {name}: "));
+            format!("keystore {name} cannot serve: {}", said.unwrap_or(why))
+        }
+        Some(_) => format!("keystore {name} has not answered yet"),
+    }
+}
+
+/// Records a key that `assertctl apply` has had made. The keystore is asked, not the caller: what
+/// is recorded is what the keystore shows.
+pub async fn adopt(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    let asked: AdoptRequest = object(&body(request).await?)?;
+    let key: KeyId = asked
+        .key
+        .parse()
+        .map_err(|_| Refusal::invalid("`key` is not a key id"))?;
+    let Some(keystore) = app.keystores.get(&asked.keystore) else {
+        return Err(Refusal::invalid(
+            "`keystore` is not one of the running configuration",
+        ));
+    };
+    let failed = |error: keystore::Error| Refusal::unavailable("keystore_unavailable", error);
+    let entry = keystore.entry(&key).await.map_err(failed)?;
+    let Some(entry) = entry else {
+        return Err(Refusal::unavailable(
+            "key_unavailable",
+            format!("key {key}: not in the keystore"),
+        ));
+    };
+    let known = app.keyring.records().contains_key(&key);
+    if !known {
+        // The record of the key is durable before the key can sign anything.
+        let change = audit::KeyChange {
+            key: key.to_string().as_str().into(),
+            kid: entry.kid.as_str().into(),
+            action: audit::KeyAction::Adopted,
+        };
+        let durable = app.audit.key(change);
+        let durable = durable.map_err(|e| Refusal::unavailable("audit_unavailable", e))?;
+        durable.await.map_err(|_lost| Refusal::AUDIT_NOT_DURABLE)?;
+    }
+    let (keyring, now) = (app.keyring.clone(), app.clock.read().unix_s());
+    let written = spawn_blocking(move || keyring.record(&asked.keystore, &entry, now)).await;
+    let record = written
+        .map_err(|lost| Refusal::unavailable("internal", lost))?
+        .map_err(|error| Refusal::unavailable("state_unavailable", error))?;
+    let kept = app.rules.now().config.kept_keys().remove(&key.name);
+    if let Some(kept) = &kept {
+        keeper::settle(app, &key.name, kept).await; // a first key signs as soon as it is published
+    }
+    Ok(reply::ok(&key_status(app, kept.as_ref(), &key, &record)))
+}

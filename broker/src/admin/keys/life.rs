@@ -1,0 +1,114 @@
+//! How far a version has come, in words: its phase, and what comes next and when.
+
+use crate::app::App;
+use crate::config::Kept;
+use crate::lifecycle::{Age, Cause, Hold, Lineage, Phase, Version, Waiting};
+use keystore::{KeyId, KeyVersion};
+
+/// What `assertctl keys` shows of a version's life.
+pub struct Life {
+    /// One word.
+    pub phase: &'static str,
+    /// Whether nothing is left of it but its record.
+    pub is_over: bool,
+    /// What comes next.
+    pub next: Option<String>,
+    /// When, seconds since 1970.
+    pub next_at: Option<u64>,
+}
+
+impl Life {
+    /// Of one version.
+    pub fn of(app: &App, kept: Option<&Kept>, key: &KeyId) -> Life {
+        let lineage = app.keyring.lineage(&key.name).unwrap_or_default();
+        let Some(version) = lineage.version(key.version) else {
+            return Life {
+                phase: "recorded",
+                is_over: false,
+                next: None,
+                next_at: None,
+            };
+        };
+        let mark = app.keyring.now();
+        let coming = kept.and_then(|kept| next(app, kept, &lineage, key, version));
+        Life {
+            phase: phase(&lineage, version),
+            is_over: matches!(version.phase, Phase::Destroyed {}),
+            next_at: coming
+                .as_ref()
+                .and_then(|(_, at)| at.map(|age| mark.wall_of(age))),
+            next: coming.map(|(what, _)| what),
+        }
+    }
+}
+
+fn phase(lineage: &Lineage, version: &Version) -> &'static str {
+    match (version.phase, version.cause) {
+        (Phase::Destroyed {}, _) => "destroyed",
+        (Phase::Destroying {}, _) => "destroying",
+        (_, Cause::Compromise) => "revoked",
+        (Phase::Making {}, _) => "making",
+        (Phase::Made { .. } | Phase::Listing {}, _) => "made",
+        (Phase::Published { .. }, _) => "published",
+        (Phase::Active { .. }, _) if lineage.hold == Hold::Held => "held",
+        (Phase::Active { .. }, _) => "active",
+        (Phase::Retiring { .. }, _) => "retiring",
+        (Phase::Withdrawing { .. } | Phase::Withdrawn { .. }, _) => "retired",
+    }
+}
+
+/// What a version waits for.
+fn next(
+    app: &App,
+    kept: &Kept,
+    lineage: &Lineage,
+    key: &KeyId,
+    version: &Version,
+) -> Option<(String, Option<Age>)> {
+    let name = &key.name;
+    match version.phase {
+        Phase::Retiring { .. } => {
+            let at = lineage.withdrawal(version, &kept.schedule);
+            return Some(("leaves the published set".to_owned(), at));
+        }
+        Phase::Withdrawn { .. } if version.cause == Cause::Compromise => {
+            let text = format!("is kept as evidence; assertctl keys destroy {key}");
+            return Some((text, None));
+        }
+        Phase::Withdrawn { .. } => {
+            return match lineage.condemnation(key.version, version, &kept.schedule) {
+                Some(at) => Some(("is destroyed".to_owned(), Some(at))),
+                None => Some(("is destroyed once there is a newer one".to_owned(), None)),
+            };
+        }
+        Phase::Destroying {} | Phase::Destroyed {} | Phase::Withdrawing { .. } => return None,
+        _ => {}
+    }
+    let (waiting, why) = app.keeper.waiting(name)?;
+    let because = |text: &str| match &why {
+        Some(why) => format!("{text}: {why}"),
+        None => text.to_owned(),
+    };
+    let of = |number: KeyVersion| number == key.version;
+    Some(match waiting {
+        Waiting::Held => (format!("assertctl keys resume {name}"), None),
+        Waiting::Usable(number) if of(number) => ("waits for its keystore".to_owned(), None),
+        Waiting::Evidence(number) if of(number) => {
+            let text = "its evidence is less than a target demands; another keystore, or a lower `evidence`";
+            (text.to_owned(), None)
+        }
+        Waiting::Seen(number) if of(number) => ("waits to be seen at verify_url".to_owned(), None),
+        Waiting::Lead(number, at) if of(number) => ("becomes active".to_owned(), Some(at)),
+        Waiting::ByHand(number) if of(number) => {
+            let text =
+                format!("register it at the other side, then: assertctl keys activate {name}");
+            (text, None)
+        }
+        Waiting::Period(at) if version.is_active() => {
+            ("the next version is made".to_owned(), Some(at))
+        }
+        Waiting::Rotate if version.is_active() => (format!("assertctl keys rotate {name}"), None),
+        Waiting::Again(_) if version.is_coming() => (because("tried again"), None),
+        _ => return None,
+    })
+}
