@@ -360,18 +360,18 @@ fn clients_that_nobody_here_wrote_find_the_keys_and_trust_what_they_sign() {
         peers::published(publisher.address(), URL, "example.org", &line.to_string())
     };
     let verdict = judged(&aws, &mesh);
-    let judges = ["pyjwt", "joserfc", "jwcrypto", "spiffe", "bundle"];
+    let judges = ["pyjwt", "joserfc", "jwcrypto", "jose", "spiffe", "bundle"];
     for judge in judges {
         assert_eq!(verdict[judge], "ok", "{verdict}");
     }
     let verdict = judged(&flipped(&aws), &flipped(&mesh));
-    for judge in ["pyjwt", "joserfc", "jwcrypto", "spiffe"] {
+    for judge in ["pyjwt", "joserfc", "jwcrypto", "jose", "spiffe"] {
         assert_ne!(verdict[judge], "ok", "{verdict}");
     }
     // Of a set without a key nothing is trusted, and it is still a set.
     published.put(&KeySet::all_revoked());
     let verdict = judged(&aws, &mesh);
-    for judge in ["pyjwt", "joserfc", "jwcrypto", "spiffe"] {
+    for judge in ["pyjwt", "joserfc", "jwcrypto", "jose", "spiffe"] {
         assert_ne!(verdict[judge], "ok", "{verdict}");
     }
     assert_eq!(verdict["bundle"], "ok", "{verdict}");

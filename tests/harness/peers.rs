@@ -73,6 +73,7 @@ pub fn published(address: SocketAddr, issuer: &str, trust_domain: &str, line: &s
     let mut command = python("published.py");
     command.args(["--at", &address.to_string(), "--issuer", issuer]);
     command.args(["--trust-domain", trust_domain]);
+    command.env("ASSERTD_PEERS", installed());
     run(command, &[line.to_owned()]).1.remove(0)
 }
 

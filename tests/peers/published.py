@@ -11,12 +11,15 @@ Prints one JSON object, for each client "ok" or why not:
     pyjwt      PyJWKClient finds the key at the jwks_uri of the discovery document, and PyJWT verifies
     joserfc    the same set, fetched, by joserfc
     jwcrypto   likewise
+    jose       jose in Node fetches the set itself, from ADDRESS:PORT, and verifies
     spiffe     the SPIFFE library parses the bundle and validates the JWT-SVID by it
     bundle     the same library takes the bundle alone; it has the set's keys and a sequence
 """
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 import urllib.request
 
@@ -88,6 +91,16 @@ def by_jwcrypto(asked, issuer):
         raise ValueError("no sub")
 
 
+def by_jose(asked, issuer, at):
+    peers = os.environ["ASSERTD_PEERS"]
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "published.mjs")
+    url = discover(issuer)["jwks_uri"].replace(f"https://{issuer.split('/')[2]}", f"http://{at}")
+    done = subprocess.run([f"{peers}/bin/node", script, url, issuer, asked["aud"]], input=asked["assertion"],
+                          capture_output=True, text=True, timeout=20, check=False)
+    if done.returncode != 0:
+        raise ValueError(done.stdout.strip() or done.stderr.strip()[-300:])
+
+
 def bundle_of(issuer, trust_domain):
     written = get(issuer.rstrip("/") + "/bundle.json", "application/json")
     return written, JwtBundle.parse(TrustDomain(trust_domain), written)
@@ -120,6 +133,7 @@ def main():
         ("pyjwt", lambda: by_pyjwt(asked, given.issuer)),
         ("joserfc", lambda: by_joserfc(asked, given.issuer)),
         ("jwcrypto", lambda: by_jwcrypto(asked, given.issuer)),
+        ("jose", lambda: by_jose(asked, given.issuer, given.at)),
         ("spiffe", lambda: by_spiffe(asked, given.issuer, given.trust_domain)),
         ("bundle", lambda: by_bundle(given.issuer, given.trust_domain)),
     ):

@@ -59,3 +59,49 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let written = dir.and_then(|dir| dir.replace(name, bytes));
     written.map_err(|error| Failure::new(Exit::Refused, error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publication::fixtures::set;
+    use crate::publication::render::jwks;
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn what_is_written_is_whole_and_for_everybody_and_a_refusal_leaves_what_was_there() {
+        let tmp = tempfile::tempdir().unwrap();
+        let at = |name: &str| tmp.path().join(name);
+        let dir = Dir::open(tmp.path()).unwrap();
+        dir.replace("a.json", &jwks(&set(&[1, 2]))).unwrap();
+        dir.replace("b.json", &jwks(&set(&[1]))).unwrap();
+        dir.replace("empty.json", b"{\"keys\":[]}").unwrap();
+        let merged = at("merged.json");
+        let merge = |names: &[&str]| {
+            let files: Vec<PathBuf> = names.iter().map(|name| at(name)).collect();
+            let mut out = Vec::new();
+            let done = run(&files, Some(&merged), &mut Out::new(&mut out));
+            done.map(|_| out)
+        };
+        assert!(merge(&["a.json", "b.json"]).unwrap().is_empty());
+        let written = fs::read(&merged).unwrap();
+        let read = Set::read("merged", &written).unwrap();
+        assert_eq!(merge::merge(&[read]).unwrap().len(), 3);
+        assert_eq!(fs::metadata(&merged).unwrap().mode() & 0o777, 0o644);
+        assert_eq!(
+            merge(&["a.json", "empty.json"]).unwrap_err().exit,
+            Exit::Refused
+        );
+        assert_eq!(fs::read(&merged).unwrap(), written);
+    }
+
+    #[test]
+    fn a_file_without_end_is_refused() {
+        let failure = read(Path::new("/dev/zero")).unwrap_err();
+        assert!(
+            failure.message.contains("is longer than"),
+            "{}",
+            failure.message
+        );
+    }
+}

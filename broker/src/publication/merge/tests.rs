@@ -23,8 +23,8 @@ fn what_signs_comes_first_and_what_all_have_is_there_once() {
     let read = |name: &str, bytes: &[u8]| Set::read(name, bytes).unwrap();
     let sets = [
         read("a", &first),
-        read("b", &second),
         read("a again", &first),
+        read("b", &second),
     ];
     let merged = merge(&sets).unwrap();
     let kid = |set: &crate::publication::KeySet, at: usize| set.keys()[at].kid().to_string();
