@@ -71,11 +71,11 @@ fn all_sets(keys: &[KeyStatus]) -> Result<BTreeMap<&str, JwkSet>, Failure> {
 /// Of the versions of one key those that are published, the one that signs first.
 fn set(versions: &[&KeyStatus]) -> Result<Option<JwkSet>, Failure> {
     let mut published: Vec<&&KeyStatus> = versions.iter().filter(|it| is_published(it)).collect();
-    let Some(newest) = published.len().checked_sub(1) else {
+    if published.is_empty() {
         return Ok(None);
-    };
+    }
     let active = published.iter().rposition(|key| key.state == "active");
-    let signs = published.remove(active.unwrap_or(newest));
+    let signs = published.remove(active.unwrap_or_default());
     let others = published.into_iter().map(|key| read(key));
     let others = others.collect::<Result<Vec<Key>, Failure>>()?;
     let set = KeySet::new(read(signs)?, others);
