@@ -21,6 +21,7 @@ use std::sync::Arc;
 mod facts;
 mod file;
 mod many;
+mod published;
 mod resolve;
 #[cfg(test)]
 mod schema;
@@ -31,6 +32,7 @@ mod tests;
 pub mod url;
 
 pub use facts::{FORMAT as FACTS_FORMAT, Facts, UnitFacts, template};
+pub use published::{Published, published};
 
 /// The workloads' socket, in the runtime directory.
 pub const SOCKET: &str = "assertd.sock";
@@ -397,29 +399,4 @@ pub fn runtime_dir(path: &Path) -> Result<PathBuf, Diagnostic> {
         toml::from_str(&text).map_err(|error| Diagnostic::from_toml(path, &text, &error))?;
     let written = parsed.server.runtime_dir;
     Ok(written.unwrap_or_else(|| RUNTIME_DIR.into()))
-}
-
-/// What is published by a main file: where, and issuers' URLs by their names. Nothing else of it is
-/// looked at: whoever serves documents is no place for what a host's policy is.
-pub struct Published {
-    /// The directory, if there is one.
-    pub directory: Option<PathBuf>,
-    /// Each issuer's URL.
-    pub issuers: BTreeMap<String, String>,
-}
-
-/// Reads what is published, whatever else is wrong with the file.
-///
-/// # Errors
-/// It cannot be read, or is no TOML.
-pub fn published(path: &Path) -> Result<Published, Diagnostic> {
-    is_there(path)?;
-    let text = read_text(path)?;
-    let parsed: file::PublishedAlone =
-        toml::from_str(&text).map_err(|error| Diagnostic::from_toml(path, &text, &error))?;
-    let url = |(name, issuer): (String, file::UrlAlone)| (name, issuer.url);
-    Ok(Published {
-        directory: parsed.publication.directory.map(|it| it.into_inner()),
-        issuers: parsed.issuer.into_iter().map(url).collect(),
-    })
 }

@@ -2,6 +2,7 @@ use super::*;
 use crate::publication::fixtures::{public_key, set};
 use crate::publication::render::jwks;
 use keystore::Alg;
+use proptest::prelude::*;
 use serde_json::json;
 
 fn of(document: &Value) -> Result<Set, String> {
@@ -133,4 +134,32 @@ fn certificates_beside_a_key_are_kept() {
     let set = of(&json!({ "keys": [key] })).unwrap();
     let rendered: Value = serde_json::from_slice(&merge(&[set]).unwrap().render()).unwrap();
     assert_eq!(rendered["keys"], json!([key]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Whatever is in a file: a sentence or a set, and never a private member in what comes out.
+    #[test]
+    fn a_file_of_anything_is_judged(
+        at in any::<proptest::sample::Index>(),
+        with in proptest::collection::vec(any::<u8>(), 0..8),
+        name in proptest::sample::select([&PRIVATE[..], &OF_KEY, &BESIDE].concat()),
+        value in "[A-Za-z0-9_-]{0,90}",
+    ) {
+        let mut document = json!({ "keys": [element(Alg::ES256), element(Alg::RS256)] });
+        let mut bytes = document.to_string().into_bytes();
+        let from = at.index(bytes.len());
+        let to = (from + with.len()).min(bytes.len());
+        bytes.splice(from..to, with);
+        document["keys"][1][name] = json!(value);
+        for bytes in [bytes, document.to_string().into_bytes()] {
+            let Ok(set) = Set::read("x", &bytes) else { continue };
+            let Ok(merged) = merge(&[set]) else { continue };
+            let merged: Value = serde_json::from_slice(&merged.render()).unwrap();
+            for key in merged["keys"].as_array().unwrap() {
+                prop_assert!(PRIVATE.iter().all(|name| key.get(name).is_none()), "{}", key);
+            }
+        }
+    }
 }
