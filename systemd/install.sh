@@ -7,7 +7,7 @@
 # BUILD is the directory with the programs (default target/release). With a DESTDIR, as packagers
 # use it, files are copied and nothing else; without one, users and directories are made and systemd
 # reads its units again. Nothing is enabled or started: without a configuration there is nothing to
-# serve. It must never touch /etc/assertd, /var/lib/assertd or /var/lib/assertd-keystore.
+# serve. It must never touch /etc/assertd, /var/lib/assertd, /var/lib/assertd-keystore or what is published.
 set -euo pipefail
 
 here="$(cd "$(dirname "$0")" && pwd)"
@@ -15,7 +15,7 @@ DESTDIR="${DESTDIR:-}"
 PREFIX="${PREFIX:-/usr}"
 BUILD="${BUILD:-$here/../target/release}"
 
-programs=(assertd assertctl assertd-keystore-pkcs11 assertd-keystore-tpm assertd-witness)
+programs=(assertd assertctl assertd-keystore-pkcs11 assertd-keystore-tpm assertd-witness assertd-publish)
 bin="$DESTDIR$PREFIX/bin"
 lib="$DESTDIR$PREFIX/lib"
 share="$DESTDIR$PREFIX/share/assertd"
@@ -59,9 +59,9 @@ systemd_runs() { [ -d /run/systemd/system ]; }
 make_users_and_directories() {
   command -v systemd-sysusers >/dev/null || fail "no systemd-sysusers here; assertd's units need systemd 252 or newer" 69
   systemd-sysusers "$PREFIX/lib/sysusers.d/assertd.conf"
-  say made "users assertd, assertd-pkcs11, assertd-tpm, assertd-witness"
+  say made "users assertd, assertd-pkcs11, assertd-tpm, assertd-witness, assertd-publish, assertd-ship"
   systemd-tmpfiles --create "$PREFIX/lib/tmpfiles.d/assertd.conf"
-  say made "directories /etc/assertd, /run/assertd, /var/lib/assertd-keystore"
+  say made "directories /etc/assertd, /run/assertd, /var/lib/assertd-keystore, /var/lib/assertd-published"
   if systemd_runs; then
     systemctl daemon-reload
     say reloaded "systemd's units"
@@ -87,19 +87,21 @@ Next, as root:
   assertctl init      finds the token, writes /etc/assertd/assertd.toml and the encrypted PIN
   assertctl check     says what is still missing
 After an upgrade instead:
-  systemctl try-restart 'assertd-keystore-*.service' assertd-witness.service assertd.service
+  systemctl try-restart 'assertd-keystore-*.service' assertd-witness.service assertd.service assertd-publish.service
 TEXT
   fi
 }
 
 stop_everything() {
   [ -z "$DESTDIR" ] && systemd_runs || return 0
-  local units=('assertd-keystore-*' assertd-witness.{service,socket} assertd.service assertd.socket assertd-admin.socket) link
+  local units=('assertd-keystore-*' assertd-witness.{service,socket} assertd-publish.{service,socket} assertd-ship.{path,service}
+    assertd.service assertd.socket assertd-admin.socket) link
   # Instances are enabled by name.
   for link in /etc/systemd/system/sockets.target.wants/assertd-keystore-*@*.socket; do
     [ ! -L "$link" ] || systemctl --quiet disable "${link##*/}"
   done
-  systemctl --quiet disable assertd.socket assertd-admin.socket assertd-witness.socket || true
+  systemctl --quiet disable assertd.socket assertd-admin.socket assertd-witness.socket assertd-publish.socket \
+    assertd-ship.path || true
   systemctl stop "${units[@]}" || true
   say stopped "assertd and its keystores"
 }
@@ -120,8 +122,9 @@ remove_everything() {
   cat <<'TEXT'
 
 Kept, because only you can want them gone: /etc/assertd, /etc/credstore.encrypted/assertd.*,
-/var/lib/assertd (the audit log), /var/lib/assertd-keystore (keys of some tokens), and the users
-assertd, assertd-pkcs11, assertd-tpm and assertd-witness.
+/var/lib/assertd (the audit log), /var/lib/assertd-keystore (keys of some tokens), /var/lib/assertd-published,
+/var/lib/assertd-ship, and the users assertd, assertd-pkcs11, assertd-tpm, assertd-witness, assertd-publish and
+assertd-ship.
 TEXT
 }
 

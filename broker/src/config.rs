@@ -22,6 +22,7 @@ use std::sync::Arc;
 mod facts;
 mod file;
 mod many;
+mod published;
 mod resolve;
 #[cfg(test)]
 mod schema;
@@ -32,6 +33,7 @@ mod tests;
 pub mod url;
 
 pub use facts::{FORMAT as FACTS_FORMAT, Facts, UnitFacts, template};
+pub use published::{Published, published};
 
 /// The workloads' socket, in the runtime directory.
 pub const SOCKET: &str = "assertd.sock";

@@ -33,6 +33,7 @@ pub mod peer;
 pub mod policy;
 pub mod profile;
 pub mod publication;
+pub mod publisher;
 pub mod queue;
 pub mod rate;
 pub mod recent;

@@ -1,5 +1,5 @@
 //! What verifiers are to know of our keys: sets of public keys, and the documents that are made of
-//! them. Pure: no I/O and no clock here, in [`render`] and in [`documents`]; the same keys are the
+//! them. Pure: no I/O and no clock here, in [`render`], [`merge`] and [`documents`]; the same keys are the
 //! same bytes on every host. [`files`] puts documents into a directory, by [`tree`].
 //!
 //! Nothing private can get here, because a [`PublicKey`] holds nothing of it. A set without a key
@@ -11,11 +11,12 @@ use keystore::{Alg, Error, Kid, Kind, PublicKey};
 
 pub mod documents;
 pub mod files;
+pub mod merge;
 pub mod render;
 pub mod tree;
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
 

@@ -69,6 +69,11 @@ fn mistakes_are_answered_with_the_nearest_word() {
 }
 
 #[test]
+fn sets_of_several_hosts_are_merged_and_what_is_private_is_not() {
+    run_suite("jwks.toml");
+}
+
+#[test]
 fn configurations_are_checked_with_place_and_remedy() {
     run_suite("config.toml");
 }

@@ -80,6 +80,7 @@ fn it_takes_what_documents_show_and_what_loads() {
         "docs/man/assertd.toml.5.md",
         "docs/architecture.md",
         "docs/profiles.md",
+        "docs/publication.md",
     ] {
         let text = fs::read_to_string(root().join(path)).unwrap();
         let blocks = blocks(&text);

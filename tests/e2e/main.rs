@@ -16,6 +16,7 @@ mod lifecycle;
 mod notify;
 mod oauth2;
 mod profiles;
+mod publish;
 mod reload;
 mod request;
 mod rotation;

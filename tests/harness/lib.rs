@@ -24,6 +24,7 @@ pub mod peers;
 pub mod pidspace;
 pub mod process;
 pub mod programs;
+pub mod publisher;
 pub mod rootspace;
 pub mod setuid;
 pub mod softhsm;

@@ -5,6 +5,7 @@ use crate::process::Process;
 use crate::{DEADLINE, wait_for};
 use serde_json::Value;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
@@ -64,6 +65,16 @@ pub fn vendors(lines: &[String]) -> Vec<Value> {
     let (code, verdicts) = run(python("vendors.py"), lines);
     assert_eq!((code, verdicts.len()), (Some(0), lines.len()));
     verdicts
+}
+
+/// What clients make of what is published at `address`, as if a proxy of the issuer's name were there:
+/// `ok` or a reason by client. `line` as published.py reads it.
+pub fn published(address: SocketAddr, issuer: &str, trust_domain: &str, line: &str) -> Value {
+    let mut command = python("published.py");
+    command.args(["--at", &address.to_string(), "--issuer", issuer]);
+    command.args(["--trust-domain", trust_domain]);
+    command.env("ASSERTD_PEERS", installed());
+    run(command, &[line.to_owned()]).1.remove(0)
 }
 
 /// Holds configurations against a JSON Schema; `lines` as schema.py reads them. A verdict for each.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes target/peers: the verifiers and the authorization server that nobody here wrote.
 #
-#   target/peers/venv/bin/python   Python with PyJWT, joserfc and jwcrypto
+#   target/peers/venv/bin/python   Python with PyJWT, joserfc, jwcrypto and the SPIFFE library
 #   target/peers/bin/node          Node, from a PyPI wheel
 #   target/peers/as/node_modules   oidc-provider and what it needs
 #

@@ -1,17 +1,20 @@
 //! What `make install` makes and `make uninstall` takes away, under a real systemd.
 
 use crate::boxed::{SOURCES, SysBox};
-use crate::installed::{self, KEYSTORE_SOCKET, KEYSTORE_UNIT, WITNESS_SOCKET};
+use crate::installed::{
+    self, KEYSTORE_SOCKET, KEYSTORE_UNIT, PUBLISH_SOCKET, SHIP_PATH, WITNESS_SOCKET,
+};
 use crate::suite::Suite;
 use harness::{DEADLINE, wait_until};
 
 /// Mode and owner of everything that matters, once sockets listen and services run.
-const MODES: [(&str, &str); 18] = [
+const MODES: [(&str, &str); 20] = [
     ("/usr/bin/assertd", "755 root:root"),
     ("/usr/bin/assertctl", "755 root:root"),
     ("/usr/bin/assertd-keystore-pkcs11", "755 root:root"),
     ("/usr/bin/assertd-keystore-tpm", "755 root:root"),
     ("/usr/bin/assertd-witness", "755 root:root"),
+    ("/usr/bin/assertd-publish", "755 root:root"),
     ("/usr/lib/systemd/system/assertd.service", "644 root:root"),
     ("/usr/share/assertd/assertd.schema.json", "644 root:root"),
     ("/etc/assertd", "750 root:assertd"),
@@ -23,6 +26,7 @@ const MODES: [(&str, &str); 18] = [
     ("/var/lib/assertd", "700 assertd:assertd"),
     ("/var/lib/assertd/audit", "700 assertd:assertd"),
     ("/var/lib/assertd-keystore", "755 root:root"),
+    ("/var/lib/assertd-published", "755 assertd:assertd"),
     (
         "/var/lib/assertd-keystore/hsm",
         "700 assertd-pkcs11:assertd-pkcs11",
@@ -50,16 +54,20 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
         || users(boxed),
     );
     suite.check(
-        "install: the witness waits for somebody to enable it",
+        "install: the witness, and who publishes, wait for somebody to enable them",
         || not_enabled(boxed),
     );
 }
 
 fn not_enabled(boxed: &SysBox) -> Result<(), String> {
-    let enabled = boxed.run(&["systemctl", "is-enabled", WITNESS_SOCKET]);
-    match enabled.stdout.trim() {
-        "disabled" => Ok(()),
-        other => Err(format!("{WITNESS_SOCKET} is {other:?}")),
+    let is_enabled = |unit: &&str| {
+        let shown = boxed.run(&["systemctl", "is-enabled", unit]);
+        shown.stdout.trim() != "disabled"
+    };
+    let units = [WITNESS_SOCKET, PUBLISH_SOCKET, SHIP_PATH];
+    match units.iter().find(|unit| is_enabled(unit)) {
+        None => Ok(()),
+        Some(unit) => Err(format!("{unit} is not disabled")),
     }
 }
 
@@ -100,6 +108,8 @@ fn users(boxed: &SysBox) -> Result<(), String> {
         ("assertd-pkcs11", "assertd assertd-pkcs11"),
         ("assertd-tpm", "assertd assertd-tpm tss"),
         ("assertd-witness", "assertd-witness"),
+        ("assertd-publish", "assertd-publish"),
+        ("assertd-ship", "assertd-ship"),
     ] {
         let script = format!(
             "getent passwd {user} | cut -d: -f7; passwd --status {user} | cut -d' ' -f2; \

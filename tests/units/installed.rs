@@ -17,6 +17,12 @@ pub const TPM_SOCKET: &str = "assertd-keystore-tpm@hsm.socket";
 pub const WITNESS_UNIT: &str = "assertd-witness.service";
 pub const WITNESS_SOCKET: &str = "assertd-witness.socket";
 
+/// Shows by HTTP what is published, and takes it elsewhere.
+pub const PUBLISH_UNIT: &str = "assertd-publish.service";
+pub const PUBLISH_SOCKET: &str = "assertd-publish.socket";
+pub const SHIP_UNIT: &str = "assertd-ship.service";
+pub const SHIP_PATH: &str = "assertd-ship.path";
+
 /// User PIN of the token, and what nobody may find in any file, environment or argument.
 pub const PIN: &str = "864213579";
 const SO_PIN: &str = "975312468";

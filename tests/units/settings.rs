@@ -5,7 +5,8 @@
 
 use crate::boxed::SysBox;
 use crate::installed::{
-    KEYSTORE_SOCKET, KEYSTORE_UNIT, TPM_SOCKET, TPM_UNIT, WITNESS_SOCKET, WITNESS_UNIT,
+    KEYSTORE_SOCKET, KEYSTORE_UNIT, PUBLISH_SOCKET, PUBLISH_UNIT, TPM_SOCKET, TPM_UNIT,
+    WITNESS_SOCKET, WITNESS_UNIT,
 };
 use crate::suite::Suite;
 
@@ -78,6 +79,21 @@ const WITNESS: [Row; 7] = [
     ),
 ];
 
+const PUBLISH: [Row; 7] = [
+    ("Type", "exec", "started means: systemd listens for it"),
+    ("NotifyAccess", "none", "it makes no socket to say more"),
+    ("Restart", "on-failure", "one that dies is replaced"),
+    (
+        "RestartPreventExitStatus",
+        "78",
+        "but not where only a person can mend it",
+    ),
+    ("StartLimitIntervalUSec", "0", "it is never given up"),
+    ("TimeoutStartUSec", "30s", "a start that hangs fails"),
+    ("TimeoutStopUSec", "12s", "a connection has 10 s to end"),
+];
+
+/// Without the last, for one that is no file.
 const SOCKET: [Row; 3] = [
     ("Accept", "no", "one service for all connections"),
     (
@@ -100,6 +116,8 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
         (TPM_SOCKET, &SOCKET),
         (WITNESS_UNIT, &WITNESS),
         (WITNESS_SOCKET, &SOCKET),
+        (PUBLISH_UNIT, &PUBLISH),
+        (PUBLISH_SOCKET, &SOCKET[..2]),
     ] {
         let name = format!("settings: {unit} has what keeps it going, as shipped");
         suite.check(&name, || settings(boxed, unit, rows));

@@ -104,6 +104,21 @@ pub struct SocketsSection {
     pub runtime_dir: Option<PathBuf>,
 }
 
+/// A main file of which only what is published counts.
+#[derive(Deserialize)]
+pub struct PublishedAlone {
+    #[serde(default, deserialize_with = "table")]
+    pub publication: PublicationSection,
+    #[serde(default)]
+    pub issuer: BTreeMap<String, UrlAlone>,
+}
+
+/// An issuer's URL; the rest of the section is not looked at.
+#[derive(Deserialize)]
+pub struct UrlAlone {
+    pub url: String,
+}
+
 /// The audit log.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]

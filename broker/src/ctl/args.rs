@@ -25,6 +25,9 @@ pub const CREATIONS_MAX: usize = 50;
 /// Default of `audit show -n`: what fits on one screen.
 pub const RECORDS_SHOWN: usize = 20;
 
+/// Most files of `jwks merge`: each host's set has a key at least, and that many keys are the most.
+const SETS_MAX: usize = crate::publication::merge::MERGED_MAX;
+
 /// A command line, understood.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Args {
@@ -91,6 +94,10 @@ pub enum Command {
     },
     Jwks {
         key: Option<KeyName>,
+    },
+    JwksMerge {
+        files: Vec<PathBuf>,
+        output: Option<PathBuf>,
     },
     ConfigCheck {
         host_facts: Option<PathBuf>,
@@ -217,7 +224,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 29] = [
+pub static SPECS: [Spec; 30] = [
     spec(
         "assertion",
         &[
@@ -266,6 +273,7 @@ pub static SPECS: [Spec; 29] = [
         help::INIT,
     ),
     spec("jwks", &[Opt::Key, Opt::Target, Opt::Issuer], 0, help::JWKS),
+    spec("jwks merge", &[Opt::Output], SETS_MAX, help::JWKS_MERGE),
     spec(
         "config check",
         &[Opt::HostFacts, Opt::Strict, Opt::Explain],

@@ -1,9 +1,11 @@
 //! What an assertd without a fault says of itself, for tests that change one thing.
 
+use crate::publication::fixtures::public_key;
 use assertd_client::api::{
     AuditStatus, ClockStatus, ConfigStatus, DenyStatus, KeyStatus, KeystoreStatus, RequestCounts,
     Status, WitnessStatus,
 };
+use keystore::Alg;
 
 /// assertd, with one keystore.
 pub fn status() -> Status {
@@ -70,6 +72,7 @@ pub fn keystore(state: &str, why: Option<&str>) -> KeystoreStatus {
 
 /// A key that is used.
 pub fn key(id: &str, state: &str) -> KeyStatus {
+    let public_key = public_key(Alg::ES256);
     KeyStatus {
         key: id.into(),
         kid: format!("kid-{id}"),
@@ -87,6 +90,6 @@ pub fn key(id: &str, state: &str) -> KeyStatus {
         },
         next: None,
         next_at: None,
-        jwk: serde_json::json!({"kid": id}),
+        jwk: serde_json::to_value(public_key.published(Alg::ES256)).unwrap(),
     }
 }

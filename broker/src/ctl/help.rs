@@ -31,6 +31,7 @@ for administrators
   keys destroy            destroy a version that signs no more
   keys replace-lost       go on without a token that is gone
   jwks                    public keys, to be registered at the other side
+  jwks merge              the sets of several hosts as one
   config check            is the configuration correct, and is it wise?
   host-facts              what this host would say of users and units, for `config check`
   config diff             what `apply` would do
@@ -214,6 +215,18 @@ never empty: that is an error. Needs root.
       --key NAME                 `workload/target` or `issuer/NAME`, as `assertctl keys` shows it
       --target WORKLOAD/TARGET   the client key of that target
       --issuer NAME              the key of [issuer.NAME]";
+
+pub const JWKS_MERGE: &str = "\
+usage: assertctl jwks merge FILE… [-o FILE]
+
+Makes one JWK set of several, for hosts that are one issuer or one client to the other side, each
+with keys of its own. The files are what `assertctl jwks --issuer NAME` printed on each host, or
+their jwks.json. The first key of each file comes first, in the order of the files: it signs. A
+kid that stands for two keys is refused, and so is whatever is private. Verifiers take eight keys,
+and large ones a hundred: more than eight is a warning, more than a hundred is refused. Asks no
+assertd, and needs no root.
+
+  -o, --output FILE    write the set there instead, whole or not at all; everybody may read it";
 
 pub const CONFIG_CHECK: &str = "\
 usage: assertctl config check [--strict] [--host-facts FILE] | --explain ID

@@ -26,6 +26,7 @@ mod grants;
 mod help;
 mod host_facts;
 mod init;
+mod jwks;
 mod keystore;
 mod keyverb;
 mod look;
@@ -141,7 +142,8 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
             *consent,
             out,
         ),
-        Command::Jwks { key } => admin::jwks(args, key.as_ref(), out),
+        Command::Jwks { key } => jwks::print(args, key.as_ref(), out),
+        Command::JwksMerge { files, output } => jwks::merge::run(files, output.as_deref(), out),
         Command::ConfigCheck {
             host_facts,
             strictness,

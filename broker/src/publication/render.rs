@@ -13,9 +13,19 @@ use serde::{Deserialize, Serialize};
 pub const DOCUMENT_LEN_MAX: usize = 64 * 1024;
 
 /// A JWK Set (RFC 7517 §5).
-#[derive(Serialize)]
-struct JwkSet {
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct JwkSet {
     keys: Vec<PublishedKey>,
+}
+
+impl JwkSet {
+    /// Of these keys, in their order.
+    pub fn of(set: &KeySet) -> JwkSet {
+        let published = |key: &super::Key| key.public_key.published(key.alg);
+        JwkSet {
+            keys: set.keys.iter().map(published).collect(),
+        }
+    }
 }
 
 /// SPIFFE Trust Domain and Bundle §4.1.
@@ -46,10 +56,7 @@ struct Discovery<'a> {
 
 /// `jwks.json`: what an issuer serves at its `jwks_uri`, and what a client registers.
 pub fn jwks(set: &KeySet) -> Vec<u8> {
-    let published = |key: &super::Key| key.public_key.published(key.alg);
-    document(&JwkSet {
-        keys: set.keys.iter().map(published).collect(),
-    })
+    document(&JwkSet::of(set))
 }
 
 /// `jwks.upload.json`: for parties to whom a set is uploaded, which take `kty`, `alg`, `use`, `kid`
@@ -127,7 +134,7 @@ pub fn jwks_uri(issuer: &str) -> String {
 }
 
 /// Indented, because people read and compare them; with a line's end, because tools do.
-fn document(of: &impl Serialize) -> Vec<u8> {
+pub(super) fn document(of: &impl Serialize) -> Vec<u8> {
     let mut bytes = serde_json::to_vec_pretty(of).expect("structs of strings and numbers");
     bytes.push(b'\n');
     bytes

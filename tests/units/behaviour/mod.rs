@@ -11,6 +11,7 @@ mod files;
 mod identity;
 mod kills;
 mod load;
+mod publish;
 mod reload;
 mod restart;
 pub mod site;
@@ -32,6 +33,7 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
     files::run(suite, boxed);
     tpm::run(suite, boxed);
     reload::run(suite, boxed);
+    publish::run(suite, boxed);
     restart::run(suite, boxed);
     kills::run(suite, boxed);
     watchdog::run(suite, boxed);

@@ -99,6 +99,7 @@ fn split(arguments: impl IntoIterator<Item = OsString>, raw: &mut Raw) -> Result
             }
             Short('y') => Opt::Yes,
             Short('n') => Opt::Number,
+            Short('o') => Opt::Output,
             Short(letter) => return Err(unknown_option(&format!("-{letter}"), &raw.words)),
             Long(name) => {
                 let flag = format!("--{name}");
@@ -206,6 +207,13 @@ fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage>
         }
         "jwks" => Command::Jwks {
             key: options.key()?,
+        },
+        "jwks merge" if words.len() == taken => {
+            return Err(Usage::new("merge what? Name a file of each host's set"));
+        }
+        "jwks merge" => Command::JwksMerge {
+            files: raw.words[taken..].iter().map(PathBuf::from).collect(),
+            output: options.text(Opt::Output)?.map(PathBuf::from),
         },
         "config check" => options.config_check()?,
         "config schema" => Command::ConfigSchema,

@@ -18,6 +18,7 @@ fn every_command_is_understood_by_its_name() {
             "explain" => "explain 01JD8K",
             "env" => "env aws",
             "keys revoke" => "keys revoke a/b --compromised",
+            "jwks merge" => "jwks merge a.json",
             name => name,
         };
         let needs_key = spec.name.starts_with("keys ") && spec.name != "keys revoke";
@@ -143,6 +144,27 @@ fn a_key_is_named_in_one_of_three_ways() {
         "--key a/b.1",
     ] {
         assert!(understood(&format!("jwks {wrong}")).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn sets_to_merge_are_files_and_there_is_one() {
+    let merge = |files: &[&str], output: Option<&str>| Command::JwksMerge {
+        files: files.iter().map(PathBuf::from).collect(),
+        output: output.map(PathBuf::from),
+    };
+    assert_eq!(command_of("jwks merge a"), merge(&["a"], None));
+    assert_eq!(
+        command_of("jwks merge a b -o c"),
+        merge(&["a", "b"], Some("c"))
+    );
+    let most = "a ".repeat(SETS_MAX);
+    assert!(understood(&format!("jwks merge {most}")).is_ok());
+    for wrong in ["", "--key a/b c", &format!("{most} b")] {
+        assert!(
+            understood(&format!("jwks merge {wrong}")).is_err(),
+            "{wrong}"
+        );
     }
 }
 
