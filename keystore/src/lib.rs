@@ -13,6 +13,7 @@
 
 pub mod alg;
 pub mod backend;
+pub mod certificate;
 pub mod charter;
 pub mod check;
 pub mod claims;
@@ -22,6 +23,7 @@ pub mod config;
 mod conversation;
 pub mod crash;
 pub mod credential;
+pub mod der;
 pub mod error;
 mod hand;
 pub mod hang;
@@ -48,7 +50,8 @@ pub mod tcti;
 pub mod trail;
 
 pub use alg::Alg;
-pub use charter::{Charter, KidMember, Purpose, Typ};
+pub use certificate::Certificate;
+pub use charter::{CertificateUse, Charter, KidMember, Purpose, Typ};
 pub use claims::Claims;
 pub use clock::{Clock, Time};
 pub use error::{Error, Kind};

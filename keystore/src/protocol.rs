@@ -4,10 +4,11 @@
 //! connection is [`Request::Hello`]; requests are answered in order. There is one signing verb,
 //! [`Request::Mint`], and it takes claims, never bytes. `docs/protocol.md` is the reference.
 
+use crate::certificate::{Der, Validity};
 use crate::charter::PurposeKind;
 use crate::claims::Claims;
 use crate::survey::Line;
-use crate::{Alg, Charter, Error, KeyId, KeyName, Kid, Kind, PublicKey};
+use crate::{Alg, Certificate, Charter, Error, KeyId, KeyName, Kid, Kind, PublicKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::io::{Read, Write};
@@ -64,6 +65,13 @@ pub enum Request {
         /// Its id; a number after the newest one's.
         key: KeyId,
     },
+    /// Broker, root: a certificate of a key by itself, or a request for one, if its charter allows it.
+    Certify {
+        /// Which key.
+        key: KeyId,
+        /// Which of the two.
+        form: CertificateForm,
+    },
     /// Root: another charter for all versions of a key.
     Amend {
         /// Which key.
@@ -77,6 +85,17 @@ pub enum Request {
         /// Which one.
         key: KeyId,
     },
+}
+
+/// What is made for a key that is to be known by a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum CertificateForm {
+    /// A certificate by itself for this time, in place of the one it has. The same time again answers
+    /// with the same certificate.
+    SelfSigned(Validity),
+    /// A certificate signing request (RFC 2986), which is not kept.
+    Request {},
 }
 
 /// What it answers.
@@ -110,6 +129,16 @@ pub enum Reply {
         key: KeyEntry,
         /// False if it was there already, under the same charter.
         created: bool,
+    },
+    /// To Certify, self-signed.
+    Certified {
+        /// The key, with its certificate.
+        key: KeyEntry,
+    },
+    /// To Certify, as a request.
+    CertificateRequest {
+        /// It.
+        der: Der,
     },
     /// To Amend and Destroy.
     Done {},
@@ -164,6 +193,9 @@ pub struct KeyEntry {
     pub evidence: Evidence,
     /// Whether it can sign.
     pub condition: Condition,
+    /// The certificate it was given last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
 }
 
 /// Whether a key can sign now.

@@ -53,6 +53,8 @@ pub fn allowed(role: Role, request: &Request) -> Result<(), Error> {
         (Request::Make { .. } | Request::Amend { .. }, _) => Ok(()),
         // Which versions each of them may destroy is a matter of what is recorded: [`reach`].
         (Request::Next { .. } | Request::Destroy { .. }, _) => Ok(()),
+        // What it says is the keystore's, and whether it may be the charter's.
+        (Request::Certify { .. }, _) => Ok(()),
     }
 }
 
@@ -68,7 +70,7 @@ pub fn reach(role: Role) -> Reach {
 mod tests {
     use super::*;
     use crate::charter::PurposeKind;
-    use crate::{Alg, Charter, Claims, KeyId, KidMember, Purpose, Typ};
+    use crate::{Alg, CertificateUse, Charter, Claims, KeyId, KidMember, Purpose, Typ};
 
     #[test]
     fn a_uid_has_one_role() {
@@ -140,6 +142,7 @@ mod tests {
             kid: KidMember::Thumbprint,
             lifetime_max_s: 60,
             backdate_s: 0,
+            certificate: CertificateUse::None,
         }
     }
 

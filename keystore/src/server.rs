@@ -14,7 +14,7 @@ use crate::hang::{HangWatch, Watched};
 use crate::life::{Life, OPENING_QUIET};
 use crate::mint::Mint;
 use crate::notify::notify;
-use crate::protocol::{Health, Reply, Request, VERSION, Welcome};
+use crate::protocol::{CertificateForm, Health, Reply, Request, VERSION, Welcome};
 use crate::records::{Keys, Unminted};
 use crate::role::{Role, allowed, reach, role};
 use crate::statefile::StateDir;
@@ -311,6 +311,19 @@ impl<B: Backend> Server<B> {
                 let made = self.life.keys_soon()?.next(&key);
                 let (key, created) = self.noted(made)?;
                 Ok(Reply::Made { key, created })
+            }
+            Request::Certify { key, form } => {
+                let keys = self.life.keys_soon()?;
+                match form {
+                    CertificateForm::SelfSigned(validity) => {
+                        let key = self.noted(keys.certify(&key, validity))?;
+                        Ok(Reply::Certified { key })
+                    }
+                    CertificateForm::Request {} => {
+                        let der = self.noted(keys.request_certificate(&key))?;
+                        Ok(Reply::CertificateRequest { der })
+                    }
+                }
             }
             Request::Amend { name, charter } => self
                 .life

@@ -31,11 +31,15 @@ macro_rules! promises {
             the_newest_version_is_out_of_the_brokers_reach
             a_version_whose_making_was_cut_off_is_finished
             a_version_whose_destruction_was_cut_off_is_destroyed
+            a_certificate_of_every_algorithm_verifies
+            a_certificate_is_kept_and_named_in_assertions
+            a_key_is_certified_only_as_its_charter_says
         }
     };
 }
 pub(crate) use promises;
 
+pub use crate::certificates::*;
 pub use crate::rotation::*;
 
 /// How many ES256 signatures are checked twice, besides those with a short number in them.

@@ -3,7 +3,7 @@
 use super::*;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use keystore::protocol::EvidenceLevel;
-use keystore::{Charter, KidMember, Purpose, Typ};
+use keystore::{CertificateUse, Charter, KidMember, Purpose, Typ};
 
 fn entry(key: &str) -> KeyEntry {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
@@ -24,12 +24,14 @@ fn entry(key: &str) -> KeyEntry {
             kid: KidMember::Thumbprint,
             lifetime_max_s: 60,
             backdate_s: 0,
+            certificate: CertificateUse::None,
         },
         evidence: Evidence {
             level: EvidenceLevel::Asserted,
             imported: false,
         },
         condition: Condition::Usable {},
+        certificate: None,
     }
 }
 

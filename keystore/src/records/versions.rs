@@ -64,6 +64,7 @@ impl<B: Backend> Keys<B> {
             object,
             charter: charter.clone(),
             origin: Origin::Made,
+            certificate: None,
             state: RecordState::Intended {},
         };
         self.carry_out(&mut guard, key, intent)
@@ -107,6 +108,7 @@ impl<B: Backend> Keys<B> {
                     object: self.new_object(&guard, key)?,
                     charter: record.charter.clone(),
                     origin: Origin::Next,
+                    certificate: None,
                     state: RecordState::Intended {},
                 }
             }
@@ -134,18 +136,16 @@ impl<B: Backend> Keys<B> {
         replace(guard, |stored| {
             drop(stored.keys.insert(key.clone(), intent.clone()))
         })?;
-        let (object, charter) = (intent.object, intent.charter.clone());
-        let public_key = self.find_or_generate(key, object, &charter)?;
+        let public_key = self.find_or_generate(key, intent.object, &intent.charter)?;
         let made = Record {
-            state: RecordState::Made {
-                public_key: public_key.clone(),
-            },
+            state: RecordState::Made { public_key },
             ..intent
         };
         replace(guard, |stored| {
             drop(stored.keys.insert(key.clone(), made.clone()))
         })?;
-        let live = Arc::new(look(&self.backend, key, object, &charter, &public_key));
+        let recorded = made.live().expect("it is made");
+        let live = Arc::new(look(&self.backend, key, recorded));
         self.write_live().insert(key.clone(), live.clone());
         Ok((live.entry(key), true))
     }

@@ -8,7 +8,9 @@ use harness::swtpm::kept_until_we_end;
 use keystore::charter::PurposeKind;
 use keystore::client::Client;
 use keystore::protocol::{Condition, Health, KeyEntry, Reply, Request, Standing};
-use keystore::{Alg, Charter, Claims, Clock, Error, KeyId, KidMember, Kind, Purpose, Typ};
+use keystore::{
+    Alg, CertificateUse, Charter, Claims, Clock, Error, KeyId, KidMember, Kind, Purpose, Typ,
+};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -208,6 +210,7 @@ fn charter() -> Charter {
         kid: KidMember::Thumbprint,
         lifetime_max_s: 60,
         backdate_s: 0,
+        certificate: CertificateUse::None,
     }
 }
 
