@@ -28,6 +28,8 @@ pub const SEQUENCE: u8 = 0x30;
 pub const SET: u8 = 0x31;
 /// `[0]`, constructed.
 pub const CONTEXT_0: u8 = 0xa0;
+/// `[1]`, constructed.
+pub const CONTEXT_1: u8 = 0xa1;
 /// `[3]`, constructed.
 pub const CONTEXT_3: u8 = 0xa3;
 
@@ -106,6 +108,17 @@ pub fn unsigned(content: &[u8]) -> Result<u32, Wrong> {
         return Err("has a number that is too large");
     }
     Ok(digits.iter().fold(0, |n, byte| n << 8 | u32::from(*byte)))
+}
+
+/// An INTEGER that is positive, of any size, without the zero that may stand before its first bit.
+pub fn magnitude(content: &[u8]) -> Result<&[u8], Wrong> {
+    match content {
+        [] | [0] => Err("has an empty number"),
+        [0, next, ..] if *next < 0x80 => Err("has a number that is not minimal"),
+        [0, digits @ ..] => Ok(digits),
+        [0x80..=0xff, ..] => Err("has a negative number"),
+        digits => Ok(digits),
+    }
 }
 
 /// A BOOLEAN.
@@ -226,6 +239,14 @@ mod tests {
             let bytes = unsigned_element(number);
             let mut elements = Elements::of(&bytes);
             prop_assert_eq!(elements.take(INTEGER).and_then(unsigned), Ok(number));
+        }
+
+        #[test]
+        fn a_long_number_is_read_as_it_was_written(mut number in proptest::collection::vec(any::<u8>(), 1..40)) {
+            number[0] |= 1;
+            let bytes = positive(&[&[0, 0], &number[..]].concat());
+            let mut elements = Elements::of(&bytes);
+            prop_assert_eq!(elements.take(INTEGER).and_then(magnitude), Ok(&number[..]));
         }
     }
 }

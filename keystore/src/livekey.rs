@@ -6,6 +6,7 @@ use crate::jws::SigningInput;
 use crate::protocol::{Condition, Evidence, EvidenceLevel, KeyEntry};
 use crate::publickey::WrongSignature;
 use crate::{Certificate, CertificateUse, Charter, Error, KeyId, Kid, Kind, PublicKey};
+use serde::{Deserialize, Serialize};
 
 /// A key as minting uses it.
 #[derive(Clone)]
@@ -17,6 +18,29 @@ pub struct LiveKey {
     pub evidence: Evidence,
     pub condition: Condition,
     pub certificate: Option<Certificate>,
+    pub origin: Origin,
+}
+
+/// How a version came to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Root had it made, under a charter of its own.
+    #[default]
+    Made,
+    /// The broker had it made, under the charter of the version before.
+    Next,
+    /// Root brought it in; it has been elsewhere, whatever the token says of it.
+    Imported,
+    /// It was in the token.
+    Adopted,
+}
+
+impl Origin {
+    /// Whether it is the one that records of old do not mention.
+    pub fn is_made(&self) -> bool {
+        *self == Origin::Made
+    }
 }
 
 impl LiveKey {
@@ -33,6 +57,7 @@ impl LiveKey {
             },
             condition: Condition::Usable {},
             certificate: None,
+            origin: Origin::Made,
         }
     }
 
@@ -87,6 +112,7 @@ pub fn look<B: Backend>(backend: &B, key: &KeyId, mut live: LiveKey) -> LiveKey 
             (unknown, Condition::Failed { kind, why })
         }
     };
+    live.evidence.imported |= live.origin == Origin::Imported;
     live
 }
 

@@ -100,6 +100,7 @@ mod tests {
             },
             condition: Condition::Usable {},
             certificate: None,
+            origin: Default::default(),
         }
     }
 

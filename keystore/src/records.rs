@@ -1,16 +1,17 @@
 //! The keystore's own memory: which object is which key, under which charter. Written before an
 //! object is made and again after, so that a crash leaves an intent to take up, never an orphan
 //! or a second key. What the token does not show any more is reported, never replaced (P5, P6).
-//! How versions come and go stands in [`versions`], how they are certified in [`certify`]; here, what
-//! they are used for.
+//! How versions come and go stands in [`versions`] and [`foreign`], how they are certified in [`certify`];
+//! here, what they are used for.
 
 mod certify;
+mod foreign;
 mod versions;
 
 pub use versions::{Reach, VERSIONS_MAX};
 
-use crate::backend::{Backend, ObjectId};
-use crate::livekey::{LiveKey, look, probe};
+use crate::backend::{Backend, ObjectId, TokenId};
+use crate::livekey::{LiveKey, Origin, look, probe};
 use crate::mint::Mint;
 use crate::protocol::{CHARTER_LEN_MAX, Condition, FRAME_LEN_MAX, KeyEntry};
 use crate::statefile::{StateDir, StateFile};
@@ -43,6 +44,9 @@ struct Record {
     /// Records from before there was a choice are of keys that root had made.
     #[serde(default, skip_serializing_if = "Origin::is_made")]
     origin: Origin,
+    /// What it is called in the token, if not by our id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token_id: Option<TokenId>,
     /// The one it was certified by last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     certificate: Option<Certificate>,
@@ -58,25 +62,9 @@ impl Record {
         let (charter, certificate) = (self.charter.clone(), self.certificate.clone());
         Some(LiveKey {
             certificate,
+            origin: self.origin,
             ..LiveKey::recorded(self.object, charter, public_key.clone())
         })
-    }
-}
-
-/// Whose doing it is that a version is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Origin {
-    /// Root's, under a charter of its own.
-    #[default]
-    Made,
-    /// The broker's, under the charter of the version before.
-    Next,
-}
-
-impl Origin {
-    fn is_made(&self) -> bool {
-        *self == Origin::Made
     }
 }
 
@@ -136,6 +124,9 @@ impl<B: Backend> Keys<B> {
         let (file, stored) = StateFile::<Stored>::open(dir, "keys.v1")?;
         let mut live = BTreeMap::new();
         for (key, record) in &stored.keys {
+            if let Some(id) = &record.token_id {
+                backend.alias(record.object, id);
+            }
             if let Some(recorded) = record.live() {
                 live.insert(key.clone(), Arc::new(look(&backend, key, recorded)));
             }

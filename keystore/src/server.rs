@@ -307,6 +307,24 @@ impl<B: Backend> Server<B> {
                 let (key, created) = self.noted(made)?;
                 Ok(Reply::Made { key, created })
             }
+            Request::Import {
+                key,
+                charter,
+                private_key,
+            } => {
+                let made = self.life.keys_soon()?.import(&key, &charter, &private_key);
+                let (key, created) = self.noted(made)?;
+                Ok(Reply::Made { key, created })
+            }
+            Request::Adopt {
+                key,
+                charter,
+                object,
+            } => {
+                let made = self.life.keys_soon()?.adopt(&key, &charter, &object);
+                let (key, created) = self.noted(made)?;
+                Ok(Reply::Made { key, created })
+            }
             Request::Next { key } => {
                 let made = self.life.keys_soon()?.next(&key);
                 let (key, created) = self.noted(made)?;

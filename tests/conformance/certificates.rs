@@ -54,7 +54,8 @@ fn year() -> Validity {
     }
 }
 
-fn openssl(arguments: &[&str]) -> String {
+/// What it says; it must succeed.
+pub fn openssl(arguments: &[&str]) -> String {
     let output = Command::new("openssl").args(arguments).output();
     let output = output.expect("openssl is installed by `make setup`");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -80,7 +80,7 @@ pub fn a_version_is_made_once_and_in_its_turn(subject: &Subject<'_>) {
     let keys = site.open();
     keys.make(&id(3), &charter("https://one")).unwrap(); // of a keystore that was lost
     let number = "the newest version of it is conformance/rotation.3";
-    refused(keys.next(&id(3)), "`assertctl apply` makes");
+    refused(keys.next(&id(3)), "did not come by rotation");
     for other in [1, 2, 3 + VERSIONS_MAX as u32 + 1, u32::MAX] {
         refused(keys.next(&id(other)), number);
     }

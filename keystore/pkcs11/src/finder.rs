@@ -33,7 +33,7 @@ enum Directory {
     /// Not read yet.
     Unread,
     /// All of them.
-    Whole(HashMap<(Class, ObjectId), Found>),
+    Whole(HashMap<(Class, Vec<u8>), Found>),
     /// That takes too long here.
     TooLong,
 }
@@ -116,7 +116,7 @@ impl Finder {
         check_login(view)?;
         Err(view.error(
             Kind::NotFound,
-            format!("no private key has CKA_ID {object}"),
+            format!("no private key has CKA_ID {}", shown(token, object)),
         ))
     }
 
@@ -132,15 +132,16 @@ impl Finder {
         {
             self.directory = read_directory(self.view(token))?;
         }
+        let id = token.id_of(object);
         let known = match &self.directory {
-            Directory::Whole(known) => known.get(&(class, object)).copied(),
+            Directory::Whole(known) => known.get(&(class, id.clone())).copied(),
             Directory::Unread | Directory::TooLong => None,
         };
         let found = match known {
             Some(found) => Some(found),
             None => {
                 self.searches = self.searches.saturating_add(1);
-                let template = [class.attribute(), Attribute::Id(object.0.to_vec())];
+                let template = [class.attribute(), Attribute::Id(id)];
                 match self.view(token).search(&template, 2)?[..] {
                     [] => None,
                     [handle] => Some(Found::One(handle)),
@@ -153,9 +154,10 @@ impl Finder {
             Some(Found::One(handle)) => Ok(Some(handle)),
             Some(Found::Several) => {
                 let text = format!(
-                    "two {} keys have CKA_ID {object}; neither is used; find out who put the \
+                    "two {} keys have CKA_ID {}; neither is used; find out who put the \
                      second one there, remove it by the vendor's tool, then restart the keystore",
-                    class.name()
+                    class.name(),
+                    shown(token, object)
                 );
                 Err(self.view(token).error(Kind::Mismatch, text))
             }
@@ -192,6 +194,12 @@ impl Finder {
     }
 }
 
+/// A CKA_ID in hexadecimal.
+fn shown(token: &Token, object: ObjectId) -> String {
+    let id = token.id_of(object);
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Reads the ids of all keys.
 fn read_directory(view: View<'_>) -> Result<Directory, Failure> {
     let began = Instant::now();
@@ -204,11 +212,8 @@ fn read_directory(view: View<'_>) -> Result<Directory, Failure> {
             let Some(id) = view.bytes(handle, AttributeType::Id)? else {
                 continue;
             };
-            let Ok(id) = <[u8; 16]>::try_from(id) else {
-                continue;
-            };
             known
-                .entry((class, ObjectId(id)))
+                .entry((class, id))
                 .and_modify(|found| *found = Found::Several)
                 .or_insert(Found::One(handle));
         }
@@ -217,7 +222,7 @@ fn read_directory(view: View<'_>) -> Result<Directory, Failure> {
 }
 
 /// A token that does not know us any more shows no private objects instead of an error.
-fn check_login(view: View<'_>) -> Result<(), Failure> {
+pub fn check_login(view: View<'_>) -> Result<(), Failure> {
     if view.token.login == LoginNeed::NotNeeded {
         return Ok(());
     }

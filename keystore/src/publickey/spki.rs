@@ -11,10 +11,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 pub const FINGERPRINT_LEN: usize = 44;
 
 /// AlgorithmIdentifier: rsaEncryption with NULL (RFC 8017 A.1).
-const RSA: &[u8] = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
+pub const RSA: &[u8] = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
 
 /// AlgorithmIdentifier: id-ecPublicKey on secp256r1 (RFC 5480 §2.1).
-const P256: &[u8] =
+pub const P256: &[u8] =
     b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
 
 /// AlgorithmIdentifier: id-ecPublicKey on secp384r1.

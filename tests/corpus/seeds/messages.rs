@@ -1,6 +1,7 @@
 //! The keystore's protocol, and claims under a charter.
 
 use super::{Corpus, sized};
+use keystore::backend::Existing;
 use keystore::certificate::{Certificate, Der, Validity};
 use keystore::charter::{PurposeKind, SubjectPattern};
 use keystore::protocol::{
@@ -9,9 +10,11 @@ use keystore::protocol::{
 use keystore::protocol::{VERSION, Welcome};
 use keystore::survey::{Line, Subject};
 use keystore::{
-    Alg, CertificateUse, Charter, Claims, KeyId, KidMember, Kind, PublicKey, Purpose, Typ,
+    Alg, CertificateUse, Charter, Claims, KeyId, KidMember, Kind, PrivateKey, PublicKey, Purpose,
+    Typ,
 };
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 pub fn write(corpus: &Corpus) {
     let requests = requests();
@@ -137,6 +140,30 @@ fn requests() -> Vec<(&'static str, Request)> {
             Request::Make {
                 key: issuer,
                 charter: federation(),
+            },
+        ),
+        (
+            "import",
+            Request::Import {
+                key: key("payments/bank.1"),
+                charter: client(),
+                private_key: PrivateKey::new(Zeroizing::new(vec![0x30, 0])).unwrap(),
+            },
+        ),
+        (
+            "adopt-id",
+            Request::Adopt {
+                key: key("payments/bank.1"),
+                charter: client(),
+                object: Existing::Id("00ff".to_owned().try_into().unwrap()),
+            },
+        ),
+        (
+            "adopt-label",
+            Request::Adopt {
+                key: key("payments/bank.1"),
+                charter: client(),
+                object: Existing::Label("theirs".to_owned().try_into().unwrap()),
             },
         ),
         (
