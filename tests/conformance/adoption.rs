@@ -26,6 +26,12 @@ fn count(token: &Token, function: Function) -> u64 {
     counts.unwrap().of(function)
 }
 
+fn set_rules(token: &Token, rules: &str) {
+    let new = token.directory.join("rules.new");
+    std::fs::write(&new, rules).unwrap();
+    std::fs::rename(new, token.directory.join(SHIM_RULES)).unwrap();
+}
+
 fn id(text: &str) -> KeyId {
     text.parse().unwrap()
 }
@@ -172,6 +178,14 @@ fn a_key_that_is_not_one_or_could_do_more_than_sign_is_not_adopted() {
             "has no CKA_ID",
         );
         assert!(keys.recorded().is_empty());
+        set_rules(token, "C_Sign * zeros\n");
+        is_refused(
+            adopt(&with_id(b"two")),
+            Kind::Mismatch,
+            "signs ES256 wrongly",
+        );
+        assert!(keys.recorded().is_empty());
+        set_rules(token, "");
         adopt(&with_id(b"two")).unwrap();
         signs(&keys, &id("a/b.1"));
     });
@@ -185,10 +199,7 @@ fn a_token_that_takes_no_key_in_the_clear_gets_it_wrapped() {
             for (alg, answer) in [(Alg::ES256, "0x54"), (Alg::RS256, "0x1b")] {
                 let keys = open(token);
                 // The first is the private half, the second the public one.
-                let rules = format!("C_CreateObject 1 ckr:{answer}\n");
-                std::fs::write(token.directory.join("rules.new"), rules).unwrap();
-                let (new, at) = ("rules.new", SHIM_RULES);
-                std::fs::rename(token.directory.join(new), token.directory.join(at)).unwrap();
+                set_rules(token, &format!("C_CreateObject 1 ckr:{answer}\n"));
                 let before = count(token, Function::C_UnwrapKey);
                 let (key, private_key) = (id(&format!("a/{alg}.1")), made_elsewhere(alg));
                 let (entry, _) = keys.import(&key, &charter(alg), &private_key).unwrap();

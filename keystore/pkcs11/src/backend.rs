@@ -4,7 +4,7 @@
 
 use crate::attribute::{Leaving, Lifetime, Template, Wrong, parameters, template_refused};
 use crate::errors::{Blame, explain};
-use crate::finder::{self, Class, Finder};
+use crate::finder::{Class, Finder};
 use crate::import::import_pair;
 use crate::mechanism::{Scheme, algs, key_pair_mechanism};
 use crate::module::Module;
@@ -230,13 +230,7 @@ impl Backend for Pkcs11Backend {
         let scheme = self.scheme(alg)?;
         self.at_desk(|finder| {
             let view = finder.view(&self.token);
-            if !view
-                .search(&[Attribute::Id(object.0.to_vec())], 1)?
-                .is_empty()
-            {
-                let text = format!("an object with CKA_ID {object} is there already");
-                return Err(view.error(Kind::Exists, text));
-            }
+            nobody_has(view, object)?;
             let template = Template {
                 object,
                 label,
@@ -268,19 +262,13 @@ impl Backend for Pkcs11Backend {
         let scheme = self.scheme(alg)?;
         let (public_key, _) = key.read()?;
         self.at_desk(|finder| {
-            let view = finder.view(&self.token);
-            if !view
-                .search(&[Attribute::Id(object.0.to_vec())], 1)?
-                .is_empty()
-            {
-                let text = format!("an object with CKA_ID {object} is there already");
-                return Err(view.error(Kind::Exists, text));
-            }
+            nobody_has(finder.view(&self.token), object)?;
             let template = Template {
                 object,
                 label,
                 lifetime: Lifetime::Token,
             };
+            let view = finder.view(&self.token);
             let (public, private) = import_pair(view, &template, scheme, key)?;
             let remedy = "it is not used; choose a token that keeps keys as it is told";
             let looked = look(finder, &self.token, object, private, remedy);
@@ -302,30 +290,7 @@ impl Backend for Pkcs11Backend {
         let token = &self.token;
         self.at_desk(|finder| {
             finder.forget(); // somebody wants to know how things are now
-            let view = finder.view(token);
-            let wanted = match which {
-                Existing::Id(id) => Attribute::Id(id.as_bytes().to_vec()),
-                Existing::Label(label) => Attribute::Label(label.as_str().as_bytes().to_vec()),
-            };
-            let private = match view.search(&[Class::Private.attribute(), wanted], 2)?[..] {
-                [private] => private,
-                [] => {
-                    finder::check_login(view)?;
-                    let text = format!("no private key has {which}");
-                    return Err(view.error(Kind::NotFound, text));
-                }
-                _ => {
-                    let text = format!("two private keys have {which}; say which one is meant");
-                    return Err(view.error(Kind::Mismatch, text));
-                }
-            };
-            let id = view.bytes(private, AttributeType::Id)?.unwrap_or_default();
-            let id = TokenId::new(id).map_err(|error| {
-                let text = format!(
-                    "the private key with {which} has no CKA_ID that it can be found by; give it                      one by the vendor's tool"
-                );
-                view.error(Kind::Mismatch, text).and(error)
-            })?;
+            let id = finder.meant(token, which)?;
             // Under a name that nobody else has: two keys with this id are found out here.
             let object = ObjectId::random()?;
             self.alias(object, &id);
@@ -505,6 +470,18 @@ pub fn generate_pair(
     }
     let refusal = refusal.expect("the ladder has rungs, and each returned or was refused");
     Err(explain_generation(view, alg, &refusal))
+}
+
+/// Whether an id is free.
+fn nobody_has(view: View<'_>, object: ObjectId) -> Result<(), Failure> {
+    let id = Attribute::Id(object.0.to_vec());
+    match view.search(&[id], 1)?[..] {
+        [] => Ok(()),
+        _ => {
+            let text = format!("an object with CKA_ID {object} is there already");
+            Err(view.error(Kind::Exists, text))
+        }
+    }
 }
 
 fn explain_generation(view: View<'_>, alg: Alg, error: &cryptoki::error::Error) -> Error {

@@ -8,7 +8,7 @@ use crate::object::{Failure, View};
 use crate::token::{Access, LoginNeed, Token};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, SessionState};
-use keystore::backend::ObjectId;
+use keystore::backend::{Existing, ObjectId, TokenId};
 use keystore::{Error, Kind, PublicKey};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -120,6 +120,38 @@ impl Finder {
         ))
     }
 
+    /// The id of the one private key that somebody means.
+    ///
+    /// # Errors
+    /// `NotFound`; `Mismatch` if two are meant, or it has no id.
+    pub fn meant(&self, token: &Token, which: &Existing) -> Result<TokenId, Failure> {
+        let view = self.view(token);
+        let wanted = match which {
+            Existing::Id(id) => Attribute::Id(id.as_bytes().to_vec()),
+            Existing::Label(label) => Attribute::Label(label.as_str().as_bytes().to_vec()),
+        };
+        let private = match view.search(&[Class::Private.attribute(), wanted], 2)?[..] {
+            [private] => private,
+            [] => {
+                check_login(view)?;
+                let text = format!("no private key has {which}");
+                return Err(view.error(Kind::NotFound, text));
+            }
+            _ => {
+                let text = format!("two private keys have {which}; say which one is meant");
+                return Err(view.error(Kind::Mismatch, text));
+            }
+        };
+        let id = view.bytes(private, AttributeType::Id)?;
+        TokenId::new(id.unwrap_or_default()).map_err(|error| {
+            let text = format!(
+                "the private key with {which} has no CKA_ID that it can be found by; give it one by \
+                 the vendor's tool"
+            );
+            view.error(Kind::Mismatch, text).and(error)
+        })
+    }
+
     /// The one object of a class with this id; two are an error, since CKA_ID is not unique.
     pub fn find(
         &mut self,
@@ -222,7 +254,7 @@ fn read_directory(view: View<'_>) -> Result<Directory, Failure> {
 }
 
 /// A token that does not know us any more shows no private objects instead of an error.
-pub fn check_login(view: View<'_>) -> Result<(), Failure> {
+fn check_login(view: View<'_>) -> Result<(), Failure> {
     if view.token.login == LoginNeed::NotNeeded {
         return Ok(());
     }

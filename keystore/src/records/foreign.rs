@@ -6,9 +6,10 @@
 use super::versions::{begun_otherwise, has_its_turn, versions};
 use super::{Guard, Keys, Record, RecordState, check_charter, replace};
 use crate::backend::{Backend, Existing, ObjectId, TokenId};
-use crate::livekey::Origin;
-use crate::protocol::KeyEntry;
+use crate::livekey::{Origin, look};
+use crate::protocol::{Condition, KeyEntry};
 use crate::{Charter, Error, KeyId, Kind, PrivateKey, PublicKey};
+use std::sync::Arc;
 
 /// Whether a version is there.
 enum Place {
@@ -60,7 +61,7 @@ impl<B: Backend> Keys<B> {
         })
     }
 
-    /// Takes a key of the token's for one of ours, or answers with the version that it is already. It
+    /// Takes a key of the token's that signs for one of ours, or answers with the version that it is already. It
     /// signs, is certified and is destroyed like any other from then on.
     ///
     /// # Errors
@@ -105,10 +106,16 @@ impl<B: Backend> Keys<B> {
             certificate: None,
             state: RecordState::Made { public_key },
         };
+        let recorded = adopted.live().expect("it is made");
+        let live = Arc::new(look(&self.backend, key, recorded));
+        if let Condition::Failed { kind, why } = &live.condition {
+            return Err(Error::new(*kind, why.clone())); // nothing was begun
+        }
         replace(&mut guard, |stored| {
-            drop(stored.keys.insert(key.clone(), adopted.clone()))
+            drop(stored.keys.insert(key.clone(), adopted))
         })?;
-        Ok((self.begin(key, &adopted), true))
+        self.write_live().insert(key.clone(), live.clone());
+        Ok((live.entry(key), true))
     }
 
     /// The place of a version that is to be this key.

@@ -152,15 +152,10 @@ impl<B: Backend> Keys<B> {
         replace(guard, |stored| {
             drop(stored.keys.insert(key.clone(), made.clone()))
         })?;
-        Ok((self.begin(key, &made), true))
-    }
-
-    /// Uses a version that was made from here on, if it is as it must be.
-    pub(super) fn begin(&self, key: &KeyId, made: &Record) -> KeyEntry {
         let recorded = made.live().expect("it is made");
         let live = Arc::new(look(&self.backend, key, recorded));
         self.write_live().insert(key.clone(), live.clone());
-        live.entry(key)
+        Ok((live.entry(key), true))
     }
 
     /// The object of an intent, of the right kind.
