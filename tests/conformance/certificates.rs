@@ -5,12 +5,14 @@ use crate::cut::Severed;
 use crate::promises::check;
 use crate::site::Site;
 use crate::subject::Subject;
+use crate::token::{Module, SHIM_RULES, with_token};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use keystore::certificate::{Certificate, Der, Validity};
 use keystore::charter::PurposeKind;
 use keystore::mint::Mint;
-use keystore::protocol::KeyEntry;
-use keystore::records::Keys;
+use keystore::protocol::{Condition, KeyEntry};
+use keystore::records::{Keys, Reach};
+use keystore::statefile::StateDir;
 use keystore::{
     Alg, CertificateUse, Charter, Claims, Clock, Error, KeyId, KidMember, Kind, Purpose, Typ,
 };
@@ -254,4 +256,46 @@ pub fn a_key_is_certified_only_as_its_charter_says(subject: &Subject<'_>) {
     let header = mint(&keys, &key).unwrap();
     let header = BASE64URL.decode(header.split('.').next().unwrap()).unwrap();
     assert!(!String::from_utf8(header).unwrap().contains("x5t"));
+}
+
+/// Nobody is given one that does not verify, and the key signs nothing from then on.
+#[test]
+fn a_certificate_that_is_signed_wrongly_stops_its_key() {
+    let test = concat!(
+        module_path!(),
+        "::a_certificate_that_is_signed_wrongly_stops_its_key"
+    );
+    with_token(test, Module::Shim, |token| {
+        let state = StateDir::lock(&token.directory.join("records")).unwrap();
+        let keys = Keys::open(token.open().unwrap(), &state, std::sync::Arc::default()).unwrap();
+        let (key, validity) = (id(Alg::ES256), year());
+        let charter = charter(Alg::ES256, CertificateUse::Allowed);
+        for (rule, form) in [("zeros", "certificate"), ("short", "request")] {
+            keys.make(&key, &charter).unwrap();
+            let new = token.directory.join("rules.new");
+            std::fs::write(&new, format!("C_Sign * {rule}\n")).unwrap();
+            std::fs::rename(&new, token.directory.join(SHIM_RULES)).unwrap();
+            let wrong = match form {
+                "certificate" => keys.certify(&key, validity).map(drop),
+                _ => keys.request_certificate(&key).map(drop),
+            };
+            let wrong = wrong.unwrap_err();
+            assert_eq!(wrong.kind(), Kind::Mismatch, "{wrong}");
+            assert!(
+                wrong.to_string().contains("signed a certificate wrongly"),
+                "{wrong}"
+            );
+            std::fs::write(&new, "").unwrap();
+            std::fs::rename(&new, token.directory.join(SHIM_RULES)).unwrap();
+            let entry = &keys.list(None).0[0];
+            assert_eq!(entry.certificate, None);
+            assert!(
+                matches!(entry.condition, Condition::Failed { .. }),
+                "{entry:?}"
+            );
+            let stopped = keys.certify(&key, validity).unwrap_err();
+            assert_eq!(stopped.kind(), Kind::Mismatch, "{stopped}");
+            keys.destroy(&key, Reach::Any).unwrap();
+        }
+    });
 }
