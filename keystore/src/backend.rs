@@ -3,7 +3,7 @@
 
 use crate::protocol::Evidence;
 use crate::survey::Line;
-use crate::{Alg, Error, Kind, PublicKey};
+use crate::{Alg, Error, Kind, PrivateKey, PublicKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
@@ -11,6 +11,26 @@ use std::fmt;
 /// so that two hosts with the same configuration can share a network HSM.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectId(pub [u8; 16]);
+
+/// A key's id in the token (CKA_ID), whoever gave it: 1 to 64 bytes, shown in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TokenId(Vec<u8>);
+
+/// A label (CKA_LABEL), whoever gave it: 1 to 255 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Label(String);
+
+/// How a person says which of the token's keys is meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Existing {
+    /// By its id.
+    Id(TokenId),
+    /// By its label.
+    Label(Label),
+}
 
 /// What a look at an object showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +58,29 @@ pub trait Backend: Send + Sync + 'static {
     /// `Exists` if an object has this id; `Unsupported` for an algorithm not in [`Self::algs`];
     /// `Mismatch` if the token did not do as told (the object is destroyed again then).
     fn generate(&self, object: ObjectId, label: &str, alg: Alg) -> Result<Inspection, Error>;
+
+    /// Brings in a private key that was made elsewhere, as [`Self::generate`] makes one. It may be
+    /// copied on the way into the token, in memory that is wiped.
+    ///
+    /// # Errors
+    /// As making one; `Unsupported` if the token takes no such key.
+    fn import(
+        &self,
+        object: ObjectId,
+        label: &str,
+        alg: Alg,
+        key: &PrivateKey,
+    ) -> Result<Inspection, Error>;
+
+    /// Finds the one key that is meant, which is checked as a look at one of ours checks it.
+    /// Nothing is changed.
+    ///
+    /// # Errors
+    /// `NotFound`; `Mismatch` if two keys are meant, or a mandatory attribute is wrong.
+    fn find(&self, which: &Existing) -> Result<(TokenId, Inspection), Error>;
+
+    /// From here on the object of this id is the key that has that one in the token.
+    fn alias(&self, object: ObjectId, id: &TokenId);
 
     /// Renews what holds for more than one request: the login, the connection. Called when
     /// signatures failed; harmless where nothing was wrong.
@@ -112,6 +155,111 @@ impl ObjectId {
         aws_lc_rs::rand::fill(&mut bytes)
             .map_err(|_| Error::new(Kind::Internal, "no random bytes from the operating system"))?;
         Ok(ObjectId(bytes))
+    }
+}
+
+/// Longest id of a key in a token, in bytes; most have 20 or fewer.
+const TOKEN_ID_LEN_MAX: usize = 64;
+
+/// Longest label of a key in a token, in bytes.
+const LABEL_LEN_MAX: usize = 255;
+
+impl TokenId {
+    /// From the token.
+    ///
+    /// # Errors
+    /// `Refused` if it is empty or too long.
+    pub fn new(bytes: Vec<u8>) -> Result<TokenId, Error> {
+        match (1..=TOKEN_ID_LEN_MAX).contains(&bytes.len()) {
+            true => Ok(TokenId(bytes)),
+            false => {
+                let text = format!("an id of a key has 1 to {TOKEN_ID_LEN_MAX} bytes");
+                Err(Error::new(Kind::Refused, text))
+            }
+        }
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The same as one of ours, if it is as long.
+    pub fn object(&self) -> Option<ObjectId> {
+        self.0.as_slice().try_into().ok().map(ObjectId)
+    }
+}
+
+impl From<ObjectId> for TokenId {
+    fn from(object: ObjectId) -> TokenId {
+        TokenId(object.0.to_vec())
+    }
+}
+
+impl TryFrom<String> for TokenId {
+    type Error = Error;
+    fn try_from(text: String) -> Result<TokenId, Error> {
+        let digits = text.as_bytes();
+        let bad = || {
+            Error::new(
+                Kind::Refused,
+                "an id of a key is pairs of hexadecimal digits",
+            )
+        };
+        let pair = |pair: &[u8]| {
+            let pair = std::str::from_utf8(pair).ok()?;
+            let is_hex = pair.len() == 2 && pair.bytes().all(|byte| byte.is_ascii_hexdigit());
+            is_hex.then(|| u8::from_str_radix(pair, 16).ok()).flatten()
+        };
+        let bytes: Option<Vec<u8>> = digits.chunks(2).map(pair).collect();
+        TokenId::new(bytes.ok_or_else(bad)?)
+    }
+}
+
+impl From<TokenId> for String {
+    fn from(id: TokenId) -> String {
+        id.to_string()
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Label {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Label {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Label, Error> {
+        match (1..=LABEL_LEN_MAX).contains(&text.len()) {
+            true => Ok(Label(text)),
+            false => {
+                let text = format!("a label of a key has 1 to {LABEL_LEN_MAX} bytes");
+                Err(Error::new(Kind::Refused, text))
+            }
+        }
+    }
+}
+
+impl From<Label> for String {
+    fn from(label: Label) -> String {
+        label.0
+    }
+}
+
+impl fmt::Display for Existing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Existing::Id(id) => write!(f, "the id {id}"),
+            Existing::Label(label) => write!(f, "the label {:?}", label.0),
+        }
     }
 }
 

@@ -97,10 +97,23 @@ pub enum KidMember {
     /// The key's RFC 7638 thumbprint.
     #[default]
     Thumbprint,
-    /// None: the vendor finds the key by the account.
+    /// None: the vendor finds the key by the account, or by its certificate.
     Absent,
     /// What the vendor has named the key when it was registered.
     Assigned(String),
+}
+
+/// Whether a key has a certificate. Most have none: what it is told of a key by is then its JWK.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateUse {
+    /// It signs none and asks for none.
+    #[default]
+    None,
+    /// The vendor is told the key by one.
+    Allowed,
+    /// And assertions say by which one, in `x5t#S256` (RFC 7515 §4.1.8).
+    Named,
 }
 
 /// The `typ` header a key's assertions carry: explicit typing keeps one kind of JWT from passing
@@ -138,6 +151,9 @@ pub struct Charter {
     /// By how many seconds `iat` lies before minting, 0 to [`BACKDATE_MAX_S`].
     #[serde(default, skip_serializing_if = "is_zero")]
     pub backdate_s: u32,
+    /// Whether it has a certificate, and says by which.
+    #[serde(default, skip_serializing_if = "CertificateUse::is_none")]
+    pub certificate: CertificateUse,
 }
 
 /// Why a charter does not permit some claims. Each names the claim, what was asked and what the
@@ -297,7 +313,12 @@ impl Charter {
         let kind = self.purpose.kind();
         match (&self.kid, kind) {
             (KidMember::Absent, PurposeKind::Account) => {}
-            (KidMember::Absent, _) => return Err("kid may be absent for an account alone".into()),
+            (KidMember::Absent, _) if self.certificate == CertificateUse::Named => {}
+            (KidMember::Absent, _) => {
+                return Err(
+                    "kid may be absent for an account, or where a certificate is named".into(),
+                );
+            }
             (KidMember::Assigned(_), PurposeKind::Federation) => {
                 return Err("kid of an issuer's key must be its thumbprint".into());
             }
@@ -316,6 +337,13 @@ impl Charter {
                     "backdate_s must be 0, or at most {BACKDATE_MAX_S} for an account"
                 ));
             }
+        }
+        match (self.certificate, kind) {
+            (CertificateUse::None, _) => {}
+            (CertificateUse::Allowed | CertificateUse::Named, PurposeKind::Federation) => {
+                return Err("certificate of an issuer's key must be none".into());
+            }
+            (CertificateUse::Allowed | CertificateUse::Named, _) => {}
         }
         match (self.typ, kind) {
             (Typ::ClientAuthentication, PurposeKind::Account) => {
@@ -358,6 +386,12 @@ fn there<'a>(claim: &'static str, asked: Option<&'a str>) -> Result<&'a str, Ref
 impl KidMember {
     fn is_thumbprint(&self) -> bool {
         *self == KidMember::Thumbprint
+    }
+}
+
+impl CertificateUse {
+    fn is_none(&self) -> bool {
+        *self == CertificateUse::None
     }
 }
 

@@ -50,7 +50,7 @@ impl Client {
 
     /// Asks one thing. A [`Reply::Refused`] comes back as the error it carries.
     pub fn call(&mut self, request: &Request) -> Result<Reply, Error> {
-        protocol::write(&mut self.stream, request)?;
+        protocol::write_request(&mut self.stream, request)?;
         answer(protocol::read(&mut self.stream)?)
     }
 

@@ -6,14 +6,13 @@
 //! that was woken by an answer. One is prepared at most.
 
 use crate::hand::Hand;
-use crate::incoming::{FRAME_DEADLINE, next_request};
+use crate::incoming::{FRAME_DEADLINE, Incoming, next_request};
 use crate::mint::Mint;
 use crate::protocol::{self, Reply, Request};
 use crate::stop::Pass;
 use crate::{Error, Kind};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::io::BufReader;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -48,7 +47,7 @@ pub struct Done {
 
 /// One connection.
 pub struct Conversation {
-    reader: BufReader<UnixStream>,
+    reader: Incoming,
     writer: UnixStream,
     idle: Option<Duration>,
     hand: Option<Hand<Left, Done>>,
@@ -93,7 +92,7 @@ impl Conversation {
         stream.set_read_timeout(idle).map_err(lost)?;
         Ok(Conversation {
             writer: stream.try_clone().map_err(lost)?,
-            reader: BufReader::with_capacity(BUFFER_LEN, stream),
+            reader: Incoming::new(stream, BUFFER_LEN),
             idle,
             hand: None,
             left: 0,
@@ -197,10 +196,7 @@ impl Conversation {
     }
 
     fn is_next_there(&self) -> bool {
-        let mut stream = [PollFd::new(
-            self.reader.get_ref().as_fd(),
-            PollFlags::POLLIN,
-        )];
+        let mut stream = [PollFd::new(self.reader.stream().as_fd(), PollFlags::POLLIN)];
         !self.reader.buffer().is_empty()
             || poll(&mut stream, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
@@ -217,7 +213,7 @@ impl Conversation {
         };
         let mut both = [
             PollFd::new(hand.bell(), PollFlags::POLLIN),
-            PollFd::new(self.reader.get_ref().as_fd(), interest),
+            PollFd::new(self.reader.stream().as_fd(), interest),
         ];
         match poll(&mut both, PollTimeout::NONE) {
             Ok(_) => {}

@@ -2,10 +2,10 @@
 //! thread inside a vendor's module, and a new process is better than a stuck one. Under systemd the
 //! watchdog does it: it is fed here, only while no call is overdue.
 
-use crate::backend::{Backend, Inspection, ObjectId, Trial};
+use crate::backend::{Backend, Existing, Inspection, ObjectId, TokenId, Trial};
 use crate::notify::notify;
 use crate::survey::Line;
-use crate::{Alg, Error, PublicKey};
+use crate::{Alg, Error, PrivateKey, PublicKey};
 use sd_notify::NotifyState;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -238,6 +238,26 @@ impl<B: Backend> Backend for Watched<B> {
     fn generate(&self, object: ObjectId, label: &str, alg: Alg) -> Result<Inspection, Error> {
         let _call = self.watch.enter("making a key", Pace::Making);
         self.backend().generate(object, label, alg)
+    }
+
+    fn import(
+        &self,
+        object: ObjectId,
+        label: &str,
+        alg: Alg,
+        key: &PrivateKey,
+    ) -> Result<Inspection, Error> {
+        let _call = self.watch.enter("importing a key", Pace::Making);
+        self.backend().import(object, label, alg, key)
+    }
+
+    fn find(&self, which: &Existing) -> Result<(TokenId, Inspection), Error> {
+        let _call = self.watch.enter("looking for a key", Pace::Look);
+        self.backend().find(which)
+    }
+
+    fn alias(&self, object: ObjectId, id: &TokenId) {
+        self.backend().alias(object, id);
     }
 
     fn mend(&self) -> Result<(), Error> {

@@ -1,11 +1,12 @@
 //! The compact JWS (RFC 7515 §3.1). The header is built here from the key and its charter and
-//! from nothing else: `alg`, `typ`, and `kid` unless the charter leaves it out, in this order. There
-//! is no `jku`, `jwk`, `x5u` or `crit`, and no way to ask for one.
+//! from nothing else: `alg`, `typ`, `kid` unless the charter leaves it out, and `x5t#S256` if the
+//! charter says so, in this order. There is no `jku`, `jwk`, `x5u` or `crit`, and no way to ask for one.
 
+use crate::certificate::Certificate;
 use crate::charter::{Charter, KidMember};
 use crate::claims::Claims;
 use crate::publickey::{Kid, Verifier, WrongSignature};
-use crate::{Alg, Typ};
+use crate::{Alg, CertificateUse, Typ};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use std::fmt;
 
@@ -21,11 +22,14 @@ pub struct Header {
     pub typ: Typ,
     /// None where the charter leaves it out.
     pub kid: Option<String>,
+    /// The thumbprint of the key's certificate, where the charter names that.
+    pub x5t: Option<String>,
 }
 
 impl Header {
-    /// The header of every assertion of a key under this charter.
-    pub fn of(charter: &Charter, kid: &Kid) -> Header {
+    /// The header of every assertion of a key under this charter, while it has this certificate. A key
+    /// that is to name one and has none signs nothing.
+    pub fn of(charter: &Charter, kid: &Kid, certificate: Option<&Certificate>) -> Header {
         Header {
             alg: charter.alg,
             typ: charter.typ,
@@ -34,18 +38,25 @@ impl Header {
                 KidMember::Assigned(kid) => Some(kid.clone()),
                 KidMember::Absent => None,
             },
+            x5t: match charter.certificate {
+                CertificateUse::Named => certificate.map(|it| it.thumbprint().to_owned()),
+                CertificateUse::None | CertificateUse::Allowed => None,
+            },
         }
     }
 
-    /// Values that need JSON escaping cannot occur: `alg` and `typ` are ours, and of a `kid` the
-    /// charter's check says which characters it has.
+    /// Values that need JSON escaping cannot occur: `alg`, `typ` and a thumbprint are ours, and of a
+    /// `kid` the charter's check says which characters it has.
     fn to_json(&self) -> String {
-        let Header { alg, typ, kid } = self;
-        let typ = typ.as_str();
-        match kid {
-            Some(kid) => format!(r#"{{"alg":"{alg}","typ":"{typ}","kid":"{kid}"}}"#),
-            None => format!(r#"{{"alg":"{alg}","typ":"{typ}"}}"#),
+        let Header { alg, typ, kid, x5t } = self;
+        let mut json = format!(r#"{{"alg":"{alg}","typ":"{}""#, typ.as_str());
+        for (member, value) in [("kid", kid), ("x5t#S256", x5t)] {
+            if let Some(value) = value {
+                json.extend([",\"", member, "\":\"", value, "\""]);
+            }
         }
+        json.push('}');
+        json
     }
 }
 
@@ -180,6 +191,7 @@ mod tests {
             alg: Alg::ES256,
             typ,
             kid: Some(public.kid().to_string()),
+            x5t: None,
         }
     }
 
@@ -220,8 +232,9 @@ mod tests {
             kid,
             lifetime_max_s: 60,
             backdate_s: 0,
+            certificate: CertificateUse::None,
         };
-        let json = |kid| Header::of(&charter(kid), &public.kid()).to_json();
+        let json = |kid| Header::of(&charter(kid), &public.kid(), None).to_json();
         assert_eq!(json(KidMember::Absent), r#"{"alg":"RS256","typ":"JWT"}"#);
         assert_eq!(
             json(KidMember::Assigned("370ab79b".into())),
@@ -229,6 +242,43 @@ mod tests {
         );
         let thumbprint = format!(r#"{{"alg":"RS256","typ":"JWT","kid":"{}"}}"#, public.kid());
         assert_eq!(json(KidMember::Thumbprint), thumbprint);
+    }
+
+    #[test]
+    fn a_certificate_is_named_where_the_charter_says_so() {
+        let (_, public) = key();
+        // `printf x | openssl dgst -sha256 -binary | basenc --base64url`
+        let stored = r#"{"der":"eA==","validity":{"not_before":1,"not_after":2}}"#;
+        let certificate: Certificate = serde_json::from_str(stored).unwrap();
+        let thumbprint = "LXEWQrcmsEQBYnyp-6wy9chTD7GQPMTbAiWHF5IaSIE";
+        let json = |kid, certificate_use| {
+            let charter = Charter {
+                purpose: Purpose::ClientAuthentication {
+                    iss: "app".into(),
+                    sub: "app".into(),
+                    aud: "https://as".into(),
+                },
+                alg: Alg::PS256,
+                typ: Typ::Jwt,
+                kid,
+                lifetime_max_s: 60,
+                backdate_s: 0,
+                certificate: certificate_use,
+            };
+            Header::of(&charter, &public.kid(), Some(&certificate)).to_json()
+        };
+        assert_eq!(
+            json(KidMember::Absent, CertificateUse::Named),
+            format!(r#"{{"alg":"PS256","typ":"JWT","x5t#S256":"{thumbprint}"}}"#)
+        );
+        assert_eq!(
+            json(KidMember::Assigned("a".into()), CertificateUse::Named),
+            format!(r#"{{"alg":"PS256","typ":"JWT","kid":"a","x5t#S256":"{thumbprint}"}}"#)
+        );
+        let without = r#"{"alg":"PS256","typ":"JWT","kid":"a"}"#;
+        for other in [CertificateUse::None, CertificateUse::Allowed] {
+            assert_eq!(json(KidMember::Assigned("a".into()), other), without);
+        }
     }
 
     #[test]

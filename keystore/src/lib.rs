@@ -13,6 +13,7 @@
 
 pub mod alg;
 pub mod backend;
+pub mod certificate;
 pub mod charter;
 pub mod check;
 pub mod claims;
@@ -22,6 +23,7 @@ pub mod config;
 mod conversation;
 pub mod crash;
 pub mod credential;
+pub mod der;
 pub mod error;
 mod hand;
 pub mod hang;
@@ -35,6 +37,7 @@ pub mod listen;
 pub mod livekey;
 pub mod mint;
 pub mod notify;
+pub mod privatekey;
 pub mod program;
 pub mod protocol;
 pub mod publickey;
@@ -48,10 +51,12 @@ pub mod tcti;
 pub mod trail;
 
 pub use alg::Alg;
-pub use charter::{Charter, KidMember, Purpose, Typ};
+pub use certificate::Certificate;
+pub use charter::{CertificateUse, Charter, KidMember, Purpose, Typ};
 pub use claims::Claims;
 pub use clock::{Clock, Time};
 pub use error::{Error, Kind};
 pub use jws::Assertion;
 pub use keyid::{KeyId, KeyName, KeyVersion};
+pub use privatekey::PrivateKey;
 pub use publickey::{Kid, PublicKey};

@@ -5,7 +5,8 @@ use crate::backend::{Backend, ObjectId};
 use crate::jws::SigningInput;
 use crate::protocol::{Condition, Evidence, EvidenceLevel, KeyEntry};
 use crate::publickey::WrongSignature;
-use crate::{Charter, Error, KeyId, Kid, Kind, PublicKey};
+use crate::{Certificate, CertificateUse, Charter, Error, KeyId, Kid, Kind, PublicKey};
+use serde::{Deserialize, Serialize};
 
 /// A key as minting uses it.
 #[derive(Clone)]
@@ -16,9 +17,55 @@ pub struct LiveKey {
     pub kid: Kid,
     pub evidence: Evidence,
     pub condition: Condition,
+    pub certificate: Option<Certificate>,
+    pub origin: Origin,
+}
+
+/// How a version came to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Root had it made, under a charter of its own.
+    #[default]
+    Made,
+    /// The broker had it made, under the charter of the version before.
+    Next,
+    /// Root brought it in; it has been elsewhere, whatever the token says of it.
+    Imported,
+    /// It was in the token.
+    Adopted,
+}
+
+impl Origin {
+    /// Whether it is the one that records of old do not mention.
+    pub fn is_made(&self) -> bool {
+        *self == Origin::Made
+    }
 }
 
 impl LiveKey {
+    /// As it stands in its record; nothing is known of it yet.
+    pub fn recorded(object: ObjectId, charter: Charter, public_key: PublicKey) -> LiveKey {
+        LiveKey {
+            object,
+            charter,
+            kid: public_key.kid(),
+            public_key,
+            evidence: Evidence {
+                level: EvidenceLevel::None,
+                imported: false,
+            },
+            condition: Condition::Usable {},
+            certificate: None,
+            origin: Origin::Made,
+        }
+    }
+
+    /// Whether its assertions are to name a certificate, and it has none.
+    pub fn lacks_certificate(&self) -> bool {
+        self.charter.certificate == CertificateUse::Named && self.certificate.is_none()
+    }
+
     /// Whether it signs.
     pub fn is_usable(&self) -> bool {
         self.condition == Condition::Usable {}
@@ -47,36 +94,25 @@ impl LiveKey {
             charter: self.charter.clone(),
             evidence: self.evidence,
             condition: self.condition.clone(),
+            certificate: self.certificate.clone(),
         }
     }
 }
 
-/// Looks a recorded key up in the token and lets it sign a probe.
-pub fn look<B: Backend>(
-    backend: &B,
-    key: &KeyId,
-    object: ObjectId,
-    charter: &Charter,
-    public_key: &PublicKey,
-) -> LiveKey {
-    let mut live = LiveKey {
-        object,
-        charter: charter.clone(),
-        public_key: public_key.clone(),
-        kid: public_key.kid(),
-        evidence: Evidence {
-            level: EvidenceLevel::None,
-            imported: false,
-        },
-        condition: Condition::Usable {},
-    };
-    match examine(backend, key, &live) {
-        Ok(evidence) => live.evidence = evidence,
+/// Looks a recorded key up in the token and lets it sign a probe. What it was before does not count.
+pub fn look<B: Backend>(backend: &B, key: &KeyId, mut live: LiveKey) -> LiveKey {
+    (live.evidence, live.condition) = match examine(backend, key, &live) {
+        Ok(evidence) => (evidence, Condition::Usable {}),
         Err(error) => {
             let (kind, why) = (error.kind(), error.to_string());
-            live.condition = Condition::Failed { kind, why };
+            let unknown = Evidence {
+                level: EvidenceLevel::None,
+                imported: false,
+            };
+            (unknown, Condition::Failed { kind, why })
         }
-    }
+    };
+    live.evidence.imported |= live.origin == Origin::Imported;
     live
 }
 

@@ -56,7 +56,8 @@ impl Mint {
     }
 
     fn write(&self, live: &LiveKey) -> SigningInput {
-        SigningInput::new(&Header::of(&live.charter, &live.kid), &self.claims)
+        let header = Header::of(&live.charter, &live.kid, live.certificate.as_ref());
+        SigningInput::new(&header, &self.claims)
     }
 }
 
@@ -66,7 +67,7 @@ mod tests {
     use crate::backend::ObjectId;
     use crate::charter::{AccountIss, KidMember, Purpose};
     use crate::protocol::{Condition, Evidence, EvidenceLevel};
-    use crate::{Alg, Charter, PublicKey, Typ};
+    use crate::{Alg, CertificateUse, Charter, PublicKey, Typ};
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 
     const NOW: u64 = 1_800_000_000;
@@ -89,6 +90,7 @@ mod tests {
                 kid: KidMember::Assigned(kid.into()),
                 lifetime_max_s,
                 backdate_s: 0,
+                certificate: CertificateUse::None,
             },
             kid: public_key.kid(),
             public_key,
@@ -97,6 +99,8 @@ mod tests {
                 imported: false,
             },
             condition: Condition::Usable {},
+            certificate: None,
+            origin: Default::default(),
         }
     }
 

@@ -4,13 +4,16 @@
 //! connection is [`Request::Hello`]; requests are answered in order. There is one signing verb,
 //! [`Request::Mint`], and it takes claims, never bytes. `docs/protocol.md` is the reference.
 
+use crate::backend::Existing;
+use crate::certificate::{Der, Validity};
 use crate::charter::PurposeKind;
 use crate::claims::Claims;
 use crate::survey::Line;
-use crate::{Alg, Charter, Error, KeyId, KeyName, Kid, Kind, PublicKey};
+use crate::{Alg, Certificate, Charter, Error, KeyId, KeyName, Kid, Kind, PrivateKey, PublicKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::io::{Read, Write};
+use zeroize::Zeroizing;
 
 /// The version both sides must speak. There is no negotiation: broker and keystores are installed
 /// together, and a mismatch is an upgrade that has not been finished.
@@ -23,8 +26,8 @@ pub const FRAME_LEN_MAX: usize = 64 * 1024;
 /// Longest charter as JSON, in bytes, so that it fits a frame with everything around it.
 pub const CHARTER_LEN_MAX: usize = 32 * 1024;
 
-/// What a peer may ask.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a peer may ask. It is not copied: one of them carries a private key.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// First on every connection.
@@ -58,11 +61,38 @@ pub enum Request {
         /// What it may ever say.
         charter: Charter,
     },
+    /// Root: brings in a private key that was made elsewhere, as the first version of a key or its
+    /// next. It is said of it for ever that it was. The same again answers with the same key.
+    Import {
+        /// Its id.
+        key: KeyId,
+        /// What it may ever say.
+        charter: Charter,
+        /// It.
+        private_key: PrivateKey,
+    },
+    /// Root: uses a key that is in the token already, as the first version of a key or its next. The
+    /// token is not changed. The same again answers with the same key.
+    Adopt {
+        /// Its id from then on.
+        key: KeyId,
+        /// What it may ever say.
+        charter: Charter,
+        /// Which one.
+        object: Existing,
+    },
     /// Broker, root: the next version of a key, under the charter that its newest one has. The same
     /// number again answers with the same key.
     Next {
         /// Its id; a number after the newest one's.
         key: KeyId,
+    },
+    /// Broker, root: a certificate of a key by itself, or a request for one, if its charter allows it.
+    Certify {
+        /// Which key.
+        key: KeyId,
+        /// Which of the two.
+        form: CertificateForm,
     },
     /// Root: another charter for all versions of a key.
     Amend {
@@ -77,6 +107,17 @@ pub enum Request {
         /// Which one.
         key: KeyId,
     },
+}
+
+/// What is made for a key that is to be known by a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum CertificateForm {
+    /// A certificate by itself for this time, in place of the one it has. The same time again answers
+    /// with the same certificate.
+    SelfSigned(Validity),
+    /// A certificate signing request (RFC 2986), which is not kept.
+    Request {},
 }
 
 /// What it answers.
@@ -104,12 +145,22 @@ pub enum Reply {
         /// A line for each thing that was looked at.
         lines: Vec<Line>,
     },
-    /// To Make and Next.
+    /// To Make, Next, Import and Adopt.
     Made {
         /// The key.
         key: KeyEntry,
         /// False if it was there already, under the same charter.
         created: bool,
+    },
+    /// To Certify, self-signed.
+    Certified {
+        /// The key, with its certificate.
+        key: KeyEntry,
+    },
+    /// To Certify, as a request.
+    CertificateRequest {
+        /// It.
+        der: Der,
     },
     /// To Amend and Destroy.
     Done {},
@@ -164,6 +215,9 @@ pub struct KeyEntry {
     pub evidence: Evidence,
     /// Whether it can sign.
     pub condition: Condition,
+    /// The certificate it was given last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
 }
 
 /// Whether a key can sign now.
@@ -275,6 +329,33 @@ pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, Error> {
     Ok(frame)
 }
 
+/// The same, in memory that is wiped and was never moved: for a message with a private key in it.
+pub fn encode_secret<M: Serialize>(message: &M) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let mut counted = Counted(0);
+    let failed = |e| Error::new(Kind::Internal, "message cannot be encoded").because(e);
+    serde_json::to_writer(&mut counted, message).map_err(failed)?;
+    let mut frame = Zeroizing::new(Vec::with_capacity(4 + counted.0));
+    let length = u32::try_from(counted.0).unwrap_or(u32::MAX);
+    frame_len(length.to_be_bytes())?;
+    frame.extend(length.to_be_bytes());
+    serde_json::to_writer(&mut *frame, message).map_err(failed)?;
+    Ok(frame)
+}
+
+/// Counts what is written.
+struct Counted(usize);
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The length a frame header announces.
 ///
 /// # Errors
@@ -315,16 +396,27 @@ pub fn read<M: DeserializeOwned>(stream: &mut impl Read) -> Result<Option<M>, Er
             Err(e) => return Err(lost(e)),
         }
     }
-    let mut bytes = vec![0; frame_len(header)?];
+    let mut bytes = Zeroizing::new(vec![0; frame_len(header)?]);
     stream.read_exact(&mut bytes).map_err(lost)?;
     decode(&bytes).map(Some)
 }
 
 /// Writes one message.
 pub fn write<M: Serialize>(stream: &mut impl Write, message: &M) -> Result<(), Error> {
-    let frame = encode(message)?;
+    write_frame(stream, &encode(message)?)
+}
+
+/// Writes one request, and leaves nothing of a private key behind.
+pub fn write_request(stream: &mut impl Write, request: &Request) -> Result<(), Error> {
+    match request {
+        Request::Import { .. } => write_frame(stream, &encode_secret(request)?),
+        _ => write(stream, request),
+    }
+}
+
+fn write_frame(stream: &mut impl Write, frame: &[u8]) -> Result<(), Error> {
     stream
-        .write_all(&frame)
+        .write_all(frame)
         .map_err(|e| Error::new(Kind::Unavailable, "connection lost").because(e))
 }
 

@@ -11,6 +11,7 @@ use std::fmt;
 mod spki;
 
 pub use spki::FINGERPRINT_LEN;
+pub(crate) use spki::{P256 as ALGORITHM_P256, RSA as ALGORITHM_RSA};
 
 /// Smallest and largest RSA modulus in bits: 2048 by SP 800-131A and FAPI 2.0 §5.4, 8192 by the
 /// verifier.

@@ -1,18 +1,21 @@
 //! The keystore's own memory: which object is which key, under which charter. Written before an
 //! object is made and again after, so that a crash leaves an intent to take up, never an orphan
 //! or a second key. What the token does not show any more is reported, never replaced (P5, P6).
-//! How versions come and go stands in [`versions`]; here, what they are used for.
+//! How versions come and go stands in [`versions`] and [`foreign`], how they are certified in [`certify`];
+//! here, what they are used for.
 
+mod certify;
+mod foreign;
 mod versions;
 
 pub use versions::{Reach, VERSIONS_MAX};
 
-use crate::backend::{Backend, ObjectId};
-use crate::livekey::{LiveKey, look, probe};
+use crate::backend::{Backend, ObjectId, TokenId};
+use crate::livekey::{LiveKey, Origin, look, probe};
 use crate::mint::Mint;
 use crate::protocol::{CHARTER_LEN_MAX, Condition, FRAME_LEN_MAX, KeyEntry};
 use crate::statefile::{StateDir, StateFile};
-use crate::{Charter, Clock, Error, KeyId, Kind, PublicKey};
+use crate::{Certificate, Charter, Clock, Error, KeyId, Kind, PublicKey};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -41,23 +44,27 @@ struct Record {
     /// Records from before there was a choice are of keys that root had made.
     #[serde(default, skip_serializing_if = "Origin::is_made")]
     origin: Origin,
+    /// What it is called in the token, if not by our id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token_id: Option<TokenId>,
+    /// The one it was certified by last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    certificate: Option<Certificate>,
     state: RecordState,
 }
 
-/// Whose doing it is that a version is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Origin {
-    /// Root's, under a charter of its own.
-    #[default]
-    Made,
-    /// The broker's, under the charter of the version before.
-    Next,
-}
-
-impl Origin {
-    fn is_made(&self) -> bool {
-        *self == Origin::Made
+impl Record {
+    /// The key, if it was made, as it stands here.
+    fn live(&self) -> Option<LiveKey> {
+        let RecordState::Made { public_key } = &self.state else {
+            return None;
+        };
+        let (charter, certificate) = (self.charter.clone(), self.certificate.clone());
+        Some(LiveKey {
+            certificate,
+            origin: self.origin,
+            ..LiveKey::recorded(self.object, charter, public_key.clone())
+        })
     }
 }
 
@@ -117,17 +124,11 @@ impl<B: Backend> Keys<B> {
         let (file, stored) = StateFile::<Stored>::open(dir, "keys.v1")?;
         let mut live = BTreeMap::new();
         for (key, record) in &stored.keys {
-            if let RecordState::Made { public_key } = &record.state {
-                live.insert(
-                    key.clone(),
-                    Arc::new(look(
-                        &backend,
-                        key,
-                        record.object,
-                        &record.charter,
-                        public_key,
-                    )),
-                );
+            if let Some(id) = &record.token_id {
+                backend.alias(record.object, id);
+            }
+            if let Some(recorded) = record.live() {
+                live.insert(key.clone(), Arc::new(look(&backend, key, recorded)));
             }
         }
         let (file, live) = (Mutex::new((file, stored)), RwLock::new(live));
@@ -155,26 +156,35 @@ impl<B: Backend> Keys<B> {
         if let Condition::Failed { kind, why } = &live.condition {
             return Err(Unminted::Refused(Error::new(*kind, why.clone())));
         }
+        if live.lacks_certificate() {
+            let text =
+                format!("key {key}: its assertions name its certificate, and it has none yet");
+            return Err(Unminted::Refused(Error::new(Kind::Refused, text)));
+        }
         let now = self.clock.trusted().map_err(Unminted::Refused)?;
         let input = mint.text(&live, now).map_err(|refusal| {
             let text = format!("key {key}: {refusal}");
             Unminted::Refused(Error::new(Kind::Refused, text))
         })?;
-        let signed = self.backend.sign(
-            live.object,
-            &live.public_key,
-            live.charter.alg,
-            input.as_bytes(),
-        );
-        let signature = signed.map_err(|error| {
-            match error.kind() {
-                // The key's own fault: it stops, and no other.
-                Kind::NotFound | Kind::Mismatch => self.look_anew(key, &live),
-                _ => drop(self.lock_suspects().insert(key.clone())),
-            }
-            Unminted::Token(error)
-        })?;
+        let signature = self.sign(key, &live, input.as_bytes());
+        let signature = signature.map_err(Unminted::Token)?;
         Ok(input.with_signature(&signature))
+    }
+
+    /// Signs what was built here, and takes note of a key that does not.
+    fn sign(&self, key: &KeyId, live: &Arc<LiveKey>, message: &[u8]) -> Result<Vec<u8>, Error> {
+        let LiveKey {
+            object,
+            public_key,
+            charter,
+            ..
+        } = &**live;
+        let signed = self.backend.sign(*object, public_key, charter.alg, message);
+        signed.inspect_err(|error| match error.kind() {
+            // The key's own fault: it stops, and no other.
+            Kind::NotFound | Kind::Mismatch => self.look_anew(key, live),
+            _ => drop(self.lock_suspects().insert(key.clone())),
+        })
     }
 
     /// Has the text of a mint written before its time, if its key is there.
@@ -281,8 +291,7 @@ impl<B: Backend> Keys<B> {
     }
 
     fn look_anew(&self, key: &KeyId, was: &Arc<LiveKey>) {
-        let (object, charter) = (was.object, &was.charter);
-        let now = look(&self.backend, key, object, charter, &was.public_key);
+        let now = look(&self.backend, key, (**was).clone());
         self.put_in_place(key, was, now);
     }
 

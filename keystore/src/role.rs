@@ -50,9 +50,15 @@ pub fn allowed(role: Role, request: &Request) -> Result<(), Error> {
         (Request::Make { .. } | Request::Amend { .. }, Role::Broker) => {
             refuse("root (`assertctl apply`)")
         }
+        (Request::Import { .. } | Request::Adopt { .. }, Role::Broker) => {
+            refuse("root (`assertctl keys`)")
+        }
         (Request::Make { .. } | Request::Amend { .. }, _) => Ok(()),
+        (Request::Import { .. } | Request::Adopt { .. }, _) => Ok(()),
         // Which versions each of them may destroy is a matter of what is recorded: [`reach`].
         (Request::Next { .. } | Request::Destroy { .. }, _) => Ok(()),
+        // What it says is the keystore's, and whether it may be the charter's.
+        (Request::Certify { .. }, _) => Ok(()),
     }
 }
 
@@ -67,8 +73,11 @@ pub fn reach(role: Role) -> Reach {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PrivateKey;
+    use crate::backend::Existing;
     use crate::charter::PurposeKind;
-    use crate::{Alg, Charter, Claims, KeyId, KidMember, Purpose, Typ};
+    use crate::{Alg, CertificateUse, Charter, Claims, KeyId, KidMember, Purpose, Typ};
+    use zeroize::Zeroizing;
 
     #[test]
     fn a_uid_has_one_role() {
@@ -87,7 +96,18 @@ mod tests {
             key: key.clone(),
             charter: charter.clone(),
         };
-        for widening in [make, Request::Amend { name, charter }] {
+        let import = Request::Import {
+            key: key.clone(),
+            charter: charter.clone(),
+            private_key: PrivateKey::new(Zeroizing::new(vec![0x30, 0])).unwrap(),
+        };
+        let adopt = Request::Adopt {
+            key: key.clone(),
+            charter: charter.clone(),
+            object: Existing::Label("theirs".to_owned().try_into().unwrap()),
+        };
+        let amend = Request::Amend { name, charter };
+        for widening in [make, import, adopt, amend] {
             let refused = allowed(Role::Broker, &widening).unwrap_err();
             assert_eq!(refused.kind(), Kind::Refused, "{widening:?}");
             for role in [Role::Root, Role::Own] {
@@ -140,6 +160,7 @@ mod tests {
             kid: KidMember::Thumbprint,
             lifetime_max_s: 60,
             backdate_s: 0,
+            certificate: CertificateUse::None,
         }
     }
 

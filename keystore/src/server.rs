@@ -14,7 +14,7 @@ use crate::hang::{HangWatch, Watched};
 use crate::life::{Life, OPENING_QUIET};
 use crate::mint::Mint;
 use crate::notify::notify;
-use crate::protocol::{Health, Reply, Request, VERSION, Welcome};
+use crate::protocol::{CertificateForm, Health, Reply, Request, VERSION, Welcome};
 use crate::records::{Keys, Unminted};
 use crate::role::{Role, allowed, reach, role};
 use crate::statefile::StateDir;
@@ -307,10 +307,41 @@ impl<B: Backend> Server<B> {
                 let (key, created) = self.noted(made)?;
                 Ok(Reply::Made { key, created })
             }
+            Request::Import {
+                key,
+                charter,
+                private_key,
+            } => {
+                let made = self.life.keys_soon()?.import(&key, &charter, &private_key);
+                let (key, created) = self.noted(made)?;
+                Ok(Reply::Made { key, created })
+            }
+            Request::Adopt {
+                key,
+                charter,
+                object,
+            } => {
+                let made = self.life.keys_soon()?.adopt(&key, &charter, &object);
+                let (key, created) = self.noted(made)?;
+                Ok(Reply::Made { key, created })
+            }
             Request::Next { key } => {
                 let made = self.life.keys_soon()?.next(&key);
                 let (key, created) = self.noted(made)?;
                 Ok(Reply::Made { key, created })
+            }
+            Request::Certify { key, form } => {
+                let keys = self.life.keys_soon()?;
+                match form {
+                    CertificateForm::SelfSigned(validity) => {
+                        let key = self.noted(keys.certify(&key, validity))?;
+                        Ok(Reply::Certified { key })
+                    }
+                    CertificateForm::Request {} => {
+                        let der = self.noted(keys.request_certificate(&key))?;
+                        Ok(Reply::CertificateRequest { der })
+                    }
+                }
             }
             Request::Amend { name, charter } => self
                 .life

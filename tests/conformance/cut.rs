@@ -2,9 +2,9 @@
 //! was done in the token is done, and nobody is told. Everything else is the backend itself.
 
 use crate::subject::Made;
-use keystore::backend::{Backend, Inspection, ObjectId, Trial};
+use keystore::backend::{Backend, Existing, Inspection, ObjectId, TokenId, Trial};
 use keystore::survey::Line;
-use keystore::{Alg, Error, Kind, PublicKey};
+use keystore::{Alg, Error, Kind, PrivateKey, PublicKey};
 use std::sync::{Arc, Mutex};
 
 /// When it is cut off.
@@ -57,6 +57,29 @@ impl Backend for Severed {
         self.made.lock().unwrap().push((object, public_key));
         self.at(Cut::AfterMaking)?;
         Ok(made)
+    }
+
+    fn import(
+        &self,
+        object: ObjectId,
+        label: &str,
+        alg: Alg,
+        key: &PrivateKey,
+    ) -> Result<Inspection, Error> {
+        self.at(Cut::BeforeMaking)?;
+        let made = self.backend.import(object, label, alg, key)?;
+        let public_key = made.public_key.clone();
+        self.made.lock().unwrap().push((object, public_key));
+        self.at(Cut::AfterMaking)?;
+        Ok(made)
+    }
+
+    fn find(&self, which: &Existing) -> Result<(TokenId, Inspection), Error> {
+        self.backend.find(which)
+    }
+
+    fn alias(&self, object: ObjectId, id: &TokenId) {
+        self.backend.alias(object, id);
     }
 
     fn mend(&self) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use keystore::backend::{Backend, LABEL_PREFIX, ObjectId};
 use keystore::protocol::Condition;
 use keystore::records::Keys;
 use keystore::statefile::StateDir;
-use keystore::{Alg, Charter, KeyId, KidMember, Kind, PublicKey, Purpose, Typ};
+use keystore::{Alg, CertificateUse, Charter, KeyId, KidMember, Kind, PublicKey, Purpose, Typ};
 use keystore_pkcs11::{Pkcs11Backend, Settings};
 use pkcs11_shim::counts::Counts;
 use pkcs11_shim::functions::Function;
@@ -484,6 +484,7 @@ fn a_key_that_signs_wrongly_at_start_is_failed_and_not_used() {
                 kid: KidMember::Thumbprint,
                 lifetime_max_s: 60,
                 backdate_s: 0,
+                certificate: CertificateUse::None,
             };
             let keys =
                 Keys::open(token.open().unwrap(), &state, std::sync::Arc::default()).unwrap();

@@ -7,12 +7,16 @@
 //! `-E 'test(take_turns)'` one promise on all of them.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod adoption;
+mod certificates;
 mod cut;
 mod faults;
+mod foreign;
 mod leaving;
 mod process;
 mod promises;
 mod rotation;
+mod site;
 mod subject;
 mod token;
 mod tpm;

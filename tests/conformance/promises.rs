@@ -31,11 +31,20 @@ macro_rules! promises {
             the_newest_version_is_out_of_the_brokers_reach
             a_version_whose_making_was_cut_off_is_finished
             a_version_whose_destruction_was_cut_off_is_destroyed
+            a_certificate_of_every_algorithm_verifies
+            a_certificate_is_kept_and_named_in_assertions
+            a_key_is_certified_only_as_its_charter_says
+            an_imported_key_signs_and_is_marked_for_ever
+            an_import_that_was_cut_off_is_finished_with_the_same_key
+            only_a_key_of_the_charters_algorithm_is_imported
+            a_key_that_is_there_is_adopted_as_it_is
         }
     };
 }
 pub(crate) use promises;
 
+pub use crate::certificates::*;
+pub use crate::foreign::*;
 pub use crate::rotation::*;
 
 /// How many ES256 signatures are checked twice, besides those with a short number in them.

@@ -161,6 +161,10 @@ fn a_broker_cannot_make_amend_or_destroy() {
         json!({ "amend": { "name": "payments/bank", "charter": wider } }).to_string(),
         json!({ "amend": { "name": "payments/bank", "charter": charter() } }).to_string(),
         json!({ "destroy": { "key": KEY } }).to_string(),
+        json!({ "import": { "key": "payments/new.1", "charter": charter(), "private_key": "MAA=" } })
+            .to_string(),
+        json!({ "adopt": { "key": "payments/new.1", "charter": charter(), "object": { "id": "00" } } })
+            .to_string(),
     ] {
         assert!(refused(&mut broker, &request).contains("root"));
     }
@@ -170,6 +174,37 @@ fn a_broker_cannot_make_amend_or_destroy() {
         1,
         "nothing was made or destroyed"
     );
+}
+
+#[test]
+fn a_broker_rotates_a_key_under_its_charter_and_fills_no_token() {
+    let keystore = with_key();
+    let mut broker = keystore.greeted_as(BROKER);
+    let on = |verb: &str, version: u32| {
+        json!({ verb: { "key": format!("payments/bank.{version}") } }).to_string()
+    };
+    let keys = || keystore.token().private_keys(&keystore.state());
+    let missing = broker.ask(&json!({ "next": { "key": "payments/new.2" } }).to_string());
+    assert_eq!(missing.unwrap()["refused"]["kind"], "not_found");
+    for version in 2..=8 {
+        let made = broker.ask(&on("next", version)).unwrap();
+        assert_eq!(made["made"]["created"], true, "{made}");
+        assert_eq!(made["made"]["key"]["charter"], charter());
+    }
+    for version in [9, 10, 1000] {
+        refused(&mut broker, &on("next", version));
+    }
+    assert_eq!(keys(), 8);
+    let why = refused(&mut broker, &on("destroy", 8));
+    assert!(why.contains("root"), "{why}");
+    for version in 1..=7 {
+        let done = broker.ask(&on("destroy", version)).unwrap();
+        assert!(done["done"].is_object(), "{done}");
+    }
+    assert_eq!(keys(), 1);
+    let certify = json!({ "certify": { "key": "payments/bank.8", "form": { "request": {} } } });
+    let why = refused(&mut broker, &certify.to_string());
+    assert!(why.contains("its charter has no certificate"), "{why}");
 }
 
 #[test]
@@ -220,7 +255,8 @@ fn a_connection_begins_with_one_hello_of_this_version() {
         r#"{"health":{}}"#.to_owned(),
         r#"{"list":{"after":null}}"#.to_owned(),
         r#"{"hello":{"version":0}}"#.to_owned(),
-        r#"{"hello":{"version":2}}"#.to_owned(),
+        r#"{"hello":{"version":1}}"#.to_owned(),
+        r#"{"hello":{"version":3}}"#.to_owned(),
     ] {
         let mut peer = keystore.connect_as(BROKER);
         let reply = peer.ask(&request).unwrap();

@@ -78,7 +78,7 @@ fn granted(config: Config, lifetime: Option<u32>) -> (String, String) {
     let kind = charter.purpose.kind();
     assert_eq!(charter.permits(kind, claims.wire(), &key, now), Ok(()));
     assert!(charter.check().is_ok());
-    let input = SigningInput::new(&Header::of(&charter, &key.kid()), claims.wire());
+    let input = SigningInput::new(&Header::of(&charter, &key.kid(), None), claims.wire());
     let text = std::str::from_utf8(input.as_bytes()).unwrap();
     let (header, payload) = text.split_once('.').unwrap();
     let decode = |part| String::from_utf8(BASE64URL.decode(part).unwrap()).unwrap();

@@ -317,7 +317,7 @@ fn register(name: &str, row: Option<&Row>, place: &str) -> String {
 mod tests {
     use super::*;
     use keystore::charter::{KidMember, Purpose, Typ};
-    use keystore::{Alg, Charter, KeyName, KeyVersion};
+    use keystore::{Alg, CertificateUse, Charter, KeyName, KeyVersion};
 
     fn create(target: usize) -> Step {
         let text = "a".to_owned();
@@ -338,6 +338,7 @@ mod tests {
                 kid: KidMember::Thumbprint,
                 lifetime_max_s: 60,
                 backdate_s: 0,
+                certificate: CertificateUse::None,
             },
         }
     }

@@ -227,7 +227,7 @@ fn judge(key: &KeyId, record: &KeyRecord, entry: Option<&KeyEntry>) -> Seen {
         Some(entry) => Seen::Shown {
             condition: entry.condition.clone(),
             evidence: entry.evidence,
-            header: Header::of(&entry.charter, &entry.kid),
+            header: Header::of(&entry.charter, &entry.kid, entry.certificate.as_ref()),
         },
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::lifecycle::{Boot, Cause, Hold, Sync};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use keystore::protocol::{Condition, Evidence, EvidenceLevel};
-use keystore::{Charter, KidMember, Purpose, Typ};
+use keystore::{CertificateUse, Charter, KidMember, Purpose, Typ};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 fn entry(key: &str) -> KeyEntry {
@@ -26,12 +26,14 @@ fn entry(key: &str) -> KeyEntry {
             kid: KidMember::Thumbprint,
             lifetime_max_s: 60,
             backdate_s: 0,
+            certificate: CertificateUse::None,
         },
         evidence: Evidence {
             level: EvidenceLevel::Asserted,
             imported: false,
         },
         condition: Condition::Usable {},
+        certificate: None,
     }
 }
 

@@ -5,6 +5,7 @@
 use crate::attribute::{Leaving, Lifetime, Template, Wrong, parameters, template_refused};
 use crate::errors::{Blame, explain};
 use crate::finder::{Class, Finder};
+use crate::import::import_pair;
 use crate::mechanism::{Scheme, algs, key_pair_mechanism};
 use crate::module::Module;
 use crate::object::{Failure, View};
@@ -17,14 +18,14 @@ use crate::token::{Access, Token};
 use crate::trial::SessionKey;
 use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::session::Session;
-use keystore::backend::{Backend, Inspection, LABEL_PREFIX, ObjectId, Trial};
+use keystore::backend::{Backend, Existing, Inspection, LABEL_PREFIX, ObjectId, TokenId, Trial};
 use keystore::config::{Section, TokenSelector};
 use keystore::statefile::StateDir;
 use keystore::survey::Line;
-use keystore::{Alg, Error, Kind, PublicKey};
-use std::collections::HashSet;
+use keystore::{Alg, Error, Kind, PrivateKey, PublicKey};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
@@ -148,6 +149,11 @@ impl Pkcs11Backend {
         }
     }
 
+    fn lock_aliases(&self) -> RwLockWriteGuard<'_, HashMap<ObjectId, TokenId>> {
+        let aliases = self.token.aliases.write();
+        aliases.unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn scheme(&self, alg: Alg) -> Result<Scheme, Error> {
         Scheme::choose(alg, &self.token.mechanisms).ok_or_else(|| self.cannot(alg))
     }
@@ -224,13 +230,7 @@ impl Backend for Pkcs11Backend {
         let scheme = self.scheme(alg)?;
         self.at_desk(|finder| {
             let view = finder.view(&self.token);
-            if !view
-                .search(&[Attribute::Id(object.0.to_vec())], 1)?
-                .is_empty()
-            {
-                let text = format!("an object with CKA_ID {object} is there already");
-                return Err(view.error(Kind::Exists, text));
-            }
+            nobody_has(view, object)?;
             let template = Template {
                 object,
                 label,
@@ -250,6 +250,60 @@ impl Backend for Pkcs11Backend {
                 take_back(finder.view(&self.token), &[private, public], failure.into()).into()
             })
         })
+    }
+
+    fn import(
+        &self,
+        object: ObjectId,
+        label: &str,
+        alg: Alg,
+        key: &PrivateKey,
+    ) -> Result<Inspection, Error> {
+        let scheme = self.scheme(alg)?;
+        let (public_key, _) = key.read()?;
+        self.at_desk(|finder| {
+            nobody_has(finder.view(&self.token), object)?;
+            let template = Template {
+                object,
+                label,
+                lifetime: Lifetime::Token,
+            };
+            let view = finder.view(&self.token);
+            let (public, private) = import_pair(view, &template, scheme, key)?;
+            let remedy = "it is not used; choose a token that keeps keys as it is told";
+            let looked = look(finder, &self.token, object, private, remedy);
+            let made = looked.and_then(|inspection| {
+                if inspection.public_key == public_key {
+                    return Ok(inspection);
+                }
+                let text = "shows another public key than that of the private key it was given";
+                let view = finder.view(&self.token);
+                Err(view.error(Kind::Mismatch, text.to_owned()))
+            });
+            made.map_err(|failure| {
+                take_back(finder.view(&self.token), &[private, public], failure.into()).into()
+            })
+        })
+    }
+
+    fn find(&self, which: &Existing) -> Result<(TokenId, Inspection), Error> {
+        let token = &self.token;
+        self.at_desk(|finder| {
+            finder.forget(); // somebody wants to know how things are now
+            let id = finder.meant(token, which)?;
+            // Under a name that nobody else has: two keys with this id are found out here.
+            let object = ObjectId::random()?;
+            self.alias(object, &id);
+            let remedy = "it is not used; only a key that can do nothing but sign is adopted";
+            let looked = (finder.private_key(token, object))
+                .and_then(|private| look(finder, token, object, private, remedy));
+            self.lock_aliases().remove(&object);
+            Ok((id, looked?))
+        })
+    }
+
+    fn alias(&self, object: ObjectId, id: &TokenId) {
+        self.lock_aliases().insert(object, id.clone());
     }
 
     /// Logs in again, if the login is lost. Every handle is found anew after that, by id and public
@@ -342,7 +396,9 @@ impl Backend for Pkcs11Backend {
     }
 
     fn strange(&self, known: &[ObjectId]) -> Result<Vec<String>, Error> {
-        let known: HashSet<&[u8]> = known.iter().map(|object| &object.0[..]).collect();
+        let known: HashSet<Vec<u8>> = (known.iter())
+            .map(|object| self.token.id_of(*object))
+            .collect();
         self.at_desk(|finder| {
             finder.forget(); // somebody wants to know how things are now
             let view = finder.view(&self.token);
@@ -359,7 +415,7 @@ impl Backend for Pkcs11Backend {
                         continue;
                     }
                     let id = view.bytes(handle, AttributeType::Id)?.unwrap_or_default();
-                    if !known.contains(&id[..]) {
+                    if !known.contains(&id) {
                         strange.add(&label);
                     }
                 }
@@ -414,6 +470,18 @@ pub fn generate_pair(
     }
     let refusal = refusal.expect("the ladder has rungs, and each returned or was refused");
     Err(explain_generation(view, alg, &refusal))
+}
+
+/// Whether an id is free.
+fn nobody_has(view: View<'_>, object: ObjectId) -> Result<(), Failure> {
+    let id = Attribute::Id(object.0.to_vec());
+    match view.search(&[id], 1)?[..] {
+        [] => Ok(()),
+        _ => {
+            let text = format!("an object with CKA_ID {object} is there already");
+            Err(view.error(Kind::Exists, text))
+        }
+    }
 }
 
 fn explain_generation(view: View<'_>, alg: Alg, error: &cryptoki::error::Error) -> Error {

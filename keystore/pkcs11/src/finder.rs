@@ -8,7 +8,7 @@ use crate::object::{Failure, View};
 use crate::token::{Access, LoginNeed, Token};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, SessionState};
-use keystore::backend::ObjectId;
+use keystore::backend::{Existing, ObjectId, TokenId};
 use keystore::{Error, Kind, PublicKey};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ enum Directory {
     /// Not read yet.
     Unread,
     /// All of them.
-    Whole(HashMap<(Class, ObjectId), Found>),
+    Whole(HashMap<(Class, Vec<u8>), Found>),
     /// That takes too long here.
     TooLong,
 }
@@ -116,8 +116,40 @@ impl Finder {
         check_login(view)?;
         Err(view.error(
             Kind::NotFound,
-            format!("no private key has CKA_ID {object}"),
+            format!("no private key has CKA_ID {}", shown(token, object)),
         ))
+    }
+
+    /// The id of the one private key that somebody means.
+    ///
+    /// # Errors
+    /// `NotFound`; `Mismatch` if two are meant, or it has no id.
+    pub fn meant(&self, token: &Token, which: &Existing) -> Result<TokenId, Failure> {
+        let view = self.view(token);
+        let wanted = match which {
+            Existing::Id(id) => Attribute::Id(id.as_bytes().to_vec()),
+            Existing::Label(label) => Attribute::Label(label.as_str().as_bytes().to_vec()),
+        };
+        let private = match view.search(&[Class::Private.attribute(), wanted], 2)?[..] {
+            [private] => private,
+            [] => {
+                check_login(view)?;
+                let text = format!("no private key has {which}");
+                return Err(view.error(Kind::NotFound, text));
+            }
+            _ => {
+                let text = format!("two private keys have {which}; say which one is meant");
+                return Err(view.error(Kind::Mismatch, text));
+            }
+        };
+        let id = view.bytes(private, AttributeType::Id)?;
+        TokenId::new(id.unwrap_or_default()).map_err(|error| {
+            let text = format!(
+                "the private key with {which} has no CKA_ID that it can be found by; give it one by \
+                 the vendor's tool"
+            );
+            view.error(Kind::Mismatch, text).and(error)
+        })
     }
 
     /// The one object of a class with this id; two are an error, since CKA_ID is not unique.
@@ -132,15 +164,16 @@ impl Finder {
         {
             self.directory = read_directory(self.view(token))?;
         }
+        let id = token.id_of(object);
         let known = match &self.directory {
-            Directory::Whole(known) => known.get(&(class, object)).copied(),
+            Directory::Whole(known) => known.get(&(class, id.clone())).copied(),
             Directory::Unread | Directory::TooLong => None,
         };
         let found = match known {
             Some(found) => Some(found),
             None => {
                 self.searches = self.searches.saturating_add(1);
-                let template = [class.attribute(), Attribute::Id(object.0.to_vec())];
+                let template = [class.attribute(), Attribute::Id(id)];
                 match self.view(token).search(&template, 2)?[..] {
                     [] => None,
                     [handle] => Some(Found::One(handle)),
@@ -153,9 +186,10 @@ impl Finder {
             Some(Found::One(handle)) => Ok(Some(handle)),
             Some(Found::Several) => {
                 let text = format!(
-                    "two {} keys have CKA_ID {object}; neither is used; find out who put the \
+                    "two {} keys have CKA_ID {}; neither is used; find out who put the \
                      second one there, remove it by the vendor's tool, then restart the keystore",
-                    class.name()
+                    class.name(),
+                    shown(token, object)
                 );
                 Err(self.view(token).error(Kind::Mismatch, text))
             }
@@ -192,6 +226,12 @@ impl Finder {
     }
 }
 
+/// A CKA_ID in hexadecimal.
+fn shown(token: &Token, object: ObjectId) -> String {
+    let id = token.id_of(object);
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Reads the ids of all keys.
 fn read_directory(view: View<'_>) -> Result<Directory, Failure> {
     let began = Instant::now();
@@ -204,11 +244,8 @@ fn read_directory(view: View<'_>) -> Result<Directory, Failure> {
             let Some(id) = view.bytes(handle, AttributeType::Id)? else {
                 continue;
             };
-            let Ok(id) = <[u8; 16]>::try_from(id) else {
-                continue;
-            };
             known
-                .entry((class, ObjectId(id)))
+                .entry((class, id))
                 .and_modify(|found| *found = Found::Several)
                 .or_insert(Found::One(handle));
         }

@@ -7,7 +7,7 @@
 //! sign) → [`object`], [`finder`] and [`attribute`] (find, read, make) → [`signer`] (sessions that
 //! sign). [`strange`] is what status shows of objects that are nobody's.
 //! [`inventory`] looks at a module's tokens without a login, [`survey`] at ours with one; [`trial`]
-//! makes a key that lives as long as its session. [`pin`] reads the PIN from where the
+//! makes a key that lives as long as its session, [`import`] brings one in. [`pin`] reads the PIN from where the
 //! configuration says.
 //! [`errors`] turns every return value of a module into a [`keystore::Kind`] and a remedy.
 //!
@@ -20,6 +20,7 @@ mod backend;
 mod ecpoint;
 mod errors;
 mod finder;
+mod import;
 pub mod inventory;
 mod mechanism;
 mod module;

@@ -194,7 +194,8 @@ impl<'a> View<'a> {
 }
 
 impl Failure {
-    fn and(self, cause: Error) -> Failure {
+    /// With its cause.
+    pub fn and(self, cause: Error) -> Failure {
         Failure {
             blame: self.blame,
             error: self.error.because(cause),

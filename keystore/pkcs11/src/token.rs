@@ -12,10 +12,13 @@ use cryptoki::mechanism::MechanismType;
 use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::{Limit, Slot, TokenInfo};
 use cryptoki::types::RawAuthPin;
+use keystore::backend::{ObjectId, TokenId};
 use keystore::clock::Clock;
 use keystore::inventory::PinState;
 use keystore::{Error, Kind};
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock};
 
 /// A chosen token.
 pub struct Token {
@@ -37,6 +40,8 @@ pub struct Token {
     pub sessions_max: Option<u64>,
     /// Whether private objects need our login.
     pub login: LoginNeed,
+    /// Ids of objects that are not called by ours.
+    pub aliases: RwLock<HashMap<ObjectId, TokenId>>,
 }
 
 /// CKF_LOGIN_REQUIRED.
@@ -49,6 +54,15 @@ pub enum LoginNeed {
 }
 
 impl Token {
+    /// The CKA_ID of an object.
+    pub fn id_of(&self, object: ObjectId) -> Vec<u8> {
+        let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
+        match aliases.get(&object) {
+            Some(id) => id.as_bytes().to_vec(),
+            None => object.0.to_vec(),
+        }
+    }
+
     /// Finds the one token with this label and serial number; either may be left out.
     ///
     /// # Errors
@@ -108,6 +122,7 @@ impl Token {
             place,
             module: module.path.clone(),
             context,
+            aliases: RwLock::default(),
         })
     }
 

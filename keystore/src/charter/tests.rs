@@ -30,6 +30,7 @@ fn account() -> Charter {
         kid: KidMember::Absent,
         lifetime_max_s: 300,
         backdate_s: 60,
+        certificate: CertificateUse::None,
     }
 }
 
@@ -64,6 +65,7 @@ fn client() -> Charter {
         kid: KidMember::Thumbprint,
         lifetime_max_s: 60,
         backdate_s: 0,
+        certificate: CertificateUse::None,
     }
 }
 
@@ -81,6 +83,7 @@ fn issuer(subjects: &[&str]) -> Charter {
         kid: KidMember::Thumbprint,
         lifetime_max_s: 600,
         backdate_s: 0,
+        certificate: CertificateUse::None,
     }
 }
 
@@ -298,7 +301,7 @@ fn the_longest_claims_make_an_assertion_that_is_released() {
         let verdict = with(most).permits(PurposeKind::ClientAuthentication, &claims, &key(), now());
         assert_eq!(verdict, Ok(()));
         let kid = serde_json::from_str(&format!("\"{}\"", "k".repeat(43))).unwrap();
-        let input = SigningInput::new(&Header::of(&client(), &kid), &claims);
+        let input = SigningInput::new(&Header::of(&client(), &kid, None), &claims);
         let longest = input.with_signature(&[0; 8192 / 8]);
         assert!(
             longest.len() <= ASSERTION_LEN_MAX,
@@ -558,4 +561,47 @@ proptest! {
             prop_assert!(claims.exp > claims.iat);
         }
     }
+}
+
+#[test]
+fn a_certificate_is_for_keys_of_clients_and_accounts() {
+    use CertificateUse::{Allowed, Named, None};
+    let check = |certificate, charter: Charter| {
+        let charter = Charter {
+            certificate,
+            ..charter
+        };
+        charter.check().map_err(|error| error.kind())
+    };
+    for certificate in [None, Allowed, Named] {
+        assert_eq!(check(certificate, client()), Ok(()), "{certificate:?}");
+        assert_eq!(check(certificate, account()), Ok(()), "{certificate:?}");
+    }
+    for certificate in [Allowed, Named] {
+        let refused = check(certificate, issuer(&["a"]));
+        assert_eq!(refused, Err(Kind::Refused), "{certificate:?}");
+    }
+    // A client without a kid is found by its certificate alone.
+    let without_kid = || Charter {
+        kid: KidMember::Absent,
+        ..client()
+    };
+    assert_eq!(check(Named, without_kid()), Ok(()));
+    assert_eq!(check(Allowed, without_kid()), Err(Kind::Refused));
+    assert_eq!(check(None, without_kid()), Err(Kind::Refused));
+}
+
+#[test]
+fn a_charter_without_a_certificate_is_written_as_it_always_was() {
+    let json = serde_json::to_string(&client()).unwrap();
+    assert!(!json.contains("certificate"), "{json}");
+    let read: Charter = serde_json::from_str(&json).unwrap();
+    assert_eq!(read.certificate, CertificateUse::None);
+    let named = Charter {
+        certificate: CertificateUse::Named,
+        ..client()
+    };
+    let json = serde_json::to_string(&named).unwrap();
+    assert!(json.contains(r#""certificate":"named""#), "{json}");
+    assert_eq!(serde_json::from_str::<Charter>(&json).unwrap(), named);
 }

@@ -3,21 +3,18 @@
 //! it is elsewhere.
 
 use super::PublicKey;
+use crate::der::{BIT_STRING, SEQUENCE, element, positive};
 use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 
 /// Length of a fingerprint: 32 bytes in padded base64.
 pub const FINGERPRINT_LEN: usize = 44;
 
-const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
-const SEQUENCE: u8 = 0x30;
-
 /// AlgorithmIdentifier: rsaEncryption with NULL (RFC 8017 A.1).
-const RSA: &[u8] = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
+pub const RSA: &[u8] = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
 
 /// AlgorithmIdentifier: id-ecPublicKey on secp256r1 (RFC 5480 §2.1).
-const P256: &[u8] =
+pub const P256: &[u8] =
     b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
 
 /// AlgorithmIdentifier: id-ecPublicKey on secp384r1.
@@ -29,18 +26,31 @@ const ED25519: &[u8] = b"\x30\x05\x06\x03\x2b\x65\x70";
 impl PublicKey {
     /// SubjectPublicKeyInfo in DER: what `openssl pkey -pubout` has between its lines.
     pub fn spki(&self) -> Vec<u8> {
-        let (algorithm, key) = match self {
-            PublicKey::P256 { x, y } => (P256, [&[4], &x[..], &y[..]].concat()),
-            PublicKey::P384 { x, y } => (P384, [&[4], &x[..], &y[..]].concat()),
-            PublicKey::Ed25519 { x } => (ED25519, x.to_vec()),
-            PublicKey::Rsa { n, e } => {
-                let numbers = [positive(n), positive(e)].concat();
-                (RSA, element(SEQUENCE, &numbers))
-            }
+        let algorithm = match self {
+            PublicKey::P256 { .. } => P256,
+            PublicKey::P384 { .. } => P384,
+            PublicKey::Ed25519 { .. } => ED25519,
+            PublicKey::Rsa { .. } => RSA,
         };
-        let no_unused_bits = [&[0], &key[..]].concat();
+        let no_unused_bits = [&[0], &self.bits()[..]].concat();
         let members = [algorithm, &element(BIT_STRING, &no_unused_bits)].concat();
         element(SEQUENCE, &members)
+    }
+
+    /// SHA-256 of what stands in its BIT STRING, of which certificates have the beginning as key
+    /// identifier (RFC 7093 §2).
+    pub fn identifier(&self) -> digest::Digest {
+        digest::digest(&digest::SHA256, &self.bits())
+    }
+
+    /// The `subjectPublicKey`.
+    fn bits(&self) -> Vec<u8> {
+        match self {
+            PublicKey::P256 { x, y } => [&[4], &x[..], &y[..]].concat(),
+            PublicKey::P384 { x, y } => [&[4], &x[..], &y[..]].concat(),
+            PublicKey::Ed25519 { x } => x.to_vec(),
+            PublicKey::Rsa { n, e } => element(SEQUENCE, &[positive(n), positive(e)].concat()),
+        }
     }
 
     /// SHA-256 of the SubjectPublicKeyInfo in padded standard base64: what Snowflake shows as
@@ -48,30 +58,6 @@ impl PublicKey {
     pub fn fingerprint(&self) -> String {
         BASE64.encode(digest::digest(&digest::SHA256, &self.spki()))
     }
-}
-
-/// An INTEGER of bytes without leading zeros: one is set before a first bit of 1 (X.690 §8.3).
-fn positive(number: &[u8]) -> Vec<u8> {
-    let sign: &[u8] = match number.first() {
-        Some(first) if *first < 0x80 => &[],
-        _ => &[0],
-    };
-    element(INTEGER, &[sign, number].concat())
-}
-
-/// Tag, length (X.690 §8.1.3) and content.
-fn element(tag: u8, content: &[u8]) -> Vec<u8> {
-    let len = content.len();
-    let bytes = len.to_be_bytes();
-    let skip = bytes.iter().take_while(|byte| **byte == 0).count();
-    let header = match len {
-        0..0x80 => vec![tag, len as u8],
-        _ => {
-            let count = (bytes.len() - skip) as u8;
-            [&[tag, 0x80 | count], &bytes[skip..]].concat()
-        }
-    };
-    [header, content.to_vec()].concat()
 }
 
 #[cfg(test)]

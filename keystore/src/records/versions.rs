@@ -4,11 +4,9 @@
 //! object that is there under the intent's random id is ours and is adopted, one that is not there is
 //! made, one that is to go and is gone is success.
 
-use super::{
-    Guard, KEYS_MAX, Keys, Origin, Record, RecordState, check_charter, not_found, replace,
-};
-use crate::backend::{Backend, LABEL_PREFIX, ObjectId};
-use crate::livekey::{LiveKey, look};
+use super::{Guard, KEYS_MAX, Keys, Record, RecordState, check_charter, not_found, replace};
+use crate::backend::{Backend, Inspection, LABEL_PREFIX, ObjectId};
+use crate::livekey::{LiveKey, Origin, look};
 use crate::protocol::KeyEntry;
 use crate::{Charter, Error, KeyId, KeyName, Kind, PublicKey};
 use std::sync::Arc;
@@ -57,6 +55,7 @@ impl<B: Backend> Keys<B> {
                 );
                 return Err(Error::new(Kind::Refused, text));
             }
+            Some(record) if record.origin != Origin::Made => return Err(begun_otherwise(key)),
             Some(record) => record.object,
             None => self.new_object(&guard, key)?,
         };
@@ -64,9 +63,13 @@ impl<B: Backend> Keys<B> {
             object,
             charter: charter.clone(),
             origin: Origin::Made,
+            token_id: None,
+            certificate: None,
             state: RecordState::Intended {},
         };
-        self.carry_out(&mut guard, key, intent)
+        self.carry_out(&mut guard, key, intent, &|label, intent| {
+            self.generate(label, intent)
+        })
     }
 
     /// Makes the next version of a key under the charter of its newest one, or answers with the
@@ -87,35 +90,41 @@ impl<B: Backend> Keys<B> {
                 return Ok((self.find(key)?.entry(key), false));
             }
             (true, Origin::Next, RecordState::Intended {}) => record.clone(),
-            (true, Origin::Made, _) => {
-                let text = "it is the first one, which `assertctl apply` makes";
+            (true, Origin::Made | Origin::Imported | Origin::Adopted, _) => {
+                let text =
+                    "it did not come by rotation; `assertctl apply` or `assertctl keys` made it";
                 return Err(refuse(text.to_owned()));
             }
             (false, ..) => {
-                check_number(newest, key).map_err(refuse)?;
-                if let RecordState::Intended {} = record.state {
-                    let text = format!("{newest} is not made yet; finish that one first");
-                    return Err(refuse(text));
-                }
-                if versions(&guard, &key.name).count() >= VERSIONS_MAX {
-                    return Err(refuse(format!(
-                        "there are {VERSIONS_MAX} versions of it, which is the most at a time; \
-                         destroy old ones by `assertctl keys destroy`"
-                    )));
-                }
+                has_its_turn(&guard, newest, record, key).map_err(refuse)?;
                 Record {
                     object: self.new_object(&guard, key)?,
                     charter: record.charter.clone(),
                     origin: Origin::Next,
+                    token_id: None,
+                    certificate: None,
                     state: RecordState::Intended {},
                 }
             }
         };
-        self.carry_out(&mut guard, key, intent)
+        self.carry_out(&mut guard, key, intent, &|label, intent| {
+            self.generate(label, intent)
+        })
+    }
+
+    /// Adopted if a crash left it (its id is random and ours), else made.
+    fn generate(&self, label: &str, intent: &Record) -> Result<Inspection, Error> {
+        let (object, alg) = (intent.object, intent.charter.alg);
+        match self.backend.inspect(object) {
+            Err(error) if error.kind() == Kind::NotFound => {
+                self.backend.generate(object, label, alg)
+            }
+            other => other,
+        }
     }
 
     /// The id of an object to be made.
-    fn new_object(&self, guard: &Guard<'_>, key: &KeyId) -> Result<ObjectId, Error> {
+    pub(super) fn new_object(&self, guard: &Guard<'_>, key: &KeyId) -> Result<ObjectId, Error> {
         if guard.1.keys.len() >= KEYS_MAX {
             let text =
                 format!("key {key}: this keystore holds {KEYS_MAX} keys, which is the most it may");
@@ -125,45 +134,42 @@ impl<B: Backend> Keys<B> {
     }
 
     /// Writes the intent, sees to it that the object is there, writes that it is.
-    fn carry_out(
+    pub(super) fn carry_out(
         &self,
         guard: &mut Guard<'_>,
         key: &KeyId,
         intent: Record,
+        make: &dyn Fn(&str, &Record) -> Result<Inspection, Error>,
     ) -> Result<(KeyEntry, bool), Error> {
         replace(guard, |stored| {
             drop(stored.keys.insert(key.clone(), intent.clone()))
         })?;
-        let (object, charter) = (intent.object, intent.charter.clone());
-        let public_key = self.find_or_generate(key, object, &charter)?;
+        let public_key = self.find_or_make(key, &intent, make)?;
         let made = Record {
-            state: RecordState::Made {
-                public_key: public_key.clone(),
-            },
+            state: RecordState::Made { public_key },
             ..intent
         };
         replace(guard, |stored| {
             drop(stored.keys.insert(key.clone(), made.clone()))
         })?;
-        let live = Arc::new(look(&self.backend, key, object, &charter, &public_key));
+        let recorded = made.live().expect("it is made");
+        let live = Arc::new(look(&self.backend, key, recorded));
         self.write_live().insert(key.clone(), live.clone());
         Ok((live.entry(key), true))
     }
 
-    /// The object of an intent: adopted if a crash left it (its id is random and ours), else made.
-    fn find_or_generate(
+    /// The object of an intent, of the right kind.
+    fn find_or_make(
         &self,
         key: &KeyId,
-        object: ObjectId,
-        charter: &Charter,
+        intent: &Record,
+        make: &dyn Fn(&str, &Record) -> Result<Inspection, Error>,
     ) -> Result<PublicKey, Error> {
+        let Record {
+            object, charter, ..
+        } = intent;
         let label = format!("{LABEL_PREFIX}{}/{}", key.name, key.version.number());
-        let inspection = match self.backend.inspect(object) {
-            Err(error) if error.kind() == Kind::NotFound => {
-                self.backend.generate(object, &label, charter.alg)?
-            }
-            other => other?,
-        };
+        let inspection = make(&label, intent)?;
         if !inspection.public_key.fits(charter.alg) {
             return Err(Error::new(
                 Kind::Mismatch,
@@ -261,6 +267,35 @@ impl<B: Backend> Keys<B> {
     }
 }
 
+/// Of a version that somebody asks for in another way than it was begun in.
+pub(super) fn begun_otherwise(key: &KeyId) -> Error {
+    let text = format!(
+        "key {key}: its making was begun in another way; finish it so, or abandon it by `assertctl \
+         keys destroy`"
+    );
+    Error::new(Kind::Refused, text)
+}
+
+/// Whether a version may be the next one after the newest.
+pub(super) fn has_its_turn(
+    guard: &Guard<'_>,
+    newest: &KeyId,
+    record: &Record,
+    key: &KeyId,
+) -> Result<(), String> {
+    check_number(newest, key)?;
+    if let RecordState::Intended {} = record.state {
+        return Err(format!("{newest} is not made yet; finish that one first"));
+    }
+    match versions(guard, &key.name).count() {
+        ..VERSIONS_MAX => Ok(()),
+        _ => Err(format!(
+            "there are {VERSIONS_MAX} versions of it, which is the most at a time; destroy old ones \
+             by `assertctl keys destroy`"
+        )),
+    }
+}
+
 /// Whether a number is one that may follow the newest: numbers of versions that were destroyed are
 /// left out, and a jump to the last number there is would leave none.
 fn check_number(newest: &KeyId, key: &KeyId) -> Result<(), String> {
@@ -276,7 +311,7 @@ fn check_number(newest: &KeyId, key: &KeyId) -> Result<(), String> {
 }
 
 /// The recorded versions of a key, oldest first.
-fn versions<'a>(
+pub(super) fn versions<'a>(
     guard: &'a Guard<'_>,
     name: &'a KeyName,
 ) -> impl DoubleEndedIterator<Item = (&'a KeyId, &'a Record)> {

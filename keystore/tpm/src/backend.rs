@@ -6,20 +6,23 @@
 use crate::auth::Secrets;
 use crate::codes::Cure;
 use crate::connection::{Connection, Lasting, Order};
+use crate::duplicate::PRIME_LEN;
 use crate::failure::Failure;
 use crate::keydir::KeyDir;
 use crate::patience::Patience;
 use crate::primary::{self, Memory, Pss};
 use crate::survey;
 use crate::tcti::Leftovers;
+use crate::template;
 use crate::trial::MemoryKey;
-use keystore::backend::{Backend, Inspection, ObjectId, Trial};
+use keystore::backend::{Backend, Existing, Inspection, ObjectId, TokenId, Trial};
 use keystore::config::Sessions;
+use keystore::privatekey::Parts;
 use keystore::protocol::{Evidence, EvidenceLevel};
 use keystore::statefile::StateDir;
 use keystore::survey::Line;
 use keystore::tcti::Tcti;
-use keystore::{Alg, Error, Kind, PublicKey};
+use keystore::{Alg, Error, Kind, PrivateKey, PublicKey};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Instant;
@@ -245,6 +248,55 @@ impl Backend for TpmBackend {
         }
     }
 
+    fn import(
+        &self,
+        object: ObjectId,
+        label: &str,
+        alg: Alg,
+        key: &PrivateKey,
+    ) -> Result<Inspection, Error> {
+        self.check_alg(alg)?;
+        let (public_key, parts) = key.read()?;
+        if let Parts::Rsa(numbers) = &parts
+            && numbers.prime_1.len() != PRIME_LEN
+        {
+            let text = "the RSA key has primes of unequal length, which no TPM takes";
+            return Err(Error::new(Kind::Unsupported, text));
+        }
+        let public = template::imported_key(alg, &public_key)?;
+        self.at_desk(|connection, lasting| {
+            match lasting.keys.read(object) {
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => {
+                    let text = format!("{}: object {object} is there already", lasting.place);
+                    return Err(Error::new(Kind::Exists, text).into());
+                }
+            }
+            connection.import(lasting, object, label, &public, &parts)
+        })?;
+        let made = match alg {
+            Alg::PS256 => self.check_pss(object, &public_key),
+            _ => Ok(()),
+        };
+        made.and_then(|()| self.inspect(object))
+            .inspect_err(|_| drop(self.destroy(object, &public_key)))
+    }
+
+    fn find(&self, which: &Existing) -> Result<(TokenId, Inspection), Error> {
+        let object = match which {
+            Existing::Id(id) => id.object().ok_or_else(|| {
+                let text = format!("no key file has {which}: an id of ours has 16 bytes");
+                Error::new(Kind::NotFound, text)
+            })?,
+            Existing::Label(label) => self.keys.labelled(label.as_str())?,
+        };
+        Ok((TokenId::from(object), self.inspect(object)?))
+    }
+
+    /// Every key of a TPM is called by our id: its file is.
+    fn alias(&self, _: ObjectId, _: &TokenId) {}
+
     /// Asks the TPM for the primary; [`Self::at_desk`] opens the connection anew if that fails.
     fn mend(&self) -> Result<(), Error> {
         self.at_desk(|connection, lasting| {
@@ -254,13 +306,19 @@ impl Backend for TpmBackend {
     }
 
     fn inspect(&self, object: ObjectId) -> Result<Inspection, Error> {
-        let public_key = self.at_desk(|connection, lasting| connection.look(lasting, object))?;
+        let (public_key, imported) = self.at_desk(|connection, lasting| {
+            let public_key = connection.look(lasting, object)?;
+            // What the TPM has just loaded: it binds both halves of the file.
+            let stored = lasting.keys.read(object)?;
+            Ok((public_key, template::is_imported(&stored.public)))
+        })?;
+        let level = match imported {
+            true => EvidenceLevel::None,
+            false => EvidenceLevel::Asserted,
+        };
         Ok(Inspection {
             public_key,
-            evidence: Evidence {
-                level: EvidenceLevel::Asserted,
-                imported: false,
-            },
+            evidence: Evidence { level, imported },
         })
     }
 

@@ -5,6 +5,7 @@
 
 use crate::auth::Secrets;
 use crate::chip::{self, Chip};
+use crate::duplicate::Duplicate;
 use crate::failure::Failure;
 use crate::keydir::{KeyDir, StoredKey};
 use crate::keyfile::KeyFile;
@@ -14,13 +15,16 @@ use crate::tcti::Leftovers;
 use crate::{sign, tcti, template};
 use keystore::backend::ObjectId;
 use keystore::config::Sessions;
+use keystore::privatekey::Parts;
 use keystore::tcti::{Company, Tcti};
 use keystore::{Alg, Error, Kind, PublicKey};
 use tss_esapi::Context;
 use tss_esapi::constants::PropertyTag;
 use tss_esapi::handles::KeyHandle;
 use tss_esapi::interface_types::session_handles::AuthSession;
-use tss_esapi::structures::{CreateKeyResult, SignatureScheme};
+use tss_esapi::structures::{
+    CreateKeyResult, EncryptedSecret, Private, Public, SignatureScheme, SymmetricDefinitionObject,
+};
 
 /// Objects that the kernel's resource manager keeps for one opened device (tpm2-space.c).
 const MANAGED_SLOTS: usize = 3;
@@ -123,6 +127,49 @@ impl Connection {
         };
         lasting.keys.write(object, &file)?;
         Ok(made.public_key)
+    }
+
+    /// Brings in a key that was made elsewhere, encrypted to the primary, and writes its file.
+    pub fn import(
+        &mut self,
+        lasting: &Lasting,
+        object: ObjectId,
+        label: &str,
+        public: &Public,
+        parts: &Parts<'_>,
+    ) -> Result<(), Failure> {
+        let place = &lasting.place;
+        let failed = |error: tss_esapi::Error| Failure::of(place, "importing a key", &error);
+        let parent = primary::point_now(&mut self.context, self.primary, &lasting.memory, place)?;
+        let name = template::name(public).map_err(failed)?;
+        let auth = lasting.secrets.of(object);
+        let Duplicate { private, secret } = Duplicate::new(parts, &auth, &name, &parent)?;
+        let duplicate = Private::try_from(private).map_err(failed)?;
+        let secret = EncryptedSecret::try_from(secret).map_err(failed)?;
+        let (handle, limit) = (self.primary.handle, self.slots.capacity());
+        self.slots.make_room(&mut self.context, limit, place)?;
+        let imported = self
+            .context
+            .execute_with_session(Some(AuthSession::Password), |c| {
+                let no_inner_wrapper = SymmetricDefinitionObject::Null;
+                let public = public.clone();
+                c.import(
+                    handle.into(),
+                    None,
+                    public,
+                    duplicate,
+                    secret,
+                    no_inner_wrapper,
+                )
+            });
+        let private = imported.map_err(|error| self.primary.refused(failed(error), place))?;
+        let file = KeyFile {
+            label: label.to_owned(),
+            parent: self.primary.parent,
+            public: template::marshalled(public).map_err(failed)?,
+            private: private.to_vec(),
+        };
+        Ok(lasting.keys.write(object, &file)?)
     }
 
     /// Makes a key that is nowhere but in what this returns.

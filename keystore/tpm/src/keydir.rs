@@ -5,7 +5,7 @@
 use crate::keyfile::{FILE_LEN_MAX, KeyFile};
 use crate::primary::Keys;
 use crate::template;
-use keystore::backend::ObjectId;
+use keystore::backend::{ObjectId, TokenId};
 use keystore::statefile::{self, StateDir};
 use keystore::{Error, Kind, PublicKey};
 use std::collections::HashSet;
@@ -95,7 +95,11 @@ impl KeyDir {
         let public = template::unmarshalled(&file.public).map_err(corrupt)?;
         let private = Private::try_from(file.private)
             .map_err(|_| corrupt("has a private part that is too long"))?;
-        let (_, public_key) = template::read_signing_key(&public).map_err(|what| {
+        let read = match template::is_imported(&public) {
+            true => template::read_imported_key(&public),
+            false => template::read_signing_key(&public),
+        };
+        let (_, public_key) = read.map_err(|what| {
             let text = format!(
                 "key file {}: the key {what}; it is not one of ours and not used",
                 path.display()
@@ -122,6 +126,42 @@ impl KeyDir {
             }
         }
         Ok(Keys::None)
+    }
+
+    /// The one key whose file begins with this label.
+    ///
+    /// # Errors
+    /// `NotFound`; `Mismatch` if there are two.
+    pub fn labelled(&self, label: &str) -> Result<ObjectId, Error> {
+        let failed = |error| unavailable(&self.path, "cannot be read", error);
+        let mut found = None;
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let id = name.strip_suffix(SUFFIX).map(str::to_owned);
+            let id = id.and_then(|id| TokenId::try_from(id).ok()?.object());
+            let file = read_bounded(&path).ok();
+            let (Some(object), Some(text)) = (id, file) else {
+                continue;
+            };
+            if !KeyFile::parse(&text).is_ok_and(|file| file.label == label) {
+                continue;
+            }
+            if found.replace(object).is_some() {
+                let text = format!(
+                    "{}: two key files have the label {label:?}; say which one is meant by its id",
+                    self.path.display()
+                );
+                return Err(Error::new(Kind::Mismatch, text));
+            }
+        }
+        found.ok_or_else(|| {
+            let text = format!(
+                "{}: no key file has the label {label:?}",
+                self.path.display()
+            );
+            Error::new(Kind::NotFound, text)
+        })
     }
 
     /// Takes a key away. One that is not there is success.

@@ -11,11 +11,11 @@
 //!     privkey   OCTET STRING }                  -- TPM2B_PRIVATE
 //! ```
 
-use crate::der::{
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use keystore::der::{
     BOOLEAN, CONTEXT_0, Elements, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, Wrong,
     boolean, element, unsigned, unsigned_element,
 };
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 
 /// Longest file in bytes.
 pub const FILE_LEN_MAX: usize = 16 * 1024;

@@ -4,9 +4,9 @@
 //! the binding appears in either. Inside, from the TPM outwards: [`tcti`] (open, start, flush) →
 //! [`primary`] (the parent of our keys) → [`connection`] with [`slots`] (which keys are in it now),
 //! [`session`] (how it is shown that we may use them) and [`sign`]. [`template`] says what our keys
-//! are, [`keydir`], [`keyfile`] and [`der`] how they lie in files, [`auth`] what their auth values
-//! are made of. [`survey`] is what the TPM tells of itself, [`trial`] a key that is never stored.
-//! [`codes`] turns every response code into a [`keystore::Kind`] and a remedy; [`patience`] is how
+//! are, [`keydir`] and [`keyfile`] how they lie in files, [`auth`] what their auth values
+//! are made of. [`survey`] is what the TPM tells of itself, [`trial`] a key that is never stored,
+//! [`duplicate`] one that comes from elsewhere. [`codes`] turns every response code into a [`keystore::Kind`] and a remedy; [`patience`] is how
 //! long a busy TPM is waited for.
 #![forbid(unsafe_code)]
 
@@ -15,7 +15,7 @@ mod backend;
 mod chip;
 mod codes;
 mod connection;
-mod der;
+mod duplicate;
 mod failure;
 mod keydir;
 mod keyfile;

@@ -275,6 +275,24 @@ pub fn name_now(context: &mut Context, primary: Primary, place: &str) -> Result<
     Ok(hex(&template::name(&public).map_err(failed)?))
 }
 
+/// Its point (0x04 ‖ x ‖ y), for who encrypts to it: of the primary that was recorded and no other.
+pub fn point_now(
+    context: &mut Context,
+    primary: Primary,
+    memory: &Memory,
+    place: &str,
+) -> Result<Vec<u8>, Failure> {
+    let failed = |e: tss_esapi::Error| Failure::of(place, "reading the storage primary", &e);
+    let (public, _, _) = context
+        .execute_without_session(|c| c.read_public(primary.handle))
+        .map_err(failed)?;
+    let is_it = memory.primary() == Some(&hex(&template::name(&public).map_err(failed)?));
+    match template::storage_point(&public).filter(|_| is_it) {
+        Some(point) => Ok(point),
+        None => Err(another(place).into()),
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -21,6 +21,9 @@ const NAME_ALG: [u8; 2] = [0x00, 0x0b];
 /// The exponent a TPM uses where the template says 0.
 const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
 
+/// Bytes of an RSA modulus.
+const RSA_LEN: usize = 256;
+
 /// What both kinds of our objects are: made in this TPM, never to leave it, used with an auth value
 /// alone, and not subject to its dictionary-attack lockout.
 fn ours() -> ObjectAttributesBuilder {
@@ -44,6 +47,17 @@ fn storage_attributes() -> ObjectAttributes {
 
 fn signing_attributes() -> ObjectAttributes {
     built(ours().with_sign_encrypt(true))
+}
+
+/// What of our keys was made elsewhere. It cannot leave either: to duplicate an object takes a policy
+/// (TPM 2.0 Part 3 §13.1), and it has none.
+fn imported_attributes() -> ObjectAttributes {
+    let attributes = ours()
+        .with_fixed_tpm(false)
+        .with_fixed_parent(false)
+        .with_sensitive_data_origin(false)
+        .with_sign_encrypt(true);
+    built(attributes)
 }
 
 fn storage_parameters() -> PublicEccParameters {
@@ -81,6 +95,14 @@ pub fn is_storage_primary(public: &Public) -> bool {
     *object_attributes == storage_attributes()
         && *name_hashing_algorithm == HashingAlgorithm::Sha256
         && *parameters == storage_parameters()
+}
+
+/// The point of a storage primary.
+pub fn storage_point(public: &Public) -> Option<Vec<u8>> {
+    match public {
+        Public::Ecc { unique, .. } if is_storage_primary(public) => sec1(Alg::ES256, unique).ok(),
+        _ => None,
+    }
 }
 
 /// Curve and hash of an ECDSA algorithm.
@@ -138,18 +160,74 @@ pub fn signing_key(alg: Alg) -> Option<Public> {
     Some(key.build().expect("a signing key has these"))
 }
 
+/// The public area of a key that was made elsewhere.
+///
+/// # Errors
+/// `Unsupported` if a TPM has no such key.
+pub fn imported_key(alg: Alg, key: &PublicKey) -> Result<Public, Error> {
+    let unsupported = |what: &str| {
+        let text = format!("{what}; a TPM takes P-256 for ES256, and RSA with 2048 bits and 65537");
+        Error::new(Kind::Unsupported, text)
+    };
+    let public = PublicBuilder::new()
+        .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
+        .with_object_attributes(imported_attributes());
+    let public = match (key, ecc_parameters(alg), rsa_parameters(alg)) {
+        (PublicKey::P256 { x, y }, Some(parameters), _) if key.fits(alg) => {
+            let coordinate = |bytes: &[u8; 32]| {
+                EccParameter::try_from(&bytes[..]).expect("32 bytes are fewer than the largest has")
+            };
+            public
+                .with_public_algorithm(PublicAlgorithm::Ecc)
+                .with_ecc_parameters(parameters)
+                .with_ecc_unique_identifier(EccPoint::new(coordinate(x), coordinate(y)))
+        }
+        (PublicKey::Rsa { n, e }, _, Some(parameters))
+            if n.len() == RSA_LEN && *e == RSA_EXPONENT =>
+        {
+            let modulus = PublicKeyRsa::try_from(n.clone());
+            public
+                .with_public_algorithm(PublicAlgorithm::Rsa)
+                .with_rsa_parameters(parameters)
+                .with_rsa_unique_identifier(modulus.map_err(|_| unsupported("the RSA modulus"))?)
+        }
+        _ => return Err(unsupported("it is another kind of key")),
+    };
+    Ok(public.build().expect("a signing key has these"))
+}
+
 /// The algorithm and the public key of one of our signing keys.
 ///
 /// # Errors
 /// What is wrong with it, as the end of a sentence.
 pub fn read_signing_key(public: &Public) -> Result<(Alg, PublicKey), String> {
-    let wrong = |what: &str| Err(what.to_owned());
     if public.object_attributes() != signing_attributes() {
-        return wrong(
-            "has other attributes than fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, \
-             noDA and sign",
-        );
+        let wrong = "has other attributes than fixedTPM, fixedParent, sensitiveDataOrigin, \
+                     userWithAuth, noDA and sign";
+        return Err(wrong.to_owned());
     }
+    read_key(public)
+}
+
+/// The same of one that was made elsewhere.
+///
+/// # Errors
+/// What is wrong with it, as the end of a sentence.
+pub fn read_imported_key(public: &Public) -> Result<(Alg, PublicKey), String> {
+    if public.object_attributes() != imported_attributes() {
+        let wrong = "has other attributes than userWithAuth, noDA and sign";
+        return Err(wrong.to_owned());
+    }
+    read_key(public)
+}
+
+/// Whether a key was made elsewhere.
+pub fn is_imported(public: &Public) -> bool {
+    public.object_attributes() == imported_attributes()
+}
+
+fn read_key(public: &Public) -> Result<(Alg, PublicKey), String> {
+    let wrong = |what: &str| Err(what.to_owned());
     if public.name_hashing_algorithm() != HashingAlgorithm::Sha256 {
         return wrong("is not named by SHA-256");
     }

@@ -1,12 +1,20 @@
 //! The keystore's protocol, and claims under a charter.
 
 use super::{Corpus, sized};
+use keystore::backend::Existing;
+use keystore::certificate::{Certificate, Der, Validity};
 use keystore::charter::{PurposeKind, SubjectPattern};
-use keystore::protocol::{self, Condition, Evidence, EvidenceLevel, KeyEntry, Reply, Request};
+use keystore::protocol::{
+    self, CertificateForm, Condition, Evidence, EvidenceLevel, KeyEntry, Reply, Request,
+};
 use keystore::protocol::{VERSION, Welcome};
 use keystore::survey::{Line, Subject};
-use keystore::{Alg, Charter, Claims, KeyId, KidMember, Kind, PublicKey, Purpose, Typ};
+use keystore::{
+    Alg, CertificateUse, Charter, Claims, KeyId, KidMember, Kind, PrivateKey, PublicKey, Purpose,
+    Typ,
+};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 pub fn write(corpus: &Corpus) {
     let requests = requests();
@@ -62,6 +70,7 @@ fn client() -> Charter {
         kid: KidMember::Thumbprint,
         lifetime_max_s: 60,
         backdate_s: 0,
+        certificate: CertificateUse::None,
     }
 }
 
@@ -77,6 +86,7 @@ fn federation() -> Charter {
         kid: KidMember::Thumbprint,
         lifetime_max_s: 3600,
         backdate_s: 0,
+        certificate: CertificateUse::None,
     }
 }
 
@@ -91,6 +101,16 @@ fn asked() -> Claims {
         nbf: Some(1_800_000_000),
         exp: 1_800_000_060,
     }
+}
+
+const YEAR: Validity = Validity {
+    not_before: 1_800_000_000,
+    not_after: 1_831_536_000,
+};
+
+/// An empty sequence: nobody reads it.
+fn der() -> Der {
+    Der::try_from("MAA=".to_owned()).unwrap()
 }
 
 fn requests() -> Vec<(&'static str, Request)> {
@@ -123,9 +143,47 @@ fn requests() -> Vec<(&'static str, Request)> {
             },
         ),
         (
+            "import",
+            Request::Import {
+                key: key("payments/bank.1"),
+                charter: client(),
+                private_key: PrivateKey::new(Zeroizing::new(vec![0x30, 0])).unwrap(),
+            },
+        ),
+        (
+            "adopt-id",
+            Request::Adopt {
+                key: key("payments/bank.1"),
+                charter: client(),
+                object: Existing::Id("00ff".to_owned().try_into().unwrap()),
+            },
+        ),
+        (
+            "adopt-label",
+            Request::Adopt {
+                key: key("payments/bank.1"),
+                charter: client(),
+                object: Existing::Label("theirs".to_owned().try_into().unwrap()),
+            },
+        ),
+        (
             "next",
             Request::Next {
                 key: key("payments/bank.2"),
+            },
+        ),
+        (
+            "certify",
+            Request::Certify {
+                key: key("payments/bank.2"),
+                form: CertificateForm::SelfSigned(YEAR),
+            },
+        ),
+        (
+            "certify-request",
+            Request::Certify {
+                key: key("payments/bank.2"),
+                form: CertificateForm::Request {},
             },
         ),
         (
@@ -156,6 +214,7 @@ fn entry(id: &str, jwk: &str, charter: Charter, condition: Condition) -> KeyEntr
         charter,
         evidence: Evidence { level, imported },
         condition,
+        certificate: None,
     }
 }
 
@@ -218,6 +277,19 @@ fn replies() -> Vec<(&'static str, Reply)> {
                 key: issuer(),
                 created: true,
             },
+        ),
+        (
+            "certified",
+            Reply::Certified {
+                key: KeyEntry {
+                    certificate: Some(Certificate::new(der(), YEAR)),
+                    ..issuer()
+                },
+            },
+        ),
+        (
+            "certificate-request",
+            Reply::CertificateRequest { der: der() },
         ),
         ("done", Reply::Done {}),
         ("refused", Reply::Refused { kind, message }),

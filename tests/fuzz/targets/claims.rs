@@ -10,7 +10,7 @@ use super::input::Input;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use keystore::charter::{AccountIss, KidMember, PurposeKind, SubjectPattern};
 use keystore::jws::{ASSERTION_LEN_MAX, Header, SigningInput};
-use keystore::{Alg, Charter, Claims, Kid, PublicKey, Purpose, Time, Typ};
+use keystore::{Alg, CertificateUse, Charter, Claims, Kid, PublicKey, Purpose, Time, Typ};
 use serde_json::{Value, json};
 
 /// Longest text in an input: enough for one beyond the limit of a claim.
@@ -97,6 +97,7 @@ fn charter(input: &mut Input<'_>) -> Option<Charter> {
         kid,
         lifetime_max_s: input.number(3) as u32,
         backdate_s,
+        certificate: CertificateUse::None,
     })
 }
 
@@ -313,7 +314,7 @@ fn is_minted_as_asked(charter: &Charter, claims: &Claims) {
     if charter.check().is_err() {
         return; // no key is made under it, and nothing is said of what it would sign
     }
-    let input = SigningInput::new(&Header::of(charter, &kid), claims);
+    let input = SigningInput::new(&Header::of(charter, &kid, None), claims);
     let text = std::str::from_utf8(input.as_bytes()).expect("base64url is ASCII");
     let (header, payload) = text.split_once('.').expect("two parts");
     let json = |part: &str| -> Value {

@@ -4,7 +4,7 @@ use super::super::file::IssuerSection;
 use super::*;
 use crate::lifecycle::Gate;
 use crate::profile::spiffe;
-use keystore::charter::{KidMember, LIFETIME_MAX_S, SUBJECTS_MAX, Typ};
+use keystore::charter::{CertificateUse, KidMember, LIFETIME_MAX_S, SUBJECTS_MAX, Typ};
 
 /// Default for an issuer's `lifetime_max`, in seconds: a token file's hour.
 const ISSUER_LIFETIME_MAX_S: u32 = 3600;
@@ -60,6 +60,7 @@ fn issuer(
         kid: KidMember::Thumbprint,
         lifetime_max_s,
         backdate_s: 0,
+        certificate: CertificateUse::None,
     };
     let key = KeyName::issuer(name).expect("the name was checked");
     let told = rotation::Told::Fetches(Gate::Written);

@@ -6,7 +6,9 @@ use super::issuer::known_keystore;
 use super::*;
 use crate::profile::{Key, KidRule, Of, Origin, Takes};
 use crate::reuse::{LIFETIME_MIN_S, Reuse};
-use keystore::charter::{ASSIGNED_KID_LEN_MAX, AccountIss, KidMember, PurposeKind, is_kid};
+use keystore::charter::{
+    ASSIGNED_KID_LEN_MAX, AccountIss, CertificateUse, KidMember, PurposeKind, is_kid,
+};
 use keystore::protocol::EvidenceLevel;
 
 impl Known<'_> {
@@ -98,6 +100,7 @@ impl Known<'_> {
             kid: place.kid()?,
             lifetime_max_s: lifetime_s,
             backdate_s: row.backdate_s,
+            certificate: CertificateUse::None,
         };
         if let Err(error) = charter.check() {
             // Each claim was looked at; a fingerprint makes `iss` longer.

@@ -1,7 +1,7 @@
 use super::*;
 use keystore::charter::{SubjectPattern, Typ};
 use keystore::protocol::{Evidence, EvidenceLevel};
-use keystore::{Kid, KidMember, Kind, PublicKey};
+use keystore::{CertificateUse, Kid, KidMember, Kind, PublicKey};
 use proptest::prelude::*;
 
 fn charter(aud: &str, lifetime_max_s: u32) -> Charter {
@@ -18,6 +18,7 @@ fn charter(aud: &str, lifetime_max_s: u32) -> Charter {
         kid: KidMember::Thumbprint,
         lifetime_max_s,
         backdate_s: 0,
+        certificate: CertificateUse::None,
     }
 }
 
@@ -35,6 +36,7 @@ fn issuer_charter(subjects: &[&str]) -> Charter {
         kid: KidMember::Thumbprint,
         lifetime_max_s: 3600,
         backdate_s: 0,
+        certificate: CertificateUse::None,
     }
 }
 
@@ -53,6 +55,7 @@ fn entry(key: &str, charter: Charter) -> KeyEntry {
             imported: false,
         },
         condition: Condition::Usable {},
+        certificate: None,
     }
 }
 

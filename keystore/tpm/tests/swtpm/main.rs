@@ -5,6 +5,7 @@
 
 mod device;
 mod foreign;
+mod import;
 mod keys;
 mod leaving;
 mod program;

@@ -8,7 +8,9 @@ use harness::swtpm::kept_until_we_end;
 use keystore::charter::PurposeKind;
 use keystore::client::Client;
 use keystore::protocol::{Condition, Health, KeyEntry, Reply, Request, Standing};
-use keystore::{Alg, Charter, Claims, Clock, Error, KeyId, KidMember, Kind, Purpose, Typ};
+use keystore::{
+    Alg, CertificateUse, Charter, Claims, Clock, Error, KeyId, KidMember, Kind, Purpose, Typ,
+};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -21,9 +23,14 @@ use std::time::Instant;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_assertd-keystore-tpm");
 
 /// A running keystore that ends with the test.
-struct Running(Child);
+pub struct Running(Child);
 
 impl Running {
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Ends it; what it said on standard error.
     fn end(&mut self) -> String {
         let _ = self.0.kill();
@@ -48,7 +55,7 @@ fn write(path: &Path, bytes: &[u8]) {
     file.unwrap().write_all(bytes).unwrap();
 }
 
-fn start(world: &World, more: &str, secret: &[u8]) -> Running {
+pub fn start(world: &World, more: &str, secret: &[u8]) -> Running {
     let dir = world.dir.path();
     write(&dir.join("tpm.auth"), secret);
     let config = format!(
@@ -71,7 +78,7 @@ fn start(world: &World, more: &str, secret: &[u8]) -> Running {
     Running(child)
 }
 
-fn health(world: &World) -> Health {
+pub fn health(world: &World) -> Health {
     let socket = world.dir.path().join("socket");
     let mut client = Client::connect(&socket, DEADLINE).unwrap();
     match client.call(&Request::Health {}).unwrap() {
@@ -196,7 +203,7 @@ fn arguments_and_sections_that_are_wrong_end_it_with_the_codes_of_the_manual() {
     }
 }
 
-fn charter() -> Charter {
+pub fn charter() -> Charter {
     Charter {
         purpose: Purpose::ClientAuthentication {
             iss: "payments".into(),
@@ -208,11 +215,12 @@ fn charter() -> Charter {
         kid: KidMember::Thumbprint,
         lifetime_max_s: 60,
         backdate_s: 0,
+        certificate: CertificateUse::None,
     }
 }
 
 /// An assertion, if the keystore mints one now.
-fn mint(client: &mut Client, key: &KeyId) -> Result<String, Error> {
+pub fn mint(client: &mut Client, key: &KeyId) -> Result<String, Error> {
     let now = Clock::new().trusted().unwrap().unix_s();
     let claims = Claims {
         iss: "payments".into(),

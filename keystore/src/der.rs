@@ -1,17 +1,37 @@
-//! As much of DER (X.690) as a TPM key file needs: five types, definite and minimal lengths, no
-//! element longer than [`LEN_MAX`]. Reading is strict, so that one key has one file; it allocates
-//! nothing and never panics.
+//! As much of DER (X.690) as certificates, private keys and a TPM's key files need: a few types, definite
+//! and minimal lengths, no element longer than [`LEN_MAX`]. Reading is strict, so that one key has
+//! one file; it allocates nothing and never panics. Our own, because what we write has few shapes
+//! and what we read has to be exactly one of them.
 
 /// Longest content in bytes: an RSA-4096 key has about 1.5 KiB public and private.
 pub const LEN_MAX: usize = 8 * 1024;
 
+/// BOOLEAN
 pub const BOOLEAN: u8 = 0x01;
+/// INTEGER
 pub const INTEGER: u8 = 0x02;
+/// BIT STRING
+pub const BIT_STRING: u8 = 0x03;
+/// OCTET STRING
 pub const OCTET_STRING: u8 = 0x04;
+/// OBJECT IDENTIFIER
 pub const OBJECT_IDENTIFIER: u8 = 0x06;
+/// UTF8String
+pub const UTF8_STRING: u8 = 0x0c;
+/// UTCTime
+pub const UTC_TIME: u8 = 0x17;
+/// GeneralizedTime
+pub const GENERALIZED_TIME: u8 = 0x18;
+/// SEQUENCE
 pub const SEQUENCE: u8 = 0x30;
-/// `[0] EXPLICIT`.
+/// SET
+pub const SET: u8 = 0x31;
+/// `[0]`, constructed.
 pub const CONTEXT_0: u8 = 0xa0;
+/// `[1]`, constructed.
+pub const CONTEXT_1: u8 = 0xa1;
+/// `[3]`, constructed.
+pub const CONTEXT_3: u8 = 0xa3;
 
 /// What is wrong with it, as the end of a sentence.
 pub type Wrong = &'static str;
@@ -90,6 +110,17 @@ pub fn unsigned(content: &[u8]) -> Result<u32, Wrong> {
     Ok(digits.iter().fold(0, |n, byte| n << 8 | u32::from(*byte)))
 }
 
+/// An INTEGER that is positive, of any size, without the zero that may stand before its first bit.
+pub fn magnitude(content: &[u8]) -> Result<&[u8], Wrong> {
+    match content {
+        [] | [0] => Err("has an empty number"),
+        [0, next, ..] if *next < 0x80 => Err("has a number that is not minimal"),
+        [0, digits @ ..] => Ok(digits),
+        [0x80..=0xff, ..] => Err("has a negative number"),
+        digits => Ok(digits),
+    }
+}
+
 /// A BOOLEAN.
 pub fn boolean(content: &[u8]) -> Result<bool, Wrong> {
     match content {
@@ -101,7 +132,7 @@ pub fn boolean(content: &[u8]) -> Result<bool, Wrong> {
 
 /// One element. `content` has at most 65,535 bytes.
 pub fn element(tag: u8, content: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(content.len()).expect("a key file has a few KiB");
+    let length = u16::try_from(content.len()).expect("keys and certificates have a few KiB");
     let mut bytes = vec![tag];
     match length {
         0..=0x7f => bytes.push(length.to_be_bytes()[1]),
@@ -115,15 +146,20 @@ pub fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// An INTEGER of a big-endian number that is not negative (X.690 §8.3): without the zeros it begins
+/// with, but for one before a first bit of 1.
+pub fn positive(number: &[u8]) -> Vec<u8> {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    let digits = &number[zeros..];
+    match digits.first() {
+        Some(..0x80) => element(INTEGER, digits),
+        _ => element(INTEGER, &[&[0], digits].concat()),
+    }
+}
+
 /// A non-negative INTEGER.
 pub fn unsigned_element(number: u32) -> Vec<u8> {
-    let bytes = number.to_be_bytes();
-    let skip = bytes.iter().take(3).take_while(|byte| **byte == 0).count();
-    let digits = &bytes[skip..];
-    match digits[0] {
-        0x80.. => element(INTEGER, &[&[0], digits].concat()),
-        _ => element(INTEGER, digits),
-    }
+    positive(&number.to_be_bytes())
 }
 
 #[cfg(test)]
@@ -203,6 +239,14 @@ mod tests {
             let bytes = unsigned_element(number);
             let mut elements = Elements::of(&bytes);
             prop_assert_eq!(elements.take(INTEGER).and_then(unsigned), Ok(number));
+        }
+
+        #[test]
+        fn a_long_number_is_read_as_it_was_written(mut number in proptest::collection::vec(any::<u8>(), 1..40)) {
+            number[0] |= 1;
+            let bytes = positive(&[&[0, 0], &number[..]].concat());
+            let mut elements = Elements::of(&bytes);
+            prop_assert_eq!(elements.take(INTEGER).and_then(magnitude), Ok(&number[..]));
         }
     }
 }
