@@ -99,9 +99,7 @@ fn a_key_is_rotated_by_two_words() {
     done(&daemon, &["keys", "activate", "ours/bank.1"]);
     assert_eq!(signs(&daemon), first);
     for action in ["made", "published", "activated"] {
-        daemon.audit_record(|record| {
-            record["action"] == action && record["key"] == "ours/bank.2"
-        });
+        daemon.audit_record(|record| record["action"] == action && record["key"] == "ours/bank.2");
     }
 }
 
@@ -165,9 +163,7 @@ fn a_key_rotates_by_itself_and_what_is_old_is_destroyed() {
     );
     assert!(!published(&daemon).contains(&first));
     assert!(token.private_keys(&state) <= 2);
-    daemon.audit_record(|record| {
-        record["action"] == "destroyed" && record["key"] == "ours/bank.1"
-    });
+    daemon.audit_record(|record| record["action"] == "destroyed" && record["key"] == "ours/bank.1");
 }
 
 #[test]
@@ -184,7 +180,7 @@ fn a_held_key_signs_nothing_until_it_is_resumed() {
     );
     assert_eq!(
         published(&daemon),
-        [first.clone()],
+        std::slice::from_ref(&first),
         "what it signed is valid still"
     );
     let daemon = daemon.restart();
@@ -300,7 +296,7 @@ fn the_documents_follow_every_step() {
     };
     let jwks = || kids(&read("client/ours/bank/jwks.json"));
     let first = signs(&daemon);
-    assert_eq!(jwks(), [first.clone()]);
+    assert_eq!(jwks(), std::slice::from_ref(&first));
     assert_eq!(
         read("issuer/prod/.well-known/openid-configuration")["issuer"],
         "https://id.example/prod"

@@ -66,7 +66,7 @@ pub fn issuer(name: &str, url: &str, trust_domain: Option<&str>) -> Issuer {
             kid: KidMember::Thumbprint,
             lifetime_max_s: 600,
             backdate_s: 0,
-        certificate: keystore::CertificateUse::None,
+            certificate: keystore::CertificateUse::None,
         }),
         schedule: Schedule {
             period_s: None,
