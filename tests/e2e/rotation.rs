@@ -269,7 +269,7 @@ fn a_lost_key_is_replaced_by_word_alone() {
     done(&daemon, &["keys", "replace-lost", "ours/bank", "--yes"]);
     wait_states(
         &daemon,
-        &[("ours/bank.1", "failed"), ("ours/bank.2", "active")],
+        &[("ours/bank.1", "retiring"), ("ours/bank.2", "active")],
     );
     assert_eq!(signs(&daemon), kid_of(&daemon, "ours/bank.2"));
     assert_eq!(

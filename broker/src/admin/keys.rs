@@ -32,6 +32,10 @@ pub fn keys(app: &App) -> Keys {
 pub fn key_status(app: &App, kept: Option<&Kept>, key: &KeyId, record: &KeyRecord) -> KeyStatus {
     let life = Life::of(app, kept, key);
     let (state, why, evidence, imported) = match app.keyring.seen(key) {
+        // It signs no more: what its keystore shows of it is nobody's trouble.
+        Seen::Shown { evidence, .. } if life.is_over => {
+            (life.phase, None, evidence.level, evidence.imported)
+        }
         _ if life.is_over => (life.phase, None, EvidenceLevel::None, false),
         _ if app.keyring.is_suspended(key) => {
             let why = "a signature was wrong; check the token, then restart assertd";

@@ -3,7 +3,7 @@
 
 use super::args::Args;
 use super::failure::{Asker, Exit, Failure, may_administer, not_root};
-use super::plan::{Recorded, Shown, World};
+use super::plan::{Recorded, Shown, Use, World};
 use crate::config::Config;
 use assertd_client::Client;
 use assertd_client::api::{KeyStatus, Status};
@@ -96,5 +96,9 @@ fn as_recorded(status: &KeyStatus) -> Result<Recorded, Failure> {
         keystore: status.keystore.clone(),
         kid: status.kid.clone(),
         suspended,
+        use_of: match status.phase.as_str() {
+            "retiring" | "retired" | "revoked" | "destroying" | "destroyed" => Use::Over,
+            _ => Use::Signs,
+        },
     })
 }

@@ -50,6 +50,17 @@ pub struct Recorded {
     pub kid: String,
     /// Why the broker does not use it, if it has suspended it.
     pub suspended: Option<String>,
+    /// Whether it signs, or will.
+    pub use_of: Use,
+}
+
+/// Whether a version is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// It signs, or will.
+    Signs,
+    /// It has been replaced, revoked or given up: nothing is missed if it is gone.
+    Over,
 }
 
 /// One thing to do, or to know.
@@ -196,7 +207,8 @@ fn wanted_key(world: &World, name: &KeyName, wanted: &Wanted, steps: &mut Vec<St
         .filter(|entry| entry.key.name == *name)
         .collect();
     for recorded in world.records_of(name) {
-        if !entries.iter().any(|entry| entry.key == recorded.key) {
+        let is_shown = entries.iter().any(|entry| entry.key == recorded.key);
+        if !is_shown && recorded.use_of == Use::Signs {
             let why = format!(
                 "it is recorded with kid {}, but the keystore does not show it: is this the right \
                  token, and is it whole? restore it from the token's backup; nothing is made in \
@@ -257,6 +269,9 @@ fn shown_key(world: &World, entry: &KeyEntry, home: &str) -> Option<Step> {
             why,
         })
     };
+    if recorded.is_some_and(|recorded| recorded.use_of == Use::Over) {
+        return None;
+    }
     if let Condition::Failed { why, .. } = &entry.condition {
         return failed(why.clone());
     }

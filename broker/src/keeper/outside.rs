@@ -106,6 +106,13 @@ async fn render(
     let work = move || {
         let (documents, mut failed) = documents(&app, &lineages);
         let outcome = publication::publish(&directory, &documents)?;
+        if outcome.change == publication::Change::Changed {
+            for path in &outcome.left_over {
+                eprintln!(
+                    "assertd: publication: {path:?} is published no more, and is left where it is"
+                );
+            }
+        }
         failed.extend(outcome.failed);
         Ok(failed)
     };

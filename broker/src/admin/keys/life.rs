@@ -9,7 +9,7 @@ use keystore::{KeyId, KeyVersion};
 pub struct Life {
     /// One word.
     pub phase: &'static str,
-    /// Whether nothing is left of it but its record.
+    /// Whether it signs no more.
     pub is_over: bool,
     /// What comes next.
     pub next: Option<String>,
@@ -33,7 +33,7 @@ impl Life {
         let coming = kept.and_then(|kept| next(app, kept, &lineage, key, version));
         Life {
             phase: phase(&lineage, version),
-            is_over: matches!(version.phase, Phase::Destroyed {}),
+            is_over: !version.is_active() && !version.is_coming(),
             next_at: coming
                 .as_ref()
                 .and_then(|(_, at)| at.map(|age| mark.wall_of(age))),

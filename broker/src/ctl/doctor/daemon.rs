@@ -356,18 +356,54 @@ fn keys(site: &Site, answers: &Answers) -> Vec<Finding> {
     for key in answers.keys.iter().filter(|key| key.used) {
         found.extend(key_state(site, key));
     }
-    let used = answers.keys.iter().filter(|key| key.used).count();
+    found.extend(none_active(site, &answers.keys));
+    let is_active = |key: &&KeyStatus| key.used && key.phase == "active";
+    let used = answers.keys.iter().filter(is_active).count();
     if found.is_empty() && used > 0 {
         found.push(KEY_STATE.ok(format!("{} in use, all active", count(used, "key"))));
     }
     found
 }
 
+/// Keys that are there and of which no version signs: the last one was revoked, or the first is not
+/// published yet.
+fn none_active(site: &Site, keys: &[KeyStatus]) -> Vec<Finding> {
+    let name = |key: &KeyStatus| key.key.rsplit_once('.').map(|(name, _)| name.to_owned());
+    let used = keys.iter().filter(|key| key.used);
+    let signs = ["active", "held"];
+    let (able, others): (Vec<_>, Vec<_>) =
+        used.partition(|key| signs.contains(&key.phase.as_str()));
+    let able: BTreeSet<String> = able.into_iter().filter_map(name).collect();
+    let mut without: BTreeSet<String> = others.into_iter().filter_map(name).collect();
+    without.retain(|name| !able.contains(name));
+    let finding = |name: String| {
+        let remedy = format!(
+            "`assertctl{0} keys` says what it waits for; `assertctl{0} keys rotate {name}` makes another",
+            site.options()
+        );
+        KEY_STATE.fail(format!("no version of {name} signs"), remedy)
+    };
+    without.into_iter().map(finding).collect()
+}
+
 fn key_state(site: &Site, key: &KeyStatus) -> Option<Finding> {
     let why = key.why.as_deref().unwrap_or("assertd does not say why");
     let text = format!("{} is {}: {why}", key.key, key.state);
     match key.state.as_str() {
-        "active" => None,
+        "active" | "making" | "made" | "published" => None,
+        "retiring" | "retired" | "revoked" | "destroying" | "destroyed" => None,
+        "held" => {
+            let name = key
+                .key
+                .rsplit_once('.')
+                .map_or(key.key.as_str(), |(name, _)| name);
+            let text = format!("{} is stopped by an operator", key.key);
+            let remedy = format!(
+                "`assertctl{} keys resume {name}` lets it go on",
+                site.options()
+            );
+            Some(KEY_STATE.warn(text, remedy))
+        }
         // Its keystore has a finding of its own.
         "unknown" => {
             Some(KEY_STATE.warn(text, format!("mend keystore {} (see above)", key.keystore)))

@@ -1,14 +1,14 @@
 //! What differs between two charters of one kind, member by member, as people read it.
 
-use keystore::Charter;
 use keystore::charter::{AccountIss, KidMember, Purpose, SubjectPattern};
+use keystore::{CertificateUse, Charter};
 use serde::Serialize;
 
 /// One member of a charter and its two values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// As in the charter: `aud`, `iss`, `sub`, `scope`, `subjects`, `lifetime_max_s`, `typ`, `kid`,
-    /// `backdate_s`.
+    /// `backdate_s`, `certificate`.
     pub member: &'static str,
     /// What the key may say now.
     pub from: String,
@@ -68,6 +68,12 @@ fn members(charter: &Charter) -> Vec<(&'static str, String)> {
     };
     members.push(("kid", kid));
     members.push(("backdate_s", charter.backdate_s.to_string()));
+    let certificate = match charter.certificate {
+        CertificateUse::None => "none",
+        CertificateUse::Allowed => "allowed",
+        CertificateUse::Named => "named in the header",
+    };
+    members.push(("certificate", certificate.to_owned()));
     members
 }
 

@@ -65,6 +65,7 @@ fn record(key: &str, keystore: &str) -> Recorded {
         keystore: keystore.into(),
         kid: format!("kid-of-{key}"),
         suspended: None,
+        use_of: Use::Signs,
     }
 }
 
@@ -424,4 +425,13 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_version_that_signs_no_more_is_not_missed_and_not_made_anew() {
+    let mut gone = record("payments/bank.1", "hsm");
+    gone.use_of = Use::Over;
+    let has = entry("payments/bank.2", charter("https://as.example", 60));
+    let recorded = vec![gone, record("payments/bank.2", "hsm")];
+    assert_eq!(lines(&world(vec![has], recorded)), [""; 0]);
 }
