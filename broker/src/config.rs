@@ -70,6 +70,8 @@ pub struct Config {
     pub keystores: BTreeMap<String, KeystoreSection>,
     /// By name.
     pub issuers: BTreeMap<String, Arc<Issuer>>,
+    /// How published keys are read back.
+    pub courier: Courier,
     /// By name: those that are shipped, and its own.
     pub profiles: BTreeMap<String, Arc<Profile>>,
     /// By name.
@@ -111,6 +113,13 @@ pub struct Audit {
     pub segment_bytes: Option<u64>,
 }
 
+/// How assertd-courier reads published keys back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Courier {
+    /// The only authorities it accepts certificates of, in place of the host's.
+    pub ca: Option<PathBuf>,
+}
+
 /// An `[issuer.NAME]`: this host, or its fleet, as an OIDC issuer for federation.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Issuer {
@@ -130,6 +139,8 @@ pub struct Issuer {
     pub key: KeyName,
     /// Its key's charter.
     pub charter: Arc<Charter>,
+    /// Where its JWKS is published, to be read back.
+    pub verify_url: Option<String>,
 }
 
 /// A `[workload.NAME]`.

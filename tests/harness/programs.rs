@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-const NAMES: [&str; 5] = [
+const NAMES: [&str; 6] = [
     "assertd",
     "assertctl",
     "assertd-keystore-pkcs11",
     "assertd-keystore-tpm",
     "assertd-witness",
+    "assertd-courier",
 ];
 
 /// assertd, assertctl and the keystore programs, where everybody can run them.

@@ -1,6 +1,7 @@
 //! `[issuer.NAME]`: its URL, what it may assert, and the charter of its key.
 
 use super::super::file::IssuerSection;
+use super::super::url::Https;
 use super::*;
 use crate::profile::spiffe;
 use keystore::charter::{KidMember, LIFETIME_MAX_S, SUBJECTS_MAX, Typ};
@@ -70,7 +71,25 @@ fn issuer(
         alg,
         key,
         charter: Arc::new(charter),
+        verify_url: verify_url(file, section.verify_url.as_ref())?,
     })
+}
+
+/// The broker only remembers it: assertd-courier reads the same files, and fetches what they say.
+fn verify_url(file: &File, written: Option<&Spanned<String>>) -> Result<Option<String>> {
+    let Some(written) = written else {
+        return Ok(None);
+    };
+    match Https::parse(written.as_ref()) {
+        Ok(_) => Ok(Some(written.as_ref().clone())),
+        Err(why) => {
+            let message = format!(
+                "`verify_url` {why}; it is where the issuer's JWKS is published, such as \
+                 https://id.example.com/prod/jwks.json"
+            );
+            file.error(written.span(), message)
+        }
+    }
 }
 
 fn subjects(
