@@ -15,7 +15,7 @@ DESTDIR="${DESTDIR:-}"
 PREFIX="${PREFIX:-/usr}"
 BUILD="${BUILD:-$here/../target/release}"
 
-programs=(assertd assertctl assertd-keystore-pkcs11 assertd-keystore-tpm assertd-witness)
+programs=(assertd assertctl assertd-keystore-pkcs11 assertd-keystore-tpm assertd-witness assertd-courier)
 bin="$DESTDIR$PREFIX/bin"
 lib="$DESTDIR$PREFIX/lib"
 share="$DESTDIR$PREFIX/share/assertd"
@@ -59,7 +59,7 @@ systemd_runs() { [ -d /run/systemd/system ]; }
 make_users_and_directories() {
   command -v systemd-sysusers >/dev/null || fail "no systemd-sysusers here; assertd's units need systemd 252 or newer" 69
   systemd-sysusers "$PREFIX/lib/sysusers.d/assertd.conf"
-  say made "users assertd, assertd-pkcs11, assertd-tpm, assertd-witness"
+  say made "users assertd, assertd-pkcs11, assertd-tpm, assertd-witness, assertd-courier"
   systemd-tmpfiles --create "$PREFIX/lib/tmpfiles.d/assertd.conf"
   say made "directories /etc/assertd, /run/assertd, /var/lib/assertd-keystore"
   if systemd_runs; then
@@ -87,19 +87,19 @@ Next, as root:
   assertctl init      finds the token, writes /etc/assertd/assertd.toml and the encrypted PIN
   assertctl check     says what is still missing
 After an upgrade instead:
-  systemctl try-restart 'assertd-keystore-*.service' assertd-witness.service assertd.service
+  systemctl try-restart 'assertd-keystore-*.service' assertd-witness.service assertd-courier.service assertd.service
 TEXT
   fi
 }
 
 stop_everything() {
   [ -z "$DESTDIR" ] && systemd_runs || return 0
-  local units=('assertd-keystore-*' assertd-witness.{service,socket} assertd.service assertd.socket assertd-admin.socket) link
+  local units=('assertd-keystore-*' assertd-witness.{service,socket} assertd-courier.{service,socket} assertd.service assertd.socket assertd-admin.socket) link
   # Instances are enabled by name.
   for link in /etc/systemd/system/sockets.target.wants/assertd-keystore-*@*.socket; do
     [ ! -L "$link" ] || systemctl --quiet disable "${link##*/}"
   done
-  systemctl --quiet disable assertd.socket assertd-admin.socket assertd-witness.socket || true
+  systemctl --quiet disable assertd.socket assertd-admin.socket assertd-witness.socket assertd-courier.socket || true
   systemctl stop "${units[@]}" || true
   say stopped "assertd and its keystores"
 }
@@ -121,7 +121,7 @@ remove_everything() {
 
 Kept, because only you can want them gone: /etc/assertd, /etc/credstore.encrypted/assertd.*,
 /var/lib/assertd (the audit log), /var/lib/assertd-keystore (keys of some tokens), and the users
-assertd, assertd-pkcs11, assertd-tpm and assertd-witness.
+assertd, assertd-pkcs11, assertd-tpm, assertd-witness and assertd-courier.
 TEXT
 }
 

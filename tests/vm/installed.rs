@@ -28,12 +28,13 @@ pub const WORKLOAD_ANSWER: &str = "/run/payments.out";
 pub const WORKLOAD_ERRORS: &str = "/run/payments.err";
 
 /// What is installed, and an attacker, which is not.
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 7] = [
     "assertd",
     "assertctl",
     "assertd-keystore-pkcs11",
     "assertd-keystore-tpm",
     "assertd-witness",
+    "assertd-courier",
     IMPOSTOR,
 ];
 const IMPOSTOR: &str = "impostor";
