@@ -34,12 +34,24 @@ const BURST: u32 = 20;
 /// What answers questions.
 pub struct Desk {
     config: PathBuf,
+    /// The `ca` that the sandbox was made for.
+    reachable: Option<PathBuf>,
+    successor: Successor,
     read: Mutex<Read>,
     issuers: Limiter<String>,
     all: Limiter<()>,
     /// One fetch of an issuer at a time.
     turns: Mutex<BTreeMap<String, Arc<Semaphore>>>,
     under_way: Semaphore,
+}
+
+/// Whether another courier is started when this one ends and somebody asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Successor {
+    /// systemd or assertd holds the socket.
+    Comes,
+    /// Somebody has started this one by hand.
+    None,
 }
 
 /// What was last read.
@@ -53,13 +65,15 @@ struct Read {
 
 impl Desk {
     /// Takes questions from here on.
-    pub fn new(config: PathBuf, first: Result<Edition, String>) -> Desk {
+    pub fn new(config: PathBuf, first: Result<Edition, String>, successor: Successor) -> Desk {
         let (edition, fault) = match first {
             Ok(edition) => (Some(Arc::new(edition)), None),
             Err(fault) => (None, Some(fault)),
         };
         Desk {
             config,
+            reachable: edition.as_ref().and_then(|edition| edition.ca.clone()),
+            successor,
             read: Mutex::new(Read {
                 at: Instant::now(),
                 edition,
@@ -134,7 +148,8 @@ impl Desk {
         }
     }
 
-    /// Reads the configuration. What cannot be read changes nothing, and is said once.
+    /// Reads the configuration. An authority's file that this process's sandbox may not let it read ends it,
+    /// where another one is started: asking again is the asker's. What cannot be read changes nothing, and is said once.
     pub async fn read_again(&self) {
         let path = self.config.clone();
         let reading = tokio::task::spawn_blocking(move || Edition::load(&path));
@@ -143,6 +158,17 @@ impl Desk {
             Ok(Err(error)) => Err(error.to_string()), // a panic would have ended us
             Err(_) => Err("reading the configuration takes too long".to_owned()),
         };
+        if let Ok(Edition {
+            tls: Err(why), ca, ..
+        }) = &loaded
+            && ca.is_some()
+            && *ca != self.reachable
+            && self.successor == Successor::Comes
+        {
+            // The next one looks for it before it closes itself in, and so does not end for the same.
+            eprintln!("courier: ending, to be started again for another `ca`: {why}");
+            std::process::exit(0);
+        }
         let mut read = self.lock();
         read.at = Instant::now();
         match loaded {

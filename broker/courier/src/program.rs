@@ -2,7 +2,7 @@
 //! ([`keystore::hardening::close_off`]), and then all files but the configuration and what looking names
 //! up takes; it connects to TCP ports and listens at none.
 
-use crate::desk::Desk;
+use crate::desk::{Desk, Successor};
 use crate::edition::Edition;
 use crate::serve;
 use keystore::hardening::sandbox::{AbstractSockets, Network, Sandbox};
@@ -118,7 +118,11 @@ fn run(options: &Options) -> Result<(), Error> {
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()
         .map_err(|error| Error::new(Kind::Internal, "runtime").because(error))?;
-    let desk = Desk::new(config, first);
+    let successor = match options.listen {
+        Listen::Stdin => Successor::Comes,
+        Listen::Path(_) => Successor::None,
+    };
+    let desk = Desk::new(config, first, successor);
     runtime.block_on(serve::run(listener, broker_uid, desk))
 }
 

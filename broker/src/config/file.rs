@@ -160,7 +160,7 @@ pub struct IssuerSection {
     pub lifetime_max: Option<Spanned<u32>>,
     /// Where its JWKS is published, an https URL, to be read back by assertd-courier: a new key signs
     /// only after it was seen there. Default: none, and then it signs after the time that publishing takes
-    #[cfg_attr(test, schemars(regex(pattern = "^https://[^# ]+$")))]
+    #[cfg_attr(test, schemars(regex(pattern = r"^https://[^#\s]+$")))]
     pub verify_url: Option<Spanned<String>>,
 }
 

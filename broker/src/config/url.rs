@@ -32,12 +32,17 @@ impl Https {
         if text.len() > URL_LEN_MAX {
             return Err("is longer than 2048 bytes");
         }
+        // Uri takes more than RFC 3986 §2 has, and servers differ in what they make of it.
+        let odd = |c: char| !c.is_ascii_graphic() || r#""<>\^`{|}"#.contains(c);
+        if text.contains(odd) {
+            return Err("has a character that no URL has; write it as % and two digits");
+        }
         // Uri lets a fragment go without a word, and a user's name and password stay in the authority.
         if text.contains('#') {
             return Err("has a fragment, which is not sent");
         }
         let uri: Uri = text.parse().map_err(|_| "is no URL")?;
-        let authority = uri.authority().ok_or("names no host")?;
+        let authority = uri.authority().ok_or("is no URL")?;
         if authority.as_str().contains('@') {
             return Err("names a user; published keys are there for everybody");
         }
@@ -54,7 +59,7 @@ impl Https {
                 .ok_or("has no port that there is")?,
         };
         if host.is_empty() {
-            return Err("names no host");
+            return Err("is no URL");
         }
         Ok(Https {
             host: host.to_owned(),
@@ -145,6 +150,9 @@ mod tests {
             "https://id.example:65536/",
             "https://id.example:x/",
             "https://id.example/a b",
+            "https://id.example/\"",
+            "https://id.example/{a}",
+            "https://id.exämple/",
             "https://id.example/\r\nHost: other",
             "https://[::1/",
             "file:///etc/passwd",

@@ -24,7 +24,9 @@ pub enum Why {
     Absent(PathBuf, io::Error),
     /// The courier did not answer in time.
     Late(Duration),
-    /// It hung up, or answered what is no answer.
+    /// It hung up twice: it ends, or does not know us.
+    HungUp,
+    /// It answered what is no answer.
     Lost(String),
     /// It fetched another URL, because it reads another configuration than is in force here.
     Elsewhere(String),
@@ -58,11 +60,20 @@ impl Client {
         }
     }
 
+    /// A courier that ended is asked again once: another one takes its place, for instance because the
+    /// configuration has changed.
     async fn ask(&self, issuer: &str) -> Result<Answer, Why> {
+        match self.ask_once(issuer).await {
+            Err(Why::HungUp) => self.ask_once(issuer).await,
+            answer => answer,
+        }
+    }
+
+    async fn ask_once(&self, issuer: &str) -> Result<Answer, Why> {
         let lost = |error: io::Error| match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => {
-                Why::Lost("it hung up".to_owned())
-            }
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset => Why::HungUp,
             _ => Why::Lost(error.to_string()),
         };
         let unclear = |error: keystore::Error| Why::Lost(error.to_string());
@@ -97,6 +108,7 @@ impl fmt::Display for Why {
                 "the courier did not answer within {} s; see its log",
                 deadline.as_secs()
             ),
+            Why::HungUp => f.write_str("the courier hung up; see its log"),
             Why::Lost(why) => write!(f, "the courier did not answer: {why}"),
             Why::Elsewhere(url) => write!(
                 f,
@@ -175,14 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_courier_that_answers_nonsense_has_brought_nothing() {
-        let answers: [&[u8]; 6] = [
-            b"",
-            b"\0\0",
-            b"\0\0\0\0",
-            b"\0\0\0\x02{}",
-            b"\xff\xff\xff\xff",
-            b"\0\0\0\x10{\"document\":",
-        ];
+        let answers: [&[u8]; 3] = [b"\0\0\0\0", b"\0\0\0\x02{}", b"\xff\xff\xff\xff"];
         let mut answers: Vec<Vec<u8>> = answers.map(<[u8]>::to_vec).to_vec();
         answers.push(document(URL, BODY_LEN_MAX + 1));
         let count = answers.len();
@@ -190,6 +195,18 @@ mod tests {
         for _ in 0..count {
             let lost = fetch(&client).await.unwrap_err();
             assert!(matches!(lost, Why::Lost(_)), "{lost}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_courier_that_ends_is_asked_once_more() {
+        let begun: &[u8] = b"\0\0\0\x10{\"document\":";
+        for ends in [&b""[..], b"\0\0", begun] {
+            let (_dir, client) = answering(vec![ends.to_vec(), document(URL, 1)]);
+            assert_eq!(fetch(&client).await.unwrap(), [7]);
+            let (_dir, client) = answering(vec![ends.to_vec(), ends.to_vec()]);
+            let hung_up = fetch(&client).await.unwrap_err();
+            assert!(matches!(hung_up, Why::HungUp), "{hung_up}");
         }
     }
 

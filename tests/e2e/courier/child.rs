@@ -17,13 +17,13 @@ fn courier_of(assertd: u32) -> Option<u32> {
     children(assertd).into_iter().find(is_one)
 }
 
-fn with_verify_url(token: &Token, publisher: &Publisher) -> String {
+fn with_verify_url(token: &Token, publisher: &Publisher, ca: &Path) -> String {
     let courier = format!(
         "[issuer.prod]\nurl = \"https://id.example/prod\"\nsubjects = [\"a\"]\nverify_url = {:?}\n\
          keystore = {:?}\n[courier]\nca = {:?}\n",
         publisher.url("right", "new"),
         harness::token::KEYSTORE,
-        publisher.ca()
+        ca
     );
     bank(token).with(&courier).text().to_owned()
 }
@@ -31,7 +31,7 @@ fn with_verify_url(token: &Token, publisher: &Publisher) -> String {
 #[test]
 fn without_units_assertd_starts_it_for_the_first_question_and_ends_it() {
     let (publisher, token) = (Publisher::start(), Token::new());
-    let mut daemon = Daemon::with_keys(with_verify_url(&token, &publisher));
+    let mut daemon = Daemon::with_keys(with_verify_url(&token, &publisher, &publisher.ca()));
     let socket = daemon.site().runtime_dir().join("courier.sock");
     serves(&mut daemon);
     let fetches = || assert_ne!(ask(&socket, "prod")["document"], Value::Null);
@@ -50,9 +50,22 @@ fn without_units_assertd_starts_it_for_the_first_question_and_ends_it() {
             .stderr()
             .contains("assertd: courier: its process ended")
     );
+    // Whose `ca` is another now, and lies where its sandbox does not reach, gives way to a new one.
+    let elsewhere = public_dir();
+    let ca = elsewhere.path().join("ca.pem");
+    std::fs::copy(publisher.ca(), &ca).unwrap();
+    daemon
+        .site()
+        .configure(&with_verify_url(&token, &publisher, &ca));
+    let question = r#"{"version":1,"issuer":"prod"}"#;
+    let ends = || exchange(&socket, question).is_none();
+    assert!(wait_until(DEADLINE, ends), "{}", daemon.stderr());
+    fetches();
+    let third = wait_for(DEADLINE, || courier_of(daemon.pid())).unwrap();
+    assert_ne!(third, second);
     serves(&mut daemon);
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.stderr());
-    assert!(!runs(second), "it ends with assertd");
+    assert!(!runs(second) && !runs(third), "it ends with assertd");
 }
 
 #[test]
@@ -66,7 +79,7 @@ fn nobody_asks_it_where_nothing_is_to_be_read_back() {
 #[test]
 fn assertd_serves_without_one() {
     let (publisher, token) = (Publisher::start(), Token::new());
-    let site = Site::new(&with_verify_url(&token, &publisher));
+    let site = Site::new(&with_verify_url(&token, &publisher, &publisher.ca()));
     std::fs::remove_file(site.programs().path("assertd-courier")).unwrap();
     let mut daemon = Daemon::start_at(site);
     daemon.apply();

@@ -58,8 +58,10 @@ fn a_change_is_followed_and_a_mistake_changes_nothing() {
 fn without_a_configuration_or_authorities_nothing_is_fetched_and_everything_is_said() {
     let publisher = Publisher::start();
     let urls = || [("a", publisher.url("right", "new"))];
-    let ca = format!("ca = {:?}", publisher.ca());
     let courier = Courier::start("[issuer");
+    let beside = courier.config().with_file_name("ca.pem");
+    std::fs::copy(publisher.ca(), &beside).unwrap();
+    let ca = format!("ca = {beside:?}");
     refused(
         &courier,
         "a",
@@ -69,34 +71,36 @@ fn without_a_configuration_or_authorities_nothing_is_fetched_and_everything_is_s
     write(&courier, &configured(&ca, urls()));
     let mended = wait_until(DEADLINE, || !courier.ask("a")["document"].is_null());
     assert!(mended, "{}", courier.process.stderr());
-    // Under /etc, where the courier's sandbox lets it look for another.
-    write(
-        &courier,
-        &configured("ca = \"/etc/assertd-there-is-none.pem\"", urls()),
-    );
+    let none = configured("ca = \"/etc/assertd-there-is-none.pem\"", urls());
+    let courier = Courier::start(&none);
+    let kind = json!("configuration");
+    refused(&courier, "a", &kind, "assertd-there-is-none.pem");
     std::thread::sleep(READ_AGE);
-    refused(
-        &courier,
-        "a",
-        &json!("configuration"),
-        "assertd-there-is-none.pem",
-    );
+    refused(&courier, "a", &kind, "No such file");
 }
 
 /// In its own sandbox, without any unit's.
 #[test]
-fn it_reads_its_configuration_and_nothing_of_the_brokers() {
+fn it_reads_its_configuration_and_whom_to_trust_and_ends_to_read_what_its_sandbox_hides() {
     let publisher = Publisher::start();
-    let secret = public_dir();
-    std::fs::copy(publisher.ca(), secret.path().join("ca.pem")).unwrap();
-    let ca = format!("ca = {:?}", publisher.ca());
-    let urls = || [("a", publisher.url("right", "new"))];
-    let courier = Courier::start(&configured(&ca, urls()));
+    let elsewhere = public_dir();
+    let other = elsewhere.path().join("ca.pem");
+    std::fs::copy(publisher.ca(), &other).unwrap();
+    let configured = |ca: &Path| {
+        let url = publisher.url("right", "new");
+        configured(&format!("ca = {ca:?}"), [("a", url)])
+    };
+    let mut courier = Courier::start(&configured(&publisher.ca()));
     courier.process.wait_for_stderr("fully enforced");
     assert_eq!(courier.fetch("a"), publisher.document("new"));
     // A file that it did not know of when it closed itself in, readable to everybody.
-    let other = format!("ca = {:?}", secret.path().join("ca.pem"));
-    write(&courier, &configured(&other, urls()));
+    write(&courier, &configured(&other));
     std::thread::sleep(READ_AGE);
-    refused(&courier, "a", &json!("configuration"), "Permission denied");
+    let question = r#"{"version":1,"issuer":"a"}"#;
+    assert_eq!(exchange(&courier.socket(), question), None);
+    assert_eq!(courier.process.wait(DEADLINE).code(), Some(0));
+    let said = courier.process.stderr();
+    assert!(said.contains("Permission denied"), "{said}");
+    let courier = Courier::start(&configured(&other));
+    assert_eq!(courier.fetch("a"), publisher.document("new"));
 }

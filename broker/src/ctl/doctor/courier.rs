@@ -81,7 +81,7 @@ async fn fetch(client: Client, wanted: Vec<(String, String)>) -> Vec<Fetched> {
 /// Judges. If nobody can be asked, that is said once.
 pub fn findings(site: &Site, fetched: &[Fetched]) -> Vec<Finding> {
     let absent = fetched.iter().find_map(|it| match &it.found {
-        Some(Err(why @ (Why::Absent(..) | Why::Lost(_) | Why::Late(_)))) => Some(why),
+        Some(Err(why @ (Why::Absent(..) | Why::HungUp | Why::Lost(_) | Why::Late(_)))) => Some(why),
         _ => None,
     });
     match absent {
