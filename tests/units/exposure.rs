@@ -3,16 +3,18 @@
 
 use crate::boxed::SysBox;
 use crate::installed::{
-    KEYSTORE_SOCKET, KEYSTORE_UNIT, TPM_SOCKET, TPM_UNIT, WITNESS_SOCKET, WITNESS_UNIT,
+    COURIER_SOCKET, COURIER_UNIT, KEYSTORE_SOCKET, KEYSTORE_UNIT, TPM_SOCKET, TPM_UNIT,
+    WITNESS_SOCKET, WITNESS_UNIT,
 };
 use crate::suite::{INDENT, Suite};
 
 /// Scores above these fail; in tenths, as `--threshold` of systemd-analyze(1) is.
-const MOST: [(&str, u32); 4] = [
+const MOST: [(&str, u32); 5] = [
     ("assertd.service", 8),
     (KEYSTORE_UNIT, 9),
     (TPM_UNIT, 9),
     (WITNESS_UNIT, 10),
+    (COURIER_UNIT, 14), // it has the network
 ];
 
 /// Drop-ins that are installed as examples, and the unit each is for.
@@ -37,6 +39,8 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
                 TPM_SOCKET,
                 WITNESS_UNIT,
                 WITNESS_SOCKET,
+                COURIER_UNIT,
+                COURIER_SOCKET,
             ],
         )
     });

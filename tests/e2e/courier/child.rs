@@ -90,3 +90,28 @@ fn assertd_serves_without_one() {
         daemon.stderr()
     );
 }
+
+#[test]
+fn check_tries_every_url_and_says_what_is_there() {
+    let (publisher, token) = (Publisher::start(), Token::new());
+    let more = format!(
+        "[issuer.down]\nurl = \"https://id.example/down\"\nsubjects = [\"a\"]\nkeystore = {:?}\n\
+         verify_url = {:?}\n",
+        harness::token::KEYSTORE,
+        publisher.url("right", "500")
+    );
+    let text = with_verify_url(&token, &publisher, &publisher.ca());
+    let mut daemon = Daemon::with_keys(more + &text);
+    let said = daemon.assertctl(&["check"]).stdout;
+    let said = String::from_utf8_lossy(&said);
+    let line = |start: &str, part: &str| {
+        let mut lines = said.lines();
+        let there = lines.any(|it| it.starts_with(start) && it.contains(part));
+        assert!(there, "{start} {part}: {said}");
+    };
+    let (new, down) = (publisher.url("right", "new"), publisher.url("right", "500"));
+    line("ok    courier", &format!("prod: {new} is a set of keys"));
+    line("warn  courier", &format!("down: {down}: answers 500"));
+    line("      ", "correct `verify_url` of [issuer.down]");
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.stderr());
+}
