@@ -15,7 +15,7 @@ DESTDIR="${DESTDIR:-}"
 PREFIX="${PREFIX:-/usr}"
 BUILD="${BUILD:-$here/../target/release}"
 
-programs=(assertd assertctl assertd-keystore-pkcs11 assertd-keystore-tpm assertd-witness assertd-publish)
+programs=(assertd assertctl assertd-keystore-pkcs11 assertd-keystore-tpm assertd-witness assertd-courier assertd-publish)
 bin="$DESTDIR$PREFIX/bin"
 lib="$DESTDIR$PREFIX/lib"
 share="$DESTDIR$PREFIX/share/assertd"
@@ -59,7 +59,7 @@ systemd_runs() { [ -d /run/systemd/system ]; }
 make_users_and_directories() {
   command -v systemd-sysusers >/dev/null || fail "no systemd-sysusers here; assertd's units need systemd 252 or newer" 69
   systemd-sysusers "$PREFIX/lib/sysusers.d/assertd.conf"
-  say made "users assertd, assertd-pkcs11, assertd-tpm, assertd-witness, assertd-publish, assertd-ship"
+  say made "users assertd, assertd-pkcs11, assertd-tpm, assertd-witness, assertd-courier, assertd-publish, assertd-ship"
   systemd-tmpfiles --create "$PREFIX/lib/tmpfiles.d/assertd.conf"
   say made "directories /etc/assertd, /run/assertd, /var/lib/assertd-keystore, /var/lib/assertd-published"
   if systemd_runs; then
@@ -87,20 +87,20 @@ Next, as root:
   assertctl init      finds the token, writes /etc/assertd/assertd.toml and the encrypted PIN
   assertctl check     says what is still missing
 After an upgrade instead:
-  systemctl try-restart 'assertd-keystore-*.service' assertd-witness.service assertd.service assertd-publish.service
+  systemctl try-restart 'assertd-keystore-*.service' assertd-witness.service assertd-courier.service assertd.service assertd-publish.service
 TEXT
   fi
 }
 
 stop_everything() {
   [ -z "$DESTDIR" ] && systemd_runs || return 0
-  local units=('assertd-keystore-*' assertd-witness.{service,socket} assertd-publish.{service,socket} assertd-ship.{path,service}
+  local units=('assertd-keystore-*' assertd-witness.{service,socket} assertd-courier.{service,socket} assertd-publish.{service,socket} assertd-ship.{path,service}
     assertd.service assertd.socket assertd-admin.socket) link
   # Instances are enabled by name.
   for link in /etc/systemd/system/sockets.target.wants/assertd-keystore-*@*.socket; do
     [ ! -L "$link" ] || systemctl --quiet disable "${link##*/}"
   done
-  systemctl --quiet disable assertd.socket assertd-admin.socket assertd-witness.socket assertd-publish.socket \
+  systemctl --quiet disable assertd.socket assertd-admin.socket assertd-witness.socket assertd-courier.socket assertd-publish.socket \
     assertd-ship.path || true
   systemctl stop "${units[@]}" || true
   say stopped "assertd and its keystores"
@@ -123,7 +123,7 @@ remove_everything() {
 
 Kept, because only you can want them gone: /etc/assertd, /etc/credstore.encrypted/assertd.*,
 /var/lib/assertd (the audit log), /var/lib/assertd-keystore (keys of some tokens), /var/lib/assertd-published,
-/var/lib/assertd-ship, and the users assertd, assertd-pkcs11, assertd-tpm, assertd-witness, assertd-publish and
+/var/lib/assertd-ship, and the users assertd, assertd-pkcs11, assertd-tpm, assertd-witness, assertd-courier, assertd-publish and
 assertd-ship.
 TEXT
 }

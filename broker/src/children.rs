@@ -1,9 +1,10 @@
-//! All processes that the broker runs itself: its keystores that no unit runs, and then the witness
-//! too. Their threads are started before the sandbox is entered and their sockets are bound before any
+//! All processes that the broker runs itself: its keystores that no unit runs, and then the witness and
+//! the courier too. Their threads are started before the sandbox is entered and their sockets are bound before any
 //! of them runs; both are in the order in which `daemon` calls this.
 
 use crate::child::Supervised;
 use crate::config::Config;
+use crate::courier;
 use crate::keystores::{self, Keystore};
 use crate::witness;
 use keystore::config::Section;
@@ -16,6 +17,8 @@ pub struct Children {
     /// None where units run the keystores: one runs the witness too, and every thread of ours is in
     /// the sandbox.
     witness: Option<Supervised>,
+    /// Likewise. There is one before a reload makes it of use, for the sandbox lets none be made then.
+    courier: Option<Supervised>,
 }
 
 impl Children {
@@ -28,18 +31,23 @@ impl Children {
         for (name, _) in own(config) {
             keystores.insert(name.clone(), Supervised::new(format!("keystore-{name}"))?);
         }
-        let witness = match keystores.is_empty() {
-            true => None,
-            false => Some(Supervised::new("witness".to_owned())?),
+        let beside = |name: &str| match keystores.is_empty() {
+            true => Ok(None),
+            false => Supervised::new(name.to_owned()).map(Some),
         };
-        Ok(Children { keystores, witness })
+        let (witness, courier) = (beside("witness")?, beside("courier")?);
+        Ok(Children {
+            keystores,
+            witness,
+            courier,
+        })
     }
 
     /// Binds every socket, then has everything run.
     ///
     /// # Errors
-    /// If a keystore cannot be run. Without a witness only selectors for executables are of no use,
-    /// and whoever has some learns of it.
+    /// If a keystore cannot be run. Without a witness only selectors for executables are of no use, and
+    /// without a courier only `verify_url`; whoever has some learns of it.
     pub fn start(
         &self,
         config: &Config,
@@ -53,6 +61,8 @@ impl Children {
         }
         let witness = self.witness.as_ref();
         let witness = witness.map(|child| (child, witness::child::Recipe::prepare(config)));
+        let courier = self.courier.as_ref();
+        let courier = courier.map(|child| (child, courier::child::Recipe::prepare(config)));
         for (child, recipe) in recipes {
             child.run(Box::new(recipe));
         }
@@ -61,12 +71,22 @@ impl Children {
             Some((_, Err(why))) => eprintln!("assertd: no witness: {why}"),
             None => {}
         }
+        match courier {
+            Some((child, Ok(recipe))) => child.run(Box::new(recipe)),
+            Some((_, Err(why))) => eprintln!("assertd: no courier: {why}"),
+            None => {}
+        }
         Ok(())
     }
 
     /// Ends them for good.
     pub fn stop(self) {
-        Supervised::stop_all(self.keystores.into_values().chain(self.witness));
+        Supervised::stop_all(
+            self.keystores
+                .into_values()
+                .chain(self.witness)
+                .chain(self.courier),
+        );
     }
 }
 

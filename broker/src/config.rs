@@ -75,6 +75,8 @@ pub struct Config {
     pub keystores: BTreeMap<String, KeystoreSection>,
     /// By name.
     pub issuers: BTreeMap<String, Arc<Issuer>>,
+    /// How published keys are read back.
+    pub courier: Courier,
     /// By name: those that are shipped, and its own.
     pub profiles: BTreeMap<String, Arc<Profile>>,
     /// By name.
@@ -123,6 +125,13 @@ pub struct Publication {
     pub directory: PathBuf,
 }
 
+/// How assertd-courier reads published keys back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Courier {
+    /// The only authorities it accepts certificates of, in place of the host's.
+    pub ca: Option<PathBuf>,
+}
+
 /// An `[issuer.NAME]`: this host, or its fleet, as an OIDC issuer for federation.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Issuer {
@@ -144,6 +153,8 @@ pub struct Issuer {
     pub charter: Arc<Charter>,
     /// When the versions of its key follow each other.
     pub schedule: Schedule,
+    /// Where its JWKS is published, to be read back.
+    pub verify_url: Option<String>,
 }
 
 /// A `[workload.NAME]`.

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+pub mod gate;
 mod outside;
 
 pub use outside::publish_all;
@@ -47,6 +48,8 @@ pub struct Keeper {
 struct State {
     waiting: BTreeMap<KeyName, (Waiting, Option<String>)>,
     deferred: HashMap<(KeyName, Outside), Deferral>,
+    /// What was last found at an issuer's `verify_url`.
+    sights: BTreeMap<KeyName, String>,
 }
 
 struct Deferral {
@@ -106,6 +109,15 @@ impl Keeper {
             _ => None,
         };
         state.waiting.insert(name.clone(), (waiting, why));
+    }
+
+    fn saw(&self, name: &KeyName, said: String) {
+        self.lock().sights.insert(name.clone(), said);
+    }
+
+    /// What was last found at an issuer's `verify_url`.
+    pub fn sight(&self, name: &KeyName) -> Option<String> {
+        self.lock().sights.get(name).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -17,6 +17,7 @@ pub mod children;
 pub mod claims;
 pub mod complaints;
 pub mod config;
+pub mod courier;
 pub mod ctl;
 pub mod daemon;
 pub mod denylist;

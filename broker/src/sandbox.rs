@@ -76,7 +76,7 @@ fn of_broker(config: &Config) -> Sandbox {
 
 /// The directories a reload reads: the main file's, with `conf.d`, and those that links in them
 /// lead to now. Never the root.
-fn configuration(path: &Path) -> Vec<PathBuf> {
+pub fn configuration(path: &Path) -> Vec<PathBuf> {
     let files = config::files(path).unwrap_or_default();
     let drop_ins = path.with_file_name("conf.d");
     let real = files.iter().filter_map(|file| file.canonicalize().ok());

@@ -315,14 +315,22 @@ pub struct Health {
 
 /// A message as one frame.
 pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, Error> {
+    encode_within(message, FRAME_LEN_MAX)
+}
+
+/// A message as one frame of a protocol with another limit.
+///
+/// # Errors
+/// [`Kind::Protocol`] if it is longer.
+pub fn encode_within<M: Serialize>(message: &M, len_max: usize) -> Result<Vec<u8>, Error> {
     let mut frame = vec![0; 4];
     serde_json::to_writer(&mut frame, message)
         .map_err(|e| Error::new(Kind::Internal, "message cannot be encoded").because(e))?;
     let length = frame.len() - 4;
-    if length > FRAME_LEN_MAX {
+    if length > len_max {
         return Err(Error::new(
             Kind::Protocol,
-            format!("message of {length} bytes is longer than a frame ({FRAME_LEN_MAX})"),
+            format!("message of {length} bytes is longer than a frame ({len_max})"),
         ));
     }
     frame[..4].copy_from_slice(&(length as u32).to_be_bytes());
@@ -361,11 +369,19 @@ impl Write for Counted {
 /// # Errors
 /// [`Kind::Protocol`] if it is 0 or above [`FRAME_LEN_MAX`]; nothing is allocated before.
 pub fn frame_len(header: [u8; 4]) -> Result<usize, Error> {
+    frame_len_within(header, FRAME_LEN_MAX)
+}
+
+/// The same in a protocol with another limit.
+///
+/// # Errors
+/// [`Kind::Protocol`] if it is 0 or above that.
+pub fn frame_len_within(header: [u8; 4], len_max: usize) -> Result<usize, Error> {
     let length = u32::from_be_bytes(header) as usize;
-    if length == 0 || length > FRAME_LEN_MAX {
+    if length == 0 || length > len_max {
         return Err(Error::new(
             Kind::Protocol,
-            format!("frame of {length} bytes; a frame has 1 to {FRAME_LEN_MAX}"),
+            format!("frame of {length} bytes; a frame has 1 to {len_max}"),
         ));
     }
     Ok(length)

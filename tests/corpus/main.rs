@@ -93,6 +93,11 @@ fn a_damaged_state_file_is_refused_and_left_alone() {
     replay("state_file", targets::state_file::check);
 }
 
+#[test]
+fn a_published_key_is_seen_only_where_it_stands() {
+    replay("readback", targets::readback::check);
+}
+
 /// A target that is not replayed would be forgotten, and so would its regressions.
 #[test]
 fn every_target_is_replayed() {

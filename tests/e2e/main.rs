@@ -5,6 +5,7 @@
 mod ahead;
 mod assertion;
 mod charter;
+mod courier;
 mod denial;
 mod denylist;
 mod explain;

@@ -150,7 +150,9 @@ impl Daemon {
     pub fn keystore_pid(&self) -> u32 {
         let mut children = process::children(self.pid());
         let program = |pid: &u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-        children.retain(|pid| !program(pid).is_some_and(|exe| exe.ends_with("assertd-witness")));
+        let beside =
+            |exe: PathBuf| exe.ends_with("assertd-witness") || exe.ends_with("assertd-courier");
+        children.retain(|pid| !program(pid).is_some_and(beside));
         assert_eq!(
             children.len(),
             1,

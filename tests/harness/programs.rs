@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "assertd",
     "assertctl",
     "assertd-keystore-pkcs11",
     "assertd-keystore-tpm",
     "assertd-witness",
     "assertd-publish",
+    "assertd-courier",
 ];
 
 /// assertd, assertctl and the keystore programs, where everybody can run them.

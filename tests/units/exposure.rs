@@ -3,19 +3,20 @@
 
 use crate::boxed::SysBox;
 use crate::installed::{
-    KEYSTORE_SOCKET, KEYSTORE_UNIT, PUBLISH_SOCKET, PUBLISH_UNIT, SHIP_PATH, SHIP_UNIT, TPM_SOCKET,
-    TPM_UNIT, WITNESS_SOCKET, WITNESS_UNIT,
+    COURIER_SOCKET, COURIER_UNIT, KEYSTORE_SOCKET, KEYSTORE_UNIT, PUBLISH_SOCKET, PUBLISH_UNIT,
+    SHIP_PATH, SHIP_UNIT, TPM_SOCKET, TPM_UNIT, WITNESS_SOCKET, WITNESS_UNIT,
 };
 use crate::suite::{INDENT, Suite};
 
 /// Scores above these fail; in tenths, as `--threshold` of systemd-analyze(1) is.
-const MOST: [(&str, u32); 6] = [
+const MOST: [(&str, u32); 7] = [
     ("assertd.service", 8),
     (KEYSTORE_UNIT, 9),
     (TPM_UNIT, 9),
     (WITNESS_UNIT, 10),
     (PUBLISH_UNIT, 3),
     (SHIP_UNIT, 15),
+    (COURIER_UNIT, 14), // it has the network
 ];
 
 /// Drop-ins that are installed as examples, and the unit each is for.
@@ -44,6 +45,8 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
                 PUBLISH_SOCKET,
                 SHIP_UNIT,
                 SHIP_PATH,
+                COURIER_UNIT,
+                COURIER_SOCKET,
             ],
         )
     });

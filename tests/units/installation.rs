@@ -8,13 +8,14 @@ use crate::suite::Suite;
 use harness::{DEADLINE, wait_until};
 
 /// Mode and owner of everything that matters, once sockets listen and services run.
-const MODES: [(&str, &str); 20] = [
+const MODES: [(&str, &str); 21] = [
     ("/usr/bin/assertd", "755 root:root"),
     ("/usr/bin/assertctl", "755 root:root"),
     ("/usr/bin/assertd-keystore-pkcs11", "755 root:root"),
     ("/usr/bin/assertd-keystore-tpm", "755 root:root"),
     ("/usr/bin/assertd-witness", "755 root:root"),
     ("/usr/bin/assertd-publish", "755 root:root"),
+    ("/usr/bin/assertd-courier", "755 root:root"),
     ("/usr/lib/systemd/system/assertd.service", "644 root:root"),
     ("/usr/share/assertd/assertd.schema.json", "644 root:root"),
     ("/etc/assertd", "750 root:assertd"),
@@ -110,6 +111,7 @@ fn users(boxed: &SysBox) -> Result<(), String> {
         ("assertd-witness", "assertd-witness"),
         ("assertd-publish", "assertd-publish"),
         ("assertd-ship", "assertd-ship"),
+        ("assertd-courier", "assertd assertd-courier"),
     ] {
         let script = format!(
             "getent passwd {user} | cut -d: -f7; passwd --status {user} | cut -d' ' -f2; \

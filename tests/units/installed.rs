@@ -13,6 +13,10 @@ pub const KEYSTORE_SOCKET: &str = "assertd-keystore-pkcs11@hsm.socket";
 pub const TPM_UNIT: &str = "assertd-keystore-tpm@hsm.service";
 pub const TPM_SOCKET: &str = "assertd-keystore-tpm@hsm.socket";
 
+/// Fetches what is published of its keys.
+pub const COURIER_UNIT: &str = "assertd-courier.service";
+pub const COURIER_SOCKET: &str = "assertd-courier.socket";
+
 /// Tells assertd what executable a process runs.
 pub const WITNESS_UNIT: &str = "assertd-witness.service";
 pub const WITNESS_SOCKET: &str = "assertd-witness.socket";

@@ -28,13 +28,14 @@ pub const WORKLOAD_ANSWER: &str = "/run/payments.out";
 pub const WORKLOAD_ERRORS: &str = "/run/payments.err";
 
 /// What is installed, and an attacker, which is not.
-const PROGRAMS: [&str; 7] = [
+const PROGRAMS: [&str; 8] = [
     "assertd",
     "assertctl",
     "assertd-keystore-pkcs11",
     "assertd-keystore-tpm",
     "assertd-witness",
     "assertd-publish",
+    "assertd-courier",
     IMPOSTOR,
 ];
 const IMPOSTOR: &str = "impostor";

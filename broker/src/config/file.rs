@@ -51,6 +51,9 @@ pub struct MainFile {
     #[serde(default)]
     #[cfg_attr(test, schemars(transform = schema::named))]
     pub issuer: BTreeMap<Spanned<String>, Spanned<IssuerSection>>,
+    /// How published keys are read back. Main file alone.
+    #[serde(default, deserialize_with = "table")]
+    pub courier: CourierSection,
     /// A shipped profile, made narrower: `[profile.NAME]`, for targets to name. Main file alone.
     #[serde(default)]
     #[cfg_attr(test, schemars(transform = schema::named_anew))]
@@ -184,6 +187,10 @@ pub struct IssuerSection {
     /// Longest life in seconds of anything it signs. Default: 3600
     #[cfg_attr(test, schemars(range(min = 1, max = LIFETIME_MAX_S)))]
     pub lifetime_max: Option<Spanned<u32>>,
+    /// Where its JWKS is published, an https URL, to be read back by assertd-courier: a new key signs
+    /// only after it was seen there. Default: none, and then it signs after the time that publishing takes
+    #[cfg_attr(test, schemars(regex(pattern = r"^https://[^#\s]+$")))]
+    pub verify_url: Option<Spanned<String>>,
     /// When the versions of its key follow each other.
     pub rotation: Option<Spanned<RotationSection>>,
 }
@@ -229,6 +236,17 @@ pub enum Activated {
     Time,
     /// An operator.
     Hand,
+}
+
+/// How published keys are read back.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct CourierSection {
+    /// Absolute path of a file with the certificates (PEM) of the authorities that the servers of all
+    /// `verify_url` must have theirs from. Default: those that the host trusts
+    #[cfg_attr(test, schemars(regex(pattern = "^/")))]
+    pub ca: Option<Spanned<PathBuf>>,
 }
 
 /// A shipped profile, made narrower. What would widen it is refused.

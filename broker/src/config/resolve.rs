@@ -2,8 +2,8 @@
 //! need and nothing else, users are numbers, lifetimes fit, subjects have one owner.
 
 use super::file::{
-    AuditSection, BoundsSection, DenySection, DropIn, LimitsSection, MainFile, PublicationSection,
-    ServerSection,
+    AuditSection, BoundsSection, CourierSection, DenySection, DropIn, LimitsSection, MainFile,
+    PublicationSection, ServerSection,
 };
 use super::many::OneOrMany;
 use super::spanned::Spanned;
@@ -36,13 +36,14 @@ mod workload;
 pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
 
 /// What a team's file cannot have.
-const MAIN_ALONE: [&str; 9] = [
+const MAIN_ALONE: [&str; 10] = [
     "server",
     "audit",
     "publication",
     "limits",
     "keystore",
     "issuer",
+    "courier",
     "profile",
     "deny",
     "bounds",
@@ -195,6 +196,7 @@ pub fn resolve(sources: Vec<Source>, names: NameService) -> Result<Config> {
         deny: deny(&file, parsed.deny)?,
         keystores: known.keystores,
         issuers: known.issuers,
+        courier: courier(&file, parsed.courier)?,
         profiles: known.profiles,
         workloads: known.sections.into_values().collect(),
         bounds: written_bounds,
@@ -304,6 +306,11 @@ fn misspelt(file: &File, error: &toml::de::Error, known: &[&str]) -> Option<Diag
         message,
         help,
     ))
+}
+
+fn courier(file: &File, section: CourierSection) -> Result<Courier> {
+    let ca = file.absolute("ca", section.ca)?;
+    Ok(Courier { ca })
 }
 
 fn deny(file: &File, section: DenySection) -> Result<denylist::Files> {

@@ -7,6 +7,7 @@
 pub mod access;
 mod accounts;
 mod configuration;
+mod courier;
 pub mod credentials;
 pub mod daemon;
 pub mod finding;
@@ -108,6 +109,7 @@ fn examine(args: &Args) -> Vec<Finding> {
     found.extend(sockets::findings(&sockets::look(&site, &users), listener));
     found.extend(storage::findings(&site, &storage));
     found.extend(daemon::findings(&site, &daemon));
+    found.extend(courier::findings(&site, &courier::look(&site)));
     found.extend(storage::chain_findings(&site, &storage));
     found
 }

@@ -51,6 +51,8 @@ pub enum Network {
     /// No TCP port can be connected to or bound.
     #[default]
     None,
+    /// Ports can be connected to, and none can be bound.
+    Outbound,
     /// As before.
     Open,
 }
@@ -95,9 +97,11 @@ impl Sandbox {
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(AccessFs::from_all(GENERATION))?
             .scope(Scope::Signal)?;
-        if self.network == Network::None {
-            ruleset = ruleset.handle_access(AccessNet::from_all(GENERATION))?;
-        }
+        ruleset = match self.network {
+            Network::None => ruleset.handle_access(AccessNet::from_all(GENERATION))?,
+            Network::Outbound => ruleset.handle_access(AccessNet::BindTcp)?,
+            Network::Open => ruleset,
+        };
         if self.abstract_sockets == AbstractSockets::None {
             ruleset = ruleset.scope(Scope::AbstractUnixSocket)?;
         }
@@ -134,7 +138,7 @@ impl Sandbox {
 
     /// What a kernel of this generation does not restrict (landlock(7), "Compatibility").
     fn missing(&self, abi: ABI) -> Vec<&'static str> {
-        let tcp = (self.network == Network::None).then_some((ABI::V4, "TCP"));
+        let tcp = (self.network != Network::Open).then_some((ABI::V4, "TCP"));
         let of = [
             Some((ABI::V3, "truncating files")),
             tcp,

@@ -1,5 +1,5 @@
 //! Writes the first inputs of the fuzz targets (tests/fuzz/corpus): frames of the keystore's
-//! protocol, points, keys and signatures, key files of a TPM; and records what a TPM answers a
+//! protocol, points, keys and signatures, published sets, key files of a TPM; and records what a TPM answers a
 //! keystore that opens, makes, reads and signs, for the target that plays it back
 //! (tests/fuzz/recorded). By hand, when one of these changes:
 //!
@@ -13,6 +13,7 @@
 
 mod messages;
 mod points;
+mod readback;
 mod tpm;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ fn main() {
     let corpus = Corpus { fuzz: fuzz.into() };
     messages::write(&corpus);
     points::write(&corpus);
+    readback::write(&corpus);
     tpm::write(&corpus);
 }
 

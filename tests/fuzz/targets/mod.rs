@@ -7,6 +7,7 @@ pub mod claims;
 pub mod ecpoint;
 pub mod input;
 pub mod protocol;
+pub mod readback;
 pub mod signature;
 pub mod state_file;
 pub mod tpm_response;

@@ -97,7 +97,14 @@ fn next(
             let text = "its evidence is less than a target demands; another keystore, or a lower `evidence`";
             (text.to_owned(), None)
         }
-        Waiting::Seen(number) if of(number) => ("waits to be seen at verify_url".to_owned(), None),
+        Waiting::Seen(number) if of(number) => {
+            let waits = "waits to be seen at verify_url";
+            let text = match app.keeper.sight(name) {
+                Some(said) => format!("{waits}: {said}"),
+                None => waits.to_owned(),
+            };
+            (text, None)
+        }
         Waiting::Lead(number, at) if of(number) => ("becomes active".to_owned(), Some(at)),
         Waiting::ByHand(number) if of(number) => {
             let text =

@@ -1,6 +1,7 @@
 //! `[issuer.NAME]`: its URL, what it may assert, and the charter of its key.
 
 use super::super::file::IssuerSection;
+use super::super::url::Https;
 use super::*;
 use crate::lifecycle::Gate;
 use crate::profile::spiffe;
@@ -63,7 +64,12 @@ fn issuer(
         certificate: CertificateUse::None,
     };
     let key = KeyName::issuer(name).expect("the name was checked");
-    let told = rotation::Told::Fetches(Gate::Written);
+    let verify_url = verify_url(file, section.verify_url.as_ref())?;
+    let gate = match verify_url {
+        Some(_) => Gate::ReadBack,
+        None => Gate::Written,
+    };
+    let told = rotation::Told::Fetches(gate);
     let schedule = rotation::schedule(file, section.rotation.as_ref(), told, lifetime_max_s)?;
     Ok(Issuer {
         name: name.to_owned(),
@@ -75,7 +81,25 @@ fn issuer(
         key,
         charter: Arc::new(charter),
         schedule,
+        verify_url,
     })
+}
+
+/// The broker only remembers it: assertd-courier reads the same files, and fetches what they say.
+fn verify_url(file: &File, written: Option<&Spanned<String>>) -> Result<Option<String>> {
+    let Some(written) = written else {
+        return Ok(None);
+    };
+    match Https::parse(written.as_ref()) {
+        Ok(_) => Ok(Some(written.as_ref().clone())),
+        Err(why) => {
+            let message = format!(
+                "`verify_url` {why}; it is where the issuer's JWKS is published, such as \
+                 https://id.example.com/prod/jwks.json"
+            );
+            file.error(written.span(), message)
+        }
+    }
 }
 
 fn subjects(

@@ -97,6 +97,7 @@ checks! {
     PROGRAM "D62" "assertd";
     DENY_LISTS "D63" "deny";
     WITNESS "D64" "witness";
+    COURIER "D65" "courier";
     KEYSTORE "D70" "keystore";
     PIN_MISSING "D71" "keystore";
     PIN_WRONG "D72" "keystore";

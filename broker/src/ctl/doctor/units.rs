@@ -22,6 +22,9 @@ const SOCKETS: [&str; 2] = ["assertd.socket", "assertd-admin.socket"];
 /// The witness's units, which are needed where a configuration asks what workloads run.
 const WITNESS: [&str; 2] = ["assertd-witness.socket", "assertd-witness.service"];
 
+/// The courier's, which are needed where something is to be read back.
+const COURIER: [&str; 2] = ["assertd-courier.socket", "assertd-courier.service"];
+
 /// What is asked of every unit, the sandbox apart.
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,UnitFileState,FragmentPath,\
 DropInPaths,NeedDaemonReload,ExecMainStatus,User,SupplementaryGroups,Listen,ExecPaths,\
@@ -53,6 +56,7 @@ impl Units {
         let mut names = vec![SERVICE.to_owned()];
         names.extend(SOCKETS.map(str::to_owned));
         names.extend(WITNESS.map(str::to_owned));
+        names.extend(COURIER.map(str::to_owned));
         for (name, section) in &site.keystores {
             names.extend(["service", "socket"].map(|suffix| section.backend.unit(name, suffix)));
         }
@@ -244,6 +248,10 @@ fn of_units(site: &Site, units: &Units) -> Vec<Finding> {
         }
     }
     let present = well(units, &names, &mut found);
+    if needs_courier(site) {
+        // Its sandbox is another than all others': it has the network.
+        let _present = well(units, &COURIER.map(str::to_owned), &mut found);
+    }
     let sandboxes: Vec<Finding> = present
         .iter()
         .filter(|unit| unit.is_service() && unit.is("LoadState", "loaded"))
@@ -267,6 +275,12 @@ fn of_units(site: &Site, units: &Units) -> Vec<Finding> {
 fn needs_witness(site: &Site) -> bool {
     let config = site.config.as_ref();
     config.is_ok_and(|config| attestation::needs_witness(config).is_some())
+}
+
+/// Whether something that is published is to be read back.
+fn needs_courier(site: &Site) -> bool {
+    let config = site.config.as_ref();
+    config.is_ok_and(|config| config.issuers.values().any(|it| it.verify_url.is_some()))
 }
 
 /// Of one keystore's units alone, whether they are there and well; their sandbox is the doctor's.
