@@ -316,12 +316,6 @@ impl Config {
                 all.insert(target.key.clone(), kept);
             }
         }
-        // What one target of an issuer demands holds for the key of all.
-        for target in self.targets() {
-            if let Some(kept) = all.get_mut(&target.key) {
-                kept.evidence_min = kept.evidence_min.max(target.evidence_min);
-            }
-        }
         all
     }
 
@@ -381,7 +375,8 @@ pub struct Kept {
     pub keystore: String,
     /// When its versions follow each other.
     pub schedule: Schedule,
-    /// With less nothing becomes active.
+    /// With less no version takes the place of one that signs. An issuer's key has many targets, of which
+    /// each demands what it does when it is asked for.
     pub evidence_min: EvidenceLevel,
 }
 

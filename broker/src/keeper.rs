@@ -241,10 +241,19 @@ pub fn shown(app: &App, want: &Kept, key: &KeyId) -> Shown {
             condition: Condition::Usable {},
             evidence,
             ..
-        } if is_up && !app.keyring.is_suspended(key) => match evidence.level < want.evidence_min {
-            true => Shown::TooWeak,
-            false => Shown::Usable,
-        },
+        } if is_up && !app.keyring.is_suspended(key) => {
+            // The first one is used by nobody who demands more, which a request is told in so many words.
+            let is_weak = evidence.level < want.evidence_min;
+            let has_active = || {
+                app.keyring
+                    .active(&key.name)
+                    .is_ok_and(|active| active.id != *key)
+            };
+            match is_weak && has_active() {
+                true => Shown::TooWeak,
+                false => Shown::Usable,
+            }
+        }
         _ => Shown::Unusable,
     }
 }

@@ -68,6 +68,7 @@ pub fn issuer(name: &str, url: &str, trust_domain: Option<&str>) -> Issuer {
             backdate_s: 0,
             certificate: keystore::CertificateUse::None,
         }),
+        verify_url: None,
         schedule: Schedule {
             period_s: None,
             publish_s: 0,

@@ -25,7 +25,10 @@ fn configuration(token: &Token, publisher: &Publisher, path: &str) -> String {
 /// What the site's own command would do.
 fn ship(publisher: &Publisher) {
     let dir = publisher.dir.path();
-    let (from, to) = (dir.join("published/issuer/prod/jwks.json"), dir.join("live.json"));
+    let (from, to) = (
+        dir.join("published/issuer/prod/jwks.json"),
+        dir.join("live.json"),
+    );
     std::fs::copy(from, dir.join("shipped")).unwrap();
     std::fs::rename(dir.join("shipped"), to).unwrap();
 }
@@ -55,7 +58,11 @@ fn a_version_signs_once_it_was_seen_and_whatever_else_is_served_it_does_not() {
     assert_eq!(daemon.ask(BANK).status, 503, "nobody could verify it");
     ship(&publisher);
     let is_active = |id: &str| state(&daemon, id).0 == "active";
-    assert!(wait_until(DEADLINE, || is_active("issuer/prod.1")), "{:?}", daemon.keys());
+    assert!(
+        wait_until(DEADLINE, || is_active("issuer/prod.1")),
+        "{:?}",
+        daemon.keys()
+    );
     let first = kid(&daemon);
 
     let rotated = daemon.assertctl(&["keys", "rotate", "issuer/prod"]);
@@ -73,18 +80,34 @@ fn a_version_signs_once_it_was_seen_and_whatever_else_is_served_it_does_not() {
         ("endless", "bytes"),
         ("other", "none of"),
     ] {
-        daemon.site().configure(&configuration(&token, &publisher, path));
-        assert!(daemon.assertctl(&["reload"]).status.success(), "{}", daemon.stderr());
+        daemon
+            .site()
+            .configure(&configuration(&token, &publisher, path));
+        assert!(
+            daemon.assertctl(&["reload"]).status.success(),
+            "{}",
+            daemon.stderr()
+        );
         let next = || state(&daemon, "issuer/prod.2").1;
         let is_said = || next().contains(&format!("/{path}")) && next().contains(said);
         assert!(wait_until(DEADLINE, is_said), "{path}: {:?}", daemon.keys());
-        assert!(next().starts_with("waits to be seen at verify_url"), "{}", next());
+        assert!(
+            next().starts_with("waits to be seen at verify_url"),
+            "{}",
+            next()
+        );
         assert!(is_published(), "{path}: {:?}", daemon.keys());
         assert_eq!(kid(&daemon), first, "{path}");
     }
-    daemon.site().configure(&configuration(&token, &publisher, "live"));
+    daemon
+        .site()
+        .configure(&configuration(&token, &publisher, "live"));
     assert!(daemon.assertctl(&["reload"]).status.success());
     ship(&publisher);
-    assert!(wait_until(DEADLINE, || is_active("issuer/prod.2")), "{:?}", daemon.keys());
+    assert!(
+        wait_until(DEADLINE, || is_active("issuer/prod.2")),
+        "{:?}",
+        daemon.keys()
+    );
     assert_ne!(kid(&daemon), first);
 }
