@@ -41,7 +41,7 @@ const STEPS_MAX: usize = 50;
 pub struct Keeper {
     state: Mutex<State>,
     /// One writes documents at a time.
-    publishing: tokio::sync::Mutex<()>,
+    publishing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]

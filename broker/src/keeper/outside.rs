@@ -14,6 +14,13 @@ use keystore::protocol::Request;
 use keystore::{Error, KeyName, Kind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
+
+/// How long writing all documents may take.
+const PUBLISH_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Does it, and writes what came of it.
 ///
@@ -63,12 +70,12 @@ fn keystore_of<'a>(app: &'a App, name: &str) -> Result<&'a Arc<Keystore>, Error>
 
 /// Writes the documents as this lineage has them, and that it is done.
 async fn publish(app: &Arc<App>, name: &KeyName, lineage: &Lineage) -> Result<Changed, Error> {
-    let _alone = app.keeper.publishing.lock().await;
+    let turn = turn(app).await?;
     let lineages = app.keyring.lineages();
     if lineages.get(name) != Some(lineage) {
         return Ok(Changed::Meanwhile);
     }
-    let mut failed = render(app, lineages).await?;
+    let (mut failed, _turn) = render(app, lineages, turn).await?;
     match failed.remove(name) {
         Some(error) => Err(error),
         None => write(app, name, lineage, &[Change::Written]).await,
@@ -80,19 +87,36 @@ async fn publish(app: &Arc<App>, name: &KeyName, lineage: &Lineage) -> Result<Ch
 /// # Errors
 /// What could not be written for certain.
 pub async fn publish_all(app: &Arc<App>) -> Result<(), Error> {
-    let _alone = app.keeper.publishing.lock().await;
-    let mut failed = render(app, app.keyring.lineages()).await?;
+    let turn = turn(app).await?;
+    let (mut failed, _turn) = render(app, app.keyring.lineages(), turn).await?;
     match failed.pop_first() {
         Some((_, error)) => Err(error),
         None => Ok(()),
     }
 }
 
-/// Keys whose documents could not be written, with the reasons.
+/// The right to write documents: one writer at a time, so that an older set never overwrites a newer one.
+type Turn = OwnedMutexGuard<()>;
+
+async fn turn(app: &App) -> Result<Turn, Error> {
+    let lock = app.keeper.publishing.clone().lock_owned();
+    timeout(PUBLISH_DEADLINE, lock).await.map_err(too_slow)
+}
+
+fn too_slow(_: Elapsed) -> Error {
+    let text = format!(
+        "publication: writing takes longer than {} s; does its file system hang?",
+        PUBLISH_DEADLINE.as_secs()
+    );
+    Error::new(Kind::Unavailable, text)
+}
+
+/// Keys whose documents could not be written, with the reasons, and the turn for what is to follow in it.
 async fn render(
     app: &Arc<App>,
     lineages: BTreeMap<KeyName, Lineage>,
-) -> Result<BTreeMap<KeyName, Error>, Error> {
+    turn: Turn,
+) -> Result<(BTreeMap<KeyName, Error>, Turn), Error> {
     let rules = app.rules.now();
     let Some(directory) = rules
         .config
@@ -100,7 +124,7 @@ async fn render(
         .as_ref()
         .map(|it| it.directory.clone())
     else {
-        return Ok(BTreeMap::new()); // whoever registers keys reads them from `assertctl jwks`
+        return Ok((BTreeMap::new(), turn)); // whoever registers keys reads them from `assertctl jwks`
     };
     let app = app.clone();
     let work = move || {
@@ -114,10 +138,12 @@ async fn render(
             }
         }
         failed.extend(outcome.failed);
-        Ok(failed)
+        Ok((failed, turn))
     };
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|lost| Err(Error::new(Kind::Internal, lost.to_string())))
+    // On a file system that hangs the one thread keeps the turn: no second one comes to hang beside it.
+    let done = timeout(PUBLISH_DEADLINE, tokio::task::spawn_blocking(work)).await;
+    done.map_err(too_slow)?
+        .unwrap_or_else(|lost| Err(Error::new(Kind::Internal, lost.to_string())))
 }
 
 /// The documents of all keys that the configuration asks for and that have been listed once.

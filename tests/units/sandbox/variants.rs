@@ -33,7 +33,7 @@ const NOT_SANDBOX: [&str; 13] = [
 ];
 
 /// What a unit sets and no probe tries, and why.
-const WITHOUT_PROBE: [(&str, &str); 11] = [
+const WITHOUT_PROBE: [(&str, &str); 12] = [
     (
         "AmbientCapabilities",
         "empty, written down to be seen; the witness's one shows in what is left to it",
@@ -56,6 +56,10 @@ const WITHOUT_PROBE: [(&str, &str); 11] = [
         "a limit of the program's own, not one against it",
     ),
     ("LoadCredentialEncrypted", "that it can be read is tried"),
+    (
+        "ReadWritePaths",
+        "gives back what ProtectSystem= took; that it can be written, and nothing beside it, is tried in behaviour/publish.rs",
+    ),
     ("RemoveIPC", "tidies up after the last process"),
     ("StateDirectory", "that it can be written is tried"),
     (
