@@ -4,6 +4,7 @@ use crate::audit::Audit;
 use crate::complaints::Complaints;
 use crate::ctl::out::count;
 use crate::denylist;
+use crate::handover::Handovers;
 use crate::http::Signed;
 use crate::id::{RequestId, random};
 use crate::keeper::Keeper;
@@ -37,6 +38,8 @@ pub struct App {
     pub keystores: BTreeMap<String, Arc<Keystore>>,
     /// Assertions that are handed out again.
     pub shelf: Shelf<Arc<Signed>>,
+    /// Answers on their way to a socket.
+    pub handovers: Handovers,
     /// The audit log.
     pub audit: Audit,
     /// The wall clock.

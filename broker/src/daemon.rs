@@ -169,6 +169,7 @@ fn run(command: Command) -> Result<(), Failure> {
         host: of_proc("/proc/sys/kernel/hostname"),
         keystores,
         shelf: crate::reuse::Shelf::default(),
+        handovers: crate::handover::Handovers::default(),
         clock: Clock::after(audit.last_iat()),
         audit: audit.clone(),
         workload_rate: crate::rate::Limiter::new(),
@@ -200,7 +201,10 @@ fn run(command: Command) -> Result<(), Failure> {
             Failure::new(code, why.to_string())
         })?;
         let served = service::serve(app, listeners).await;
-        served.map_err(|error| Failure::new(70, error.to_string()).after_start())
+        served.map_err(|ended| match ended {
+            service::Ended::NoListener(error) => Failure::new(70, error.to_string()).after_start(),
+            service::Ended::OldRecords(why) => Failure::new(78, why),
+        })
     });
     // A name service that hangs may hold one thread; it keeps nobody from stopping.
     runtime.shutdown_timeout(SHUTDOWN_WAIT);

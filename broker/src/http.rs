@@ -384,6 +384,7 @@ fn target_rate(app: &App, grant: &Grant) -> Verdict {
 /// The last look before release: a credential goes to a living peer or to nobody, and no more once its
 /// key is stopped or its life is over, as after a host has slept.
 fn release(asking: &Asking<'_>, signed: &Signed, target: &Target) -> Result<Answer, Refusal> {
+    let handover = asking.app.handovers.begin(); // before the look
     if let Err(why) = asking.app.keyring.may_release(&signed.key.id) {
         return Err(Refusal::unavailable("key_unavailable", why));
     }
@@ -392,13 +393,17 @@ fn release(asking: &Asking<'_>, signed: &Signed, target: &Target) -> Result<Answ
         return Err(Refusal::unavailable("expired", why));
     }
     match asking.peer.life() {
-        Life::Running => Ok(reply::ok(&AssertionResponse {
-            assertion: signed.assertion.as_str().to_owned(),
-            expires_at: signed.content.exp(),
-            kid: signed.key.kid.to_string(),
-            target: target.name.clone(),
-            id: asking.id.to_string(),
-        })),
+        Life::Running => {
+            let mut answer = reply::ok(&AssertionResponse {
+                assertion: signed.assertion.as_str().to_owned(),
+                expires_at: signed.content.exp(),
+                kid: signed.key.kid.to_string(),
+                target: target.name.clone(),
+                id: asking.id.to_string(),
+            });
+            answer.extensions_mut().insert(handover); // until the kernel has the answer
+            Ok(answer)
+        }
         Life::Over => Err(Refusal::PeerGone),
     }
 }

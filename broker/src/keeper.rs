@@ -15,9 +15,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+pub mod counting;
 pub mod gate;
 mod outside;
 
+use counting::Counting;
 pub use outside::publish_all;
 
 /// How often it is looked if nothing happens: a time of a key is kept to so much.
@@ -130,6 +132,7 @@ pub async fn run(app: Arc<App>, keystore: String) {
     let mut changes = app.keyring.changes();
     let mut wanted = wanted_keys(&app);
     let mut remembered = Instant::now();
+    let mut counting = Counting::default();
     loop {
         changes.borrow_and_update();
         if wanted.0 != app.rules.now().generation {
@@ -143,6 +146,13 @@ pub async fn run(app: Arc<App>, keystore: String) {
         {
             wait = wait.min(settle(&app, name, want).await);
         }
+        for (key, kid) in app.keyring.take_restored(&keystore) {
+            let told = recorded(&app, &key, kid.as_str(), audit::KeyAction::Restored).await;
+            if let Err(error) = told {
+                eprintln!("assertd: {error}");
+            }
+        }
+        counting.now_and_then(&app, &keystore).await;
         if remembered.elapsed() >= REMEMBERED {
             remembered = Instant::now();
             if let Err(error) = app.keyring.remember_time() {
@@ -283,7 +293,7 @@ pub async fn write(
 ) -> Result<Changed, Error> {
     for change in changes {
         let recorded = record(app, name, looked_at, *change).await;
-        match (recorded, stops(*change)) {
+        match (recorded, change.stops()) {
             (Ok(()), _) => {}
             // Nothing keeps a key from being stopped.
             (Err(error), true) => eprintln!("assertd: key {name}: {error}"),
@@ -297,17 +307,10 @@ pub async fn write(
         let (name, changes) = (name.clone(), changes.clone());
         tokio::task::spawn_blocking(move || keyring.change(&name, &looked_at, &changes)).await
     };
-    for change in changes.iter().filter(|change| stops(**change)) {
+    for change in changes.iter().filter(|change| change.stops()) {
         forget(app, &name, &before, *change);
     }
     written.unwrap_or_else(|lost| Err(Error::new(Kind::Internal, lost.to_string())))
-}
-
-fn stops(change: Change) -> bool {
-    matches!(
-        change,
-        Change::End(_, Cause::Compromise) | Change::Hold(Hold::Held)
-    )
 }
 
 /// What was signed by what is stopped is not handed out again.

@@ -7,6 +7,8 @@
 //! are durable together or not at all, and nothing follows from a change before it is.
 
 use crate::lifecycle::{Age, Change, Lineage, Mark, Reading};
+use accepted::Accepted;
+use anchor::{Counts, Urgency};
 use keystore::jws::Header;
 use keystore::protocol::{EvidenceLevel, KeyEntry};
 use keystore::publickey::Verifier;
@@ -18,10 +20,20 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
+pub mod accepted;
+mod anchor;
+mod copy;
+pub mod counters;
 mod live;
 mod words;
 
+pub use anchor::{Known, Verdict};
+pub use copy::Copied;
 pub use live::Seen;
+pub use words::phase;
+
+/// What the records are called in the state directory.
+pub const FILE: &str = "keyring.v1";
 
 #[derive(Default, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,6 +45,9 @@ struct Stored {
     /// How far the time of keys had come when this was written.
     #[serde(default)]
     mark: Option<Mark>,
+    /// How far the counter of each keystore is to come that changes are counted in.
+    #[serde(default)]
+    counts: Counts,
 }
 
 /// What is remembered for ever about one version.
@@ -77,11 +92,18 @@ pub struct Keyring {
     began: Mark,
     /// Told of everything that a key's next step may depend on.
     changed: watch::Sender<()>,
+    /// Why the records are not to be gone by.
+    refused: watch::Sender<Option<String>>,
 }
 
 struct Book {
     file: StateFile<Stored>,
     stored: Stored,
+    /// What is known of the keystores' counters.
+    counters: BTreeMap<String, Known>,
+    accepted: Accepted,
+    /// Keystores whose older records were accepted, until that is told.
+    restored: Vec<String>,
 }
 
 /// What came of changing a lineage that somebody has looked at.
@@ -116,7 +138,8 @@ impl Keyring {
     /// # Errors
     /// `Corrupt` if the file fails its check.
     pub fn open(dir: &StateDir, clocks: Clocks) -> Result<Keyring, Error> {
-        let (file, mut stored) = StateFile::<Stored>::open(dir, "keyring.v1")?;
+        let (file, mut stored) = StateFile::<Stored>::open(dir, FILE)?;
+        let accepted = Accepted::read(dir)?;
         let now = clocks();
         let began = match &stored.mark {
             Some(mark) => mark.at(&now),
@@ -129,11 +152,18 @@ impl Keyring {
         }
         let live = Live::of(&stored.lineages);
         Ok(Keyring {
-            file: Mutex::new(Book { file, stored }),
+            file: Mutex::new(Book {
+                file,
+                stored,
+                counters: BTreeMap::new(),
+                accepted,
+                restored: Vec::new(),
+            }),
             live: RwLock::new(live),
             clocks,
             began,
             changed: watch::Sender::new(()),
+            refused: watch::Sender::new(None),
         })
     }
 
@@ -214,6 +244,7 @@ impl Keyring {
                 next.lineages.insert(entry.key.name.clone(), lineage);
                 next.keys.insert(entry.key.clone(), record.clone());
                 next.mark = Some(mark);
+                next.count(&entry.key.name, Urgency::Together, &book.counters);
                 book.replace(next)?;
                 record
             }
@@ -251,6 +282,11 @@ impl Keyring {
         let mut next = book.stored.clone();
         next.lineages.insert(name.clone(), lineage.clone());
         next.mark = Some(mark);
+        let urgency = match changes.iter().any(Change::stops) {
+            true => Urgency::AtOnce,
+            false => Urgency::Together,
+        };
+        next.count(name, urgency, &book.counters);
         book.replace(next)?;
         self.write_live().follow(name, &lineage);
         drop(book);

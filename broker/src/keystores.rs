@@ -2,9 +2,10 @@
 //! connection for each of its signers), its *watch* (who it is, what it holds, how it is) and,
 //! where no unit runs it, its *child process*. A dead keystore slows no other.
 
-use crate::keyring::Keyring;
+use crate::keyring::{Keyring, counters};
 use crate::queue::{Job, Queue, Share};
-use keystore::protocol::{Health, KeyEntry, Reply, Request, Standing, Welcome};
+use assertd_client::api::CounterStatus;
+use keystore::protocol::{CounterPlace, Health, KeyEntry, Reply, Request, Standing, Welcome};
 use keystore::{Error, KeyId, Kind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -373,6 +374,14 @@ impl Keystore {
                 h.algs.iter().map(ToString::to_string).collect()
             }),
             strange: health.map_or_else(Vec::new, |health| health.strange.clone()),
+            counter: self.keyring.counter(&self.name).map(|known| CounterStatus {
+                why: counters::older(&self.name, &known).or(known.why),
+                value: known.reached,
+                place: match known.place {
+                    CounterPlace::Tpm => "tpm".to_owned(),
+                    CounterPlace::File => "file".to_owned(),
+                },
+            }),
             socket: self.socket.display().to_string(),
             pid: state.welcome.as_ref().map(|welcome| welcome.pid),
             restarts: self.restarts.load(Ordering::Relaxed),

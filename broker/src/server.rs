@@ -7,9 +7,10 @@
 
 use crate::app::App;
 use crate::complaints::Complaints;
-use crate::peer::{Life, NoPeer, Peer, Proof, Ticks, kernel_proof, nobody_waits};
+use crate::peer::{NoPeer, Peer, Proof, Ticks, kernel_proof, nobody_waits};
 use crate::reply::{Answer, TOO_MANY_CONNECTIONS};
 use crate::{admin, http};
+use activity::{Activity, Phase};
 use assertd_client::api::{HEAD_LEN_MAX, HEADERS_MAX};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
@@ -21,18 +22,19 @@ use nix::sys::resource::{Resource, getrlimit};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
-use std::io;
 use std::os::fd::AsRawFd;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior};
+use watched::Watched;
+
+mod activity;
+mod watched;
 
 /// Most connections of workloads: 1,024 of 40 KiB each stay below 64 MiB (reliability §11).
 pub const CONNECTIONS_MAX: usize = 1024;
@@ -43,25 +45,9 @@ pub const CONNECTIONS_PER_UID_MAX: usize = 256;
 /// Connections of administrators have their own permits: status answers under any flood.
 pub const ADMIN_CONNECTIONS_MAX: usize = 16;
 
-/// How long a connection may be silent between requests.
-const IDLE: Duration = Duration::from_secs(30);
-
-/// How long a request's head may take from its first byte.
-const HEAD_DEADLINE: Duration = Duration::from_secs(2);
-
-/// How long a whole request may take, body, work and answer: what its parts may take and a second.
-const BUSY_DEADLINE: Duration =
-    Duration::from_secs(http::BODY_DEADLINE.as_secs() + http::REQUEST_DEADLINE.as_secs() + 1);
-
 /// How long connections may go on after the daemon was told to stop: a request's deadline and a
 /// half.
 const DRAIN: Duration = Duration::from_secs(8);
-
-/// How long a new connection may take to ask once the daemon was told to stop: it was accepted, so
-/// its request is on its way or in the socket already. Who keeps a connection and is silent may have
-/// sent one at the same moment, which takes no longer than a message between two processes.
-const LAST_WORDS_NEW: Duration = Duration::from_secs(2);
-const LAST_WORDS_IDLE: Duration = Duration::from_millis(100);
 
 /// Out of descriptors: accept again after this, do not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -320,6 +306,7 @@ async fn connection(
                 answer.headers_mut().insert(CONNECTION, close);
             }
             activity.set(Phase::Idle);
+            activity.carry(answer.extensions_mut().remove());
             Ok::<_, Infallible>(answer)
         }
     });
@@ -360,125 +347,6 @@ async fn connection(
                 served.as_mut().graceful_shutdown();
             }
         }
-    }
-}
-
-/// What a connection is at, and since when.
-struct Activity {
-    at: Mutex<(Phase, Instant)>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    New,
-    Idle,
-    Head,
-    Busy,
-}
-
-impl Activity {
-    fn new() -> Activity {
-        Activity {
-            at: Mutex::new((Phase::New, Instant::now())),
-        }
-    }
-
-    fn set(&self, phase: Phase) {
-        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = (phase, Instant::now());
-    }
-
-    /// The first byte of a head ends the silence.
-    fn note_bytes(&self) {
-        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(at.0, Phase::New | Phase::Idle) {
-            *at = (Phase::Head, Instant::now());
-        }
-    }
-
-    fn deadline(&self) -> Instant {
-        let (phase, since) = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
-        since
-            + match phase {
-                Phase::New | Phase::Idle => IDLE,
-                Phase::Head => HEAD_DEADLINE,
-                Phase::Busy => BUSY_DEADLINE,
-            }
-    }
-
-    /// How long a request may still come when the daemon stops.
-    fn last_words(&self) -> Duration {
-        match self.at.lock().unwrap_or_else(PoisonError::into_inner).0 {
-            Phase::New => LAST_WORDS_NEW,
-            Phase::Idle => LAST_WORDS_IDLE,
-            Phase::Head | Phase::Busy => Duration::ZERO,
-        }
-    }
-}
-
-/// A stream that notes when bytes arrive, and takes none for a peer that has died: whoever holds its
-/// socket now, a child or somebody it was passed to, would read them. An answer may wait here for
-/// long, for a peer that does not read.
-struct Watched {
-    stream: UnixStream,
-    caller: Caller,
-    activity: Arc<Activity>,
-}
-
-impl Watched {
-    fn for_the_living(&self) -> io::Result<()> {
-        match &self.caller {
-            Caller::Known(peer) if peer.life() == Life::Over => {
-                Err(io::ErrorKind::BrokenPipe.into()) // ends the connection
-            }
-            Caller::Known(_) | Caller::Young { .. } | Caller::Unknown { .. } => Ok(()),
-        }
-    }
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.activity.note_bytes();
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.for_the_living()?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.for_the_living()?;
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

@@ -25,11 +25,25 @@ const WRITER_SILENCE: Duration = Duration::from_secs(3);
 /// How often the clock is looked at: what it shows for less is seen by those who mint meanwhile.
 const CLOCK_LOOK: Duration = Duration::from_secs(1);
 
+/// Why assertd ends by itself.
+pub enum Ended {
+    /// A signal or a socket cannot be listened to.
+    NoListener(io::Error),
+    /// Its records are older than it has once written them.
+    OldRecords(String),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Ended {
+        Ended::NoListener(error)
+    }
+}
+
 /// Serves until told to stop, then drains.
 ///
 /// # Errors
-/// If a signal or a socket cannot be listened to.
-pub async fn serve(app: Arc<App>, listeners: Listeners) -> io::Result<()> {
+/// If it has to end before it is told to.
+pub async fn serve(app: Arc<App>, listeners: Listeners) -> Result<(), Ended> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
@@ -64,11 +78,13 @@ pub async fn serve(app: Arc<App>, listeners: Listeners) -> io::Result<()> {
     tokio::spawn(reload_by_signal(app.clone(), hangup, stopping));
     tokio::spawn(watch_clock(app.clone()));
     tokio::spawn(denylist::watch(app.clone()));
+    let keyring = app.keyring.clone();
     tokio::spawn(feed_watchdog(app));
 
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        why = keyring.refused() => return Err(Ended::OldRecords(why)),
     }
     // First, so that who hears that it ends finds it ending: no reload begins any more. Nobody listening
     // would mean that nothing is left to stop.

@@ -114,6 +114,23 @@ pub trait Backend: Send + Sync + 'static {
     /// Labels of objects that look like ours (`assertd/…`) but are not among `known`.
     fn strange(&self, known: &[ObjectId]) -> Result<Vec<String>, Error>;
 
+    /// How far its counter in hardware has come that never goes back; none in it before it was first
+    /// advanced. `None`: it has no such counter.
+    ///
+    /// # Errors
+    /// `Mismatch` if somebody else's is in its place.
+    fn counted(&self) -> Option<Result<Option<u64>, Error>> {
+        None
+    }
+
+    /// Makes it greater, and makes it if it is not there. What it has come to then.
+    ///
+    /// # Errors
+    /// As [`Self::counted`]; `Unsupported` where there is none, or the TPM lets us have none.
+    fn count(&self) -> Result<u64, Error> {
+        Err(Error::new(Kind::Unsupported, "the token has no counter"))
+    }
+
     /// What it alone can tell of its token or TPM, asked now, for people. What cannot be read is a
     /// line as well. Changes nothing.
     fn survey(&self) -> Vec<Line>;

@@ -293,6 +293,16 @@ impl<B: Backend> Backend for Watched<B> {
         self.backend().strange(known)
     }
 
+    fn counted(&self) -> Option<Result<Option<u64>, Error>> {
+        let _call = self.watch.enter("reading the counter", Pace::Look);
+        self.backend().counted()
+    }
+
+    fn count(&self) -> Result<u64, Error> {
+        let _call = self.watch.enter("advancing the counter", Pace::Look);
+        self.backend().count()
+    }
+
     fn survey(&self) -> Vec<Line> {
         let _call = self
             .watch

@@ -21,6 +21,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 mod conversation;
+mod counter;
 pub mod crash;
 pub mod credential;
 pub mod der;

@@ -101,6 +101,14 @@ pub enum Request {
         /// Its new charter; purpose kind and algorithm stay.
         charter: Charter,
     },
+    /// Broker, root: how far the keystore's counter has come.
+    Counter {},
+    /// Broker: has it come to `to`, or some steps nearer; one that is not there yet begins. It never
+    /// goes back.
+    Advance {
+        /// How far.
+        to: u64,
+    },
     /// Root: destroys one version of a key, in the token too. The broker: one that a newer one has
     /// taken the place of.
     Destroy {
@@ -162,6 +170,8 @@ pub enum Reply {
         /// It.
         der: Der,
     },
+    /// To Counter and Advance.
+    Counter(Counter),
     /// To Amend and Destroy.
     Done {},
     /// To anything.
@@ -171,6 +181,27 @@ pub enum Reply {
         /// The sentence for people.
         message: String,
     },
+}
+
+/// A number that only goes up, by which the broker tells a state directory of its own that is older than
+/// the one it last wrote (standards §5.4, I7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counter {
+    /// How far it has come; none before it was first advanced.
+    pub value: Option<u64>,
+    /// Where it is.
+    pub place: CounterPlace,
+}
+
+/// Where a counter is, and so what it tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CounterPlace {
+    /// In the TPM: no copy of any disk takes it back (TPM 2.0 Part 1, NV counters).
+    Tpm,
+    /// In a file of the keystore's state: a copy that holds that too takes it back.
+    File,
 }
 
 /// The other side introduces itself.

@@ -42,9 +42,15 @@ pub fn allowed(role: Role, request: &Request) -> Result<(), Error> {
     };
     match (request, role) {
         (
-            Request::Hello { .. } | Request::Health {} | Request::List { .. } | Request::Check {},
+            Request::Hello { .. }
+            | Request::Health {}
+            | Request::List { .. }
+            | Request::Check {}
+            | Request::Counter {},
             _,
         ) => Ok(()),
+        (Request::Advance { .. }, Role::Root) => refuse("the broker"),
+        (Request::Advance { .. }, Role::Broker | Role::Own) => Ok(()),
         (Request::Mint { .. }, Role::Root) => refuse("the broker"),
         (Request::Mint { .. }, Role::Broker | Role::Own) => Ok(()),
         (Request::Make { .. } | Request::Amend { .. }, Role::Broker) => {

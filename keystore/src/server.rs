@@ -9,12 +9,13 @@
 use crate::backend::Backend;
 use crate::check;
 use crate::conversation::{Conversation, Done, Left};
+use crate::counter::CounterFile;
 use crate::hand::Hand;
 use crate::hang::{HangWatch, Watched};
 use crate::life::{Life, OPENING_QUIET};
 use crate::mint::Mint;
 use crate::notify::notify;
-use crate::protocol::{CertificateForm, Health, Reply, Request, VERSION, Welcome};
+use crate::protocol::{CertificateForm, Counter, Health, Reply, Request, VERSION, Welcome};
 use crate::records::{Keys, Unminted};
 use crate::role::{Role, allowed, reach, role};
 use crate::statefile::StateDir;
@@ -80,6 +81,8 @@ struct Server<B> {
     connections: AtomicUsize,
     minted: AtomicU64,
     failed: AtomicU64,
+    /// Where the token has none of its own.
+    counter: Mutex<CounterFile>,
     /// Held over a check: two at a time would measure each other.
     checking: Mutex<()>,
     gate: Arc<Gate>,
@@ -104,6 +107,7 @@ pub fn run<B: Backend>(
     let hang = Arc::new(HangWatch::new(&name, limits.call));
     let clock = Arc::new(Clock::new());
     let server = Arc::new(Server {
+        counter: Mutex::new(CounterFile::new(state.clone())),
         life: Life::new(&name, state, limits.absence, hang.clone(), clock.clone()),
         clock,
         name,
@@ -348,11 +352,27 @@ impl<B: Backend> Server<B> {
                 .keys_soon()?
                 .amend(&name, &charter)
                 .map(|()| Reply::Done {}),
+            Request::Counter {} => self.counter().map(Reply::Counter),
+            Request::Advance { to } => {
+                let keys = self.life.keys_soon()?;
+                let advanced = self.lock_counter().advance(keys.backend(), to);
+                self.noted(advanced).map(Reply::Counter)
+            }
             Request::Destroy { key } => {
                 let destroyed = self.life.keys_soon()?.destroy(&key, reach(role));
                 self.noted(destroyed).map(|()| Reply::Done {})
             }
         }
+    }
+
+    fn counter(&self) -> Result<Counter, Error> {
+        let keys = self.life.keys_soon()?;
+        let read = self.lock_counter().read(keys.backend());
+        self.noted(read)
+    }
+
+    fn lock_counter(&self) -> MutexGuard<'_, CounterFile> {
+        self.counter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn mint(&self, mint: &Mint) -> Result<Reply, Error> {

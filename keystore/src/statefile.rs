@@ -168,6 +168,35 @@ impl<T: Serialize + DeserializeOwned + Default> StateFile<T> {
     }
 }
 
+/// Generation and value of a state file, whoever holds its directory; `None` if there is none.
+///
+/// # Errors
+/// [`Kind::Corrupt`] if it fails its check.
+pub fn peek<T: DeserializeOwned>(path: &Path) -> Result<Option<(u64, T)>, Error> {
+    let bytes = read_whole(path)?;
+    let value = bytes.map(|bytes| decode(&bytes).map_err(|text| corrupt(path, &text)));
+    value.transpose()
+}
+
+/// Generation and checksum of a state file; `None` if there is none. Two files that share them are the
+/// same.
+///
+/// # Errors
+/// [`Kind::Corrupt`] if it fails its check.
+pub fn fingerprint(path: &Path) -> Result<Option<String>, Error> {
+    let Some(bytes) = read_whole(path)? else {
+        return Ok(None);
+    };
+    decode::<serde::de::IgnoredAny>(&bytes).map_err(|text| corrupt(path, &text))?;
+    let header = bytes
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    let header = String::from_utf8_lossy(header);
+    let fields: Vec<&str> = header.split(' ').collect();
+    Ok(Some(format!("{} {}", fields[2], fields[4]))) // as decode has found them
+}
+
 fn corrupt(path: &Path, text: &str) -> Error {
     Error::new(
         Kind::Corrupt,

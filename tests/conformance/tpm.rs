@@ -74,3 +74,62 @@ fn handles(tcti: &Tcti, kind: &str) -> Vec<String> {
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().map(str::to_owned).collect()
 }
+
+/// A counter is made once for each secret, goes up by one, outlives the process and the TPM's power, and
+/// is greater after somebody has taken it away (TPM 2.0 Part 1, NV counters).
+fn counts(tcti: &Tcti, sessions: Option<Sessions>, dir: &Path) {
+    let open = |name: &str, secret: u8| {
+        let settings = Settings {
+            tcti: tcti.clone(),
+            secrets: Secrets::new(&[secret; 32]),
+            sessions,
+            state: StateDir::lock(&dir.join(name)).unwrap(),
+        };
+        TpmBackend::open(settings).unwrap()
+    };
+    let value = |backend: &TpmBackend| backend.counted().unwrap().unwrap();
+    let backend = open("one", 1);
+    assert_eq!(value(&backend), None);
+    let first = backend.count().unwrap();
+    assert_eq!(value(&backend), Some(first));
+    assert_eq!(backend.count().unwrap(), first + 1);
+    drop(backend);
+    let other = open("other", 2);
+    assert_eq!(value(&other), None, "of another secret");
+    let of_other = other.count().unwrap();
+    drop(other);
+    let backend = open("one", 1);
+    assert_eq!(value(&backend), Some(first + 1));
+    let listed = handles(tcti, "nv-index");
+    let of_owner = listed.iter().filter_map(|line| line.rsplit(' ').next());
+    let of_owner = of_owner.filter(|handle| handle.len() == 9 && handle.starts_with("0x1"));
+    for handle in of_owner.filter(|handle| ('8'..'C').contains(&handle.as_bytes()[3].into())) {
+        let undefined = Command::new("tpm2_nvundefine")
+            .args(["-C", "o", handle])
+            .env("TPM2TOOLS_TCTI", tcti.to_string())
+            .output()
+            .unwrap();
+        assert!(undefined.status.success(), "{undefined:?}");
+    }
+    assert_eq!(value(&backend), None);
+    let again = backend.count().unwrap();
+    assert!(
+        again > of_other.max(first + 1),
+        "begins above one that was undefined"
+    );
+}
+
+#[test]
+fn a_counter_in_a_tpm_only_goes_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let swtpm = Swtpm::start(dir.path());
+    counts(&swtpm.tcti(), None, dir.path());
+    nothing_is_left(&swtpm.tcti());
+}
+
+#[test]
+fn a_counter_in_a_tpm_only_goes_up_in_encrypted_sessions() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Device::start(dir.path());
+    counts(&device.tcti(), Some(Sessions::Encrypted), dir.path());
+}

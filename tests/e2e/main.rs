@@ -20,6 +20,8 @@ mod profiles;
 mod publish;
 mod reload;
 mod request;
+mod revoked;
+mod rollback;
 mod rotation;
 mod sdk;
 mod selectors;

@@ -110,6 +110,18 @@ impl Token {
         }
     }
 
+    /// Takes the counter that assertd has made away, as its owner may: out of the TPM, or out of `state`, the
+    /// keystore's own.
+    ///
+    /// # Panics
+    /// If there was none.
+    pub fn take_counter(&self, state: &Path) {
+        match self {
+            Token::Pkcs11(_) => std::fs::remove_file(state.join("counter.v1")).unwrap(),
+            Token::Tpm(tpm) => tpm.undefine_owners(),
+        }
+    }
+
     /// The secret without which its keys sign nothing: the PIN, or what auth values are made of.
     pub fn secret(&self) -> &[u8] {
         match self {

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use tempfile::TempDir;
 
 /// A TPM for one test.
@@ -62,6 +63,33 @@ impl Tpm {
     /// What auth values are made of.
     pub fn auth(&self) -> &[u8; 32] {
         &self.auth
+    }
+
+    /// Undefines every NV index in the owner's range, as tpm2-tools do it.
+    ///
+    /// # Panics
+    /// If there was none.
+    pub fn undefine_owners(&self) {
+        let tool = |arguments: &[&str]| {
+            let mut command = Command::new(arguments[0]);
+            command.args(&arguments[1..]);
+            command.env("TPM2TOOLS_TCTI", self.tcti());
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let listed = tool(&["tpm2_getcap", "handles-nv-index"]);
+        let is_owners = |word: &&str| {
+            let digits = word.strip_prefix("0x").unwrap_or_default();
+            u32::from_str_radix(digits, 16)
+                .is_ok_and(|it| (0x0180_0000..=0x01bf_ffff).contains(&it))
+        };
+        let indices = listed.split_whitespace().filter(is_owners);
+        let indices: Vec<&str> = indices.collect();
+        assert!(!indices.is_empty(), "no index of the owner: {listed}");
+        for index in indices {
+            tool(&["tpm2_nvundefine", "-C", "o", index]);
+        }
     }
 
     /// The key files that a keystore keeps below its state directory.

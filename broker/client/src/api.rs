@@ -210,6 +210,10 @@ pub struct KeystoreStatus {
     pub algs: Vec<String>,
     /// Objects that look like ours and have no record.
     pub strange: Vec<String>,
+    /// By what it is noticed that the records of its keys are older than they were; none until it has
+    /// answered once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counter: Option<CounterStatus>,
     /// Where its process listens.
     pub socket: String,
     /// Its process, if it answers.
@@ -227,6 +231,17 @@ pub struct KeystoreStatus {
     pub in_flight: usize,
     /// Mints done.
     pub minted: u64,
+}
+
+/// A keystore's counter, and what it says of the records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterStatus {
+    /// `tpm` or `file`.
+    pub place: String,
+    /// How far it has come.
+    pub value: Option<u64>,
+    /// Why the records may not be the newest, and the remedy; or why it does not count.
+    pub why: Option<String>,
 }
 
 /// The audit log's state.
@@ -284,11 +299,23 @@ pub struct RequestCounts {
     pub peer_gone: u64,
 }
 
+/// What `assertctl state accept-rollback` has accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptedRecords {
+    /// How often the records had been replaced.
+    pub generation: u64,
+    /// Id, kid and state of each version in them that is not destroyed.
+    pub keys: Vec<[String; 3]>,
+}
+
 /// All keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Keys {
     /// In the order of their ids.
     pub keys: Vec<KeyStatus>,
+    /// What was asked for is done, and this is not as it should be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// One version of one key.

@@ -26,6 +26,7 @@ pub fn keys(app: &App) -> Keys {
         |(key, record): (&KeyId, &KeyRecord)| key_status(app, kept.get(&key.name), key, record);
     Keys {
         keys: records.iter().map(status).collect(),
+        warnings: Vec::new(),
     }
 }
 

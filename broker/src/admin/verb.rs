@@ -38,7 +38,15 @@ pub async fn ask(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, R
         let written = keeper::write(app, &name, &lineage, &changes).await;
         let written = written.map_err(|error| Refusal::unavailable("state_unavailable", error))?;
         if let Changed::Yes(_) = written {
-            return Ok(reply::ok(&versions(app, &kept, &name)));
+            let mut keys = versions(app, &kept, &name);
+            if changes.iter().any(Change::stops) {
+                app.handovers.over().await; // what it signed before is with its caller, or goes nowhere
+                if let Err(error) = keeper::counting::count(app, &kept.keystore).await {
+                    eprintln!("assertd: {error}");
+                    keys.warnings.push(error.to_string());
+                }
+            }
+            return Ok(reply::ok(&keys));
         }
     }
     let text = format!("key {name}: it goes on changing; do this again");
@@ -109,6 +117,7 @@ fn versions(app: &App, kept: &Kept, name: &KeyName) -> Keys {
         keys: of_key
             .map(|(key, record)| key_status(app, Some(kept), key, record))
             .collect(),
+        warnings: Vec::new(),
     }
 }
 

@@ -232,6 +232,8 @@ pub enum KeyAction {
     Lost,
     /// It was given up before it had signed.
     Abandoned,
+    /// What is recorded of it is from an older copy, which somebody has accepted.
+    Restored,
     /// An operator has stopped the key.
     Held,
     /// An operator lets it go on.

@@ -92,6 +92,9 @@ pub enum Command {
         now: bool,
         consent: Consent,
     },
+    StateAcceptRollback {
+        consent: Consent,
+    },
     Jwks {
         key: Option<KeyName>,
     },
@@ -224,7 +227,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 30] = [
+pub static SPECS: [Spec; 31] = [
     spec(
         "assertion",
         &[
@@ -255,6 +258,12 @@ pub static SPECS: [Spec; 30] = [
     spec("keys abandon", &[], 1, help::KEYS_ABANDON),
     spec("keys destroy", &[Opt::Yes], 1, help::KEYS_DESTROY),
     spec("keys replace-lost", &[Opt::Yes], 1, help::KEYS_REPLACE_LOST),
+    spec(
+        "state accept-rollback",
+        &[Opt::Yes],
+        0,
+        help::STATE_ACCEPT_ROLLBACK,
+    ),
     spec("check", &[], 0, help::CHECK),
     spec("keystore check", &[], 1, help::KEYSTORE_CHECK),
     spec("reload", &[], 0, help::RELOAD),

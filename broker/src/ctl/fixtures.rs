@@ -59,6 +59,7 @@ pub fn keystore(state: &str, why: Option<&str>) -> KeystoreStatus {
         token: "token \"edge\"".into(),
         algs: vec!["ES256".into()],
         strange: Vec::new(),
+        counter: None,
         socket: "/run/assertd/keystore-hsm.sock".into(),
         pid: Some(2),
         restarts: 0,

@@ -30,6 +30,7 @@ for administrators
   keys abandon            give up the version on its way
   keys destroy            destroy a version that signs no more
   keys replace-lost       go on without a token that is gone
+  state accept-rollback   the state directory was restored on purpose
   jwks                    public keys, to be registered at the other side
   jwks merge              the sets of several hosts as one
   config check            is the configuration correct, and is it wise?
@@ -203,6 +204,16 @@ For a key whose token is gone for good: its version retires, and the next one is
 keystore of the configuration and signs as soon as it is published. Refused while the keystore
 shows the key. If the token only has to be put back, put it back. Asks before, unless --yes.
 Needs root.";
+
+pub const STATE_ACCEPT_ROLLBACK: &str = "\
+usage: assertctl state accept-rollback [--yes]
+
+For a state directory that was restored from a backup on purpose: assertd refuses records of keys
+that are older than the newest it has written (it tells by a counter in the TPM), or warns about
+them where there is no TPM. Shows what these records say of each key: what was revoked, retired or
+destroyed after the backup is not in them. Says that they are meant, for these records alone;
+assertd takes the word when it is started the next time, and has it in the audit log.
+Asks before, unless --yes. Needs root.";
 
 pub const JWKS: &str = "\
 usage: assertctl jwks [--key NAME | --target WORKLOAD/TARGET | --issuer NAME]

@@ -21,14 +21,17 @@ pub fn run(
     let failed = |error| Failure::from_client(&error, Asker::Administrator);
     let mut client = Client::connect(&args.admin_socket()?).map_err(failed)?;
     let before = client.keys().map_err(failed)?.keys;
-    let Keys { keys } = client.key_verb(request).map_err(failed)?;
+    let Keys { keys, warnings } = client.key_verb(request).map_err(failed)?;
     match args.format {
-        Format::Json => out.json(&Keys { keys })?,
+        Format::Json => out.json(&Keys { keys, warnings })?,
         Format::Text => {
             for line in said(request, &before, &keys) {
                 out.line(&line);
             }
             out.table(&key_rows(&keys));
+            for warning in warnings {
+                out.line(&format!("warn  {warning}"));
+            }
         }
     }
     Ok(Exit::Done)
@@ -45,6 +48,11 @@ fn agreed(request: &KeyVerbRequest, consent: Consent) -> Result<(), Failure> {
         KeyVerb::ReplaceLost => format!("give {} up and make another", request.key),
         _ => return Ok(()),
     };
+    agree(&question, consent)
+}
+
+/// Asks, unless it was agreed already.
+pub(super) fn agree(question: &str, consent: Consent) -> Result<(), Failure> {
     if consent == Consent::Given {
         return Ok(());
     }
@@ -52,7 +60,7 @@ fn agreed(request: &KeyVerbRequest, consent: Consent) -> Result<(), Failure> {
         let text = format!("{question}? Nothing was done; say `--yes` to agree");
         return Err(Failure::new(Exit::Refused, text));
     }
-    eprint!("{}? [y/N] ", clean(&question));
+    eprint!("{}? [y/N] ", clean(question));
     let _ = io::stderr().flush();
     let mut answer = String::new();
     let read = io::stdin().read_line(&mut answer);

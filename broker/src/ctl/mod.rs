@@ -34,6 +34,7 @@ pub(crate) mod out;
 mod profiles;
 mod reload;
 mod run;
+mod state;
 mod tpm;
 mod workload;
 
@@ -127,6 +128,7 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
             out,
         ),
         Command::Keys => admin::keys(args, out),
+        Command::StateAcceptRollback { consent } => state::accept_rollback(args, *consent, out),
         Command::KeyVerb {
             verb,
             key,

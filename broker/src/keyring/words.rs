@@ -1,7 +1,7 @@
 //! Why a key does not sign, in sentences for administrators.
 
 use super::{KeyRecord, Seen, Unusable};
-use crate::lifecycle::{Lineage, Phase};
+use crate::lifecycle::{Cause, Hold, Lineage, Phase, Version};
 use keystore::protocol::{Condition, KeyEntry};
 use keystore::{Error, KeyId, KeyName, Kind};
 use std::fmt;
@@ -53,6 +53,22 @@ pub(super) fn not_able(seen: &Seen) -> String {
             condition: Condition::Usable {},
             ..
         } => "it is being activated".into(),
+    }
+}
+
+/// How far a version has come, in one word.
+pub fn phase(lineage: &Lineage, version: &Version) -> &'static str {
+    match (version.phase, version.cause) {
+        (Phase::Destroyed {}, _) => "destroyed",
+        (Phase::Destroying {}, _) => "destroying",
+        (_, Cause::Compromise) => "revoked",
+        (Phase::Making {}, _) => "making",
+        (Phase::Made { .. } | Phase::Listing {}, _) => "made",
+        (Phase::Published { .. }, _) => "published",
+        (Phase::Active { .. }, _) if lineage.hold == Hold::Held => "held",
+        (Phase::Active { .. }, _) => "active",
+        (Phase::Retiring { .. }, _) => "retiring",
+        (Phase::Withdrawing { .. } | Phase::Withdrawn { .. }, _) => "retired",
     }
 }
 

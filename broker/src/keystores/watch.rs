@@ -5,11 +5,14 @@
 use super::connection::Connection;
 use super::lane;
 use super::{Keystore, Stage};
+use crate::keyring::counters;
 use keystore::client::{self, KeyPages};
-use keystore::protocol::{KeyEntry, Reply, Request};
-use keystore::{Error, KeyId};
+use keystore::protocol::{CounterPlace, KeyEntry, Reply, Request};
+use keystore::{Error, KeyId, Kind};
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 /// How often to look when nothing happens: a token pulled out of an idle host shows this fast.
@@ -73,12 +76,41 @@ async fn look(keystore: &Keystore) -> Result<(), Error> {
     };
     let usable = matches!(health.standing, keystore::protocol::Standing::Usable {});
     if usable {
+        weigh(keystore, &mut connection).await?; // before anything is signed by what is recorded
         let recorded = keystore.keyring.records(); // before the keystore is asked
         let shown = keys(&mut connection).await?;
         keystore.keyring.compare(&keystore.name, &recorded, &shown);
     }
     keystore.set_from(connection.welcome, health);
     Ok(())
+}
+
+/// Compares the records with the keystore's counter, once after the start: from then on they are ours.
+async fn weigh(keystore: &Keystore, connection: &mut Connection) -> Result<(), Error> {
+    let keyring = &keystore.keyring;
+    if keyring.counter(&keystore.name).is_some() {
+        return Ok(());
+    }
+    let counter = match connection.call(&Request::Counter {}).await? {
+        Reply::Counter(counter) => counter,
+        _ => return Err(client::unexpected()),
+    };
+    let (keyring, name) = (keyring.clone(), keystore.name.clone());
+    let weighed = spawn_blocking(move || keyring.weigh(&name, &counter)).await;
+    let known = weighed.map_err(|lost| Error::new(Kind::Internal, lost.to_string()))??;
+    let Some(why) = counters::older(&keystore.name, &known) else {
+        return Ok(());
+    };
+    match known.place {
+        CounterPlace::File => {
+            eprintln!("assertd: {why}");
+            Ok(())
+        }
+        CounterPlace::Tpm => {
+            keystore.keyring.refuse(why);
+            pending().await // assertd ends now, and never says that it is ready
+        }
+    }
 }
 
 /// One key, within the deadline of a look.

@@ -62,6 +62,16 @@ pub enum Change {
     Hold(Hold),
 }
 
+impl Change {
+    /// Whether something signs no more from then on that could before, and is not waited for.
+    pub fn stops(&self) -> bool {
+        matches!(
+            self,
+            Change::End(_, Cause::Compromise) | Change::Hold(Hold::Held)
+        )
+    }
+}
+
 /// A change that does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong(Change, Option<Version>);

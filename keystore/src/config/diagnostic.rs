@@ -137,9 +137,16 @@ impl Place {
 
 /// The nearest known name, or all of them.
 pub fn suggest(name: &str, known: &[&str]) -> String {
-    let nearest = known.iter().map(|k| (distance(name, k), *k)).min();
+    let measured = |k: &&str| {
+        (
+            distance(name, k),
+            name.len().abs_diff(k.len()),
+            k.to_string(),
+        )
+    };
+    let nearest = known.iter().map(measured).min();
     match nearest {
-        Some((far, near)) if far <= 1 + name.len() / 3 => format!("did you mean `{near}`?"),
+        Some((far, _, near)) if far <= 1 + name.len() / 3 => format!("did you mean `{near}`?"),
         _ if known.is_empty() => "none is configured".to_owned(),
         _ => format!("known here: {}", known.join(", ")),
     }

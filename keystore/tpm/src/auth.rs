@@ -15,6 +15,14 @@ use zeroize::Zeroizing;
 /// auth value.
 pub const LEN: usize = 32;
 
+/// Of the counter.
+pub struct CounterSecret {
+    /// A number that picks its handle.
+    pub place: u32,
+    /// Its auth value.
+    pub auth: Auth,
+}
+
 /// The key of the HMAC.
 pub struct Secrets(hmac::Key);
 
@@ -64,6 +72,18 @@ impl Secrets {
                 );
                 Err(Error::new(Kind::BadPin, text))
             }
+        }
+    }
+
+    /// Where the counter is, and its auth value. No key has either: an object id has 16 bytes.
+    pub fn counter(&self) -> CounterSecret {
+        let place = hmac::sign(&self.0, b"assertd counter index");
+        let place = place.as_ref().first_chunk().copied();
+        let auth = hmac::sign(&self.0, b"assertd counter auth");
+        CounterSecret {
+            place: u32::from_be_bytes(place.expect("SHA-256 has 32 bytes")),
+            auth: Auth::try_from(auth.as_ref())
+                .expect("32 bytes are fewer than the largest digest has"),
         }
     }
 

@@ -379,6 +379,15 @@ impl Backend for TpmBackend {
         self.keys.strange(known)
     }
 
+    fn counted(&self) -> Option<Result<Option<u64>, Error>> {
+        Some(self.at_desk(|connection, lasting| connection.counted(lasting)))
+    }
+
+    /// Once more if the answer was lost: a step too many is none too few.
+    fn count(&self) -> Result<u64, Error> {
+        self.at_desk(|connection, lasting| connection.count(lasting))
+    }
+
     fn survey(&self) -> Vec<Line> {
         survey::of(self)
     }

@@ -6,8 +6,9 @@
 //! [`session`] (how it is shown that we may use them) and [`sign`]. [`template`] says what our keys
 //! are, [`keydir`] and [`keyfile`] how they lie in files, [`auth`] what their auth values
 //! are made of. [`survey`] is what the TPM tells of itself, [`trial`] a key that is never stored,
-//! [`duplicate`] one that comes from elsewhere. [`codes`] turns every response code into a [`keystore::Kind`] and a remedy; [`patience`] is how
-//! long a busy TPM is waited for.
+//! [`duplicate`] one that comes from elsewhere, [`counter`] a number that never goes back. [`codes`] turns
+//! every response code into a [`keystore::Kind`] and a remedy; [`patience`] is how long a busy TPM is
+//! waited for.
 #![forbid(unsafe_code)]
 
 mod auth;
@@ -15,6 +16,7 @@ mod backend;
 mod chip;
 mod codes;
 mod connection;
+mod counter;
 mod duplicate;
 mod failure;
 mod keydir;

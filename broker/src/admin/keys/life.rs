@@ -2,7 +2,8 @@
 
 use crate::app::App;
 use crate::config::Kept;
-use crate::lifecycle::{Age, Cause, Hold, Lineage, Phase, Version, Waiting};
+use crate::keyring::phase;
+use crate::lifecycle::{Age, Cause, Lineage, Phase, Version, Waiting};
 use keystore::{KeyId, KeyVersion};
 
 /// What `assertctl keys` shows of a version's life.
@@ -39,21 +40,6 @@ impl Life {
                 .and_then(|(_, at)| at.map(|age| mark.wall_of(age))),
             next: coming.map(|(what, _)| what),
         }
-    }
-}
-
-fn phase(lineage: &Lineage, version: &Version) -> &'static str {
-    match (version.phase, version.cause) {
-        (Phase::Destroyed {}, _) => "destroyed",
-        (Phase::Destroying {}, _) => "destroying",
-        (_, Cause::Compromise) => "revoked",
-        (Phase::Making {}, _) => "making",
-        (Phase::Made { .. } | Phase::Listing {}, _) => "made",
-        (Phase::Published { .. }, _) => "published",
-        (Phase::Active { .. }, _) if lineage.hold == Hold::Held => "held",
-        (Phase::Active { .. }, _) => "active",
-        (Phase::Retiring { .. }, _) => "retiring",
-        (Phase::Withdrawing { .. } | Phase::Withdrawn { .. }, _) => "retired",
     }
 }
 

@@ -5,7 +5,7 @@ use super::{connect, failed, names_key, sign};
 use crate::ctl::args::{Args, Format};
 use crate::ctl::failure::{Exit, Failure};
 use crate::ctl::out::{Out, bytes, count, duration};
-use assertd_client::api::{KeyStatus, KeystoreStatus, Status};
+use assertd_client::api::{CounterStatus, KeyStatus, KeystoreStatus, Status};
 
 /// Seconds within which a keystore that was started should have answered.
 const STARTING_S: u64 = 5;
@@ -101,6 +101,10 @@ fn degraded(status: &Status, keys: &[KeyStatus]) -> Vec<Vec<String>> {
             );
             warns.push(row("warn", object, text));
         }
+        if let Some(why) = keystore.counter.as_ref().and_then(|it| it.why.as_ref()) {
+            let why = why.strip_prefix("keyring: ").unwrap_or(why);
+            warns.push(row("warn", "keyring".into(), why.to_owned()));
+        }
     }
     for key in keys.iter().filter(|key| key.used) {
         if let Some(why) = &key.why {
@@ -172,7 +176,7 @@ fn facts(status: &Status, keys: &[KeyStatus]) -> Vec<Vec<String>> {
     ];
     for keystore in &status.keystores {
         let name = format!("keystore {}", keystore.name);
-        let names = [name.as_str(), "", ""];
+        let names = [name.as_str(), "", "", ""];
         rows.extend(
             names
                 .iter()
@@ -198,7 +202,7 @@ fn key_states(keys: &[KeyStatus]) -> String {
     }
 }
 
-fn keystore_facts(keystore: &KeystoreStatus) -> [String; 3] {
+fn keystore_facts(keystore: &KeystoreStatus) -> [String; 4] {
     let pid = keystore
         .pid
         .map_or_else(|| "no process".to_owned(), |pid| format!("pid {pid}"));
@@ -225,7 +229,31 @@ fn keystore_facts(keystore: &KeystoreStatus) -> [String; 3] {
             keystore.in_flight,
             keystore.minted
         ),
+        rollback(keystore.counter.as_ref()),
     ]
+}
+
+/// What a restored copy of the state directory meets with.
+fn rollback(counter: Option<&CounterStatus>) -> String {
+    match counter {
+        None => "older records of its keys: not known yet".to_owned(),
+        Some(CounterStatus { value: None, .. }) => {
+            "older records of its keys: pass for the newest, for nothing is counted yet".to_owned()
+        }
+        Some(CounterStatus {
+            place,
+            value: Some(value),
+            ..
+        }) if place == "tpm" => {
+            format!("older records of its keys: refused, by a counter in the TPM ({value})")
+        }
+        Some(CounterStatus {
+            value: Some(value), ..
+        }) => format!(
+            "older records of its keys: warned about, unless its own state is as old (counter {value}; \
+             there is none in the token)"
+        ),
+    }
 }
 
 /// How long the first of those that wait has waited.

@@ -205,6 +205,9 @@ fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage>
         | "keys abandon" | "keys destroy" | "keys replace-lost" => {
             key_verb(spec.name, words.get(taken), &mut options)?
         }
+        "state accept-rollback" => Command::StateAcceptRollback {
+            consent: options.consent(),
+        },
         "jwks" => Command::Jwks {
             key: options.key()?,
         },
