@@ -17,6 +17,7 @@ use keystore::{Alg, Error, KeyId, KeyName, Kid, Kind, PublicKey};
 use live::Live;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
@@ -48,6 +49,9 @@ struct Stored {
     /// How far the counter of each keystore is to come that changes are counted in.
     #[serde(default)]
     counts: Counts,
+    /// When versions last signed, seconds since 1970, as it was known an hour ago at most.
+    #[serde(default)]
+    used: BTreeMap<KeyId, u64>,
 }
 
 /// What is remembered for ever about one version.
@@ -78,6 +82,15 @@ pub struct ActiveKey {
     pub header: Header,
     /// For its signatures.
     pub verifier: Verifier,
+    /// When it last signed, seconds since 1970; 0: it is not known that it ever did.
+    used_s: Arc<AtomicU64>,
+}
+
+impl ActiveKey {
+    /// It has signed.
+    pub fn note_use(&self, now_s: u64) {
+        self.used_s.fetch_max(now_s, Ordering::Relaxed);
+    }
 }
 
 /// Reads all clocks.
@@ -150,7 +163,7 @@ impl Keyring {
             let lineage = stored.lineages.entry(key.name.clone());
             lineage.or_insert_with(|| Lineage::of_active(key.version, 0, began.age));
         }
-        let live = Live::of(&stored.lineages);
+        let live = Live::of(&stored.lineages, &stored.used);
         Ok(Keyring {
             file: Mutex::new(Book {
                 file,
@@ -315,16 +328,22 @@ impl Keyring {
         book.replace(next)
     }
 
-    /// Has the age written down that has been reached: what a machine loses that is off is no more
+    /// When a version last signed, seconds since 1970, if that is known.
+    pub fn used_at(&self, key: &KeyId) -> Option<u64> {
+        self.read().used_at(key)
+    }
+
+    /// Has the age written down that has been reached, and what has signed: what a machine loses that is off is no more
     /// than what has passed since.
     ///
     /// # Errors
     /// `Unavailable` if it could not be written for certain.
     pub fn remember_time(&self) -> Result<(), Error> {
-        let mark = Some(self.now());
+        let (mark, used) = (Some(self.now()), self.read().used());
         let mut book = self.book();
         let next = Stored {
             mark,
+            used,
             ..book.stored.clone()
         };
         book.replace(next)

@@ -152,7 +152,11 @@ pub fn verify(
     jws: String,
     expected: &SigningInput,
 ) -> Result<Assertion, Refusal> {
-    Assertion::check(jws, expected, &key.verifier).map_err(|bad| match bad {
+    let checked = Assertion::check(jws, expected, &key.verifier);
+    if checked.is_ok() {
+        key.note_use(app.clock.read().unix_s());
+    }
+    checked.map_err(|bad| match bad {
         Bad::Content => {
             if let Some(keystore) = app.keystores.get(&key.keystore) {
                 keystore.look_soon();

@@ -95,6 +95,17 @@ fn a_key_is_rotated_by_two_words() {
     assert_eq!(signs(&daemon), second);
     assert_eq!(published(&daemon), [second.clone(), first.clone()]);
     assert_eq!(token.private_keys(&state), 2);
+    let listed = done(&daemon, &["keys", "ours/bank"]);
+    let lines: Vec<&str> = listed
+        .lines()
+        .filter(|line| line.starts_with(['|', '>']))
+        .collect();
+    assert!(lines.len() >= 5, "{listed}");
+    assert!(listed.contains("leaves the published set"), "{listed}");
+    let used = daemon.keys();
+    assert!(used.iter().all(|key| key.used_at.is_some()), "{used:?}");
+    let said = refused(&daemon, &["keys", "ours/other"]);
+    assert!(said.contains("recorded none"), "{said}");
     // And back: what retires is published still.
     done(&daemon, &["keys", "activate", "ours/bank.1"]);
     assert_eq!(signs(&daemon), first);
@@ -277,6 +288,104 @@ fn a_lost_key_is_replaced_by_word_alone() {
         2,
         "what the lost one signed is valid still"
     );
+}
+
+#[test]
+fn a_key_whose_keystore_has_lost_all_it_knew_is_made_anew_by_apply() {
+    let (mut daemon, token) = with_bank();
+    let state = daemon.site().keystore_state(KEYSTORE);
+    let first = signs(&daemon);
+    assert_eq!(daemon.stop(), Some(0));
+    token.lose_private_keys(&state);
+    std::fs::remove_dir_all(&state).unwrap();
+    let daemon = Daemon::start_at(daemon.into_site());
+    daemon.wait_usable();
+    let said = refused(&daemon, &["apply", "--yes"]);
+    assert!(
+        said.contains("bank: version 1"),
+        "nobody has given it up: {said}"
+    );
+    done(&daemon, &["keys", "replace-lost", "ours/bank", "--yes"]);
+    let told = || {
+        daemon
+            .stderr()
+            .contains("have `assertctl apply` make this version")
+    };
+    assert!(wait_until(DEADLINE, told), "{}", daemon.stderr());
+    daemon.apply();
+    wait_states(
+        &daemon,
+        &[("ours/bank.1", "retiring"), ("ours/bank.2", "active")],
+    );
+    assert_ne!(signs(&daemon), first);
+}
+
+#[test]
+fn a_broker_that_lost_its_records_gets_them_from_its_keystores() {
+    let (mut daemon, _token) = with_bank();
+    let first = signs(&daemon);
+    let counted = || daemon.status().keystores[0].counter.as_ref()?.value;
+    assert!(wait_until(DEADLINE, || counted().is_some()));
+    assert_eq!(daemon.stop(), Some(0));
+    let site = daemon.into_site();
+    for name in ["keyring.v1", "keyring.v1.prev"] {
+        std::fs::remove_file(site.state_dir().join(name)).unwrap();
+    }
+    let daemon = Daemon::start_at(site);
+    daemon.wait_usable();
+    assert_eq!(daemon.ask(BANK).status, 503);
+    assert!(daemon.apply().contains("recorded"), "nothing is made");
+    assert_eq!(signs(&daemon), first);
+}
+
+#[test]
+fn a_backup_brings_keys_back_and_what_came_after_it_is_reported() {
+    let (mut daemon, token) = with_bank();
+    let (state, first) = (daemon.site().state_dir(), signs(&daemon));
+    let backup = tempfile::tempdir().unwrap();
+    let copy = |from: &Path, to: &Path| {
+        let mut cp = std::process::Command::new("cp");
+        assert!(cp.arg("-a").arg(from).arg(to).status().unwrap().success());
+    };
+    copy(&state, &backup.path().join("state")); // while it runs
+    done(&daemon, &["keys", "rotate", "ours/bank"]);
+    wait_states(
+        &daemon,
+        &[("ours/bank.1", "active"), ("ours/bank.2", "published")],
+    );
+    assert_eq!(daemon.stop(), Some(0));
+    let site = daemon.into_site();
+    std::fs::remove_dir_all(&state).unwrap();
+    copy(&backup.path().join("state"), &state);
+    let accept = |site: &harness::daemon::Site| {
+        let mut command = std::process::Command::new(site.programs().assertctl());
+        command.arg("-c").arg(site.config());
+        let arguments = ["state", "accept-rollback", "--yes"];
+        assert!(command.args(arguments).status().unwrap().success());
+    };
+    accept(&site);
+    let daemon = Daemon::start_at(site);
+    daemon.wait_usable();
+    assert_eq!(
+        states(&daemon),
+        [("ours/bank.1".to_owned(), "active".to_owned())]
+    );
+    assert_eq!(signs(&daemon), first);
+    if token.kind() == harness::token::Kind::Pkcs11 {
+        // Its object is in the token still. A TPM has nothing of a key but its file.
+        let status = done(&daemon, &["status"]);
+        assert!(
+            status.contains("objects that look like ours and have no record"),
+            "{status}"
+        );
+        assert!(status.contains("ours/bank"), "{status}");
+    }
+    done(&daemon, &["keys", "rotate", "ours/bank"]);
+    wait_states(
+        &daemon,
+        &[("ours/bank.1", "active"), ("ours/bank.2", "published")],
+    );
+    assert_ne!(kid_of(&daemon, "ours/bank.2"), first);
 }
 
 #[test]

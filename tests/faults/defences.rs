@@ -1,5 +1,5 @@
 //! `tests/faults/defences` has a patch for each row that takes its defence away, and some for what all
-//! share: the order of the queue, and what is handed out again. `make defences` shows that the test
+//! share: the order of the queue, what is handed out again, and what becomes of keys. `make defences` shows that the test
 //! which a patch names then fails. Here: that none of them has rotted.
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ const ROWS: [RangeInclusive<u32>; 3] = [1..=20, 32..=42, OF_CALLERS];
 const OF_CALLERS: RangeInclusive<u32> = 44..=47;
 
 /// How the names of the others begin.
-const SHARED: [&str; 2] = ["queue_", "reuse_"];
+const SHARED: [&str; 3] = ["queue_", "reuse_", "keys_"];
 
 fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -149,10 +149,10 @@ fn every_defence_against_callers_names_a_test_that_there_is() {
     assert!(seen >= OF_CALLERS.count(), "{seen}");
 }
 
-/// Likewise; of this program, or the broker's own.
+/// Likewise; of this program, the broker's own, or end to end.
 #[test]
 fn every_defence_of_what_is_shared_names_a_test_that_there_is() {
-    let below = ["tests/faults", "broker/src"].map(|dir| root().join(dir));
+    let below = ["tests/faults", "broker/src", "tests/e2e"].map(|dir| root().join(dir));
     for shared in SHARED {
         let is_of_it = |patch: &PathBuf| file_name(patch).starts_with(shared);
         let patches: Vec<PathBuf> = patches().into_iter().filter(is_of_it).collect();

@@ -313,6 +313,9 @@ pub struct AcceptedRecords {
 pub struct Keys {
     /// In the order of their ids.
     pub keys: Vec<KeyStatus>,
+    /// Versions that are being made and are not recorded yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub making: Vec<String>,
     /// What was asked for is done, and this is not as it should be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -351,6 +354,12 @@ pub struct KeyStatus {
     /// When, seconds since 1970, if that is known.
     #[serde(default)]
     pub next_at: Option<u64>,
+    /// Since when it is as `phase` says, seconds since 1970, if that is known.
+    #[serde(default)]
+    pub since: Option<u64>,
+    /// When it last signed, seconds since 1970, if that is known: to the hour after a restart.
+    #[serde(default)]
+    pub used_at: Option<u64>,
     /// The public key as it is to be published.
     pub jwk: serde_json::Value,
 }

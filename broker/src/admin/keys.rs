@@ -8,12 +8,13 @@ use crate::config::Kept;
 use crate::http::object;
 use crate::keeper;
 use crate::keyring::{KeyRecord, Seen};
+use crate::lifecycle::Phase;
 use crate::reply::{self, Answer, Refusal};
 use assertd_client::api::{AdoptRequest, KeyStatus, Keys, KeystoreStatus};
 use hyper::Request;
 use hyper::body::Incoming;
-use keystore::KeyId;
 use keystore::protocol::{Condition, EvidenceLevel};
+use keystore::{KeyId, KeyName};
 use life::Life;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
@@ -26,8 +27,22 @@ pub fn keys(app: &App) -> Keys {
         |(key, record): (&KeyId, &KeyRecord)| key_status(app, kept.get(&key.name), key, record);
     Keys {
         keys: records.iter().map(status).collect(),
+        making: making(app, |_| true),
         warnings: Vec::new(),
     }
+}
+
+/// Versions that are being made.
+pub fn making(app: &App, of: impl Fn(&KeyName) -> bool) -> Vec<String> {
+    let lineages = app.keyring.lineages();
+    let coming = lineages
+        .iter()
+        .filter(|(name, _)| of(name))
+        .filter_map(|(name, lineage)| {
+            let (version, coming) = lineage.coming()?;
+            matches!(coming.phase, Phase::Making {}).then(|| name.version(version).to_string())
+        });
+    coming.collect()
 }
 
 pub fn key_status(app: &App, kept: Option<&Kept>, key: &KeyId, record: &KeyRecord) -> KeyStatus {
@@ -86,6 +101,8 @@ pub fn key_status(app: &App, kept: Option<&Kept>, key: &KeyId, record: &KeyRecor
         phase: life.phase.to_owned(),
         next: life.next,
         next_at: life.next_at,
+        since: life.since,
+        used_at: app.keyring.used_at(key),
         jwk: serde_json::to_value(record.public_key.published(record.alg)).unwrap_or_default(),
     }
 }

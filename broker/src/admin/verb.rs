@@ -2,7 +2,7 @@
 //! abandon, destroy, replace what is lost. What it takes is decided by [`crate::lifecycle`].
 
 use super::body;
-use super::keys::key_status;
+use super::keys::{key_status, making};
 use crate::app::App;
 use crate::config::Kept;
 use crate::http::object;
@@ -117,6 +117,7 @@ fn versions(app: &App, kept: &Kept, name: &KeyName) -> Keys {
         keys: of_key
             .map(|(key, record)| key_status(app, Some(kept), key, record))
             .collect(),
+        making: making(app, |it| it == name),
         warnings: Vec::new(),
     }
 }

@@ -2,6 +2,7 @@
 //! keys is to be published ([`super::jwks`]).
 
 mod status;
+mod timeline;
 
 pub use status::status;
 
@@ -10,10 +11,24 @@ use super::failure::{Asker, Exit, Failure};
 use super::out::{Out, rfc3339};
 use assertd_client::api::KeyStatus;
 use assertd_client::{Client, Error};
+use keystore::KeyName;
 
-/// Lists every key that assertd has recorded.
-pub fn keys(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
-    let answer = connect(args)?.keys().map_err(|error| failed(&error))?;
+/// Lists every key that assertd has recorded, or the one of this name.
+pub fn keys(args: &Args, name: Option<&KeyName>, out: &mut Out) -> Result<Exit, Failure> {
+    let mut answer = connect(args)?.keys().map_err(|error| failed(&error))?;
+    if let Some(name) = name {
+        let of = |key: &str| {
+            key.rsplit_once('.')
+                .is_some_and(|(of, _)| of == name.to_string())
+        };
+        answer.keys.retain(|key| of(&key.key));
+        answer.making.retain(|key| of(key));
+        if answer.keys.is_empty() {
+            let text =
+                format!("key {name}: assertd has recorded none; `assertctl keys` lists them");
+            return Err(Failure::new(Exit::Refused, text));
+        }
+    }
     match args.format {
         Format::Json => out.json(&answer)?,
         Format::Text if answer.keys.is_empty() => {
@@ -22,7 +37,13 @@ pub fn keys(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
                 args.same_place()
             ));
         }
-        Format::Text => out.table(&key_rows(&answer.keys)),
+        Format::Text => {
+            out.table(&key_rows(&answer.keys));
+            if name.is_some() {
+                out.line("");
+                out.table(&timeline::rows(&answer.keys));
+            }
+        }
     }
     Ok(Exit::Done)
 }
@@ -37,7 +58,7 @@ pub(super) fn failed(error: &Error) -> Failure {
 
 pub fn key_rows(keys: &[KeyStatus]) -> Vec<Vec<String>> {
     let head = [
-        "KEY", "STATE", "ALG", "KEYSTORE", "KID", "EVIDENCE", "RECORDED",
+        "KEY", "STATE", "ALG", "KEYSTORE", "KID", "EVIDENCE", "RECORDED", "USED",
     ];
     let row = |key: &KeyStatus| {
         let imported = if key.imported { " imported" } else { "" };
@@ -49,6 +70,7 @@ pub fn key_rows(keys: &[KeyStatus]) -> Vec<Vec<String>> {
             key.kid.clone(),
             format!("{}{imported}", key.evidence),
             rfc3339(key.made_at),
+            key.used_at.map_or_else(|| "-".to_owned(), rfc3339),
         ]
     };
     let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).to_vec()];

@@ -83,7 +83,9 @@ pub enum Command {
         name: Option<String>,
         environment: BTreeMap<String, String>,
     },
-    Keys,
+    Keys {
+        name: Option<KeyName>,
+    },
     /// `keys VERB NAME`
     KeyVerb {
         verb: KeyVerb,
@@ -244,7 +246,7 @@ pub static SPECS: [Spec; 31] = [
     spec("whoami", &[], 0, help::WHOAMI),
     spec("targets", &[], 0, help::TARGETS),
     spec("status", &[], 0, help::STATUS),
-    spec("keys", &[], 0, help::KEYS),
+    spec("keys", &[], 1, help::KEYS),
     spec("keys rotate", &[], 1, help::KEYS_ROTATE),
     spec("keys activate", &[Opt::Now], 1, help::KEYS_ACTIVATE),
     spec("keys hold", &[], 1, help::KEYS_HOLD),

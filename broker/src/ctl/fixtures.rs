@@ -91,6 +91,8 @@ pub fn key(id: &str, state: &str) -> KeyStatus {
         },
         next: None,
         next_at: None,
+        since: None,
+        used_at: None,
         jwk: serde_json::to_value(public_key.published(Alg::ES256)).unwrap(),
     }
 }

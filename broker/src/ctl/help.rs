@@ -138,11 +138,12 @@ Needs root.
   -c, --config FILE        for an assertd that you start by hand: writes this configuration alone";
 
 pub const KEYS: &str = "\
-usage: assertctl keys
+usage: assertctl keys [KEY]
 
 Lists every version of every key that assertd has recorded: id, state, algorithm, keystore, kid,
-evidence and when it was recorded; below, what comes next for each and when, and why one cannot
-sign. Versions that are destroyed are in --json alone. Needs root.
+evidence, when it was recorded and when it last signed; below, what comes next for each and when,
+and why one cannot sign. Of one KEY also its timeline: how it came to be as it is, and what is to
+come. Versions that are destroyed are in --json alone. Needs root.
 
 state: made, published (does not sign yet), active, held, retiring (signs no more, still
 published), retired, revoked; suspended, failed or unknown if it cannot sign now

@@ -21,10 +21,11 @@ pub fn run(
     let failed = |error| Failure::from_client(&error, Asker::Administrator);
     let mut client = Client::connect(&args.admin_socket()?).map_err(failed)?;
     let before = client.keys().map_err(failed)?.keys;
-    let Keys { keys, warnings } = client.key_verb(request).map_err(failed)?;
+    let answer = client.key_verb(request).map_err(failed)?;
     match args.format {
-        Format::Json => out.json(&Keys { keys, warnings })?,
+        Format::Json => out.json(&answer)?,
         Format::Text => {
+            let Keys { keys, warnings, .. } = answer;
             for line in said(request, &before, &keys) {
                 out.line(&line);
             }

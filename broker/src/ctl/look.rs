@@ -37,8 +37,14 @@ pub fn look(args: &Args) -> Result<Sight, Failure> {
     if !may_administer(&socket) {
         return Err(not_root(&socket)); // keystores would hang up on us one by one
     }
-    let recorded = client.keys().map_err(failed)?.keys;
-    let recorded = recorded.iter().map(as_recorded).collect::<Result<_, _>>()?;
+    let keys = client.keys().map_err(failed)?;
+    let recorded = keys.keys.iter().map(as_recorded);
+    let recorded = recorded.collect::<Result<_, _>>()?;
+    let making = keys
+        .making
+        .iter()
+        .map(|key| key.parse().map_err(|_| garbled(key)));
+    let making = making.collect::<Result<_, _>>()?;
     let keystores = config
         .keystores
         .iter()
@@ -53,6 +59,7 @@ pub fn look(args: &Args) -> Result<Sight, Failure> {
         wanted: config.wanted_keys(),
         keystores,
         recorded,
+        making,
     };
     Ok(Sight {
         config,
@@ -80,11 +87,12 @@ fn shown(name: &str, socket: PathBuf) -> Shown {
     }
 }
 
+fn garbled(key: &str) -> Failure {
+    let text = format!("assertd's key `{key}` has no key's name");
+    Failure::new(Exit::Internal, text)
+}
+
 fn as_recorded(status: &KeyStatus) -> Result<Recorded, Failure> {
-    let garbled = |_| {
-        let text = format!("assertd's key `{}` has no key's name", status.key);
-        Failure::new(Exit::Internal, text)
-    };
     let suspended = (status.state == "suspended").then(|| {
         status
             .why
@@ -92,7 +100,7 @@ fn as_recorded(status: &KeyStatus) -> Result<Recorded, Failure> {
             .unwrap_or_else(|| "assertd has suspended it".to_owned())
     });
     Ok(Recorded {
-        key: status.key.parse().map_err(garbled)?,
+        key: status.key.parse().map_err(|_| garbled(&status.key))?,
         keystore: status.keystore.clone(),
         kid: status.kid.clone(),
         suspended,

@@ -127,7 +127,7 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
             },
             out,
         ),
-        Command::Keys => admin::keys(args, out),
+        Command::Keys { name } => admin::keys(args, name.as_ref(), out),
         Command::StateAcceptRollback { consent } => state::accept_rollback(args, *consent, out),
         Command::KeyVerb {
             verb,

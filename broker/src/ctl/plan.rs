@@ -2,7 +2,7 @@
 //!
 //! Pure: the configuration's keys, what every keystore shows and what the broker has recorded go
 //! in, steps come out; [`tests`] check that doing them leaves nothing to do. Two things are never
-//! a step: destroying a key, and making one in the place of a key that is lost. A keystore that
+//! a step: destroying a key, and making one in the place of a key that is lost and that nobody has given up. A keystore that
 //! could not be asked is not an empty one.
 
 use crate::config::Wanted;
@@ -28,6 +28,8 @@ pub struct World {
     pub keystores: BTreeMap<String, Shown>,
     /// What the broker has recorded.
     pub recorded: Vec<Recorded>,
+    /// Versions that the broker waits for to be made.
+    pub making: Vec<KeyId>,
 }
 
 /// What a keystore shows.
@@ -220,11 +222,17 @@ fn wanted_key(world: &World, name: &KeyName, wanted: &Wanted, steps: &mut Vec<St
         }
     }
     let Some(newest) = entries.iter().max_by_key(|entry| &entry.key) else {
-        if world.records_of(name).next().is_none() {
-            let (key, keystore) = (name.version(KeyVersion::FIRST), home.clone());
+        // Of a key whose keystore has lost all it knew the broker cannot have the next version made:
+        // its charter went with the others, and is ours to give.
+        let awaited = world.making.iter().find(|key| key.name == *name);
+        let first = || {
+            let is_new = world.records_of(name).next().is_none();
+            is_new.then(|| name.version(KeyVersion::FIRST))
+        };
+        if let Some(key) = awaited.cloned().or_else(first) {
             steps.push(Step::Create {
                 key,
-                keystore,
+                keystore: home.clone(),
                 charter: wanted.charter.clone(),
             });
         }
@@ -299,7 +307,7 @@ fn shown_key(world: &World, entry: &KeyEntry, home: &str) -> Option<Step> {
 fn elsewhere<'a>(world: &'a World, name: &KeyName, home: &str) -> Option<&'a str> {
     let recorded = world
         .records_of(name)
-        .find(|recorded| recorded.keystore != home);
+        .find(|recorded| recorded.keystore != home && recorded.use_of == Use::Signs);
     if let Some(recorded) = recorded {
         return Some(&recorded.keystore);
     }

@@ -36,7 +36,11 @@ pub async fn carry_out(
     match outside {
         Outside::Make(version) => {
             let key = name.version(version);
-            let entry = keystore_of(app, &want.keystore)?.make_next(&key).await?;
+            let made = keystore_of(app, &want.keystore)?.make_next(&key).await;
+            let entry = made.map_err(|error| match error.kind() {
+                Kind::NotFound => has_lost_it(&want.keystore, name),
+                _ => error,
+            })?;
             recorded(app, &key, entry.kid.as_str(), KeyAction::Made).await?;
             let (keyring, now_s) = (app.keyring.clone(), app.clock.read().unix_s());
             let keystore = want.keystore.clone();
@@ -59,6 +63,14 @@ pub async fn carry_out(
             write(app, name, lineage, &[Change::Destroyed(version)]).await
         }
     }
+}
+
+fn has_lost_it(keystore: &str, name: &KeyName) -> Error {
+    let text = format!(
+        "keystore {keystore} knows no version of {name}, and so not what it may say; bring its state \
+         directory back, or have `assertctl apply` make this version"
+    );
+    Error::new(Kind::NotFound, text)
 }
 
 fn keystore_of<'a>(app: &'a App, name: &str) -> Result<&'a Arc<Keystore>, Error> {

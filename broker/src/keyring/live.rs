@@ -8,6 +8,7 @@ use keystore::protocol::{Condition, Evidence, KeyEntry};
 use keystore::{KeyId, KeyName, KeyVersion};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a keystore last said about a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub(super) struct Live {
     suspended: BTreeSet<KeyId>,
     revoked: BTreeSet<KeyId>,
     held: BTreeSet<KeyName>,
+    /// When they last signed.
+    used: BTreeMap<KeyId, Arc<AtomicU64>>,
 }
 
 /// Why nothing of a version is released although it can sign.
@@ -61,12 +64,31 @@ impl Stop {
 }
 
 impl Live {
-    pub(super) fn of(lineages: &BTreeMap<KeyName, Lineage>) -> Live {
-        let mut live = Live::default();
+    pub(super) fn of(lineages: &BTreeMap<KeyName, Lineage>, used: &BTreeMap<KeyId, u64>) -> Live {
+        let used = used
+            .iter()
+            .map(|(key, at)| (key.clone(), Arc::new(AtomicU64::new(*at))));
+        let mut live = Live {
+            used: used.collect(),
+            ..Live::default()
+        };
         for (name, lineage) in lineages {
             live.follow(name, lineage);
         }
         live
+    }
+
+    pub(super) fn used(&self) -> BTreeMap<KeyId, u64> {
+        let known = self
+            .used
+            .keys()
+            .filter_map(|key| Some((key.clone(), self.used_at(key)?)));
+        known.collect()
+    }
+
+    pub(super) fn used_at(&self, key: &KeyId) -> Option<u64> {
+        let at = self.used.get(key)?.load(Ordering::Relaxed);
+        (at > 0).then_some(at)
     }
 
     pub(super) fn active(&self, name: &KeyName) -> Option<&Arc<ActiveKey>> {
@@ -179,6 +201,10 @@ impl Keyring {
             _ => None,
         };
         let mut live = self.write_live();
+        let able = able.map(|able| ActiveKey {
+            used_s: live.used.entry(key.clone()).or_default().clone(),
+            ..able
+        });
         match able {
             Some(able) => drop(live.able.insert(key.clone(), Arc::new(able))),
             None => drop(live.able.remove(key)),
@@ -241,5 +267,6 @@ fn able(id: &KeyId, record: &KeyRecord, header: Header) -> Option<ActiveKey> {
         public_key: record.public_key.clone(),
         header,
         verifier,
+        used_s: Arc::default(),
     })
 }

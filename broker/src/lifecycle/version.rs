@@ -88,6 +88,21 @@ impl Version {
         }
     }
 
+    /// Since when it is as it is, where that is written down.
+    pub fn since(&self) -> Option<Age> {
+        match self.phase {
+            Phase::Made { since }
+            | Phase::Published { since, .. }
+            | Phase::Active { since }
+            | Phase::Retiring { since }
+            | Phase::Withdrawing { since }
+            | Phase::Withdrawn { since } => Some(since),
+            Phase::Making {} | Phase::Listing {} | Phase::Destroying {} | Phase::Destroyed {} => {
+                None
+            }
+        }
+    }
+
     /// Whether it belongs to the published set.
     pub fn is_listed(&self) -> bool {
         matches!(

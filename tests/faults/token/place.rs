@@ -144,13 +144,20 @@ impl Place {
     }
 
     /// What the keystore and assertd remember of keys, and the objects that the token's module
-    /// keeps. It counts logins in `token.object`; which PINs were refused is in `pin.v1`.
+    /// keeps. It counts logins in `token.object`; which PINs were refused is in `pin.v1`, and what assertd
+    /// has written so far is counted in `counter.v1`.
     fn files(&self) -> Files {
         let site = self.daemon.site();
         let mut files = files_below(&site.keystore_state(KEYSTORE));
         files.extend(files_below(&self.token.token().state()));
-        let of_login = ["token.object", "pin.v1", "pin.v1.prev"];
-        files.retain(|path, _| !of_login.iter().any(|name| path.ends_with(name)));
+        let counts = [
+            "token.object",
+            "pin.v1",
+            "pin.v1.prev",
+            "counter.v1",
+            "counter.v1.prev",
+        ];
+        files.retain(|path, _| !counts.iter().any(|name| path.ends_with(name)));
         for name in ["keyring.v1", "keyring.v1.prev"] {
             let path = site.state_dir().join(name);
             let content = std::fs::read(&path).unwrap_or_default();

@@ -16,6 +16,8 @@ pub struct Life {
     pub next: Option<String>,
     /// When, seconds since 1970.
     pub next_at: Option<u64>,
+    /// Since when it is in this phase, seconds since 1970.
+    pub since: Option<u64>,
 }
 
 impl Life {
@@ -28,6 +30,7 @@ impl Life {
                 is_over: false,
                 next: None,
                 next_at: None,
+                since: None,
             };
         };
         let mark = app.keyring.now();
@@ -39,6 +42,7 @@ impl Life {
                 .as_ref()
                 .and_then(|(_, at)| at.map(|age| mark.wall_of(age))),
             next: coming.map(|(what, _)| what),
+            since: version.since().map(|since| mark.wall_of(since)),
         }
     }
 }

@@ -147,6 +147,17 @@ fn unknown_option(flag: &str, words: &[OsString]) -> Usage {
     ))
 }
 
+/// What follows `keys`: a name has a slash in it, a verb that was mistyped has none.
+fn name_or_verb(word: &str) -> Result<KeyName, Usage> {
+    word.parse().map_err(|_| {
+        let text = format!(
+            "unknown command `keys {word}`; {}",
+            suggest(word, &below("keys"))
+        );
+        Usage::new(text)
+    })
+}
+
 /// The command the words name, with its options and operands.
 fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage> {
     let (spec, taken) = find(words)?;
@@ -200,7 +211,12 @@ fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage>
         "whoami" => Command::Whoami,
         "targets" => Command::Targets,
         "status" => Command::Status,
-        "keys" => Command::Keys,
+        "keys" => Command::Keys {
+            name: words
+                .get(taken)
+                .map(|word| name_or_verb(word))
+                .transpose()?,
+        },
         "keys rotate" | "keys activate" | "keys hold" | "keys resume" | "keys revoke"
         | "keys abandon" | "keys destroy" | "keys replace-lost" => {
             key_verb(spec.name, words.get(taken), &mut options)?
