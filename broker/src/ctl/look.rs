@@ -7,6 +7,7 @@ use super::plan::{Recorded, Shown, Use, World};
 use crate::config::Config;
 use assertd_client::Client;
 use assertd_client::api::{KeyStatus, Status};
+use keystore::KeyId;
 use keystore::client::Client as KeystoreClient;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub struct Sight {
     pub status: Status,
     /// What a plan follows from.
     pub world: World,
+    /// Versions that are on their way.
+    pub coming: Vec<KeyId>,
 }
 
 /// Looks. Fails if the configuration cannot be loaded, assertd does not answer, or this user may
@@ -37,8 +40,12 @@ pub fn look(args: &Args) -> Result<Sight, Failure> {
     if !may_administer(&socket) {
         return Err(not_root(&socket)); // keystores would hang up on us one by one
     }
-    let recorded = client.keys().map_err(failed)?.keys;
-    let recorded = recorded.iter().map(as_recorded).collect::<Result<_, _>>()?;
+    let keys = client.keys().map_err(failed)?.keys;
+    let is_coming =
+        |key: &&KeyStatus| matches!(key.phase.as_str(), "making" | "made" | "published");
+    let coming = keys.iter().filter(is_coming);
+    let coming = coming.filter_map(|key| key.key.parse().ok()).collect();
+    let recorded = keys.iter().map(as_recorded).collect::<Result<_, _>>()?;
     let keystores = config
         .keystores
         .iter()
@@ -59,6 +66,7 @@ pub fn look(args: &Args) -> Result<Sight, Failure> {
         client,
         status,
         world,
+        coming,
     })
 }
 
