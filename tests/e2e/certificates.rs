@@ -74,7 +74,7 @@ fn names(map: &Value) -> BTreeSet<&str> {
 }
 
 #[test]
-fn microsofts_client_makes_the_same_assertion_and_sends_ours() {
+fn microsofts_clients_make_the_same_assertion_and_send_ours() {
     let token = Token::new();
     let daemon = Daemon::with_keys(entra(&token, "certificate = { validity = \"90d\" }"));
     let printed = done(&daemon, &["keys", "certificate", "ours/graph"]);
@@ -107,6 +107,15 @@ fn microsofts_client_makes_the_same_assertion_and_sends_ours() {
     let mut expected = names(their_claims);
     expected.insert("nbf"); // documented, and sent by MSAL for Node
     assert_eq!(names(&claims), expected);
+    let node = &verdict["node"];
+    assert_eq!(names(&node["header"]), names(&header));
+    assert_eq!(names(&node["claims"]), names(&claims));
+    for member in ["alg", "typ"] {
+        assert_eq!(header[member], node["header"][member]);
+    }
+    for claim in ["iss", "sub", "aud"] {
+        assert_eq!(claims[claim], node["claims"][claim], "{claim}");
+    }
     for claim in ["iss", "sub", "aud"] {
         assert_eq!(claims[claim], their_claims[claim], "{claim}");
     }

@@ -67,10 +67,12 @@ pub fn vendors(lines: &[String]) -> Vec<Value> {
     verdicts
 }
 
-/// What Microsoft's own client makes of an assertion and its certificate, and what it makes by itself; `line`
+/// What Microsoft's own clients make of an assertion and its certificate, and what it makes by itself; `line`
 /// as entra.py reads it.
 pub fn entra(line: &str) -> Value {
-    let (code, mut verdicts) = run(python("entra.py"), &[line.to_owned()]);
+    let mut command = python("entra.py");
+    command.env("ASSERTD_PEERS", installed());
+    let (code, mut verdicts) = run(command, &[line.to_owned()]);
     assert_eq!((code, verdicts.len()), (Some(0), 1));
     verdicts.remove(0)
 }

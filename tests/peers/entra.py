@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Microsoft's own client (MSAL for Python, unmodified) beside ours, at a stand-in of Entra ID that verifies.
+"""Microsoft's own clients (MSAL for Python and for Node, unmodified) beside ours, at a stand-in of Entra ID
+that verifies.
 
 One line of JSON on standard input:
     {"assertion": …, "certificate": PEM, "client_id": …, "tenant": …}
 `certificate` is what was registered for the client. Prints one JSON object:
-    {"msal": {"header": {…}, "claims": {…}}, "accepted": {"msal": "", "ours": "", …}, "certificate": {…}}
+    {"msal": {"header": {…}, "claims": {…}}, "node": …, "accepted": {"msal": "", "ours": "", …}, "certificate": {…}}
 
 MSAL makes an assertion of its own from a key in software and its certificate, and it sends ours where it is
 given one. The stand-in goes by what Microsoft documents of certificate credentials ("Microsoft identity
@@ -17,8 +18,11 @@ import base64
 import datetime
 import hashlib
 import json
+import os
 import re
+import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
 import uuid
@@ -154,6 +158,18 @@ def seen_by_others(pem):
     }
 
 
+def made_by_node(key, certificate, client_id, tenant):
+    """What MSAL for Node sends for the same key and certificate (entra.mjs)."""
+    here, peers = os.path.dirname(os.path.abspath(__file__)), os.environ["ASSERTD_PEERS"]
+    with tempfile.TemporaryDirectory() as directory:
+        paths = [os.path.join(directory, name) for name in ("key.pem", "certificate.pem")]
+        for path, pem in zip(paths, (key, certificate)):
+            with open(path, "w", encoding="ascii") as file:
+                file.write(pem)
+        command = [os.path.join(peers, "bin", "node"), os.path.join(here, "entra.mjs"), *paths, client_id, tenant]
+        return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=60).stdout)
+
+
 def broken(tenant, client_id):
     """An assertion of MSAL's kind with one thing wrong, and who refuses it."""
     key, certificate = made_here()
@@ -216,7 +232,7 @@ def main():
                                                         {"client_assertion": callback}),
     }
     print(json.dumps({
-        "msal": theirs.seen, "ours": ours.seen, "accepted": accepted, "calls": len(calls),
+        "msal": theirs.seen, "ours": ours.seen, "node": made_by_node(key, certificate, client_id, tenant), "accepted": accepted, "calls": len(calls),
         "broken": broken(tenant, client_id), "certificate": seen_by_others(given["certificate"]),
     }))
 

@@ -46,6 +46,9 @@ struct Place {
 
 /// Brings in the private key that is in a file, or, for `-`, on standard input.
 pub fn import(args: &Args, name: &KeyName, path: &Path, out: &mut Out) -> Result<Exit, Failure> {
+    // No core dump, no debugger, and no swap if that may be had.
+    keystore::hardening::close_off().map_err(|error| Failure::from_keystore(&error))?;
+    let _as_far_as_limits_allow = keystore::hardening::memory::lock_all();
     let sight = look(args)?;
     let place = place(&sight, name)?;
     let is_stdin = path == Path::new("-");

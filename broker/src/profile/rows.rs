@@ -181,8 +181,8 @@ pub static ROWS: [Row; 17] = [
                        certificates; each version of the key has its own, and is uploaded before it is activated",
         source: "Microsoft identity platform, \"Application authentication certificate credentials\": PS256, \
                  `x5t#S256`, `aud` the token endpoint, `iss` and `sub` the client id, `jti` a GUID, `nbf`, `iat`",
-        tested: "MSAL for Python 1.39: it sends ours to a stand-in that verifies by the documented rules, and makes \
-                 its own of the same members; untested against the vendor",
+        tested: "MSAL for Python 1.39, which sends ours to a stand-in that verifies by the documented rules; it and \
+                 MSAL for Node 7.2 make their own of the same members; untested against the vendor",
     },
     Row {
         name: "aws-oidc",
