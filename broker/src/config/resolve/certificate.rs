@@ -8,8 +8,10 @@ use super::*;
 use crate::lifecycle::{IN_FLIGHT_S, Schedule, Span};
 use keystore::certificate::LIFE_MAX_S;
 
+const DAY_S: u64 = 86_400;
+
 /// Default for `validity`, in seconds: a year, which is what portals suggest at most.
-const VALIDITY_S: u64 = 365 * 86_400;
+const VALIDITY_S: u64 = 365 * DAY_S;
 
 /// Seconds that each certificate of a key with this schedule is valid. What is wrong is said of `place`, if
 /// it is written nowhere.
@@ -49,7 +51,7 @@ fn too_short(validity_s: u64, schedule: &Schedule) -> Option<String> {
         return None;
     }
     let remedy = match least_s {
-        ..=LIFE_MAX_S => format!("write validity = \"{}\" at least", Span(least_s)),
+        ..=LIFE_MAX_S => format!("write validity = \"{}d\" at least", least_s.div_ceil(DAY_S)),
         _ => format!(
             "no certificate is valid for longer than {}: write a shorter period",
             Span(LIFE_MAX_S)
@@ -82,7 +84,7 @@ mod tests {
     #[test]
     fn a_certificate_that_ends_a_second_early_is_refused() {
         let mut schedule = Schedule {
-            period_s: Some(90 * 86_400),
+            period_s: Some(90 * DAY_S),
             publish_s: 0,
             verifier_cache_s: 0,
             skew_s: 120,
@@ -92,10 +94,10 @@ mod tests {
             activation: Activation::ByHand,
             gate: Gate::Written,
         };
-        let least_s = 120 + 90 * 86_400 + 60 + 120 + 300 + IN_FLIGHT_S;
+        let least_s = 120 + 90 * DAY_S + 60 + 120 + 300 + IN_FLIGHT_S;
         assert_eq!(too_short(least_s, &schedule), None);
         let why = too_short(least_s - 1, &schedule).unwrap();
-        let end = format!("which is {least_s}s together; write validity = \"{least_s}s\" at least");
+        let end = format!("which is {least_s}s together; write validity = \"91d\" at least");
         assert!(why.contains("(period)") && why.ends_with(&end), "{why}");
         schedule.period_s = Some(LIFE_MAX_S);
         let why = too_short(LIFE_MAX_S, &schedule).unwrap();
