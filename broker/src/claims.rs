@@ -2,6 +2,7 @@
 //! Everything in the claims is the operator's but the times and the `jti` (B-AUD-1, B-AUD-5).
 
 use crate::policy::Grant;
+use crate::profile::{Jti, Nbf};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use keystore::charter::Purpose;
 use keystore::{PublicKey, Time};
@@ -24,21 +25,28 @@ impl Claims {
     /// The claims for this grant under this key, now. Takes the grant: one grant, one assertion.
     pub fn from_grant(grant: Grant, key: &PublicKey, now: Time, jti: [u8; JTI_BYTES]) -> Claims {
         let target = grant.target();
-        let (iss, jti) = match &target.charter.purpose {
-            Purpose::Account { iss, .. } => (iss.value(key), None),
-            Purpose::ClientAuthentication { .. } | Purpose::Federation { .. } => {
-                (target.iss.clone(), Some(BASE64URL.encode(jti)))
-            }
+        let row = target.profile.row;
+        let iss = match &target.charter.purpose {
+            Purpose::Account { iss, .. } => iss.value(key),
+            Purpose::ClientAuthentication { .. } | Purpose::Federation { .. } => target.iss.clone(),
         };
         let backdate_s = u64::from(target.charter.backdate_s);
+        let iat = now.unix_s().saturating_sub(backdate_s);
         Claims(keystore::Claims {
             iss,
             sub: target.sub.clone(),
             aud: target.aud.clone(),
             scope: target.scope.clone(),
-            jti,
-            iat: now.unix_s().saturating_sub(backdate_s),
-            nbf: None,
+            jti: match row.jti {
+                Jti::Absent => None,
+                Jti::Short => Some(BASE64URL.encode(jti)),
+                Jti::Uuid => Some(uuid(jti)),
+            },
+            iat,
+            nbf: match row.nbf {
+                Nbf::Absent => None,
+                Nbf::AsIat => Some(iat),
+            },
             exp: now.unix_s() + u64::from(grant.lifetime_s()),
         })
     }
@@ -52,6 +60,21 @@ impl Claims {
     pub fn into_wire(self) -> keystore::Claims {
         self.0
     }
+}
+
+/// RFC 9562 §5.4: six of the bits say what it is, and the others are random.
+fn uuid(random: [u8; JTI_BYTES]) -> String {
+    let version_4 = u128::from_be_bytes(random) & !(0xf << 76) | 4 << 76;
+    let bits = version_4 & !(0b11 << 62) | 0b10 << 62;
+    let hex = format!("{bits:032x}");
+    let parts = [
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    ];
+    parts.join("-")
 }
 
 #[cfg(test)]

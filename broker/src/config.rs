@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 mod facts;
 mod file;
+mod keys;
 mod many;
 mod published;
 mod resolve;
@@ -33,6 +34,8 @@ mod tests;
 pub mod url;
 
 pub use facts::{FORMAT as FACTS_FORMAT, Facts, UnitFacts, template};
+pub use file::KeyFrom;
+pub use keys::{Kept, NextVersion, Wanted};
 pub use published::{Published, published};
 
 /// The workloads' socket, in the runtime directory.
@@ -240,6 +243,12 @@ pub struct Target {
     pub charter: Arc<Charter>,
     /// When the versions of its own key follow each other.
     pub schedule: Option<Box<Schedule>>,
+    /// Where its own key comes from.
+    pub key_from: KeyFrom,
+    /// How a version of its own key comes after another.
+    pub next: NextVersion,
+    /// For how many seconds each certificate of its key is valid, if it has any.
+    pub certificate_s: Option<u64>,
 }
 
 impl Section {
@@ -279,65 +288,6 @@ impl Config {
         resolve::resolve(read_all(&path)?, names)
     }
 
-    /// The keys this configuration asks for, each with its keystore and charter.
-    pub fn wanted_keys(&self) -> BTreeMap<KeyName, Wanted> {
-        let wanted = |(key, keystore, charter): (&KeyName, &String, &Arc<Charter>)| {
-            let wanted = Wanted {
-                keystore: keystore.clone(),
-                charter: Charter::clone(charter),
-            };
-            (key.clone(), wanted)
-        };
-        let issuers = self.issuers.values();
-        let issuers = issuers.map(|issuer| (&issuer.key, &issuer.keystore, &issuer.charter));
-        let own_keys = self.own_keys();
-        let own_keys = own_keys.map(|target| (&target.key, &target.keystore, &target.charter));
-        own_keys.chain(issuers).map(wanted).collect()
-    }
-
-    /// The same keys, each with what its life goes by.
-    pub fn kept_keys(&self) -> BTreeMap<KeyName, Kept> {
-        let mut all = BTreeMap::new();
-        for issuer in self.issuers.values() {
-            let kept = Kept {
-                keystore: issuer.keystore.clone(),
-                schedule: issuer.schedule.clone(),
-                evidence_min: EvidenceLevel::None,
-            };
-            all.insert(issuer.key.clone(), kept);
-        }
-        for target in self.own_keys() {
-            if let Some(schedule) = target.schedule.as_deref() {
-                let kept = Kept {
-                    keystore: target.keystore.clone(),
-                    schedule: schedule.clone(),
-                    evidence_min: target.evidence_min,
-                };
-                all.insert(target.key.clone(), kept);
-            }
-        }
-        all
-    }
-
-    /// The longest life of what each key signs, in seconds.
-    pub fn lifetimes(&self) -> BTreeMap<KeyName, u64> {
-        let all = self.kept_keys().into_iter();
-        all.map(|(key, kept)| (key, kept.schedule.lifetime_max_s))
-            .collect()
-    }
-
-    fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
-        self.workloads
-            .iter()
-            .flat_map(|section| section.targets.values())
-    }
-
-    fn own_keys(&self) -> impl Iterator<Item = &Arc<Target>> {
-        let is_own =
-            |target: &&Arc<Target>| !matches!(target.charter.purpose, Purpose::Federation { .. });
-        self.targets().filter(is_own)
-    }
-
     /// The workloads' socket.
     pub fn socket(&self) -> PathBuf {
         self.server.runtime_dir.join(SOCKET)
@@ -357,27 +307,6 @@ impl Config {
         };
         section.socket.clone().unwrap_or_else(own)
     }
-}
-
-/// A key the configuration asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// Where.
-    pub keystore: String,
-    /// What it may ever say.
-    pub charter: Charter,
-}
-
-/// A key the configuration asks for, and what its life goes by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// Where.
-    pub keystore: String,
-    /// When its versions follow each other.
-    pub schedule: Schedule,
-    /// With less no version takes the place of one that signs. An issuer's key has many targets, of which
-    /// each demands what it does when it is asked for.
-    pub evidence_min: EvidenceLevel,
 }
 
 /// One file's path and text.

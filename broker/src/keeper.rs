@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub mod counting;
+mod early;
 pub mod gate;
 mod outside;
 
@@ -187,7 +188,7 @@ fn look(app: &App, name: &KeyName, want: &Kept) -> Option<Look> {
     let next = lineage.next(&Facts {
         now,
         schedule: &want.schedule,
-        jitter_s: jitter_s(app, name, want),
+        jitter_s: early::early_s(app, name, want, &lineage),
         shown: &|version| shown(app, want, &name.version(version)),
         deferred: &deferred,
     });
@@ -266,19 +267,6 @@ pub fn shown(app: &App, want: &Kept, key: &KeyId) -> Shown {
         }
         _ => Shown::Unusable,
     }
-}
-
-/// By how much a key begins before its time: up to a tenth of its period, the same for one host and key
-/// for ever, so that ten thousand hosts are spread over it.
-fn jitter_s(app: &App, name: &KeyName, want: &Kept) -> u64 {
-    let schedule = &want.schedule;
-    let Some(period_s) = schedule.period_s else {
-        return 0;
-    };
-    let busy_s = schedule.lead_s() + schedule.lag_s(schedule.lifetime_max_s);
-    let range_s = (period_s / 10).min(period_s.saturating_sub(busy_s));
-    let digest = audit::Sha256::of(format!("{}\n{name}", app.host).as_bytes());
-    digest.first_bytes() % (range_s + 1)
 }
 
 /// Records changes, writes them, and does what follows from them here.

@@ -66,6 +66,18 @@ pub struct KeyRecord {
     pub alg: Alg,
     /// When it was recorded, seconds since 1970.
     pub made_at: u64,
+    /// Whether it existed outside a token before, which is shown for ever.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imported: bool,
+}
+
+/// Who wants a version recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The keeper, which has asked for it.
+    Keeper,
+    /// Root, who may also have brought it in as the next one.
+    Root,
 }
 
 /// The version of a key that signs now.
@@ -234,12 +246,19 @@ impl Keyring {
     /// # Errors
     /// `Mismatch` if the id is recorded with another public key, or nobody has asked for the version;
     /// `Unavailable` if the record could not be written.
-    pub fn record(&self, keystore: &str, entry: &KeyEntry, now_s: u64) -> Result<KeyRecord, Error> {
+    pub fn record(
+        &self,
+        keystore: &str,
+        entry: &KeyEntry,
+        by: By,
+        now_s: u64,
+    ) -> Result<KeyRecord, Error> {
         let record = KeyRecord {
             keystore: keystore.to_owned(),
             public_key: entry.public_key.clone(),
             alg: entry.charter.alg,
             made_at: now_s,
+            imported: entry.evidence.imported,
         };
         let mark = self.now();
         let mut book = self.book();
@@ -253,7 +272,7 @@ impl Keyring {
             None => {
                 let mut next = book.stored.clone();
                 let before = next.lineages.remove(&entry.key.name);
-                let lineage = born(before, entry, mark.age)?;
+                let lineage = born(before, entry, by, mark.age)?;
                 next.lineages.insert(entry.key.name.clone(), lineage);
                 next.keys.insert(entry.key.clone(), record.clone());
                 next.mark = Some(mark);
@@ -395,19 +414,31 @@ impl Book {
     }
 }
 
-/// The lineage once a version is made: of a new key, or of one whose next version was asked for.
-fn born(before: Option<Lineage>, entry: &KeyEntry, now: Age) -> Result<Lineage, Error> {
+/// The lineage once a version is made: of a new key, or of one whose next version was asked for, or brought
+/// in by root, as if somebody had asked for it and it had been made in one moment.
+fn born(before: Option<Lineage>, entry: &KeyEntry, by: By, now: Age) -> Result<Lineage, Error> {
     let lifetime_s = u64::from(entry.charter.lifetime_max_s);
     let version = entry.key.version;
     match before {
         None => Ok(Lineage::of_made(version, lifetime_s, now)),
-        Some(lineage) => lineage.after(Change::Made(version), now).map_err(|_| {
-            let text = format!(
-                "key {}: assertd has not asked for this version; it is not used",
-                entry.key
-            );
-            Error::new(Kind::Mismatch, text)
-        }),
+        Some(lineage) => {
+            let made = |lineage: &Lineage| lineage.after(Change::Made(version), now);
+            let intend = Change::Intend {
+                lifetime_max_s: lifetime_s,
+            };
+            let born = match (made(&lineage), by) {
+                (Err(_), By::Root) => lineage.after(intend, now).and_then(|begun| made(&begun)),
+                (born, _) => born,
+            };
+            born.map_err(|_| {
+                let text = format!(
+                    "key {}: assertd has not asked for this version, or another one is on its way \
+                     (`assertctl keys`); it is not used",
+                    entry.key
+                );
+                Error::new(Kind::Mismatch, text)
+            })
+        }
     }
 }
 

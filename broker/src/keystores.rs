@@ -5,7 +5,10 @@
 use crate::keyring::{Keyring, counters};
 use crate::queue::{Job, Queue, Share};
 use assertd_client::api::CounterStatus;
-use keystore::protocol::{CounterPlace, Health, KeyEntry, Reply, Request, Standing, Welcome};
+use keystore::certificate::Validity;
+use keystore::protocol::{
+    CertificateForm, CounterPlace, Health, KeyEntry, Reply, Request, Standing, Welcome,
+};
 use keystore::{Error, KeyId, Kind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -248,6 +251,25 @@ impl Keystore {
     pub async fn make_next(&self, key: &KeyId) -> Result<KeyEntry, Error> {
         match self.ask(&Request::Next { key: key.clone() }).await? {
             Reply::Made { key: entry, .. } if entry.key == *key => Ok(entry),
+            _ => Err(keystore::client::unexpected()),
+        }
+    }
+
+    /// Has it give a version a certificate by itself.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn certify(&self, key: &KeyId, validity: Validity) -> Result<KeyEntry, Error> {
+        let form = CertificateForm::SelfSigned(validity);
+        let key = key.clone();
+        match self
+            .ask(&Request::Certify {
+                key: key.clone(),
+                form,
+            })
+            .await?
+        {
+            Reply::Certified { key: entry } if entry.key == key => Ok(entry),
             _ => Err(keystore::client::unexpected()),
         }
     }

@@ -7,7 +7,7 @@
 //! the vendor's rules (tests/peers/vendors.py) and its section in docs/profiles.md.
 
 use keystore::Alg;
-use keystore::charter::{PurposeKind, Typ};
+use keystore::charter::{CertificateUse, PurposeKind, Typ};
 use std::sync::Arc;
 
 mod rows;
@@ -44,8 +44,14 @@ pub struct Row {
     pub lifetime_default_s: u32,
     /// Longest lifetime in seconds that a target may set.
     pub lifetime_max_s: u32,
+    /// How each assertion is told from all others.
+    pub jti: Jti,
     /// By how many seconds `iat` lies before minting.
     pub backdate_s: u32,
+    /// Whether there is an `nbf`.
+    pub nbf: Nbf,
+    /// Whether its keys have certificates, and the header says by which.
+    pub certificate: CertificateUse,
     /// Who makes the key.
     pub birth: Birth,
     /// What the vendor documents about the values, checked when the configuration is loaded.
@@ -88,6 +94,26 @@ pub enum KidRule {
     Absent,
     /// The key's thumbprint, unless the target has the one that the vendor assigned.
     MayBeAssigned,
+}
+
+/// The `jti` of a row's assertions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Jti {
+    /// There is none.
+    Absent,
+    /// 128 random bits in base64url.
+    Short,
+    /// A random UUID (RFC 9562 §5.4), where the vendor documents one.
+    Uuid,
+}
+
+/// The `nbf` of a row's assertions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nbf {
+    /// There is none: servers in use refuse a fresh one.
+    Absent,
+    /// That of `iat`, where the vendor documents one.
+    AsIat,
 }
 
 /// Who makes a row's keys.

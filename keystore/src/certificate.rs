@@ -97,6 +97,15 @@ pub struct Unsigned {
 }
 
 impl Validity {
+    /// So many seconds from now on.
+    pub fn from(now: Time, seconds: u64) -> Validity {
+        let not_before = now.unix_s();
+        Validity {
+            not_before,
+            not_after: not_before.saturating_add(seconds),
+        }
+    }
+
     /// Whether a certificate may be made for it now.
     ///
     /// # Errors

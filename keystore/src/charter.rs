@@ -4,7 +4,7 @@
 //!
 //! Pure: [`Charter::permits`] takes the claims and the time and returns a verdict.
 
-use crate::claims::{CLAIM_LEN_MAX, Claims, JTI_LEN, is_claim};
+use crate::claims::{CLAIM_LEN_MAX, Claims, is_claim, is_jti};
 use crate::clock::Time;
 use crate::publickey::FINGERPRINT_LEN;
 use crate::{Alg, Error, Kind, PublicKey};
@@ -524,8 +524,6 @@ fn well_formed(claims: &Claims) -> Result<(), Refusal> {
             return Err(Refusal::Malformed { claim });
         }
     }
-    let base64url = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    let is_jti = |jti: &String| jti.len() == JTI_LEN && jti.chars().all(base64url);
     match &claims.jti {
         Some(jti) if !is_jti(jti) => Err(Refusal::Malformed { claim: "jti" }),
         _ => Ok(()),

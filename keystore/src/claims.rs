@@ -13,6 +13,9 @@ pub const CLAIM_LEN_MAX: usize = 1024;
 /// Length of a `jti`: 16 random bytes in base64url (standards §1.3: at least 128 bits).
 pub const JTI_LEN: usize = 22;
 
+/// Digits between the hyphens of a `jti` that is a UUID (RFC 9562 §4), where a vendor documents one.
+const UUID_PARTS: [usize; 5] = [8, 4, 4, 4, 12];
+
 /// The claims we mint (RFC 7519 §4.1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,7 +31,7 @@ pub struct Claims {
     /// What is asked for (RFC 8693 §4.2), of an account alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// Unique per assertion; an account's has none.
+    /// Unique per assertion, in one of the forms of [`is_jti`]; an account's has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jti: Option<String>,
     /// Issued at, seconds since the epoch.
@@ -50,9 +53,50 @@ pub fn is_claim(text: &str) -> bool {
     (1..=CLAIM_LEN_MAX).contains(&(text.len() + escaped)) && !text.chars().any(char::is_control)
 }
 
+/// Whether `jti` may have this value: [`JTI_LEN`] characters of base64url, or a UUID in lower case.
+pub fn is_jti(text: &str) -> bool {
+    let base64url = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let mut parts = text.split('-');
+    let is_uuid = UUID_PARTS.iter().all(|length| {
+        let part = parts.next().unwrap_or_default();
+        part.len() == *length && part.bytes().all(is_digit)
+    }) && parts.next().is_none();
+    is_uuid || (text.len() == JTI_LEN && text.chars().all(base64url))
+}
+
 impl Claims {
     /// The payload's bytes.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a struct of strings and integers serialises to JSON")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jti_is_short_or_a_uuid() {
+        for good in [
+            "q6urq6urq6urq6urq6urqw",
+            "----------------------",
+            "abababab-abab-4bab-abab-abababababab",
+        ] {
+            assert!(is_jti(good), "{good}");
+        }
+        for bad in [
+            "",
+            "q6urq6urq6urq6urq6urq",
+            "q6urq6urq6urq6urq6urqw=",
+            "ABABABAB-abab-4bab-abab-abababababab",
+            "abababab-abab-4bab-abab-ababababababa",
+            "abababab-abab-4bab-abab-abababababab-",
+            "ababababababab-4bab-abab-abababababab",
+            "{abababab-abab-4bab-abab-abababababab}",
+            "abababab-abab-4bab-abab-ababababab\"\n",
+        ] {
+            assert!(!is_jti(bad), "{bad}");
+        }
     }
 }

@@ -9,9 +9,6 @@ use crate::der::{
 use crate::publickey::{ALGORITHM_P256, ALGORITHM_RSA};
 use crate::{Error, Kind, PublicKey};
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use serde::de::{Unexpected, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::ops::RangeInclusive;
 use zeroize::Zeroizing;
@@ -205,7 +202,7 @@ fn p256_parts(der: &[u8]) -> Result<EcParts<'_>, Wrong> {
     Ok((secret, parameters, public))
 }
 
-fn refused(what: impl fmt::Display) -> Error {
+pub(crate) fn refused(what: impl fmt::Display) -> Error {
     Error::new(
         Kind::Refused,
         format!("the private key {what}; give an unencrypted RSA (2048 to 4096 bits) or P-256 key"),
@@ -216,41 +213,6 @@ fn refused(what: impl fmt::Display) -> Error {
 impl fmt::Debug for PrivateKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PrivateKey")
-    }
-}
-
-/// For the one message that carries it, into a frame that is wiped.
-impl Serialize for PrivateKey {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&Zeroizing::new(BASE64.encode(&*self.0)))
-    }
-}
-
-/// From the frame itself and no copy of it: text with escapes, which would be one, is refused.
-impl<'de> Deserialize<'de> for PrivateKey {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PrivateKey, D::Error> {
-        struct Borrowed;
-        impl<'de> Visitor<'de> for Borrowed {
-            type Value = PrivateKey;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("base64 without escapes")
-            }
-            fn visit_borrowed_str<E: serde::de::Error>(
-                self,
-                text: &'de str,
-            ) -> Result<PrivateKey, E> {
-                let bad = || E::invalid_value(Unexpected::Other("something else"), &self);
-                let mut der = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
-                let length = BASE64.decode_slice(text, &mut der).map_err(|_| bad())?;
-                der.truncate(length);
-                PrivateKey::new(der).map_err(|_| bad())
-            }
-            fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<PrivateKey, E> {
-                // What is wrong is not shown: it may be a key.
-                Err(E::invalid_value(Unexpected::Other("something else"), &self))
-            }
-        }
-        deserializer.deserialize_str(Borrowed)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::certificate::{Der, Validity};
 use crate::charter::PurposeKind;
 use crate::claims::Claims;
 use crate::survey::Line;
-use crate::{Alg, Certificate, Charter, Error, KeyId, KeyName, Kid, Kind, PrivateKey, PublicKey};
+use crate::{Alg, Certificate, Charter, Error, KeyFile, KeyId, KeyName, Kid, Kind, PublicKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::io::{Read, Write};
@@ -68,8 +68,8 @@ pub enum Request {
         key: KeyId,
         /// What it may ever say.
         charter: Charter,
-        /// It.
-        private_key: PrivateKey,
+        /// It, in the file that it came in.
+        private_key: KeyFile,
     },
     /// Root: uses a key that is in the token already, as the first version of a key or its next. The
     /// token is not changed. The same again answers with the same key.

@@ -79,7 +79,7 @@ pub fn reach(role: Role) -> Reach {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PrivateKey;
+    use crate::KeyFile;
     use crate::backend::Existing;
     use crate::charter::PurposeKind;
     use crate::{Alg, CertificateUse, Charter, Claims, KeyId, KidMember, Purpose, Typ};
@@ -105,7 +105,7 @@ mod tests {
         let import = Request::Import {
             key: key.clone(),
             charter: charter.clone(),
-            private_key: PrivateKey::new(Zeroizing::new(vec![0x30, 0])).unwrap(),
+            private_key: KeyFile::new(Zeroizing::new(vec![0x30, 0])).unwrap(),
         };
         let adopt = Request::Adopt {
             key: key.clone(),

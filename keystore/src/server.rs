@@ -316,6 +316,7 @@ impl<B: Backend> Server<B> {
                 charter,
                 private_key,
             } => {
+                let private_key = private_key.private_key()?;
                 let made = self.life.keys_soon()?.import(&key, &charter, &private_key);
                 let (key, created) = self.noted(made)?;
                 Ok(Reply::Made { key, created })

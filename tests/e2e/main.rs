@@ -4,6 +4,7 @@
 
 mod ahead;
 mod assertion;
+mod certificates;
 mod charter;
 mod courier;
 mod denial;
@@ -12,6 +13,7 @@ mod explain;
 mod fallback;
 mod files;
 mod hardening;
+mod import;
 mod keys;
 mod lifecycle;
 mod notify;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,7 +52,13 @@ fn every_target(token: &Token, vectors: &Vectors) -> Config {
 }
 
 /// What was registered with the vendor: the golden vector says what the operator wrote.
-fn registered(golden: &Golden, assertion: &str, kid: &str, jwks: &Value) -> Value {
+fn registered(
+    golden: &Golden,
+    assertion: &str,
+    kid: &str,
+    jwks: &Value,
+    certificate: &Value,
+) -> Value {
     let (header, claims) = (parsed(&golden.header), parsed(&golden.payload));
     let keys = jwks["keys"].as_array().unwrap();
     let jwk = keys.iter().find(|key| key["kid"] == kid).unwrap();
@@ -60,7 +67,7 @@ fn registered(golden: &Golden, assertion: &str, kid: &str, jwks: &Value) -> Valu
     json!({
         "profile": golden.profile, "assertion": assertion, "jwk": jwk,
         "iss": iss.split(".SHA256:").next().unwrap(),
-        "sub": claims["sub"], "aud": claims["aud"], "scope": claims["scope"], "alg": header["alg"],
+        "x5t#S256": certificate, "sub": claims["sub"], "aud": claims["aud"], "scope": claims["scope"], "alg": header["alg"],
         "kid": match header.get("kid") {
             None => Value::Null,
             Some(assigned) if is_assigned => assigned.clone(),
@@ -70,17 +77,21 @@ fn registered(golden: &Golden, assertion: &str, kid: &str, jwks: &Value) -> Valu
 }
 
 /// The golden header and claims, but for what differs from one assertion to the next.
-fn is_golden(golden: &Golden, assertion: &str, kid: &str) {
+fn is_golden(golden: &Golden, assertion: &str, kid: &str, certificate: &Value) {
     let (header, mut claims) = decode(assertion);
     let (mut expected, mut golden_claims) = (parsed(&golden.header), parsed(&golden.payload));
     if expected.get("kid").is_some() && !golden.target.contains("kid = ") {
         expected["kid"] = kid.into();
     }
+    if expected.get("x5t#S256").is_some() {
+        expected["x5t#S256"] = certificate.clone();
+    }
     assert_eq!(header, expected, "{}", golden.profile);
     let iat = |claims: &Value| claims["iat"].as_i64().unwrap();
     let backdated = MINTED_AT - iat(&golden_claims);
     let shift = iat(&claims) + backdated - MINTED_AT;
-    for name in ["iat", "exp"] {
+    let times = ["iat", "nbf", "exp"];
+    for name in times.into_iter().filter(|it| claims.get(it).is_some()) {
         golden_claims[name] = (golden_claims[name].as_i64().unwrap() + shift).into();
     }
     for varying in ["jti", "iss"] {
@@ -93,16 +104,47 @@ fn is_golden(golden: &Golden, assertion: &str, kid: &str) {
     assert_eq!(claims, golden_claims, "{}", golden.profile);
 }
 
+/// A key that a vendor makes and shows once.
+fn import_rsa(daemon: &Daemon, key: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("key.pem");
+    let path = path.to_str().unwrap();
+    let made = Command::new("openssl")
+        .args(["genrsa", "-traditional", "-out", path, "2048"])
+        .output();
+    assert!(made.unwrap().status.success());
+    let output = daemon.assertctl(&["keys", "import", key, path]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+}
+
+/// The thumbprint of the certificate that is registered, where one is.
+fn x5t(daemon: &Daemon, key: &str, golden: &Golden) -> Value {
+    if !golden.header.contains("x5t#S256") {
+        return Value::Null;
+    }
+    let output = daemon.assertctl(&["keys", "certificate", key, "--json"]);
+    parsed(&String::from_utf8(output.stdout).unwrap())["x5t#S256"].take()
+}
+
 #[test]
 fn every_profile_is_accepted_by_its_vendors_rules_and_refused_for_each_that_is_broken() {
     let (token, vectors) = (Token::new(), vectors());
-    let daemon = Daemon::with_keys(every_target(&token, &vectors));
+    let daemon = Daemon::start(every_target(&token, &vectors));
+    daemon.wait_usable();
+    let made_there = vectors.golden.iter().enumerate();
+    for (index, _) in made_there.filter(|(_, golden)| golden.profile == "github-app") {
+        import_rsa(&daemon, &format!("ours/t{index}"));
+    }
+    daemon.apply();
     let (jwks, mut client) = (daemon.jwks(), daemon.client());
     let mut lines = Vec::new();
     for (index, golden) in vectors.golden.iter().enumerate() {
         let answer = client.assertion(&format!("t{index}"), None).unwrap();
-        is_golden(golden, &answer.assertion, &answer.kid);
-        lines.push(registered(golden, &answer.assertion, &answer.kid, &jwks).to_string());
+        let certificate = x5t(&daemon, &format!("ours/t{index}"), golden);
+        let (assertion, kid) = (&answer.assertion, &answer.kid);
+        is_golden(golden, assertion, kid, &certificate);
+        lines.push(registered(golden, assertion, kid, &jwks, &certificate).to_string());
     }
     // Each a second time: where `jti` is compared, that is a replay.
     let again = lines

@@ -67,6 +67,16 @@ pub fn vendors(lines: &[String]) -> Vec<Value> {
     verdicts
 }
 
+/// What Microsoft's own clients make of an assertion and its certificate, and what it makes by itself; `line`
+/// as entra.py reads it.
+pub fn entra(line: &str) -> Value {
+    let mut command = python("entra.py");
+    command.env("ASSERTD_PEERS", installed());
+    let (code, mut verdicts) = run(command, &[line.to_owned()]);
+    assert_eq!((code, verdicts.len()), (Some(0), 1));
+    verdicts.remove(0)
+}
+
 /// What clients make of what is published at `address`, as if a proxy of the issuer's name were there:
 /// `ok` or a reason by client. `line` as published.py reads it.
 pub fn published(address: SocketAddr, issuer: &str, trust_domain: &str, line: &str) -> Value {

@@ -5,7 +5,7 @@
 
 Input is one JSON object a line:
     {"profile": …, "assertion": …, "jwk": {…}, "iss": …, "sub": …, "aud": …, "scope": …, "alg": …,
-     "kid": …}
+     "kid": …, "x5t#S256": …}
 with "once": true if nothing shall be broken for it. `jwk` is the registered public key; `iss`, `sub`, `aud`, `scope`, `alg` and `kid` are what was registered with
 the vendor, null where there is none. For snowflake `iss` is ACCOUNT.USER, without the fingerprint.
 
@@ -41,6 +41,8 @@ ANY_ALG = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384
 KEY_OF = {"ES256": ("EC", {"crv": "P-256"}), "ES384": ("EC", {"crv": "P-384"}), "ES512": ("EC", {"crv": "P-521"}),
           "EdDSA": ("OKP", {"crv": "Ed25519"})}
 CLIENT = {"iss", "sub", "aud", "jti", "iat", "exp"}
+SHORT = r"[A-Za-z0-9_-]{22}"
+GUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 ACCOUNT = {"iss", "sub", "aud", "scope", "iat", "exp"}
 
 
@@ -48,7 +50,7 @@ class Vendor:
     """One vendor's documented rules; times in seconds."""
 
     def __init__(self, algs, wrong_alg, typ, life, claims=CLIENT, kid="registered", skew=0, single_use=False,
-                 extra=()):
+                 jti=SHORT, extra=()):
         self.algs, self.wrong_alg = algs, wrong_alg
         self.typ = typ                # `typ` values that are documented or what its users send
         self.life = life              # longest exp - iat; None where none is documented
@@ -56,6 +58,7 @@ class Vendor:
         self.kid = kid                # "registered", or "absent"
         self.skew = skew              # how far `iat` may be ahead
         self.single_use = single_use  # whether `jti` is compared
+        self.jti = jti                # how it looks
         self.extra = extra            # more rules, by name
 
 
@@ -73,6 +76,9 @@ VENDORS = {
     # Auth0: RS256, RS384, PS256; five minutes; 10 s of skew; 64 characters.
     "auth0": Vendor(["RS256", "RS384", "PS256"], "ES256", ["JWT"], 300, skew=10, single_use=True,
                     extra=("trailing slash", "64 characters")),
+    # Entra, certificate credentials: PS256, x5t#S256, GUIDs, nbf, ten minutes after it at most.
+    "entra-cert": Vendor(["PS256"], "RS256", ["JWT"], 600, CLIENT | {"nbf"}, "absent", jti=GUID,
+                         extra=("x5t#S256", "nbf", "token endpoint")),
     # AWS: RS/ES 256-512, integers, never azp.
     "aws-oidc": Vendor(["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"], "PS256", ["JWT"], 86400),
     # Entra: RS256 alone, 600 characters each.
@@ -112,6 +118,14 @@ def set_to(name, value):
     return change
 
 
+def other_way_round(name):
+    """Takes a claim away, or says what `iat` says."""
+    def change(_header, claims, _registered):
+        if claims.pop(name, None) is None:
+            claims[name] = claims["iat"]
+    return change
+
+
 def header_set_to(name, value):
     def change(header, _claims, _registered):
         if value is None:
@@ -140,14 +154,15 @@ SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)+\Z")
 # What may be wrong with an assertion: by name, whether it is right, and ways to break it.
 RULES = {
     "header members": (
-        lambda v, h, c, r: set(h) == ({"alg", "typ", "kid"} if v.kid == "registered" else {"alg", "typ"}),
+        lambda v, h, c, r: set(h) == {"alg", "typ"} | ({"kid"} if v.kid == "registered" else set())
+        | ({"x5t#S256"} & set(v.extra)),
         [header_set_to("jku", "https://evil.example/jwks"), header_set_to("x5t", "AAAA")]),
     "typ": (lambda v, h, c, r: h.get("typ") in v.typ, [header_set_to("typ", "at+jwt")]),
     "kid": (lambda v, h, c, r: h.get("kid") == (r["kid"] if v.kid == "registered" else None),
             [header_set_to("kid", "another")]),
     "alg": (lambda v, h, c, r: h["alg"] in v.algs and h["alg"] == r["alg"], ["wrong alg"]),
     "claims": (lambda v, h, c, r: set(c) == {name for name in v.claims if r.get(name, "") is not None},
-               [set_to("azp", "x"), set_to("nbf", lambda c: c["iat"]), set_to("exp", None)]),
+               [set_to("azp", "x"), other_way_round("nbf"), set_to("exp", None)]),
     "iss": (lambda v, h, c, r: c.get("iss") == expected_iss(r), [set_to("iss", "https://evil.example"), set_to("iss", None)]),
     "sub": (lambda v, h, c, r: c.get("sub") == r["sub"], [set_to("sub", "somebody"), set_to("sub", lambda c: ["a"])]),
     "scope": (lambda v, h, c, r: c.get("scope") == r["scope"], [set_to("scope", "everything")]),
@@ -162,9 +177,16 @@ RULES = {
     "exp": (lambda v, h, c, r: number(c, "exp") > time.time(), [set_to("exp", lambda c: int(time.time()) - 1)]),
     "lifetime": (lambda v, h, c, r: number(c, "exp") - number(c, "iat") <= v.life,
                  ["longer"]),
-    "jti": (lambda v, h, c, r: "jti" not in v.claims or re.fullmatch(r"[A-Za-z0-9_-]{22}", str(c.get("jti"))),
+    "jti": (lambda v, h, c, r: "jti" not in v.claims or re.fullmatch(v.jti, str(c.get("jti"))),
             [set_to("jti", "short")]),
     # of some vendors
+    "x5t#S256": (lambda v, h, c, r: h.get("x5t#S256") == r["x5t#S256"],
+                 [header_set_to("x5t#S256", "A" * 43), header_set_to("x5t#S256", None)]),
+    "nbf": (lambda v, h, c, r: is_integer(c.get("nbf")) and c["nbf"] <= time.time() and c["nbf"] <= number(c, "exp"),
+            [set_to("nbf", lambda c: int(time.time()) + 600), set_to("nbf", lambda c: c["nbf"] + 0.5)]),
+    "token endpoint": (lambda v, h, c, r: re.fullmatch(r"https://[^/]+/[^/]+/oauth2/v2\.0/token", str(c.get("aud"))),
+                       [registered_too("aud", lambda aud: aud.replace("/oauth2", "")),
+                        registered_too("aud", lambda aud: aud + "/")]),
     "https aud": (lambda v, h, c, r: str(c.get("aud")).startswith("https://"),
                   [registered_too("aud", lambda aud: aud.replace("https:", "http:"))]),
     "https iss": (lambda v, h, c, r: str(c.get("iss")).startswith("https://"),

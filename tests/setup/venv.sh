@@ -3,7 +3,7 @@
 #
 #   target/peers/venv/bin/python   Python with PyJWT, joserfc, jwcrypto and the SPIFFE library
 #   target/peers/bin/node          Node, from a PyPI wheel
-#   target/peers/as/node_modules   oidc-provider and what it needs
+#   target/peers/as/node_modules   oidc-provider and MSAL for Node, and what they need
 #
 # Every version is pinned, with hashes (requirements.txt, package-lock.json). A stamp over those
 # files and over the interpreter makes a second run a matter of milliseconds.

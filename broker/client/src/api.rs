@@ -360,8 +360,23 @@ pub struct KeyStatus {
     /// When it last signed, seconds since 1970, if that is known: to the hour after a restart.
     #[serde(default)]
     pub used_at: Option<u64>,
+    /// Its certificate, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateStatus>,
     /// The public key as it is to be published.
     pub jwk: serde_json::Value,
+}
+
+/// The certificate of one version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// SHA-256 of its DER in base64url, as assertions name it.
+    #[serde(rename = "x5t#S256")]
+    pub x5t_s256: String,
+    /// Its end, seconds since 1970.
+    pub not_after: u64,
+    /// What is to be done about it, if something is.
+    pub warning: Option<String>,
 }
 
 /// What an operator does with one key.

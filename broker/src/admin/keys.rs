@@ -7,10 +7,10 @@ use crate::audit;
 use crate::config::Kept;
 use crate::http::object;
 use crate::keeper;
-use crate::keyring::{KeyRecord, Seen};
+use crate::keyring::{By, KeyRecord, Seen};
 use crate::lifecycle::Phase;
 use crate::reply::{self, Answer, Refusal};
-use assertd_client::api::{AdoptRequest, KeyStatus, Keys, KeystoreStatus};
+use assertd_client::api::{AdoptRequest, CertificateStatus, KeyStatus, Keys, KeystoreStatus};
 use hyper::Request;
 use hyper::body::Incoming;
 use keystore::protocol::{Condition, EvidenceLevel};
@@ -20,6 +20,9 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 mod life;
+
+/// So long before its end, in seconds, a certificate is spoken of: the next one has to be uploaded somewhere.
+const CERTIFICATE_ENDS_S: u64 = 30 * 86_400;
 
 pub fn keys(app: &App) -> Keys {
     let (records, kept) = (app.keyring.records(), app.rules.now().config.kept_keys());
@@ -95,7 +98,7 @@ pub fn key_status(app: &App, kept: Option<&Kept>, key: &KeyId, record: &KeyRecor
         state: state.to_owned(),
         why,
         evidence: evidence.to_string(),
-        imported,
+        imported: imported || record.imported,
         made_at: record.made_at,
         used: kept.is_some(),
         phase: life.phase.to_owned(),
@@ -103,8 +106,38 @@ pub fn key_status(app: &App, kept: Option<&Kept>, key: &KeyId, record: &KeyRecor
         next_at: life.next_at,
         since: life.since,
         used_at: app.keyring.used_at(key),
+        certificate: certificate_status(app, key),
         jwk: serde_json::to_value(record.public_key.published(record.alg)).unwrap_or_default(),
     }
+}
+
+/// What is to be known of the certificate it has.
+fn certificate_status(app: &App, key: &KeyId) -> Option<CertificateStatus> {
+    let Seen::Shown { certificate, .. } = app.keyring.seen(key) else {
+        return None;
+    };
+    let certificate = certificate?;
+    let not_after = certificate.validity().not_after;
+    let name = &key.name;
+    let next =
+        format!("`assertctl keys rotate {name}` makes the next version, with one of its own");
+    let left_s = not_after.saturating_sub(app.clock.read().unix_s());
+    let is_used = app.keyring.lineage(name).is_some_and(|lineage| {
+        let version = lineage.version(key.version);
+        version.is_some_and(|version| version.is_active() || version.is_coming())
+    });
+    let ends = match left_s {
+        0 => Some("has ended, and the other side refuses it"),
+        left_s if left_s < CERTIFICATE_ENDS_S => Some("ends soon"),
+        _ => None,
+    };
+    let warning = ends.filter(|_| is_used);
+    let warning = warning.map(|ends| format!("its certificate {ends}; {next}"));
+    Some(CertificateStatus {
+        x5t_s256: certificate.thumbprint().to_owned(),
+        not_after,
+        warning,
+    })
 }
 
 fn keystore_status(app: &App, name: &str) -> Option<KeystoreStatus> {
@@ -157,7 +190,8 @@ pub async fn adopt(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer,
         durable.await.map_err(|_lost| Refusal::AUDIT_NOT_DURABLE)?;
     }
     let (keyring, now) = (app.keyring.clone(), app.clock.read().unix_s());
-    let written = spawn_blocking(move || keyring.record(&asked.keystore, &entry, now)).await;
+    let written =
+        spawn_blocking(move || keyring.record(&asked.keystore, &entry, By::Root, now)).await;
     let record = written
         .map_err(|lost| Refusal::unavailable("internal", lost))?
         .map_err(|error| Refusal::unavailable("state_unavailable", error))?;

@@ -34,6 +34,11 @@ pub async fn ask(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, R
             return Err(Refusal::KeyRefused(text));
         };
         let verb = verb(&asked, &name, number, &lineage)?;
+        if let (Verb::Rotate | Verb::ReplaceLost(_), Some(why)) =
+            (verb, kept.next.why_none_is_made())
+        {
+            return Err(Refusal::KeyRefused(format!("key {name}: {why}")));
+        }
         let changes = changes(app, &kept, &name, &lineage, verb)?;
         let written = keeper::write(app, &name, &lineage, &changes).await;
         let written = written.map_err(|error| Refusal::unavailable("state_unavailable", error))?;

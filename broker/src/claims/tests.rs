@@ -7,7 +7,7 @@ use crate::policy::{Decision, Policy};
 use crate::profile::Row;
 use crate::workload::Workload;
 use keystore::jws::{Header, SigningInput};
-use keystore::{Alg, PublicKey};
+use keystore::{Alg, Certificate, PublicKey};
 use serde::Deserialize;
 use std::io::Write;
 
@@ -42,6 +42,9 @@ const P256: &str = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV
 
 /// RFC 7638 §3.1.
 const RSA: &str = r#"{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB"}"#;
+
+/// Of any key, as far as a header is concerned.
+const CERTIFICATE: &str = r#"{"der":"AA==","validity":{"not_before":1,"not_after":2}}"#;
 
 fn file() -> File {
     toml::from_str(include_str!("../../../tests/peers/golden.toml")).unwrap()
@@ -78,7 +81,10 @@ fn granted(config: Config, lifetime: Option<u32>) -> (String, String) {
     let kind = charter.purpose.kind();
     assert_eq!(charter.permits(kind, claims.wire(), &key, now), Ok(()));
     assert!(charter.check().is_ok());
-    let input = SigningInput::new(&Header::of(&charter, &key.kid(), None), claims.wire());
+    // Where it is to be named, a key without one signs nothing.
+    let certificate: Certificate = serde_json::from_str(CERTIFICATE).unwrap();
+    let header = Header::of(&charter, &key.kid(), Some(&certificate));
+    let input = SigningInput::new(&header, claims.wire());
     let text = std::str::from_utf8(input.as_bytes()).unwrap();
     let (header, payload) = text.split_once('.').unwrap();
     let decode = |part| String::from_utf8(BASE64URL.decode(part).unwrap()).unwrap();

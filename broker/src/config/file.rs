@@ -238,6 +238,28 @@ pub enum Activated {
     Hand,
 }
 
+/// The certificates of a target's key: each version has one of its own, by itself, which is made with it.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct CertificateSection {
+    /// For how long each is valid: a number and one of s, m, h, d, 731d at most. It has to outlive the use of
+    /// its version. Default: 365d
+    #[cfg_attr(test, schemars(regex(pattern = "^[0-9]+[smhd]$")))]
+    pub validity: Option<Spanned<String>>,
+}
+
+/// Where the first version of a key comes from.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(JsonSchema))]
+pub enum KeyFrom {
+    /// Its keystore makes it.
+    Make,
+    /// An operator brings it in.
+    Import,
+}
+
 /// How published keys are read back.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -445,7 +467,7 @@ pub struct TargetSection {
     /// keycloak, auth0.
     #[cfg_attr(test, schemars(length(min = 1)))]
     pub authorization_server: Option<Spanned<String>>,
-    /// The full URL of the token endpoint; becomes `aud`. Profile okta.
+    /// The full URL of the token endpoint; becomes `aud`. Profiles okta, entra-cert.
     #[cfg_attr(test, schemars(length(min = 1)))]
     pub token_endpoint: Option<Spanned<String>>,
     /// The client that the other side knows; becomes `iss`, and `sub` too for client authentication.
@@ -475,6 +497,12 @@ pub struct TargetSection {
     pub keystore: Option<Spanned<String>>,
     /// The algorithm of the key. Default: the profile's first, mostly ES256. Not for federation.
     pub alg: Option<Spanned<Alg>>,
+    /// Where the key comes from: "make", and `assertctl apply` has its keystore make it, or "import", and
+    /// apply waits for `assertctl keys import` or `keys adopt`. Default: "import" where the vendor makes the
+    /// key (github-app), else "make". Not for federation.
+    pub key: Option<Spanned<KeyFrom>>,
+    /// The certificates of the key. Profiles entra-cert, google-sa-jwt, salesforce-jwt.
+    pub certificate: Option<Spanned<CertificateSection>>,
     /// When the versions of the key follow each other. Not for federation, where they are the issuer's.
     pub rotation: Option<Spanned<RotationSection>>,
     // federation

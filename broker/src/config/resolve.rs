@@ -22,10 +22,12 @@ use std::ops::Range;
 use workload::Known;
 
 mod bounds;
+mod certificate;
 mod expiry;
 mod issuer;
 mod local;
 mod matching;
+mod own_key;
 mod profile;
 mod rotation;
 mod target;

@@ -8,7 +8,8 @@
 use super::file::MainFile;
 use super::many::OneOrMany;
 use super::spanned::Spanned;
-use crate::profile::{Key, ROWS, Row, Takes};
+use crate::profile::{Birth, Key, ROWS, Row, Takes};
+use keystore::CertificateUse;
 use keystore::charter::PurposeKind;
 use keystore::keyid::NAME_PART_LEN_MAX;
 use schemars::generate::SchemaSettings;
@@ -250,7 +251,7 @@ pub fn by_profile(schema: &mut Schema) {
             PurposeKind::ClientAuthentication | PurposeKind::Account => {
                 (&[], &["issuer", "shared", "reuse"])
             }
-            PurposeKind::Federation => (&["issuer"], &["keystore", "alg"]),
+            PurposeKind::Federation => (&["issuer"], &["keystore", "alg", "rotation", "key"]),
         };
         let those = |takes: Takes| {
             let keys = Key::ALL
@@ -259,13 +260,21 @@ pub fn by_profile(schema: &mut Schema) {
             keys.map(Key::as_str)
         };
         let needed: Vec<&str> = own.iter().copied().chain(those(Takes::Needs)).collect();
-        let refused = others.iter().copied().chain(those(Takes::Not));
+        let certificate = (row.certificate == CertificateUse::None).then_some("certificate");
+        let refused = others
+            .iter()
+            .copied()
+            .chain(those(Takes::Not))
+            .chain(certificate);
         let mut keys: Map<String, Value> =
             refused.map(|key| (key.to_owned(), json!(false))).collect();
         keys.insert(
             "lifetime".to_owned(),
             json!({ "maximum": row.lifetime_max_s }),
         );
+        if row.birth == Birth::AtTheVendor {
+            keys.insert("key".to_owned(), json!({ "const": "import" }));
+        }
         json!({
             "if": { "properties": { "profile": { "const": row.name } }, "required": ["profile"] },
             "then": { "properties": keys, "required": needed },
@@ -280,8 +289,9 @@ pub fn by_profile(schema: &mut Schema) {
 /// the target's.
 fn of_any_other() -> Value {
     let most = ROWS.iter().map(|row| row.lifetime_max_s).max();
-    let with_issuer =
-        json!({ "properties": { "keystore": false, "alg": false, "client_id": false } });
+    let with_issuer = json!({ "properties": {
+            "keystore": false, "alg": false, "client_id": false, "rotation": false, "key": false, "certificate": false,
+        } });
     let of_issuers = json!({ "required": ["issuer", "subject"] });
     json!({
         "if": { "properties": { "profile": { "enum": Row::names() } } },

@@ -99,6 +99,9 @@ fn remarks(key: &KeyStatus) -> Vec<Vec<String>> {
         let text = format!("next: {}: {next}{}", key.key, when.unwrap_or_default());
         remarks.push(vec![text]);
     }
+    if let Some(warning) = key.certificate.as_ref().and_then(|it| it.warning.as_ref()) {
+        remarks.push(vec![format!("warn: {}: {warning}", key.key)]);
+    }
     if !key.used {
         let text = "the configuration in force does not use it; it is kept";
         remarks.push(vec![format!("note: {}: {text}", key.key)]);

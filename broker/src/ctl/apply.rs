@@ -9,18 +9,19 @@ use super::args::{Args, Changes, Consent, Format};
 use super::failure::{Asker, Exit, Failure};
 use super::grants::{self, GrantChange};
 use super::look::{Sight, look};
-use super::out::{Out, clean, count};
+use super::out::{Out, clean, count, rfc3339};
 use super::plan::{Effect, Step, plan};
 use crate::audit::Sha256;
 use crate::config::Config;
 use crate::profile::{Birth, Row};
 use crate::terms;
 use assertd_client::api::{KeyStatus, Status};
+use keystore::CertificateUse;
 use keystore::charter::PurposeKind;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 
-mod work;
+pub(super) mod work;
 
 use work::{Done, Work};
 
@@ -54,6 +55,7 @@ pub fn diff(args: &Args, changes: Changes, out: &mut Out) -> Result<Exit, Failur
         mut client,
         status,
         world,
+        ..
     } = look(args)?;
     let failed = |error| Failure::from_client(&error, Asker::Administrator);
     let (running, files) = (client.grants().map_err(failed)?, terms::grants(&config));
@@ -96,6 +98,7 @@ pub fn apply(
         client,
         status,
         world,
+        ..
     } = look(args)?;
     let steps = plan(&world);
     within(&steps, creations_max)?;
@@ -207,11 +210,19 @@ impl Done {
             Done::Created(key) => format!("created {}", key_line(key)),
             Done::Adopted(key) => format!("recorded {}", key_line(key)),
             Done::Amended { name, keystore } => format!("amended {name}  in {keystore}"),
+            Done::Certified {
+                key,
+                x5t_s256,
+                until,
+            } => format!(
+                "certified {key}  x5t#S256 {x5t_s256}  until {}",
+                rfc3339(*until)
+            ),
         }
     }
 }
 
-fn key_line(key: &KeyStatus) -> String {
+pub(super) fn key_line(key: &KeyStatus) -> String {
     let imported = if key.imported { " (imported)" } else { "" };
     format!(
         "{}  kid {}  evidence {}{imported}  in {}",
@@ -223,7 +234,7 @@ fn key_line(key: &KeyStatus) -> String {
 }
 
 /// `payments/bank` of `payments/bank.1`.
-fn name_of(key: &KeyStatus) -> &str {
+pub(super) fn name_of(key: &KeyStatus) -> &str {
     key.key
         .rsplit_once('.')
         .map_or(key.key.as_str(), |(name, _)| name)
@@ -265,7 +276,7 @@ fn next(args: &Args, config: &Config, done: &[Done], out: &mut Out) {
         .iter()
         .filter_map(|done| match done {
             Done::Created(key) | Done::Adopted(key) => Some(name_of(key)),
-            Done::Amended { .. } => None,
+            Done::Amended { .. } | Done::Certified { .. } => None,
         })
         .collect();
     let place = args.same_place();
@@ -296,9 +307,13 @@ fn register(name: &str, row: Option<&Row>, place: &str) -> String {
         );
     }
     match row {
-        Some(row) if row.birth == Birth::AtTheVendor => format!(
-            "nothing yet for {name}: its other side takes no key that is made here (`assertctl \
-             profiles {}`)",
+        // Whoever made it knows it.
+        Some(row) if row.birth == Birth::AtTheVendor => {
+            format!("`assertctl{place} keys` says when {name} signs; destroy what it came from")
+        }
+        Some(row) if row.certificate != CertificateUse::None => format!(
+            "register the certificate that `assertctl{place} keys certificate {name}` prints, as \
+             `assertctl profiles {}` says",
             row.name
         ),
         Some(row) if row.purpose == PurposeKind::Account => format!(
@@ -317,7 +332,7 @@ fn register(name: &str, row: Option<&Row>, place: &str) -> String {
 mod tests {
     use super::*;
     use keystore::charter::{KidMember, Purpose, Typ};
-    use keystore::{Alg, CertificateUse, Charter, KeyName, KeyVersion};
+    use keystore::{Alg, Charter, KeyName, KeyVersion};
 
     fn create(target: usize) -> Step {
         let text = "a".to_owned();
@@ -340,6 +355,7 @@ mod tests {
                 backdate_s: 0,
                 certificate: CertificateUse::None,
             },
+            certificate_s: None,
         }
     }
 
@@ -348,6 +364,7 @@ mod tests {
             key,
             keystore,
             charter,
+            ..
         } = create(0)
         else {
             unreachable!()
@@ -398,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_the_other_side_cannot_take_is_not_to_be_registered_there() {
+    fn what_is_registered_is_what_the_other_side_takes() {
         let said = |profile| register("payments/x", Row::named(profile), "");
         assert_eq!(
             said("snowflake"),
@@ -407,8 +424,12 @@ mod tests {
         );
         assert_eq!(
             said("github-app"),
-            "nothing yet for payments/x: its other side takes no key that is made here (`assertctl \
-             profiles github-app`)"
+            "`assertctl keys` says when payments/x signs; destroy what it came from"
+        );
+        assert_eq!(
+            said("entra-cert"),
+            "register the certificate that `assertctl keys certificate payments/x` prints, as `assertctl \
+             profiles entra-cert` says"
         );
     }
 }

@@ -4,10 +4,12 @@
 //! Options may stand before or after the command. One that the command does not know is refused,
 //! never ignored, and so is one that is given twice.
 
+use super::certificate::Form;
 use super::env::{Part, Sdk};
 use super::help;
 use assertd_client::api::KeyVerb;
 use keystore::KeyName;
+use keystore::backend::Existing;
 use keystore::config::Tcti;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -93,6 +95,23 @@ pub enum Command {
         key: String,
         now: bool,
         consent: Consent,
+    },
+    /// `keys certificate KEY`
+    KeyCertificate {
+        /// A name, or a version's id.
+        key: String,
+        form: Form,
+    },
+    /// `keys import KEY FILE`
+    KeyImport {
+        name: KeyName,
+        /// `-` is standard input.
+        file: PathBuf,
+    },
+    /// `keys adopt KEY`
+    KeyAdopt {
+        name: KeyName,
+        object: Existing,
     },
     StateAcceptRollback {
         consent: Consent,
@@ -229,7 +248,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 31] = [
+pub static SPECS: [Spec; 34] = [
     spec(
         "assertion",
         &[
@@ -260,6 +279,9 @@ pub static SPECS: [Spec; 31] = [
     spec("keys abandon", &[], 1, help::KEYS_ABANDON),
     spec("keys destroy", &[Opt::Yes], 1, help::KEYS_DESTROY),
     spec("keys replace-lost", &[Opt::Yes], 1, help::KEYS_REPLACE_LOST),
+    spec("keys certificate", &[Opt::Csr], 1, help::KEYS_CERTIFICATE),
+    spec("keys import", &[], 2, help::KEYS_IMPORT),
+    spec("keys adopt", &[Opt::Id, Opt::Label], 1, help::KEYS_ADOPT),
     spec(
         "state accept-rollback",
         &[Opt::Yes],
@@ -352,13 +374,16 @@ enum Opt {
     Part,
     Now,
     Compromised,
+    Csr,
+    Id,
+    Label,
 }
 
 /// Options that every command takes, as they are suggested.
 const GLOBAL: [&str; 5] = ["--socket", "--config", "--json", "--help", "--version"];
 
 impl Opt {
-    const ALL: [Opt; 27] = [
+    const ALL: [Opt; 30] = [
         Opt::Target,
         Opt::Lifetime,
         Opt::Key,
@@ -386,6 +411,9 @@ impl Opt {
         Opt::Part,
         Opt::Now,
         Opt::Compromised,
+        Opt::Csr,
+        Opt::Id,
+        Opt::Label,
     ];
 
     fn flag(self) -> &'static str {
@@ -417,6 +445,9 @@ impl Opt {
             Opt::Part => "--part",
             Opt::Now => "--now",
             Opt::Compromised => "--compromised",
+            Opt::Csr => "--csr",
+            Opt::Id => "--id",
+            Opt::Label => "--label",
         }
     }
 
@@ -435,6 +466,7 @@ impl Opt {
                 | Opt::Foreground
                 | Opt::Now
                 | Opt::Compromised
+                | Opt::Csr
         )
     }
 }

@@ -93,6 +93,7 @@ pub fn key(id: &str, state: &str) -> KeyStatus {
         next_at: None,
         since: None,
         used_at: None,
+        certificate: None,
         jwk: serde_json::to_value(public_key.published(Alg::ES256)).unwrap(),
     }
 }

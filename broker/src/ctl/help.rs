@@ -30,6 +30,9 @@ for administrators
   keys abandon            give up the version on its way
   keys destroy            destroy a version that signs no more
   keys replace-lost       go on without a token that is gone
+  keys certificate        a key's certificate, or a request for one
+  keys import             bring in a private key that was made elsewhere
+  keys adopt              use a key that is in the token already
   state accept-rollback   the state directory was restored on purpose
   jwks                    public keys, to be registered at the other side
   jwks merge              the sets of several hosts as one
@@ -149,7 +152,8 @@ state: made, published (does not sign yet), active, held, retiring (signs no mor
 published), retired, revoked; suspended, failed or unknown if it cannot sign now
 evidence: none < asserted (the token says so) < device-attested < tpm-certified
 
-rotate, activate, hold, resume, revoke, abandon, destroy, replace-lost: `assertctl keys VERB -h`";
+rotate, activate, hold, resume, revoke, abandon, destroy, replace-lost, certificate, import, adopt:
+`assertctl keys VERB -h`";
 
 pub const KEYS_ROTATE: &str = "\
 usage: assertctl keys rotate KEY
@@ -205,6 +209,39 @@ For a key whose token is gone for good: its version retires, and the next one is
 keystore of the configuration and signs as soon as it is published. Refused while the keystore
 shows the key. If the token only has to be put back, put it back. Asks before, unless --yes.
 Needs root.";
+
+pub const KEYS_CERTIFICATE: &str = "\
+usage: assertctl keys certificate KEY[.VERSION] [--csr]
+
+Prints the certificate of a key (X.509, by itself) as PEM, for the party that knows the key by one;
+on standard error its thumbprints and its end. Of the newest version, which is the one to be
+uploaded, unless another is named. Each version has a certificate of its own, made with it and
+never replaced: assertions name it (x5t#S256), so that another one would be one that nobody knows.
+For a new one, rotate the key. Which profiles have certificates: `assertctl profiles`. Needs root.
+
+      --csr            a request for a certificate by an authority (PKCS #10); none of it is kept
+      --json           der (base64), pem, x5t#S256, sha256, sha1, not_before, not_after";
+
+pub const KEYS_IMPORT: &str = "\
+usage: assertctl keys import KEY FILE
+
+Brings a private key that was made elsewhere into the keystore, as the first version of a key that
+the configuration asks for, or as its next one beside the one that signs. FILE is PEM or DER:
+PKCS #8, PKCS #1 or SEC 1, without a password, RSA or P-256; `-` is standard input. It goes to the
+keystore unread, which alone looks into it. What was outside of a token is shown as imported for
+ever. Destroy the file then. A first version signs at once; a next one by `keys activate`. Done again
+with the same key, it finishes what was cut off. Needs root.";
+
+pub const KEYS_ADOPT: &str = "\
+usage: assertctl keys adopt KEY --id HEX | --label TEXT
+
+Uses a key that is in the token already, as the first version of a key that the configuration asks
+for, or as its next one. The token is not changed; the key has to be one that can only sign and
+cannot leave it, and what the token says of it is its evidence. It is destroyed like any other
+from then on. Of a TPM: a key file in the keystore's state directory. Needs root.
+
+      --id HEX         its CKA_ID, or of a TPM's key file the name, in hexadecimal digits
+      --label TEXT     its CKA_LABEL, or the first line of a TPM's key file";
 
 pub const STATE_ACCEPT_ROLLBACK: &str = "\
 usage: assertctl state accept-rollback [--yes]

@@ -7,6 +7,7 @@ use super::plan::{Recorded, Shown, Use, World};
 use crate::config::Config;
 use assertd_client::Client;
 use assertd_client::api::{KeyStatus, Status};
+use keystore::KeyId;
 use keystore::client::Client as KeystoreClient;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub struct Sight {
     pub status: Status,
     /// What a plan follows from.
     pub world: World,
+    /// Versions that are on their way.
+    pub coming: Vec<KeyId>,
 }
 
 /// Looks. Fails if the configuration cannot be loaded, assertd does not answer, or this user may
@@ -45,6 +48,10 @@ pub fn look(args: &Args) -> Result<Sight, Failure> {
         .iter()
         .map(|key| key.parse().map_err(|_| garbled(key)));
     let making = making.collect::<Result<_, _>>()?;
+    let is_coming =
+        |key: &&KeyStatus| matches!(key.phase.as_str(), "making" | "made" | "published");
+    let coming = keys.keys.iter().filter(is_coming);
+    let coming = coming.filter_map(|key| key.key.parse().ok()).collect();
     let keystores = config
         .keystores
         .iter()
@@ -66,6 +73,7 @@ pub fn look(args: &Args) -> Result<Sight, Failure> {
         client,
         status,
         world,
+        coming,
     })
 }
 

@@ -15,6 +15,8 @@ mod admin;
 mod apply;
 mod assertion;
 mod audit;
+mod bring;
+mod certificate;
 mod check;
 mod doctor;
 mod env;
@@ -144,6 +146,9 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
             *consent,
             out,
         ),
+        Command::KeyCertificate { key, form } => certificate::show(args, key, *form, out),
+        Command::KeyImport { name, file } => bring::import(args, name, file, out),
+        Command::KeyAdopt { name, object } => bring::adopt(args, name, object, out),
         Command::Jwks { key } => jwks::print(args, key.as_ref(), out),
         Command::JwksMerge { files, output } => jwks::merge::run(files, output.as_deref(), out),
         Command::ConfigCheck {

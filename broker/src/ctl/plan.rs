@@ -5,8 +5,8 @@
 //! a step: destroying a key, and making one in the place of a key that is lost and that nobody has given up. A keystore that
 //! could not be asked is not an empty one.
 
-use crate::config::Wanted;
-use keystore::charter::Purpose;
+use crate::config::{KeyFrom, Wanted};
+use keystore::charter::{KidMember, Purpose};
 use keystore::protocol::{Condition, KeyEntry};
 use keystore::{Alg, Charter, KeyId, KeyName, KeyVersion};
 use serde::Serialize;
@@ -74,6 +74,8 @@ pub enum Step {
         key: KeyId,
         keystore: String,
         charter: Charter,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        certificate_s: Option<u64>,
     },
     /// The keystore gives all versions of a key another charter.
     Amend {
@@ -82,12 +84,20 @@ pub enum Step {
         changes: Vec<Change>,
         charter: Charter,
     },
+    /// The keystore gives a key the certificate that it lacks.
+    Certify {
+        key: KeyId,
+        keystore: String,
+        certificate_s: u64,
+    },
     /// The broker records a key that the keystore has.
     Adopt {
         key: KeyId,
         keystore: String,
         kid: String,
     },
+    /// A key that is not made here: an operator brings it in.
+    Import { name: KeyName, keystore: String },
     /// The configuration asks for what no key can become.
     Conflict {
         name: KeyName,
@@ -154,10 +164,14 @@ impl Step {
     /// What kind of step it is.
     pub fn effect(&self) -> Effect {
         match self {
-            Step::Create { .. } | Step::Amend { .. } | Step::Adopt { .. } => Effect::Change,
-            Step::Conflict { .. } | Step::Failed { .. } | Step::Unreachable { .. } => {
-                Effect::Blocked
-            }
+            Step::Create { .. }
+            | Step::Amend { .. }
+            | Step::Certify { .. }
+            | Step::Adopt { .. } => Effect::Change,
+            Step::Import { .. }
+            | Step::Conflict { .. }
+            | Step::Failed { .. }
+            | Step::Unreachable { .. } => Effect::Blocked,
             Step::Orphan { .. } => Effect::Note,
         }
     }
@@ -230,11 +244,7 @@ fn wanted_key(world: &World, name: &KeyName, wanted: &Wanted, steps: &mut Vec<St
             is_new.then(|| name.version(KeyVersion::FIRST))
         };
         if let Some(key) = awaited.cloned().or_else(first) {
-            steps.push(Step::Create {
-                key,
-                keystore: home.clone(),
-                charter: wanted.charter.clone(),
-            });
+            steps.push(first_version(key, wanted));
         }
         return;
     };
@@ -248,8 +258,9 @@ fn wanted_key(world: &World, name: &KeyName, wanted: &Wanted, steps: &mut Vec<St
         });
         return;
     }
-    if let Some(other) = entries.iter().find(|entry| entry.charter != wanted.charter) {
-        let changes = charter::changes(&other.charter, &wanted.charter);
+    let is_other = |entry: &&&KeyEntry| entry.charter != charter_of(entry, newest, wanted);
+    if let Some(other) = entries.iter().find(is_other) {
+        let changes = charter::changes(&other.charter, &charter_of(other, newest, wanted));
         let (name, keystore) = (newest.key.name.clone(), home.clone());
         steps.push(Step::Amend {
             name,
@@ -259,8 +270,51 @@ fn wanted_key(world: &World, name: &KeyName, wanted: &Wanted, steps: &mut Vec<St
         });
     }
     for entry in entries {
+        steps.extend(lacking_certificate(world, entry, wanted));
         steps.extend(shown_key(world, entry, home));
     }
+}
+
+/// How a key that is nowhere begins.
+fn first_version(key: KeyId, wanted: &Wanted) -> Step {
+    let keystore = wanted.keystore.clone();
+    match wanted.key_from {
+        KeyFrom::Make => Step::Create {
+            key,
+            keystore,
+            charter: wanted.charter.clone(),
+            certificate_s: wanted.certificate_s,
+        },
+        KeyFrom::Import => Step::Import {
+            name: key.name,
+            keystore,
+        },
+    }
+}
+
+/// The charter that a version should have: a `kid` that the other side has given is the newest one's, and
+/// those before keep what was theirs (the keystore amends them so).
+fn charter_of(entry: &KeyEntry, newest: &KeyEntry, wanted: &Wanted) -> Charter {
+    let mut charter = wanted.charter.clone();
+    if matches!(charter.kid, KidMember::Assigned(_)) && entry.key != newest.key {
+        charter.kid = entry.charter.kid.clone();
+    }
+    charter
+}
+
+/// Of a key that signs, or will, and is to have a certificate and has none.
+fn lacking_certificate(world: &World, entry: &KeyEntry, wanted: &Wanted) -> Option<Step> {
+    let mut records = world.records_of(&entry.key.name);
+    let is_over = records.any(|it| it.key == entry.key && it.use_of == Use::Over);
+    let can_sign = entry.condition == Condition::Usable {};
+    if entry.certificate.is_some() || is_over || !can_sign {
+        return None;
+    }
+    Some(Step::Certify {
+        key: entry.key.clone(),
+        keystore: wanted.keystore.clone(),
+        certificate_s: wanted.certificate_s?,
+    })
 }
 
 /// A key that its keystore shows: can it sign, is it recorded, is it the recorded one?

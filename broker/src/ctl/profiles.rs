@@ -6,10 +6,10 @@ use super::args::{Args, Format};
 use super::failure::{Exit, Failure};
 use super::out::Out;
 use crate::config::Config;
-use crate::profile::{Birth, Key, KidRule, Origin, Profile, ROWS, Rule, Takes};
-use keystore::Alg;
+use crate::profile::{Birth, Jti, Key, KidRule, Nbf, Origin, Profile, ROWS, Rule, Takes};
 use keystore::charter::PurposeKind;
 use keystore::config::suggest;
+use keystore::{Alg, CertificateUse};
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -193,7 +193,18 @@ fn keys(profile: &Profile) -> (Vec<&'static str>, Vec<&'static str>) {
     };
     let (first, last): (&[&str], &[&str]) = match profile.row.purpose {
         PurposeKind::ClientAuthentication | PurposeKind::Account => {
-            (&[], &["keystore", "alg", "lifetime", "rotation"])
+            let most: &[&str] = match profile.row.certificate {
+                CertificateUse::None => &["keystore", "alg", "lifetime", "rotation", "key"],
+                CertificateUse::Allowed | CertificateUse::Named => &[
+                    "keystore",
+                    "alg",
+                    "lifetime",
+                    "rotation",
+                    "key",
+                    "certificate",
+                ],
+            };
+            (&[], most)
         }
         PurposeKind::Federation => (&["issuer"], &["lifetime", "reuse", "shared"]),
     };
@@ -228,6 +239,12 @@ fn header(profile: &Profile) -> Vec<Member> {
         name: "kid",
         from: from.to_owned(),
     }));
+    if profile.row.certificate == CertificateUse::Named {
+        members.push(Member {
+            name: "x5t#S256",
+            from: "the SHA-256 of the key's certificate".to_owned(),
+        });
+    }
     members
 }
 
@@ -250,14 +267,22 @@ fn claims(profile: &Profile) -> Vec<Member> {
         0 => "now".to_owned(),
         seconds => format!("{seconds} s ago"),
     };
-    let jti = match row.purpose {
-        PurposeKind::Account => None,
-        PurposeKind::ClientAuthentication | PurposeKind::Federation => {
-            Some("16 random bytes".to_owned())
-        }
+    let jti = match row.jti {
+        Jti::Absent => None,
+        Jti::Short => Some("16 random bytes".to_owned()),
+        Jti::Uuid => Some("a random UUID".to_owned()),
+    };
+    let nbf = match row.nbf {
+        Nbf::Absent => None,
+        Nbf::AsIat => Some(iat.clone()),
     };
     let exp = "now and the lifetime".to_owned();
-    for (name, from) in [("jti", jti), ("iat", Some(iat)), ("exp", Some(exp))] {
+    for (name, from) in [
+        ("jti", jti),
+        ("iat", Some(iat)),
+        ("nbf", nbf),
+        ("exp", Some(exp)),
+    ] {
         members.extend(from.map(|from| Member { name, from }));
     }
     members

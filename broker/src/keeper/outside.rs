@@ -6,12 +6,13 @@ use super::{recorded, write};
 use crate::app::App;
 use crate::audit::KeyAction;
 use crate::config::Kept;
-use crate::keyring::Changed;
+use crate::keyring::{By, Changed};
 use crate::keystores::Keystore;
 use crate::lifecycle::{Change, Lineage, Outside};
 use crate::publication::{self, Documents, Key, KeySet, Spiffe};
-use keystore::protocol::Request;
-use keystore::{Error, KeyName, Kind};
+use keystore::certificate::Validity;
+use keystore::protocol::{KeyEntry, Request};
+use keystore::{CertificateUse, Error, KeyName, Kind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,15 +37,17 @@ pub async fn carry_out(
     match outside {
         Outside::Make(version) => {
             let key = name.version(version);
-            let made = keystore_of(app, &want.keystore)?.make_next(&key).await;
+            let holder = keystore_of(app, &want.keystore)?;
+            let made = holder.make_next(&key).await;
             let entry = made.map_err(|error| match error.kind() {
                 Kind::NotFound => has_lost_it(&want.keystore, name),
                 _ => error,
             })?;
+            let entry = certified(app, holder, entry, want).await?;
             recorded(app, &key, entry.kid.as_str(), KeyAction::Made).await?;
             let (keyring, now_s) = (app.keyring.clone(), app.clock.read().unix_s());
             let keystore = want.keystore.clone();
-            let record = move || keyring.record(&keystore, &entry, now_s);
+            let record = move || keyring.record(&keystore, &entry, By::Keeper, now_s);
             let written = tokio::task::spawn_blocking(record).await;
             written.map_err(|lost| Error::new(Kind::Internal, lost.to_string()))??;
             Ok(Changed::Meanwhile)
@@ -71,6 +74,27 @@ fn has_lost_it(keystore: &str, name: &KeyName) -> Error {
          directory back, or have `assertctl apply` make this version"
     );
     Error::new(Kind::NotFound, text)
+}
+
+/// A version that is to have a certificate has it before anybody hears of the version: what is registered
+/// at the other side is the certificate. One that it has stays, whatever crashed in between.
+async fn certified(
+    app: &App,
+    holder: &Keystore,
+    entry: KeyEntry,
+    want: &Kept,
+) -> Result<KeyEntry, Error> {
+    let seconds = match (entry.charter.certificate, &entry.certificate) {
+        (CertificateUse::Allowed | CertificateUse::Named, None) => want.certificate_s,
+        _ => None,
+    };
+    match seconds {
+        None => Ok(entry),
+        Some(seconds) => {
+            let validity = Validity::from(app.clock.read(), seconds);
+            holder.certify(&entry.key, validity).await
+        }
+    }
 }
 
 fn keystore_of<'a>(app: &'a App, name: &str) -> Result<&'a Arc<Keystore>, Error> {

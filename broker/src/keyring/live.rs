@@ -5,7 +5,7 @@ use super::{ActiveKey, KeyRecord, Keyring, Unusable, words};
 use crate::lifecycle::{Cause, Hold, Lineage};
 use keystore::jws::Header;
 use keystore::protocol::{Condition, Evidence, KeyEntry};
-use keystore::{KeyId, KeyName, KeyVersion};
+use keystore::{Certificate, KeyId, KeyName, KeyVersion};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +23,8 @@ pub enum Seen {
         evidence: Evidence,
         /// The header that its charter fixes.
         header: Header,
+        /// Its certificate, if it has one.
+        certificate: Option<Certificate>,
     },
     /// It does not show it, or another key under its id.
     Wrong(String),
@@ -254,6 +256,7 @@ fn judge(key: &KeyId, record: &KeyRecord, entry: Option<&KeyEntry>) -> Seen {
             condition: entry.condition.clone(),
             evidence: entry.evidence,
             header: Header::of(&entry.charter, &entry.kid, entry.certificate.as_ref()),
+            certificate: entry.certificate.clone(),
         },
     }
 }

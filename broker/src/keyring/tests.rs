@@ -74,7 +74,7 @@ fn change(keyring: &Keyring, key: &KeyEntry, changes: &[Change]) {
 
 /// Recorded, published, active.
 fn activated(keyring: &Keyring, key: &KeyEntry) {
-    keyring.record("hsm", key, 1).unwrap();
+    keyring.record("hsm", key, By::Keeper, 1).unwrap();
     let version = key.key.version;
     let changes = [
         Change::List(version),
@@ -144,12 +144,20 @@ fn a_suspension_outlives_whatever_the_keystore_does() {
 fn an_id_is_recorded_with_one_public_key() {
     let (_tmp, _dir, keyring) = keyring();
     let bank = entry("a/bank.1");
-    keyring.record("hsm", &bank, 1).unwrap();
-    assert_eq!(keyring.record("hsm", &bank, 2).unwrap().made_at, 1);
-    let error = keyring.record("hsm", &entry("a/bank.1"), 2).unwrap_err();
+    keyring.record("hsm", &bank, By::Keeper, 1).unwrap();
+    assert_eq!(
+        keyring.record("hsm", &bank, By::Keeper, 2).unwrap().made_at,
+        1
+    );
+    let error = keyring
+        .record("hsm", &entry("a/bank.1"), By::Keeper, 2)
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Mismatch);
     assert_eq!(
-        keyring.record("other", &bank, 2).unwrap_err().kind(),
+        keyring
+            .record("other", &bank, By::Keeper, 2)
+            .unwrap_err()
+            .kind(),
         Kind::Mismatch
     );
 }
@@ -177,7 +185,7 @@ fn a_key_signs_when_it_is_its_time_and_not_before() {
     let (_tmp, _dir, keyring) = keyring();
     let bank = entry("a/bank.1");
     let version = bank.key.version;
-    keyring.record("hsm", &bank, 1).unwrap();
+    keyring.record("hsm", &bank, By::Keeper, 1).unwrap();
     for step in [Change::List(version), Change::Written] {
         let refused = keyring.active(&bank.key.name);
         assert!(matches!(refused, Err(Unusable::NotActive(..))));
@@ -193,7 +201,9 @@ fn the_next_version_takes_the_place_in_one_write_and_over_a_restart() {
     let (old, new) = (entry("a/bank.1"), entry("a/bank.2"));
     activated(&first, &old);
     change(&first, &old, &[Change::Intend { lifetime_max_s: 60 }]);
-    let unasked = first.record("hsm", &entry("a/bank.3"), 1).unwrap_err();
+    let unasked = first
+        .record("hsm", &entry("a/bank.3"), By::Keeper, 1)
+        .unwrap_err();
     assert_eq!(unasked.kind(), Kind::Mismatch);
     activated(&first, &new);
     assert_eq!(first.active(&old.key.name).unwrap().kid, new.kid);
@@ -264,6 +274,7 @@ fn a_key_recorded_before_there_were_lives_signs() {
         public_key: bank.public_key.clone(),
         alg: Alg::ES256,
         made_at: 7,
+        imported: false,
     };
     let (mut file, _) = StateFile::<Before>::open(&dir, "keyring.v1").unwrap();
     let keys = BTreeMap::from([(bank.key.clone(), record)]);
@@ -287,4 +298,33 @@ fn what_may_live_longer_is_written_down_before_it_does() {
         .unwrap();
     let lineage = opened(&dir).lineage(&name).unwrap();
     assert_eq!(lineage.active().unwrap().1.lifetime_max_s, 3600);
+}
+
+#[test]
+fn root_brings_in_the_next_version_and_nobody_else_does() {
+    let (_tmp, dir, first) = keyring();
+    let (old, new) = (entry("a/bank.1"), entry("a/bank.2"));
+    activated(&first, &old);
+    let imported = Evidence {
+        level: EvidenceLevel::Asserted,
+        imported: true,
+    };
+    let new = KeyEntry {
+        evidence: imported,
+        ..new
+    };
+    let refused = first.record("hsm", &new, By::Keeper, 1).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Mismatch);
+    // Numbers are not left out, and one is on its way at a time.
+    let far = first.record("hsm", &entry("a/bank.3"), By::Root, 1);
+    assert_eq!(far.unwrap_err().kind(), Kind::Mismatch);
+    assert!(first.record("hsm", &new, By::Root, 1).unwrap().imported);
+    let another = first.record("hsm", &entry("a/bank.3"), By::Root, 1);
+    assert_eq!(another.unwrap_err().kind(), Kind::Mismatch);
+    let second = opened(&dir);
+    let lineage = second.lineage(&new.key.name).unwrap();
+    assert_eq!(lineage.coming().unwrap().0, new.key.version);
+    shows(&second, &[old.clone(), new.clone()]);
+    assert_eq!(second.active(&old.key.name).unwrap().kid, old.kid);
+    assert!(second.key_record(&new.key).unwrap().imported, "for ever");
 }

@@ -2,9 +2,9 @@
 //! "untested against the vendor" stands where that is so.
 
 use super::rule::{Of, Rule};
-use super::{Birth, Key, KidRule, Origin, Row};
+use super::{Birth, Jti, Key, KidRule, Nbf, Origin, Row};
 use keystore::Alg::{self, ES256, ES384, EdDSA, PS256, RS256};
-use keystore::charter::{PurposeKind, Typ};
+use keystore::charter::{CertificateUse, PurposeKind, Typ};
 
 /// Lifetime in seconds of an assertion that is redeemed at once. Safe at every server tried;
 /// Keycloak takes no longer one.
@@ -28,7 +28,7 @@ const BY_THE_RULES: &str = "PyJWT, joserfc and jwcrypto configured by the docume
      vendor";
 
 /// Every profile we ship.
-pub static ROWS: [Row; 16] = [
+pub static ROWS: [Row; 17] = [
     Row {
         name: "rfc7523",
         party: "an OAuth authorization server",
@@ -42,7 +42,10 @@ pub static ROWS: [Row; 16] = [
         algs: ANY,
         lifetime_default_s: CLIENT_LIFETIME_S,
         lifetime_max_s: CLIENT_LIFETIME_MAX_S,
+        jti: Jti::Short,
         backdate_s: 0,
+        nbf: Nbf::Absent,
+        certificate: CertificateUse::None,
         birth: Birth::Here,
         rules: &[],
         registration: "private_key_jwt, with the key's JWK as the client's `jwks`, or a URL that serves it as its \
@@ -64,7 +67,10 @@ pub static ROWS: [Row; 16] = [
         algs: &[ES256, PS256, EdDSA], // §5.4.1: no RS256, and ES384 is not listed
         lifetime_default_s: CLIENT_LIFETIME_S,
         lifetime_max_s: CLIENT_LIFETIME_MAX_S,
+        jti: Jti::Short,
         backdate_s: 0,
+        nbf: Nbf::Absent,
+        certificate: CertificateUse::None,
         birth: Birth::Here,
         rules: &[(Of::Key(Key::AuthorizationServer), Rule::HttpsUrl)],
         registration: "private_key_jwt, with the client's `jwks_uri`; RSA keys have 2048 bits at least",
@@ -87,7 +93,10 @@ pub static ROWS: [Row; 16] = [
         lifetime_default_s: CLIENT_LIFETIME_S,
         // 60 s from `iat` unless the client's settings say more (keycloak#38585, 26.0.11, 26.1.5, 26.2).
         lifetime_max_s: CLIENT_LIFETIME_MAX_S,
+        jti: Jti::Short,
         backdate_s: 0,
+        nbf: Nbf::Absent,
+        certificate: CertificateUse::None,
         birth: Birth::Here,
         rules: &[(Of::Key(Key::AuthorizationServer), Rule::HttpsUrl)],
         registration: "client authenticator \"Signed JWT\", with a JWKS URL or an uploaded key; the realm's URL is \
@@ -109,7 +118,10 @@ pub static ROWS: [Row; 16] = [
         algs: &[ES256, RS256, ES384],
         lifetime_default_s: CLIENT_LIFETIME_S,
         lifetime_max_s: CLIENT_LIFETIME_MAX_S,
+        jti: Jti::Short,
         backdate_s: 0,
+        nbf: Nbf::Absent,
+        certificate: CertificateUse::None,
         birth: Birth::Here,
         rules: &[(Of::Key(Key::TokenEndpoint), Rule::HttpsUrl)],
         registration: "client authentication \"Public key / Private key\", with the key's JWK saved in Okta or a URL \
@@ -131,7 +143,10 @@ pub static ROWS: [Row; 16] = [
         algs: &[RS256, PS256], // and RS384, which no keystore here makes
         lifetime_default_s: CLIENT_LIFETIME_S,
         lifetime_max_s: CLIENT_LIFETIME_MAX_S, // five minutes are theirs too
+        jti: Jti::Short,
         backdate_s: 0,
+        nbf: Nbf::Absent,
+        certificate: CertificateUse::None,
         birth: Birth::Here,
         rules: &[
             (Of::Key(Key::AuthorizationServer), Rule::HttpsOrigin),
@@ -142,6 +157,32 @@ pub static ROWS: [Row; 16] = [
         source: "Auth0, \"Authenticate with Private Key JWT\": `aud` https://DOMAIN/ with the trailing slash, \
                  five minutes at most, `iss`, `sub` and `jti` of 64 characters at most",
         tested: BY_THE_RULES,
+    },
+    Row {
+        name: "entra-cert",
+        party: "Microsoft Entra ID, as an application with a certificate",
+        purpose: PurposeKind::ClientAuthentication,
+        typ: Typ::Jwt,
+        kid: KidRule::Absent,
+        iss: Origin::Key(Key::ClientId),
+        sub: Origin::Key(Key::ClientId),
+        aud: Origin::Key(Key::TokenEndpoint),
+        scope: Origin::Nothing,
+        algs: &[PS256],
+        lifetime_default_s: CLIENT_LIFETIME_S,
+        lifetime_max_s: CLIENT_LIFETIME_MAX_S, // "5-10 minutes after nbf at most" is advice
+        jti: Jti::Uuid,
+        backdate_s: 0,
+        nbf: Nbf::AsIat,
+        certificate: CertificateUse::Named,
+        birth: Birth::Here,
+        rules: &[(Of::Key(Key::TokenEndpoint), Rule::EntraTokenEndpoint)],
+        registration: "the certificate that `assertctl keys certificate` prints, as PEM, among the application's \
+                       certificates; each version of the key has its own, and is uploaded before it is activated",
+        source: "Microsoft identity platform, \"Application authentication certificate credentials\": PS256, \
+                 `x5t#S256`, `aud` the token endpoint, `iss` and `sub` the client id, `jti` a GUID, `nbf`, `iat`",
+        tested: "MSAL for Python 1.39, which sends ours to a stand-in that verifies by the documented rules; it and \
+                 MSAL for Node 7.2 make their own of the same members; untested against the vendor",
     },
     Row {
         name: "aws-oidc",
@@ -156,7 +197,10 @@ pub static ROWS: [Row; 16] = [
         algs: &[RS256, ES256, ES384], // AWS STS takes no PS* and no EdDSA
         lifetime_default_s: FEDERATION_LIFETIME_S,
         lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        jti: Jti::Short,
         backdate_s: 0,
+        nbf: Nbf::Absent,
+        certificate: CertificateUse::None,
         birth: Birth::Here,
         rules: &[
             (Of::Issuer, Rule::Chars(255)),
@@ -183,7 +227,10 @@ pub static ROWS: [Row; 16] = [
         algs: &[RS256], // "only … RS256 … others may work, but haven't been tested"
         lifetime_default_s: FEDERATION_LIFETIME_S,
         lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        jti: Jti::Short,
         backdate_s: 0,
+        nbf: Nbf::Absent,
+        certificate: CertificateUse::None,
         birth: Birth::Here,
         rules: &[
             (Of::Issuer, Rule::Chars(600)),
@@ -210,7 +257,10 @@ pub static ROWS: [Row; 16] = [
         algs: &[RS256, ES256],
         lifetime_default_s: FEDERATION_LIFETIME_S,
         lifetime_max_s: FEDERATION_LIFETIME_MAX_S, // below 48 hours, and below 6 by advice
+        jti: Jti::Short,
         backdate_s: 0,
+        nbf: Nbf::Absent,
+        certificate: CertificateUse::None,
         birth: Birth::Here,
         rules: &[
             (Of::Key(Key::Subject), Rule::Bytes(127)),
@@ -239,7 +289,10 @@ pub static ROWS: [Row; 16] = [
         algs: ANY,
         lifetime_default_s: 60, // redeemed at once; Vault adds 150 s to `exp` by itself
         lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        jti: Jti::Short,
         backdate_s: 0,
+        nbf: Nbf::Absent,
+        certificate: CertificateUse::None,
         birth: Birth::Here,
         rules: &[],
         registration: "`jwks_url` or `oidc_discovery_url`, `bound_issuer`, and a role with `bound_audiences`, \
@@ -261,7 +314,10 @@ pub static ROWS: [Row; 16] = [
         algs: &[ES256, RS256, ES384, PS256], // JWT-SVID §2.1: no EdDSA
         lifetime_default_s: 300,
         lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        jti: Jti::Short,
         backdate_s: 0,
+        nbf: Nbf::Absent,
+        certificate: CertificateUse::None,
         birth: Birth::Here,
         rules: &[(Of::Key(Key::Subject), Rule::SpiffeId)],
         registration: "the issuer's key in the bundle of its `trust_domain`, with `use` = jwt-svid",
@@ -282,7 +338,10 @@ pub static ROWS: [Row; 16] = [
         algs: &[RS256, ES256, ES384, PS256], // RS*, ES*, PS* and no EdDSA
         lifetime_default_s: FEDERATION_LIFETIME_S,
         lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        jti: Jti::Short,
         backdate_s: 0,
+        nbf: Nbf::Absent,
+        certificate: CertificateUse::None,
         birth: Birth::Here,
         rules: &[],
         registration: "AuthenticationConfiguration with `issuer.url` (not the cluster's own), the audience among \
@@ -304,7 +363,10 @@ pub static ROWS: [Row; 16] = [
         algs: &[RS256, ES256],
         lifetime_default_s: FEDERATION_LIFETIME_S,
         lifetime_max_s: FEDERATION_LIFETIME_MAX_S,
+        jti: Jti::Short,
         backdate_s: 0,
+        nbf: Nbf::Absent,
+        certificate: CertificateUse::None,
         birth: Birth::Here,
         rules: &[],
         registration: "a federation policy of the service principal, with issuer, audience and subject; 20 policies \
@@ -326,7 +388,10 @@ pub static ROWS: [Row; 16] = [
         algs: &[RS256],
         lifetime_default_s: 300,
         lifetime_max_s: 3600, // an hour from `iat`, whatever `exp` says
+        jti: Jti::Absent,
         backdate_s: 0,
+        nbf: Nbf::Absent,
+        certificate: CertificateUse::None,
         birth: Birth::Here,
         rules: &[
             (Of::Key(Key::Account), Rule::SnowflakeAccount),
@@ -352,11 +417,14 @@ pub static ROWS: [Row; 16] = [
         algs: &[RS256],
         lifetime_default_s: 480,
         lifetime_max_s: 540, // with the 60 s before, the 600 that GitHub allows
+        jti: Jti::Absent,
         backdate_s: 60,
+        nbf: Nbf::Absent,
+        certificate: CertificateUse::None,
         birth: Birth::AtTheVendor,
         rules: &[],
-        registration: "GitHub makes the key and shows it once; nothing can be registered there, so the key has to be \
-                       imported, which this version cannot do yet",
+        registration: "GitHub makes the key and shows it once, as PEM; nothing can be registered there, so the key is \
+                       brought in by `assertctl keys import`",
         source: "GitHub, \"Generating a JSON Web Token (JWT) for a GitHub App\": RS256, `iat` 60 s in the \
                  past, `exp` ten minutes ahead at most, `iss` the client id or the app id",
         tested: BY_THE_RULES,
@@ -375,7 +443,10 @@ pub static ROWS: [Row; 16] = [
         algs: &[RS256],
         lifetime_default_s: 600,
         lifetime_max_s: 3600,
+        jti: Jti::Absent,
         backdate_s: 0,
+        nbf: Nbf::Absent,
+        certificate: CertificateUse::Allowed,
         birth: Birth::Here,
         rules: &[
             (Of::Target, Rule::AudienceOrScope),
@@ -383,8 +454,8 @@ pub static ROWS: [Row; 16] = [
             (Of::Key(Key::Audience), Rule::HttpsOrigin),
             (Of::Key(Key::Scope), Rule::Scope),
         ],
-        registration: "`gcloud iam service-accounts keys upload` with the public key in a self-signed X.509 \
-                       certificate, then the id that Google gives it as the target's `kid`; 10 keys at most",
+        registration: "`gcloud iam service-accounts keys upload` with what `assertctl keys certificate` prints, \
+                       then the id that Google gives it as the target's `kid`; 10 keys at most",
         source: "Google AIP-4111 (self-signed: `iss` and `sub` the service account, `aud` https://SERVICE/) and \
                  AIP-4112 (token endpoint: `scope`); an hour at most",
         tested: BY_THE_RULES,
@@ -402,10 +473,13 @@ pub static ROWS: [Row; 16] = [
         algs: &[RS256],
         lifetime_default_s: 120,
         lifetime_max_s: 180, // three minutes
+        jti: Jti::Absent,
         backdate_s: 0,
+        nbf: Nbf::Absent,
+        certificate: CertificateUse::Allowed,
         birth: Birth::Here,
         rules: &[(Of::Key(Key::AuthorizationServer), Rule::HttpsUrl)],
-        registration: "an X.509 certificate of the key on the external client app, with \"use digital signatures\", and \
+        registration: "what `assertctl keys certificate` prints, on the external client app, with \"use digital signatures\", and \
                        the user admitted to the app; sent as grant urn:ietf:params:oauth:grant-type:jwt-bearer",
         source: "Salesforce, \"OAuth 2.0 JWT Bearer Flow\": RS256, `iss` the consumer key, `sub` the username, `aud` \
                  https://login.salesforce.com, https://test.salesforce.com or the site's URL, three minutes",

@@ -28,6 +28,8 @@ pub enum Rule {
     HttpsOrigin,
     /// No port in the URL.
     NoPort,
+    /// The v2.0 token endpoint of one tenant at Entra ID.
+    EntraTokenEndpoint,
     /// A SPIFFE ID with a path, of the issuer's trust domain.
     SpiffeId,
     /// Upper-case letters, digits, hyphens and underscores.
@@ -65,6 +67,7 @@ impl Rule {
                 Err("must be https://, a host, and a slash at the end".to_owned())
             }
             Rule::NoPort if has_port(value) => Err("must be a URL without a port".to_owned()),
+            Rule::EntraTokenEndpoint => of_one_tenant(value),
             Rule::SpiffeId => of_trust_domain(value, trust_domain),
             Rule::SnowflakeAccount if !value.bytes().all(is_snowflake) => Err(
                 "must be in upper case, with hyphens where the account's name has periods"
@@ -147,6 +150,28 @@ fn has_port(value: &str) -> bool {
     host.rsplit_once(']')
         .map_or(host, |(_, rest)| rest)
         .contains(':')
+}
+
+/// Who is told that a client is any tenant's cannot know its certificates.
+const NO_TENANTS: [&str; 3] = ["common", "organizations", "consumers"];
+
+fn of_one_tenant(value: &str) -> Result<(), String> {
+    let path = value
+        .strip_prefix("https://")
+        .and_then(|rest| rest.split_once('/'))
+        .map(|(_host, path)| path);
+    let tenant = path.and_then(|path| path.strip_suffix("/oauth2/v2.0/token"));
+    match tenant {
+        Some(tenant) if NO_TENANTS.contains(&tenant) => Err(format!(
+            "must name the application's own tenant; `{tenant}` is none"
+        )),
+        Some(tenant) if is_https(value) && !tenant.is_empty() && !tenant.contains('/') => Ok(()),
+        _ => Err(
+            "must be https://login.microsoftonline.com/TENANT/oauth2/v2.0/token, or that of \
+                  another cloud's host"
+                .to_owned(),
+        ),
+    }
 }
 
 fn of_trust_domain(value: &str, trust_domain: Option<&str>) -> Result<(), String> {

@@ -102,6 +102,25 @@ fn what_a_vendor_takes_is_taken_and_one_character_more_is_not() {
             &["read", "read write:all https://api.example/x!"],
             &["", " ", "a  b", " a", "a\"b", "a\\b", "a\tb", "ä"],
         ),
+        (
+            Rule::EntraTokenEndpoint,
+            &[
+                "https://login.microsoftonline.com/7e4a/oauth2/v2.0/token",
+                "https://login.partner.microsoftonline.cn/contoso.cn/oauth2/v2.0/token",
+            ],
+            &[
+                "",
+                "https://login.microsoftonline.com/common/oauth2/v2.0/token",
+                "https://login.microsoftonline.com/organizations/oauth2/v2.0/token",
+                "https://login.microsoftonline.com/7e4a/oauth2/token",
+                "https://login.microsoftonline.com/7e4a/oauth2/v2.0/token/",
+                "https://login.microsoftonline.com/7e4a/oauth2/v2.0/token?x",
+                "https://login.microsoftonline.com//oauth2/v2.0/token",
+                "https://login.microsoftonline.com/a/7e4a/oauth2/v2.0/token",
+                "https:///7e4a/oauth2/v2.0/token",
+                "http://login.microsoftonline.com/7e4a/oauth2/v2.0/token",
+            ],
+        ),
         (Rule::AudienceOrScope, &["anything"], &[]),
     ] {
         for value in good {
@@ -120,9 +139,10 @@ fn what_a_vendor_takes_is_taken_and_one_character_more_is_not() {
 #[test]
 fn a_row_takes_the_keys_that_it_makes_claims_of_and_no_others() {
     use Key::*;
-    let expected: [(&str, &[Key], &[Key]); 6] = [
+    let expected: [(&str, &[Key], &[Key]); 7] = [
         ("rfc7523", &[AuthorizationServer, ClientId], &[]),
         ("okta", &[TokenEndpoint, ClientId], &[]),
+        ("entra-cert", &[TokenEndpoint, ClientId], &[]),
         ("auth0", &[AuthorizationServer, ClientId], &[Kid]),
         ("entra-fic", &[Subject], &[Audience]),
         ("snowflake", &[Account, User], &[]),

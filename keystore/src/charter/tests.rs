@@ -1,6 +1,7 @@
 //! Each test takes claims the charter permits and moves one thing.
 
 use super::*;
+use crate::claims::JTI_LEN;
 use crate::jws::{ASSERTION_LEN_MAX, Header, SigningInput};
 use proptest::prelude::*;
 

@@ -8,7 +8,7 @@ use super::{Guard, KEYS_MAX, Keys, Record, RecordState, check_charter, not_found
 use crate::backend::{Backend, Inspection, LABEL_PREFIX, ObjectId};
 use crate::livekey::{LiveKey, Origin, look};
 use crate::protocol::KeyEntry;
-use crate::{Charter, Error, KeyId, KeyName, Kind, PublicKey};
+use crate::{Charter, Error, KeyId, KeyName, KidMember, Kind, PublicKey};
 use std::sync::Arc;
 
 /// Most versions of one key at a time. A rotation needs two, one that overtakes the last needs three;
@@ -182,7 +182,8 @@ impl<B: Backend> Keys<B> {
         Ok(inspection.public_key)
     }
 
-    /// Gives all versions of a key another charter. What a key is for and its algorithm stay.
+    /// Gives all versions of a key another charter. What a key is for and its algorithm stay, and so does the
+    /// `kid` of a version that is not the newest, where the other side gives each its own.
     pub fn amend(&self, name: &KeyName, charter: &Charter) -> Result<(), Error> {
         check_charter(charter)?;
         let mut guard = self.lock();
@@ -205,10 +206,18 @@ impl<B: Backend> Keys<B> {
                 ));
             }
         }
+        let newest = recorded.last().cloned();
+        let amended = |key: &KeyId, known: &Charter| {
+            let mut amended = charter.clone();
+            if matches!(charter.kid, KidMember::Assigned(_)) && Some(key) != newest.as_ref() {
+                amended.kid = known.kid.clone();
+            }
+            amended
+        };
         replace(&mut guard, |stored| {
             for key in &recorded {
                 if let Some(record) = stored.keys.get_mut(key) {
-                    record.charter = charter.clone();
+                    record.charter = amended(key, &record.charter);
                 }
             }
         })?;
@@ -216,7 +225,7 @@ impl<B: Backend> Keys<B> {
         for key in recorded {
             if let Some(old) = live.get(&key) {
                 let amended = LiveKey {
-                    charter: charter.clone(),
+                    charter: amended(&key, &old.charter),
                     ..(**old).clone()
                 };
                 live.insert(key, Arc::new(amended));

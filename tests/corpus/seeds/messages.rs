@@ -10,8 +10,7 @@ use keystore::protocol::{
 use keystore::protocol::{VERSION, Welcome};
 use keystore::survey::{Line, Subject};
 use keystore::{
-    Alg, CertificateUse, Charter, Claims, KeyId, KidMember, Kind, PrivateKey, PublicKey, Purpose,
-    Typ,
+    Alg, CertificateUse, Charter, Claims, KeyFile, KeyId, KidMember, Kind, PublicKey, Purpose, Typ,
 };
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -147,7 +146,7 @@ fn requests() -> Vec<(&'static str, Request)> {
             Request::Import {
                 key: key("payments/bank.1"),
                 charter: client(),
-                private_key: PrivateKey::new(Zeroizing::new(vec![0x30, 0])).unwrap(),
+                private_key: KeyFile::new(Zeroizing::new(vec![0x30, 0])).unwrap(),
             },
         ),
         (

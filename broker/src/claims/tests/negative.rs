@@ -26,8 +26,8 @@ struct Shape {
 }
 
 /// RFC 7523bis, and each vendor's documents (docs/profiles.md). `x5t#S256` is a member of no
-/// header: it comes with the certificates of entra-cert, whose shape demands it then.
-const SHAPES: [Shape; 16] = [
+/// header but entra-cert's, which has to have it.
+const SHAPES: [Shape; 17] = [
     client("rfc7523", "client-authentication+jwt", ANY),
     client(
         "fapi2",
@@ -37,6 +37,11 @@ const SHAPES: [Shape; 16] = [
     client("keycloak", "client-authentication+jwt", ANY),
     client("okta", "JWT", &["RS256", "ES256", "ES384"]),
     client("auth0", "JWT", &["RS256", "PS256"]),
+    Shape {
+        header: &["alg", "typ", "x5t#S256"],
+        claims: &["iss", "sub", "aud", "jti", "iat", "nbf", "exp"],
+        ..client("entra-cert", "JWT", &["PS256"])
+    },
     federation("aws-oidc", &["RS256", "ES256", "ES384"]),
     federation("entra-fic", &["RS256"]),
     federation("gcp-wif", &["RS256", "ES256"]),
@@ -69,7 +74,7 @@ const SHAPES: [Shape; 16] = [
 ];
 
 /// How many targets are tried: of the rarest profile a tenth loads, half of them narrowed, and there
-/// are sixteen.
+/// are seventeen.
 const CASES: u32 = 4000;
 
 const ANY: &[&str] = &["ES256", "ES384", "PS256", "RS256", "EdDSA"];
@@ -117,7 +122,11 @@ const fn account(
 fn value(key: Key) -> BoxedStrategy<String> {
     let good: &'static [&'static str] = match key {
         Key::AuthorizationServer => &["https://as.example/", "https://login.salesforce.com/"],
-        Key::TokenEndpoint => &["https://example.okta.com/oauth2/v1/token"],
+        Key::TokenEndpoint => &[
+            "https://example.okta.com/oauth2/v1/token",
+            "https://login.microsoftonline.com/7e4a/oauth2/v2.0/token",
+            "https://login.microsoftonline.us/7e4a/oauth2/v2.0/token",
+        ],
         Key::ClientId => &["payments-prod", "0oa1"],
         Key::Account => &["ACME-PROD"],
         Key::User => &["PAYMENTS", "PAYMENTS@ACME.EXAMPLE"],
@@ -356,7 +365,7 @@ fn said(asked: &Asked) -> [(&'static str, Option<String>); 4] {
         "rfc7523" | "fapi2" | "keycloak" | "auth0" => {
             (client.clone(), client, of(Key::AuthorizationServer))
         }
-        "okta" => (client.clone(), client, of(Key::TokenEndpoint)),
+        "okta" | "entra-cert" => (client.clone(), client, of(Key::TokenEndpoint)),
         "snowflake" => (Some(signed(account())), Some(account()), None),
         "github-app" => (client, None, None),
         "salesforce-jwt" => (client, of(Key::User), of(Key::AuthorizationServer)),
@@ -408,6 +417,16 @@ fn holds(asked: &Asked, header: &str, payload: &str) -> Result<(), TestCaseError
         return Err(TestCaseError::fail("a time is no integer"));
     };
     prop_assert_eq!(iat, now - shape.back_s);
+    if let Some(nbf) = claims.get("nbf") {
+        prop_assert_eq!(nbf.as_u64(), Some(iat));
+    }
+    if let Some(x5t) = header.get("x5t#S256") {
+        // SHA-256 of the one byte that the certificate consists of here.
+        prop_assert_eq!(
+            x5t.as_str(),
+            Some("bjQLnP-zepicpUTmu3gKLHiQHT-zNzh2hRGjBhevoB0")
+        );
+    }
     prop_assert!(exp > now && exp - iat <= shape.life_s, "{} s", exp - iat);
     for most in [asked.lifetime, asked.requested].into_iter().flatten() {
         prop_assert!(exp - now <= u64::from(most), "{} s, not {most}", exp - now);

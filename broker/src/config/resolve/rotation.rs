@@ -94,7 +94,7 @@ pub fn schedule(
 }
 
 /// A length of time: a number and its unit.
-fn span(file: &File, key: &str, written: &Option<Spanned<String>>) -> Result<Option<u64>> {
+pub fn span(file: &File, key: &str, written: &Option<Spanned<String>>) -> Result<Option<u64>> {
     let Some(written) = written else {
         return Ok(None);
     };

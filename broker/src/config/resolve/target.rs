@@ -6,9 +6,7 @@ use super::issuer::known_keystore;
 use super::*;
 use crate::profile::{Key, KidRule, Of, Origin, Takes};
 use crate::reuse::{LIFETIME_MIN_S, Reuse};
-use keystore::charter::{
-    ASSIGNED_KID_LEN_MAX, AccountIss, CertificateUse, KidMember, PurposeKind, is_kid,
-};
+use keystore::charter::{ASSIGNED_KID_LEN_MAX, AccountIss, KidMember, PurposeKind, is_kid};
 use keystore::protocol::EvidenceLevel;
 
 impl Known<'_> {
@@ -100,7 +98,7 @@ impl Known<'_> {
             kid: place.kid()?,
             lifetime_max_s: lifetime_s,
             backdate_s: row.backdate_s,
-            certificate: CertificateUse::None,
+            certificate: row.certificate,
         };
         if let Err(error) = charter.check() {
             // Each claim was looked at; a fingerprint makes `iss` longer.
@@ -109,6 +107,8 @@ impl Known<'_> {
         let key = KeyName::client(place.workload, place.name.as_ref()).expect("names were checked");
         let told = rotation::Told::ByHand;
         let schedule = rotation::schedule(place.file, section.rotation.as_ref(), told, lifetime_s)?;
+        let next = place.next_version(&charter)?;
+        let certificate_s = place.certificate_s(&schedule)?;
         Ok(Target {
             workload: place.workload.clone(),
             name: place.name.as_ref().clone(),
@@ -127,6 +127,9 @@ impl Known<'_> {
             keystore,
             charter: Arc::new(charter),
             schedule: Some(Box::new(schedule)),
+            key_from: place.key_from()?,
+            next,
+            certificate_s,
         })
     }
 
@@ -135,6 +138,8 @@ impl Known<'_> {
         place.refuse("keystore", &section.keystore)?;
         place.refuse("alg", &section.alg)?;
         place.refuse("rotation", &section.rotation)?;
+        place.refuse("key", &section.key)?;
+        place.refuse("certificate", &section.certificate)?;
         let _named = place.need("issuer", &section.issuer)?;
         let sub = place.claim(place.profile.row.sub)?;
         let aud = place.claim(place.profile.row.aud)?;
@@ -196,6 +201,9 @@ impl Known<'_> {
             keystore: issuer.keystore.clone(),
             charter: issuer.charter.clone(),
             schedule: None,
+            key_from: KeyFrom::Make,
+            next: NextVersion::Made,
+            certificate_s: None,
         })
     }
 
@@ -265,13 +273,13 @@ fn reuse(file: &File, section: &TargetSection, lifetime_s: u32) -> Result<Reuse>
 }
 
 /// A target on its way to being resolved.
-struct TargetPlace<'a> {
-    file: &'a File<'a>,
+pub(super) struct TargetPlace<'a> {
+    pub(super) file: &'a File<'a>,
     bounds: Option<&'a Bounds>,
     workload: &'a Arc<str>,
-    name: &'a Spanned<String>,
-    profile: &'a Arc<Profile>,
-    section: &'a TargetSection,
+    pub(super) name: &'a Spanned<String>,
+    pub(super) profile: &'a Arc<Profile>,
+    pub(super) section: &'a TargetSection,
 }
 
 /// What a target says for one of the keys that become claims.
@@ -392,7 +400,7 @@ impl TargetPlace<'_> {
         }
     }
 
-    fn refuse<T>(&self, key: &str, value: &Option<Spanned<T>>) -> Result<()> {
+    pub(super) fn refuse<T>(&self, key: &str, value: &Option<Spanned<T>>) -> Result<()> {
         match value {
             None => Ok(()),
             Some(value) => {

@@ -6,10 +6,11 @@ use crate::ctl::failure::{Asker, Exit, Failure};
 use crate::ctl::plan::Step;
 use assertd_client::Client;
 use assertd_client::api::{AdoptRequest, KeyStatus};
+use keystore::certificate::Validity;
 use keystore::client::{Client as KeystoreClient, unexpected};
 use keystore::config::Section;
-use keystore::protocol::{Reply, Request};
-use keystore::{Charter, KeyId, KeyName};
+use keystore::protocol::{CertificateForm, Reply, Request};
+use keystore::{Certificate, Charter, Clock, KeyId, KeyName};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -23,7 +24,15 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 pub enum Done {
     Created(Box<KeyStatus>),
     Adopted(Box<KeyStatus>),
-    Amended { name: KeyName, keystore: String },
+    Amended {
+        name: KeyName,
+        keystore: String,
+    },
+    Certified {
+        key: KeyId,
+        x5t_s256: String,
+        until: u64,
+    },
 }
 
 /// What doing steps needs.
@@ -45,7 +54,27 @@ impl<'a> Work<'a> {
                 key,
                 keystore,
                 charter,
-            } => self.create(key, keystore, charter),
+                certificate_s,
+            } => {
+                let request = Request::Make {
+                    key: key.clone(),
+                    charter: charter.clone(),
+                };
+                let status = self.bring(key, keystore, &request, *certificate_s)?;
+                Ok(Done::Created(Box::new(status)))
+            }
+            Step::Certify {
+                key,
+                keystore,
+                certificate_s,
+            } => {
+                let certificate = self.certify(key, keystore, *certificate_s)?;
+                Ok(Done::Certified {
+                    key: key.clone(),
+                    x5t_s256: certificate.thumbprint().to_owned(),
+                    until: certificate.validity().not_after,
+                })
+            }
             Step::Adopt { key, keystore, .. } => self
                 .adopt(key, keystore)
                 .map(|status| Done::Adopted(Box::new(status))),
@@ -56,9 +85,10 @@ impl<'a> Work<'a> {
                 ..
             } => self.amend(name, keystore, charter),
             Step::Unreachable { .. } => Err(Failure::new(Exit::Unavailable, step.what())),
-            Step::Conflict { .. } | Step::Failed { .. } | Step::Orphan { .. } => {
-                Err(Failure::new(Exit::Refused, step.what()))
-            }
+            Step::Import { .. }
+            | Step::Conflict { .. }
+            | Step::Failed { .. }
+            | Step::Orphan { .. } => Err(Failure::new(Exit::Refused, step.what())),
         }
     }
 
@@ -76,31 +106,51 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn create(&mut self, key: &KeyId, keystore: &str, charter: &Charter) -> Result<Done, Failure> {
-        let request = Request::Make {
-            key: key.clone(),
-            charter: charter.clone(),
-        };
-        let Reply::Made { key: made, .. } = self.ask(keystore, &request)? else {
+    /// Has a key made in its keystore, or brought into it, certified if it is to be, and recorded.
+    pub fn bring(
+        &mut self,
+        key: &KeyId,
+        keystore: &str,
+        request: &Request,
+        certificate_s: Option<u64>,
+    ) -> Result<KeyStatus, Failure> {
+        let Reply::Made { key: made, .. } = self.ask(keystore, request)? else {
             return Err(Failure::from_keystore(&unexpected()));
         };
-        let status = self.adopt(key, keystore).map_err(|failure| Failure {
+        let certified = match (certificate_s, &made.certificate) {
+            (Some(seconds), None) => self.certify(key, keystore, seconds).map(drop),
+            _ => Ok(()),
+        };
+        let status = certified.and_then(|()| self.adopt(key, keystore));
+        let status = status.map_err(|failure| Failure {
             message: format!(
-                "the key is made in {keystore}, but assertd did not record it: {}; run \
-                 `assertctl apply` again when that is mended",
+                "the key is in {keystore}, but assertd did not record it: {}; run `assertctl apply` \
+                 when that is mended",
                 failure.message
             ),
             ..failure
         })?;
         if status.kid != made.kid.as_str() {
             let text = format!(
-                "{keystore} made kid {}, but assertd recorded kid {}; is another keystore behind \
+                "{keystore} has kid {}, but assertd recorded kid {}; is another keystore behind \
                  assertd's socket?",
                 made.kid, status.kid
             );
             return Err(Failure::new(Exit::Internal, text));
         }
-        Ok(Done::Created(Box::new(status)))
+        Ok(status)
+    }
+
+    /// A certificate of a key that has none.
+    fn certify(&self, key: &KeyId, keystore: &str, seconds: u64) -> Result<Certificate, Failure> {
+        let form = CertificateForm::SelfSigned(Validity::from(Clock::new().read(), seconds));
+        let key = key.clone();
+        match self.ask(keystore, &Request::Certify { key, form })? {
+            Reply::Certified { key } => key
+                .certificate
+                .ok_or_else(|| Failure::from_keystore(&unexpected())),
+            _ => Err(Failure::from_keystore(&unexpected())),
+        }
     }
 
     fn adopt(&mut self, key: &KeyId, keystore: &str) -> Result<KeyStatus, Failure> {
@@ -124,7 +174,7 @@ impl<'a> Work<'a> {
 }
 
 /// How long a keystore may take to make a key.
-fn answer_deadline(section: &Section) -> Duration {
+pub fn answer_deadline(section: &Section) -> Duration {
     section.hang_limit() + ANSWER_MARGIN
 }
 

@@ -6,8 +6,10 @@ use super::{
     Args, Backends, CREATIONS_MAX, Changes, Command, Consent, Delivery, Format, GLOBAL, Opt,
     RECORDS_SHOWN, SPECS, Spec, Strictness, Upkeep, Usage,
 };
+use crate::ctl::certificate::Form;
 use crate::ctl::env::{Part, Sdk};
 use assertd_client::api::KeyVerb;
+use keystore::backend::{Existing, Label, TokenId};
 use keystore::config::{Tcti, suggest};
 use keystore::keyid::check_part;
 use keystore::{KeyId, KeyName};
@@ -221,6 +223,23 @@ fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage>
         | "keys abandon" | "keys destroy" | "keys replace-lost" => {
             key_verb(spec.name, words.get(taken), &mut options)?
         }
+        "keys certificate" => Command::KeyCertificate {
+            key: key_word(words.get(taken))?,
+            form: match options.flag(Opt::Csr) {
+                true => Form::Request,
+                false => Form::Certificate,
+            },
+        },
+        "keys import" => Command::KeyImport {
+            name: whole_key(words.get(taken))?,
+            file: raw.words.get(taken + 1).map(PathBuf::from).ok_or_else(|| {
+                Usage::new("which file? Name one with the private key, or - for standard input")
+            })?,
+        },
+        "keys adopt" => Command::KeyAdopt {
+            name: whole_key(words.get(taken))?,
+            object: options.object()?,
+        },
         "state accept-rollback" => Command::StateAcceptRollback {
             consent: options.consent(),
         },
@@ -293,15 +312,7 @@ fn key_verb(command: &str, key: Option<&String>, options: &mut Options) -> Resul
         "keys destroy" => KeyVerb::Destroy,
         _ => KeyVerb::ReplaceLost,
     };
-    let key = key.ok_or_else(|| {
-        Usage::new("which key? `assertctl keys` lists them: payments/bank, or payments/bank.2")
-    })?;
-    if key.parse::<KeyName>().is_err() && key.parse::<KeyId>().is_err() {
-        let text = format!(
-            "`{key}` is no key: write WORKLOAD/TARGET or issuer/NAME, with .VERSION for one"
-        );
-        return Err(Usage::new(text));
-    }
+    let key = key_word(key)?;
     let (compromised, consent) = (options.flag(Opt::Compromised), options.consent());
     if verb == KeyVerb::Revoke && !compromised {
         return Err(Usage::new(
@@ -311,9 +322,32 @@ fn key_verb(command: &str, key: Option<&String>, options: &mut Options) -> Resul
     }
     Ok(Command::KeyVerb {
         verb,
-        key: key.clone(),
+        key,
         now: options.flag(Opt::Now),
         consent,
+    })
+}
+
+/// A key, or a version of one.
+fn key_word(key: Option<&String>) -> Result<String, Usage> {
+    let key = key.ok_or_else(|| {
+        Usage::new("which key? `assertctl keys` lists them: payments/bank, or payments/bank.2")
+    })?;
+    if key.parse::<KeyName>().is_err() && key.parse::<KeyId>().is_err() {
+        let text = format!(
+            "`{key}` is no key: write WORKLOAD/TARGET or issuer/NAME, with .VERSION for one"
+        );
+        return Err(Usage::new(text));
+    }
+    Ok(key.clone())
+}
+
+/// A key whose next version it is about.
+fn whole_key(key: Option<&String>) -> Result<KeyName, Usage> {
+    let key = key_word(key)?;
+    key.parse().map_err(|_| {
+        let text = format!("`{key}` is one version: write the key, and it becomes the next one");
+        Usage::new(text)
     })
 }
 
@@ -534,6 +568,25 @@ impl Options {
         let parsed = text
             .map(|text| Tcti::parse(&text).map_err(|wrong| Usage::new(format!("--tcti: {wrong}"))));
         parsed.transpose()
+    }
+
+    /// `--id` or `--label`: which of the token's keys.
+    fn object(&mut self) -> Result<Existing, Usage> {
+        match (self.text(Opt::Id)?, self.text(Opt::Label)?) {
+            (Some(id), None) => {
+                let wrong = |error| Usage::new(format!("--id `{id}`: {error}"));
+                let id = TokenId::try_from(id.clone()).map_err(wrong)?;
+                Ok(Existing::Id(id))
+            }
+            (None, Some(label)) => {
+                let wrong = |error| Usage::new(format!("--label: {error}"));
+                let label = Label::try_from(label).map_err(wrong)?;
+                Ok(Existing::Label(label))
+            }
+            _ => Err(Usage::new(
+                "which of the token's keys? Give its --id (CKA_ID, in hexadecimal) or its --label",
+            )),
+        }
     }
 
     /// `--name`: becomes a section, a unit's instance and a file's name.

@@ -19,9 +19,11 @@ fn every_command_is_understood_by_its_name() {
             "env" => "env aws",
             "keys revoke" => "keys revoke a/b --compromised",
             "jwks merge" => "jwks merge a.json",
+            "keys import" => "keys import a/b key.pem",
+            "keys adopt" => "keys adopt a/b --label theirs",
             name => name,
         };
-        let needs_key = spec.name.starts_with("keys ") && spec.name != "keys revoke";
+        let needs_key = spec.name.starts_with("keys ") && !line.contains("a/b");
         let line = &match needs_key {
             true => format!("{line} a/b"),
             false => line.to_owned(),

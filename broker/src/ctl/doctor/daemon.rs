@@ -11,6 +11,7 @@ use super::finding::{
 };
 use super::site::{Runner, Site};
 use super::units::{self, Units};
+use crate::config::KeyFrom;
 use crate::ctl::out::{count, duration};
 use crate::ctl::run::within;
 use assertd_client::Client;
@@ -351,7 +352,15 @@ fn keys(site: &Site, answers: &Answers) -> Vec<Finding> {
                 n - 1
             ),
         };
-        found.push(KEY_MADE.fail(text, format!("run `assertctl{} apply`", site.options())));
+        let is_brought = wanted
+            .iter()
+            .find(|(name, _)| name.as_str() == *first)
+            .is_some_and(|(_, wanted)| wanted.key_from == KeyFrom::Import);
+        let command = match is_brought {
+            true => format!("keys import {first} FILE"),
+            false => "apply".to_owned(),
+        };
+        found.push(KEY_MADE.fail(text, format!("run `assertctl{} {command}`", site.options())));
     }
     for key in answers.keys.iter().filter(|key| key.used) {
         found.extend(key_state(site, key));

@@ -116,7 +116,7 @@ fn fitting(profile: &Profile) -> &'static [Sdk] {
         "vault-jwt" => &[Sdk::Vault, Sdk::File],
         "k8s-structured-auth" => &[Sdk::Kubernetes, Sdk::File],
         "databricks-fed" => &[Sdk::Databricks, Sdk::File],
-        "rfc7523" | "fapi2" | "keycloak" | "okta" | "auth0" => &[Sdk::OAuth2],
+        "rfc7523" | "fapi2" | "keycloak" | "okta" | "auth0" | "entra-cert" => &[Sdk::OAuth2],
         // An assertion of a client is used once: never from a file.
         _ if profile.row.purpose == PurposeKind::Federation => &[Sdk::File],
         _ => &[],

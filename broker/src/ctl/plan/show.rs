@@ -1,6 +1,7 @@
 //! A step as people read it: `+ payments → bank    new ES256 key in hsm, lifetime 60 s`.
 
 use super::{Conflict, Effect, Record, Step};
+use crate::lifecycle::Span;
 use keystore::KeyName;
 
 impl Step {
@@ -23,9 +24,12 @@ impl Step {
         match self {
             Step::Create { key, .. }
             | Step::Adopt { key, .. }
+            | Step::Certify { key, .. }
             | Step::Failed { key, .. }
             | Step::Orphan { key, .. } => key_words(&key.name),
-            Step::Amend { name, .. } | Step::Conflict { name, .. } => key_words(name),
+            Step::Amend { name, .. } | Step::Import { name, .. } | Step::Conflict { name, .. } => {
+                key_words(name)
+            }
             Step::Unreachable { keystore, .. } => format!("keystore {keystore}"),
         }
     }
@@ -34,11 +38,20 @@ impl Step {
     pub fn what(&self) -> String {
         match self {
             Step::Create {
-                keystore, charter, ..
-            } => format!(
-                "new {} key in {keystore}, lifetime {} s",
-                charter.alg, charter.lifetime_max_s
-            ),
+                keystore,
+                charter,
+                certificate_s,
+                ..
+            } => {
+                let certificate =
+                    certificate_s.map(|it| format!(", with a certificate for {}", Span(it)));
+                format!(
+                    "new {} key in {keystore}, lifetime {} s{}",
+                    charter.alg,
+                    charter.lifetime_max_s,
+                    certificate.unwrap_or_default()
+                )
+            }
             Step::Amend { changes, .. } => {
                 let changes: Vec<String> = changes
                     .iter()
@@ -49,6 +62,19 @@ impl Step {
             Step::Adopt { key, keystore, kid } => format!(
                 "record version {} that {keystore} has already, kid {kid}",
                 key.version.number()
+            ),
+            Step::Certify {
+                key,
+                keystore,
+                certificate_s,
+            } => format!(
+                "a certificate of version {} in {keystore}, valid for {}",
+                key.version.number(),
+                Span(*certificate_s)
+            ),
+            Step::Import { name, keystore } => format!(
+                "its key is not made in {keystore} but brought in: `assertctl keys import {name} FILE`, or \
+                 `assertctl keys adopt`"
             ),
             Step::Conflict { name, conflict } => conflict_words(name, conflict),
             // A keystore's sentence names the key already.

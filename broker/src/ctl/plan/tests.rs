@@ -74,6 +74,8 @@ fn world(shown: Vec<KeyEntry>, recorded: Vec<Recorded>) -> World {
     let wanted = Wanted {
         keystore: "hsm".into(),
         charter: charter("https://as.example", 60),
+        key_from: KeyFrom::Make,
+        certificate_s: None,
     };
     World {
         wanted: BTreeMap::from([("payments/bank".parse().unwrap(), wanted)]),
@@ -223,6 +225,8 @@ fn a_changed_charter_shows_every_member_that_changes() {
     let wanted = Wanted {
         keystore: "hsm".into(),
         charter,
+        key_from: KeyFrom::Make,
+        certificate_s: None,
     };
     wider.wanted = BTreeMap::from([("issuer/prod".parse().unwrap(), wanted)]);
     wider.recorded = vec![record("issuer/prod.1", "hsm")];
@@ -285,10 +289,15 @@ fn worlds() -> impl Strategy<Value = World> {
             }),
         ]
     };
-    let wanted = (keystore(), any_charter()).prop_map(|(keystore, charter)| Wanted {
-        keystore: keystore.into(),
-        charter,
-    });
+    let certificate_s = prop::option::weighted(0.3, Just(86_400));
+    let wanted = (keystore(), any_charter(), any::<bool>(), certificate_s).prop_map(
+        |(keystore, charter, made, certificate_s)| Wanted {
+            keystore: keystore.into(),
+            charter,
+            key_from: if made { KeyFrom::Make } else { KeyFrom::Import },
+            certificate_s,
+        },
+    );
     let version = 1..3u32;
     let entry = (name(), version.clone(), any_charter(), any::<bool>()).prop_map(
         |(name, version, charter, usable)| {
@@ -332,6 +341,11 @@ fn worlds() -> impl Strategy<Value = World> {
         })
 }
 
+fn certificate() -> keystore::Certificate {
+    let json = r#"{"der":"AA==","validity":{"not_before":1,"not_after":2}}"#;
+    serde_json::from_str(json).unwrap()
+}
+
 /// What `apply` makes of a world.
 fn applied(mut world: World, steps: &[Step]) -> World {
     for step in steps {
@@ -340,11 +354,14 @@ fn applied(mut world: World, steps: &[Step]) -> World {
                 key,
                 keystore,
                 charter,
+                certificate_s,
             } => {
                 let Some(Shown::Keys(entries)) = world.keystores.get_mut(keystore) else {
                     panic!("a key cannot be made in {keystore}")
                 };
-                entries.push(entry(&key.to_string(), charter.clone()));
+                let mut made = entry(&key.to_string(), charter.clone());
+                made.certificate = certificate_s.map(|_| certificate());
+                entries.push(made);
                 world.recorded.push(record(&key.to_string(), keystore));
             }
             Step::Adopt { key, keystore, .. } => {
@@ -368,7 +385,15 @@ fn applied(mut world: World, steps: &[Step]) -> World {
                     entry.charter = charter.clone();
                 }
             }
-            Step::Conflict { .. }
+            Step::Certify { key, keystore, .. } => {
+                let Some(Shown::Keys(entries)) = world.keystores.get_mut(keystore) else {
+                    panic!("a key cannot be certified in {keystore}")
+                };
+                let entry = entries.iter_mut().find(|entry| entry.key == *key);
+                entry.unwrap().certificate = Some(certificate());
+            }
+            Step::Import { .. }
+            | Step::Conflict { .. }
             | Step::Failed { .. }
             | Step::Unreachable { .. }
             | Step::Orphan { .. } => {}
@@ -417,8 +442,8 @@ proptest! {
         let fine = world.wanted.keys().filter(|name| !steps.iter().any(|step| match step {
             Step::Create { key, .. } | Step::Adopt { key, .. } | Step::Failed { key, .. } =>
                 key.name == **name,
-            Step::Amend { name: n, .. } | Step::Conflict { name: n, .. } => n == *name,
-            Step::Unreachable { .. } | Step::Orphan { .. } => false,
+            Step::Amend { name: n, .. } | Step::Import { name: n, .. } | Step::Conflict { name: n, .. } => n == *name,
+            Step::Unreachable { .. } | Step::Orphan { .. } | Step::Certify { .. } => false,
         }));
         for name in fine {
             let wanted = &world.wanted[name];
@@ -460,4 +485,62 @@ fn what_a_keystore_has_lost_and_somebody_has_given_up_is_made_under_the_next_num
         .keystores
         .insert("hsm".into(), Shown::Keys(vec![shown]));
     assert_eq!(lines(&world), [""; 0]);
+}
+
+#[test]
+fn a_key_that_is_brought_in_is_not_made() {
+    let mut world = world(Vec::new(), Vec::new());
+    let name: KeyName = "payments/bank".parse().unwrap();
+    world.wanted.get_mut(&name).unwrap().key_from = KeyFrom::Import;
+    let [step] = &plan(&world)[..] else {
+        panic!("{:?}", plan(&world))
+    };
+    assert_eq!(step.effect(), Effect::Blocked);
+    let said = step.what();
+    assert!(
+        said.contains("`assertctl keys import payments/bank FILE`"),
+        "{said}"
+    );
+    // It is there: nobody asks how it came.
+    let has = entry("payments/bank.1", charter("https://as.example", 60));
+    world.keystores.insert("hsm".into(), Shown::Keys(vec![has]));
+    world.recorded = vec![record("payments/bank.1", "hsm")];
+    assert_eq!(lines(&world), [""; 0]);
+}
+
+#[test]
+fn what_shall_have_a_certificate_and_has_none_is_given_one() {
+    let mut bare = entry("payments/bank.1", charter("https://as.example", 60));
+    let mut world = world(vec![bare.clone()], vec![record("payments/bank.1", "hsm")]);
+    let name: KeyName = "payments/bank".parse().unwrap();
+    world.wanted.get_mut(&name).unwrap().certificate_s = Some(86_400);
+    let line = "+ payments → bank | a certificate of version 1 in hsm, valid for 1d";
+    assert_eq!(lines(&world), [line]);
+    bare.certificate = Some(certificate());
+    world
+        .keystores
+        .insert("hsm".into(), Shown::Keys(vec![bare]));
+    assert_eq!(lines(&world), [""; 0]);
+}
+
+#[test]
+fn a_kid_that_was_assigned_stays_with_its_version() {
+    let named = |kid: &str| Charter {
+        kid: KidMember::Assigned(kid.into()),
+        ..charter("https://as.example", 60)
+    };
+    let (first, second) = (
+        entry("payments/bank.1", named("a")),
+        entry("payments/bank.2", named("b")),
+    );
+    let recorded = vec![
+        record("payments/bank.1", "hsm"),
+        record("payments/bank.2", "hsm"),
+    ];
+    let mut world = world(vec![first, second], recorded);
+    let name: KeyName = "payments/bank".parse().unwrap();
+    world.wanted.get_mut(&name).unwrap().charter = named("b");
+    assert_eq!(lines(&world), [""; 0]);
+    world.wanted.get_mut(&name).unwrap().charter = named("c");
+    assert_eq!(lines(&world), ["~ payments → bank | kid: b → c"]);
 }

@@ -7,7 +7,7 @@ use harness::DEADLINE;
 use keystore::client::Client;
 use keystore::privatekey::Parts;
 use keystore::protocol::{Condition, Reply, Request};
-use keystore::{Alg, Charter, KeyId, PrivateKey};
+use keystore::{Alg, Charter, KeyFile, KeyId, PrivateKey};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
@@ -63,7 +63,7 @@ fn nothing_of_an_imported_key_stays_in_the_process() {
         let import = Request::Import {
             key: key.clone(),
             charter: Charter { alg, ..charter() },
-            private_key: PrivateKey::new(Zeroizing::new(made.stdout.clone())).unwrap(),
+            private_key: KeyFile::new(Zeroizing::new(made.stdout.clone())).unwrap(),
         };
         assert!(!format!("{import:?}").contains(&BASE64.encode(&made.stdout)[..40]));
         let entry = match client.call(&import).unwrap() {
