@@ -18,6 +18,7 @@ mod notify;
 mod oauth2;
 mod profiles;
 mod publish;
+mod registered;
 mod reload;
 mod request;
 mod rotation;
