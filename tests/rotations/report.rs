@@ -141,10 +141,10 @@ fn show_wrong(board: &Board) {
     for failure in failures {
         let kid = board.kid(&failure.kid);
         let ago = |at: Option<u64>| match at {
-            Some(at) => format!(
-                "{:.2} s before",
-                (failure.looked_ms as f64 - at as f64) / 1e3
-            ),
+            Some(at) if at > failure.looked_ms => {
+                format!("{:.2} s after", (at - failure.looked_ms) as f64 / 1e3)
+            }
+            Some(at) => format!("{:.2} s before", (failure.looked_ms - at) as f64 / 1e3),
             None => "never".to_owned(),
         };
         eprintln!(

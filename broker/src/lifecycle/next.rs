@@ -198,7 +198,10 @@ impl Lineage {
             return Some(Age::default()); // nobody can have kept an older set
         }
         match schedule.activation {
-            Activation::ByTime => Some(visible.plus(schedule.lead_s())),
+            Activation::ByTime => match schedule.lead_s() {
+                0 => Some(Age::default()),
+                lead_s => Some(visible.plus(lead_s)),
+            },
             Activation::ByHand => None,
         }
     }

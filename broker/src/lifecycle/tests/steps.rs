@@ -112,6 +112,9 @@ fn what_waits_for_nobody_does_not_wait_for_the_end_of_a_second_either() {
         .lineage
         .ask(lead, &key.schedule, &|_| Shown::Usable, key.now);
     assert!(matches!(asked, Err(Refused::TooSoon(..))), "{asked:?}");
+    (key.schedule.publish_s, key.schedule.verifier_cache_s) = (0, 0);
+    key.now = Age::default();
+    assert_eq!(key.next(), Next::Write(Change::Activate(coming)));
 }
 
 #[test]
