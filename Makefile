@@ -18,7 +18,7 @@ ANY_KEYSTORE := not test(/pkcs11_/) and not test(/^several::/)
 # How long each fuzz target runs.
 FUZZ_S ?= 1800
 
-.PHONY: help build install uninstall demo test test-systemd test-long outages defences mutants fuzz bench lint clean setup peers soak long
+.PHONY: help build install uninstall demo test test-systemd test-long outages rotations defences mutants fuzz bench lint clean setup peers soak long
 
 help:                ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -55,7 +55,7 @@ test-systemd: setup  ## boot a real systemd (as root) and check the units in it
 	$(CARGO) build --locked --workspace
 	$(CARGO) run --quiet --locked -p tests --bin units
 
-test-long: setup peers ## the tests that take minutes: soak, many crashes, floods, podman, Debian 13, machines with a TPM and an old kernel
+test-long: setup peers ## the tests that take minutes: soak, many crashes, floods, rotations, podman, Debian 13, machines with a TPM and an old kernel
 	@tests/setup/install.sh long
 	tests/setup/kryoptic.sh
 	$(CARGO) build --locked --workspace --all-targets
@@ -78,6 +78,7 @@ long:
 	tests/setup/tree.sh trixie target/trees/trixie-vm vm
 	$(CARGO) run --quiet --locked -p tests --bin vm -- --tree target/trees/trixie-vm
 	$(MAKE) outages
+	$(MAKE) rotations
 	tests/setup/tree.sh bookworm target/trees/bookworm-vm vm
 	$(CARGO) run --release --quiet --locked -p tests --bin vm -- --group old-kernel
 	$(CARGO) nextest run --workspace --locked --profile long --run-ignored all -E 'not test(/^soak::/)'
@@ -98,6 +99,11 @@ fuzz: setup          ## run the fuzz targets, or TARGET="protocol claims", FUZZ_
 outages: setup       ## fail tokens under load, measure how long; writes target/bench/outages.json
 	$(CARGO) build --release --locked --workspace
 	$(CARGO) run --release --quiet --locked -p tests --bin outages -- $(FAULTS)
+
+# Words in KEYSTORES choose: pkcs11 tpm. Five minutes for both.
+rotations: setup     ## rotate keys under 200 verifying clients; writes target/bench/rotation.json
+	$(CARGO) build --release --locked --workspace
+	$(CARGO) run --release --quiet --locked -p tests --bin rotations -- $(KEYSTORES)
 
 bench: setup         ## measure; writes target/bench/summary.json
 	$(CARGO) build --release --locked --workspace

@@ -306,7 +306,7 @@ impl Keyring {
         let mut lineage = current;
         for change in changes {
             lineage = lineage
-                .after(*change, mark.age)
+                .after(*change, mark.age.over())
                 .map_err(|wrong| Error::new(Kind::Internal, format!("key {name}: {wrong}")))?;
         }
         // What stops, stops before the disk is asked: that may take long, or fail.

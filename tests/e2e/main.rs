@@ -20,6 +20,7 @@ mod notify;
 mod oauth2;
 mod profiles;
 mod publish;
+mod registered;
 mod reload;
 mod request;
 mod revoked;

@@ -316,8 +316,13 @@ impl Daemon {
     }
 }
 
-/// The records below a directory; segments are preallocated, zeros end what is written.
+/// The records below a directory.
 pub fn audit_records(dir: &Path) -> Vec<Value> {
+    audit_records_holding(dir, "")
+}
+
+/// Those of them in whose line this text stands; segments are preallocated, zeros end what is written.
+pub fn audit_records_holding(dir: &Path, text: &str) -> Vec<Value> {
     let entries = std::fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path());
@@ -334,10 +339,9 @@ pub fn audit_records(dir: &Path) -> Vec<Value> {
             .iter()
             .rposition(|byte| *byte == b'\n')
             .map_or(0, |end| end + 1);
-        let lines = written[..whole]
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty());
-        records.extend(lines.map(|line| serde_json::from_slice::<Value>(line).unwrap()));
+        let lines = std::str::from_utf8(&written[..whole]).unwrap().lines();
+        let lines = lines.filter(|line| !line.is_empty() && line.contains(text));
+        records.extend(lines.map(|line| serde_json::from_str::<Value>(line).unwrap()));
     }
     records
 }

@@ -25,6 +25,7 @@ pub mod pidspace;
 pub mod process;
 pub mod programs;
 pub mod publisher;
+pub mod redeemer;
 pub mod rootspace;
 pub mod setuid;
 pub mod softhsm;
@@ -36,6 +37,7 @@ pub mod tpmproxy;
 pub mod trace;
 pub mod user;
 mod watch;
+pub mod webserver;
 
 pub use config::Config;
 pub use daemon::Daemon;

@@ -175,13 +175,24 @@ impl AuthorizationServer {
         &self.issuer
     }
 
-    /// Registers a workload for `private_key_jwt` with its public key.
+    /// Registers a workload for `private_key_jwt` with its public keys, or with others than before.
     pub fn register(&self, client_id: &str, alg: &str, jwks: &Value) {
+        self.set_client(serde_json::json!({ "client_id": client_id, "alg": alg, "jwks": jwks }));
+    }
+
+    /// Registers one whose public keys the server fetches, and keeps for a minute at least.
+    pub fn register_at(&self, client_id: &str, alg: &str, jwks_uri: &str) {
+        let client =
+            serde_json::json!({ "client_id": client_id, "alg": alg, "jwks_uri": jwks_uri });
+        self.set_client(client);
+    }
+
+    fn set_client(&self, client: Value) {
         let clients = serde_json::json!([
-            { "client_id": client_id, "alg": alg, "jwks": jwks },
+            client,
             { "client_id": RESOURCE_SERVER, "client_secret": "introspect me" },
         ]);
-        std::fs::write(self.dir.path().join("clients.json"), clients.to_string()).unwrap();
+        crate::replace_file(&self.dir.path().join("clients.json"), &clients.to_string());
     }
 
     /// Redeems assertions one after the other: `{"status", "body"}` each.

@@ -1,7 +1,7 @@
 //! A keystore that comes, goes, lies and comes back, as the keyring sees it.
 
 use super::*;
-use crate::lifecycle::{Boot, Cause, Hold, Sync};
+use crate::lifecycle::{Boot, Cause, Hold, Phase, Sync};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use keystore::protocol::{Condition, Evidence, EvidenceLevel};
 use keystore::{CertificateUse, Charter, KidMember, Purpose, Typ};
@@ -101,6 +101,24 @@ fn a_recorded_key_is_active_after_a_restart_once_its_keystore_shows_it() {
     ));
     shows(&second, std::slice::from_ref(&bank));
     assert_eq!(second.active(&bank.key.name).unwrap().kid, bank.kid);
+}
+
+#[test]
+fn what_has_happened_counts_from_the_end_of_its_second() {
+    let (_tmp, _dir, keyring) = keyring();
+    let (first, second) = (entry("a/bank.1"), entry("a/bank.2"));
+    activated(&keyring, &first);
+    let version = second.key.version;
+    change(&keyring, &first, &[Change::Intend { lifetime_max_s: 60 }]);
+    keyring.record("hsm", &second, 1).unwrap();
+    change(&keyring, &first, &[Change::List(version)]);
+    let before = keyring.now().age;
+    change(&keyring, &first, &[Change::Written]); // one second later: each look at the clock is
+    let lineage = keyring.lineage(&first.key.name).unwrap();
+    let Phase::Published { since, .. } = lineage.version(version).unwrap().phase else {
+        panic!("{lineage:?}");
+    };
+    assert_eq!(since, before.plus(2));
 }
 
 #[test]

@@ -65,6 +65,12 @@ impl Age {
         Age(self.0.saturating_add(seconds))
     }
 
+    /// When the second is over that this is cut to: what happened in it counts from there, or up to a second
+    /// would be believed to have passed that has not.
+    pub const fn over(self) -> Age {
+        self.plus(1)
+    }
+
     /// How long ago `earlier` was; 0 if it is not yet.
     pub const fn since(self, earlier: Age) -> u64 {
         self.0.saturating_sub(earlier.0)

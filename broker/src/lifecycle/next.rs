@@ -173,7 +173,7 @@ impl Lineage {
         Some(since.plus(schedule.period_s?.saturating_sub(ahead_s)))
     }
 
-    /// When a published version may become active by itself.
+    /// When a published version may become active by itself; the beginning of all time if at once.
     pub fn activation(
         &self,
         number: KeyVersion,
@@ -188,17 +188,20 @@ impl Lineage {
         let emergency = self.active().is_none()
             && others.any(|(_, other)| matches!(other.cause, Cause::Compromise | Cause::Loss));
         if emergency {
-            return Some(since);
+            return Some(Age::default());
         }
         let visible = match schedule.gate {
             Gate::Written => since,
             Gate::ReadBack => seen?,
         };
         if self.versions.len() == 1 {
-            return Some(visible); // nobody can have kept an older set
+            return Some(Age::default()); // nobody can have kept an older set
         }
         match schedule.activation {
-            Activation::ByTime => Some(visible.plus(schedule.lead_s())),
+            Activation::ByTime => match schedule.lead_s() {
+                0 => Some(Age::default()),
+                lead_s => Some(visible.plus(lead_s)),
+            },
             Activation::ByHand => None,
         }
     }

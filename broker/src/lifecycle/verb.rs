@@ -178,8 +178,8 @@ impl Lineage {
                     (Activation::ByTime, Haste::None) => schedule.lead_s(),
                 };
                 match visible.plus(lead_s) {
-                    at if at <= now => Ok(vec![Change::Activate(number)]),
-                    at => Err(Refused::TooSoon(number, at)),
+                    at if lead_s > 0 && at > now => Err(Refused::TooSoon(number, at)),
+                    _ => Ok(vec![Change::Activate(number)]),
                 }
             }
             phase => Err(Refused::Phase(number, phase)),

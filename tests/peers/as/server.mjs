@@ -9,6 +9,7 @@
 // CLIENTS.json is read anew at every request, so that a key can be registered after the server has
 // said which issuer it is. It holds a list of
 //   {"client_id": "payments-prod", "alg": "ES256", "jwks": {"keys": […]}}   redeems assertions
+//   {"client_id": "payments-prod", "alg": "ES256", "jwks_uri": "http://…"}  the same, with keys that are fetched
 //   {"client_id": "resource-server", "client_secret": "…"}                  introspects access tokens
 //
 // Prints `ready ISSUER` on standard output once it accepts connections; refusals and their reasons
@@ -44,7 +45,7 @@ const lifetimeMax = Number(options['max-lifetime']);
 const SCOPE = 'api:read';
 const CLOCK_TOLERANCE_S = 5; // the server's default of 15 would hide an assertion that lives too long
 
-function clientMetadata({ client_id, alg, jwks, client_secret }) {
+function clientMetadata({ client_id, alg, jwks, jwks_uri, client_secret }) {
   const common = { client_id, redirect_uris: [], response_types: [] };
   if (client_secret !== undefined) {
     return {
@@ -53,7 +54,7 @@ function clientMetadata({ client_id, alg, jwks, client_secret }) {
   }
   return {
     ...common,
-    jwks,
+    ...(jwks_uri === undefined ? { jwks } : { jwks_uri }),
     token_endpoint_auth_method: 'private_key_jwt',
     token_endpoint_auth_signing_alg: alg,
     grant_types: ['client_credentials'],
@@ -95,6 +96,8 @@ function provider(issuer) {
     adapter,
     scopes: [SCOPE],
     clockTolerance: CLOCK_TOLERANCE_S,
+    // Its own dispatcher connects to public addresses alone, and keys are on loopback here.
+    fetch: (url, { dispatcher, ...how }) => fetch(url, how),
     clientAuthMethods: ['private_key_jwt', 'client_secret_basic'],
     enabledJWA: { clientAuthSigningAlgValues: algorithms },
     assertJwtClientAuthClaimsAndHeader: assertStrict,

@@ -88,6 +88,36 @@ fn a_first_key_waits_for_its_documents_alone() {
 }
 
 #[test]
+fn what_waits_for_nobody_does_not_wait_for_the_end_of_a_second_either() {
+    let mut key = Key::new();
+    key.write(Change::Made(v(1)));
+    key.write(Change::List(v(1)));
+    key.lineage = key.lineage.after(Change::Written, key.now.over()).unwrap();
+    assert_eq!(key.next(), Next::Write(Change::Activate(v(1))));
+    key.settle();
+    key.schedule.activation = Activation::ByHand;
+    key.pass(3).settle();
+    let coming = key.lineage.coming().unwrap().0;
+    assert_eq!(coming, v(2));
+    let asked = key.lineage.ask(
+        Verb::Activate(coming, Haste::None),
+        &key.schedule,
+        &|_| Shown::Usable,
+        Age::default(),
+    );
+    assert_eq!(asked, Ok(vec![Change::Activate(coming)]));
+    let lead = Verb::Activate(coming, Haste::None);
+    key.schedule.activation = Activation::ByTime;
+    let asked = key
+        .lineage
+        .ask(lead, &key.schedule, &|_| Shown::Usable, key.now);
+    assert!(matches!(asked, Err(Refused::TooSoon(..))), "{asked:?}");
+    (key.schedule.publish_s, key.schedule.verifier_cache_s) = (0, 0);
+    key.now = Age::default();
+    assert_eq!(key.next(), Next::Write(Change::Activate(coming)));
+}
+
+#[test]
 fn a_rotation_goes_its_way() {
     let mut key = Key::new();
     key.settle();
