@@ -37,11 +37,17 @@ impl StateDir {
     /// directory of ours alone.
     pub fn lock(path: &Path) -> Result<StateDir, Error> {
         let failed = |what: &str, error: std::io::Error| {
-            Error::new(
-                Kind::Unavailable,
-                format!("state directory {}: {what}", path.display()),
-            )
-            .because(error)
+            // Nobody mends that by waiting (reliability row 23).
+            let (kind, remedy) = match error.kind() {
+                ErrorKind::ReadOnlyFilesystem => {
+                    let remedy =
+                        "; mend its file system and mount it for writing, then start again";
+                    (Kind::Corrupt, remedy)
+                }
+                _ => (Kind::Unavailable, ""),
+            };
+            let text = format!("state directory {}: {what}{remedy}", path.display());
+            Error::new(kind, text).because(error)
         };
         DirBuilder::new()
             .recursive(true)

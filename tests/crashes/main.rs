@@ -8,24 +8,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a trial that cannot go on has failed")]
 
-mod disk;
-mod points;
-mod program;
-mod promises;
+mod rotation;
 mod table;
-mod world;
 
-use harness::stepper::Place;
-use nix::errno::Errno;
-use points::{Class, Fault, Point, Writes};
-use program::{Program, Subject};
-use std::collections::{BTreeMap, VecDeque};
+use rotation::all::points_of;
+use rotation::points::{self, Left, Point};
+use rotation::program::Subject;
+use rotation::world::World;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use table::Table;
-use world::World;
 
 /// Most of a trial is waiting for a process to start: on two cores some go well beside each other.
 const WORLDS: usize = 4;
@@ -54,76 +49,16 @@ fn main() -> ExitCode {
             scope.spawn(|| work.through());
         }
     });
-    let table = work.table.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let table = work
+        .table
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     table.print();
     println!("{:.0} s", began.elapsed().as_secs_f64());
     match table.failures() {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
-}
-
-/// What is to be tried on a program: everything that an undisturbed rotation does, and one number more.
-fn points_of(subject: Subject) -> Vec<Point> {
-    let mut world = World::new(subject.keystore);
-    let steps = points::steps_of(&mut world, subject.program);
-    let audit = world.site().state_dir().join("audit");
-    let [state, published] = world.directories();
-    let is_below = |target: &str, dir: &std::path::Path| target.starts_with(&*dir.to_string_lossy());
-    let mut all = Vec::new();
-    let mut add = |writes: Writes, classes: BTreeMap<Class, u64>, faults: &dyn Fn(&str) -> Vec<Fault>| {
-        for (class, count) in classes {
-            for fault in faults(&class.call) {
-                all.extend((1..=count + 1).map(|number| Point {
-                    subject,
-                    class: class.clone(),
-                    fault,
-                    writes,
-                    number,
-                    is_highest: number > count,
-                }));
-            }
-        }
-    };
-    let classes = |wanted: &dyn Fn(&str) -> bool, place: Option<Place>| {
-        let mut classes: BTreeMap<Class, u64> = BTreeMap::new();
-        for step in &steps {
-            if wanted(&step.target) && place.is_none_or(|place| place == step.place) {
-                let (call, place) = (step.call.clone(), step.place);
-                *classes.entry(Class { call, place }).or_default() += 1;
-            }
-        }
-        classes
-    };
-    add(Writes::Any, classes(&|_| true, None), &|_| vec![Fault::Kill]);
-    let is_state = |target: &str| {
-        (is_below(target, &state) || is_below(target, &published)) && !is_below(target, &audit)
-    };
-    add(Writes::State, classes(&is_state, Some(Place::File)), &faults);
-    if subject.program == Program::Assertd {
-        let is_audit = |target: &str| is_below(target, &audit);
-        add(Writes::Audit, classes(&is_audit, Some(Place::File)), &faults);
-    }
-    all
-}
-
-/// Errors that such a call may have for an answer: any medium fails, a full one has no room for what is
-/// new, one that the kernel has lost trust in is read-only; and what waits may be interrupted.
-fn faults(call: &str) -> Vec<Fault> {
-    let mut faults = vec![Fault::Lasting(Errno::EIO), Fault::Once(Errno::EINTR)];
-    match call {
-        "write" | "fallocate" | "ftruncate" => faults.push(Fault::Lasting(Errno::ENOSPC)),
-        "fsync" | "fdatasync" => {
-            faults.push(Fault::Once(Errno::EIO));
-            faults.push(Fault::Lasting(Errno::ENOSPC));
-        }
-        "open" | "link" | "rename" | "mkdir" => {
-            faults.push(Fault::Lasting(Errno::ENOSPC));
-            faults.push(Fault::Lasting(Errno::EROFS));
-        }
-        _ => faults.push(Fault::Lasting(Errno::EROFS)),
-    }
-    faults
 }
 
 /// What is left to do, and what came of the rest.
@@ -136,22 +71,28 @@ impl Work {
     fn through(&self) {
         let mut world: Option<(Subject, World)> = None;
         while let Some(point) = self.next() {
-            let of_it = world.take().filter(|(subject, _)| *subject == point.subject);
+            let of_it = world
+                .take()
+                .filter(|(subject, _)| *subject == point.subject);
             let tried = catch_unwind(AssertUnwindSafe(|| {
-                let mut world = of_it.map_or_else(|| World::new(point.subject.keystore), |(_, it)| it);
-                let hit = points::try_one(&mut world, &point);
+                let mut world =
+                    of_it.map_or_else(|| World::new(point.subject.keystore), |(_, it)| it);
+                let (hit, left) = points::try_one(&mut world, &point);
                 let shown = hit.map(|step| format!("{} {}", step.call, world.shown(&step.target)));
-                (world, shown)
+                (world, shown, left)
             }));
             let outcome = match tried {
-                Ok((used, hit)) => {
-                    world = Some((point.subject, used));
-                    Ok(hit)
+                Ok((used, hit, left)) => {
+                    // What one has left behind would hide what the next one leaves.
+                    if left == Left::Nothing {
+                        world = Some((point.subject, used));
+                    }
+                    Ok((hit, left))
                 }
                 // The world is gone with its trial.
                 Err(panic) => Err(text(&*panic)),
             };
-            let goes_on = point.is_highest && !matches!(outcome, Ok(None));
+            let goes_on = point.is_highest && !matches!(outcome, Ok((None, _)));
             let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
             table.note(&point, outcome);
             drop(table);
@@ -164,7 +105,10 @@ impl Work {
     }
 
     fn next(&self) -> Option<Point> {
-        self.points.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.points
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
     }
 }
 

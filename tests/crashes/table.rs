@@ -1,6 +1,6 @@
 //! What came of all trials, as a table: one line for each program, call and fault.
 
-use crate::points::Point;
+use crate::rotation::points::{Left, Point};
 use std::collections::BTreeMap;
 
 /// How many numbers hit a call, and what did not hold.
@@ -14,6 +14,8 @@ pub struct Table {
 struct Line {
     hit: u64,
     failed: u64,
+    /// So often an object was left in the token that status names.
+    reported: u64,
     /// A rotation came to its end without being hit.
     is_complete: bool,
 }
@@ -28,16 +30,17 @@ pub fn line(point: &Point) -> String {
 
 impl Table {
     /// Takes note of one.
-    pub fn note(&mut self, point: &Point, outcome: Result<Option<String>, String>) {
+    pub fn note(&mut self, point: &Point, outcome: Result<(Option<String>, Left), String>) {
         let name = line(point);
         let number = point.number;
         let line = self.lines.entry(name.clone()).or_default();
         match outcome {
-            Ok(Some(target)) => {
+            Ok((Some(target), left)) => {
                 line.hit += 1;
+                line.reported += u64::from(left == Left::Reported);
                 eprintln!("ok   {name} N={number} at {target}");
             }
-            Ok(None) => line.is_complete = true,
+            Ok((None, _)) => line.is_complete = true,
             Err(why) => {
                 line.failed += 1;
                 eprintln!("FAIL {name} N={number}: {why}");
@@ -55,15 +58,22 @@ impl Table {
     pub fn print(&self) {
         let heads = ["program", "call", "at", "of", "fault"];
         let [program, call, place, writes, fault] = heads;
-        println!("{program:24} {call:10} {place:6} {writes:5} {fault:16} {:>5} failed", "N");
+        println!(
+            "{program:24} {call:10} {place:6} {writes:5} {fault:16} {:>5} reported failed",
+            "N"
+        );
         for (name, line) in &self.lines {
-            let incomplete = if line.is_complete { "" } else { "  (not to its end)" };
-            println!("{name:64} {:>5} {:>6}{incomplete}", line.hit + line.failed, line.failed);
+            let incomplete = if line.is_complete {
+                ""
+            } else {
+                "  (not to its end)"
+            };
+            let (all, reported, failed) = (line.hit + line.failed, line.reported, line.failed);
+            println!("{name:65} {all:>5} {reported:>8} {failed:>6}{incomplete}");
         }
-        let (hit, failed) = self
-            .lines
-            .values()
-            .fold((0, 0), |(hit, failed), it| (hit + it.hit, failed + it.failed));
+        let (hit, failed) = self.lines.values().fold((0, 0), |(hit, failed), it| {
+            (hit + it.hit, failed + it.failed)
+        });
         println!("{} points, {failed} failed", hit + failed);
         for failure in &self.failures {
             println!("FAIL {failure}");

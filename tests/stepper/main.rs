@@ -182,7 +182,11 @@ impl Stepper {
             _ => "done",
         };
         let (number, name, target) = (self.counted, entered.call, &entered.target);
-        writeln!(self.report, "{number}\t{name}\t{}\t{target}\t{done}", entered.place)?;
+        writeln!(
+            self.report,
+            "{number}\t{name}\t{}\t{target}\t{done}",
+            entered.place
+        )?;
         match (&self.order.action, done) {
             (_, "killed") => kill(self.process, Signal::SIGKILL)?,
             (Action::Fail { errno, .. }, "failed") => {

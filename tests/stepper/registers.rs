@@ -50,4 +50,3 @@ pub fn answer(thread: Pid, errno: i32) -> Result<()> {
     registers.regs[0] = i64::from(-errno).cast_unsigned();
     setregs(thread, registers)
 }
-

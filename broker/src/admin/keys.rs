@@ -85,6 +85,7 @@ pub fn key_status(app: &App, kept: Option<&Kept>, key: &KeyId, record: &KeyRecor
         phase: life.phase.to_owned(),
         next: life.next,
         next_at: life.next_at,
+        blocked: life.blocked,
         jwk: serde_json::to_value(record.public_key.published(record.alg)).unwrap_or_default(),
     }
 }

@@ -15,6 +15,8 @@ pub struct Life {
     pub next: Option<String>,
     /// When, seconds since 1970.
     pub next_at: Option<u64>,
+    /// Why its key does not go on: said by the version that signs, or else by the newest.
+    pub blocked: Option<String>,
 }
 
 impl Life {
@@ -27,6 +29,7 @@ impl Life {
                 is_over: false,
                 next: None,
                 next_at: None,
+                blocked: None,
             };
         };
         let mark = app.keyring.now();
@@ -38,6 +41,10 @@ impl Life {
                 .as_ref()
                 .and_then(|(_, at)| at.map(|age| mark.wall_of(age))),
             next: coming.map(|(what, _)| what),
+            blocked: match lineage.active().or_else(|| lineage.versions().next_back()) {
+                Some((number, _)) if number == key.version => app.keeper.blocked(&key.name),
+                _ => None,
+            },
         }
     }
 }
@@ -116,6 +123,7 @@ fn next(
         }
         Waiting::Rotate if version.is_active() => (format!("assertctl keys rotate {name}"), None),
         Waiting::Again(_) if version.is_coming() => (because("tried again"), None),
+        Waiting::Again(_) if version.is_active() => ("tried again".to_owned(), None),
         _ => return None,
     })
 }

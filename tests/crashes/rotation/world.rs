@@ -1,7 +1,7 @@
 //! One assertd with one keystore, one issuer whose documents are published and one client: what a
 //! rotation of the issuer's key is tried on, again and again. Time goes by when it is told to.
 
-use crate::program::Program;
+use super::program::Program;
 use assertd_client::Client;
 use assertd_client::api::{KeyStatus, KeyVerb, KeyVerbRequest};
 use harness::clock::Clocks;
@@ -21,8 +21,9 @@ pub const OTHER: &str = "ours/own";
 /// The targets that are signed for with each.
 pub const TARGETS: [&str; 2] = ["bank", "own"];
 
-/// More than anything waits for by the configuration: a version that retires is withdrawn after 20 s.
-const LATER_S: i64 = 40;
+/// A version that retires is withdrawn after an hour and ten seconds: what an issuer signs may live so
+/// long.
+const LATER_S: i64 = 4000;
 
 /// How long a rotation may take to its end, with everything that is tried again.
 const ROTATED_WITHIN: Duration = Duration::from_secs(60);
@@ -66,7 +67,7 @@ impl World {
             .target("ours", "own", "")
             .with(&format!(
                 "[workload.ours.target.bank]\nprofile = \"vault-jwt\"\nissuer = \"prod\"\n\
-                 subject = \"a\"\naudience = \"https://vault.example\"\nlifetime = 10\nreuse = \"never\"\n\
+                 subject = \"a\"\naudience = \"https://vault.example\"\nlifetime = 10\nreuse = false\n\
                  [issuer.prod]\nurl = \"https://id.example/prod\"\nsubjects = [\"a\"]\n\
                  keystore = \"{KEYSTORE}\"\nalg = \"ES256\"\ntrust_domain = \"example.org\"\n\
                  rotation = {{ publish_latency = \"0s\", verifier_cache = \"0s\", skew = \"0s\", \
@@ -94,7 +95,9 @@ impl World {
     }
 
     pub fn daemon(&self) -> &Daemon {
-        self.daemon.as_ref().expect("it is taken while it is started")
+        self.daemon
+            .as_ref()
+            .expect("it is taken while it is started")
     }
 
     pub fn site(&self) -> &Site {
@@ -103,10 +106,6 @@ impl World {
 
     pub fn keystore_state(&self) -> PathBuf {
         self.site().keystore_state(KEYSTORE)
-    }
-
-    pub fn clocks(&self) -> &Clocks {
-        &self.clocks
     }
 
     /// A process of a program, once it serves.
@@ -129,7 +128,11 @@ impl World {
         }
         let pid = daemon.pid();
         // Its children are killed by the kernel, which takes a moment.
-        let alone = || process::children(pid).iter().all(|child| !process::runs(*child));
+        let alone = || {
+            process::children(pid)
+                .iter()
+                .all(|child| !process::runs(*child))
+        };
         assert!(wait_until(DEADLINE, alone), "its children go on");
         self.start(daemon.into_site())
     }
@@ -166,7 +169,7 @@ impl World {
             if !self.daemon.as_mut().expect("it was started").lives() {
                 return Came::UntilTheEndOfAssertd;
             }
-            crate::disk::is_whole(self);
+            super::disk::is_whole(self);
             if wanted(self) {
                 return Came::AsFarAsWanted;
             }
@@ -178,14 +181,18 @@ impl World {
             };
             let active = versions.iter().filter(|version| version.phase == "active");
             let active = active.count();
-            assert!(versions.is_empty() || active == 1, "{active} active: {versions:#?}");
+            assert!(
+                versions.is_empty() || active == 1,
+                "{active} active: {versions:#?}"
+            );
             match (phase(old), phase(new)) {
                 ("destroyed", "active") => {
                     self.version = new;
                     return Came::ToItsEnd;
                 }
                 ("active", "") if self.newest_on_disk() == Some(old) => self.rotate(),
-                ("retiring", "active") if !is_later => {
+                // Whoever takes the first key of a set takes the one that signs.
+                ("retiring", "active") if !is_later && self.comes_first(&versions, new) => {
                     self.later();
                     is_later = true;
                 }
@@ -200,6 +207,13 @@ impl World {
         }
     }
 
+    fn comes_first(&self, versions: &[KeyStatus], number: u32) -> bool {
+        let id = format!("{ROTATED}.{number}");
+        let version = versions.iter().find(|version| version.key == id);
+        let set = super::disk::published(self, super::promises::SETS[0]);
+        version.is_some_and(|version| set[0]["kid"] == version.kid.as_str())
+    }
+
     /// It may be refused, or assertd may end: whoever says it says it again.
     fn rotate(&mut self) {
         if let Ok(mut client) = Client::connect(&self.daemon().admin_socket()) {
@@ -208,7 +222,9 @@ impl World {
                 verb: KeyVerb::Rotate,
                 now: false,
             });
-            self.refused = ordered.err().map_or_else(String::new, |why| format!("{why:?}"));
+            self.refused = ordered
+                .err()
+                .map_or_else(String::new, |why| format!("{why:?}"));
         }
     }
 
@@ -219,9 +235,12 @@ impl World {
     }
 
     fn newest_on_disk(&self) -> Option<u32> {
-        let state = crate::disk::keyring(self);
+        let state = super::disk::keyring(self);
         let versions = state["lineages"][ROTATED]["versions"].as_object()?;
-        versions.keys().filter_map(|number| number.parse().ok()).max()
+        versions
+            .keys()
+            .filter_map(|number| number.parse().ok())
+            .max()
     }
 
     /// Has time go by, for all clocks alike, and has assertd look at them.

@@ -1,7 +1,7 @@
 //! What lies on the disk and in the token, at any moment: state that is whole, one active version of
 //! each key, documents that verifiers can read.
 
-use crate::world::{OTHER, ROTATED, World};
+use super::world::{OTHER, ROTATED, World};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,11 @@ pub fn is_whole(world: &World) {
             .filter(|(_, version)| !version["phase"]["active"].is_null())
             .map(|(number, _)| number)
             .collect();
-        assert_eq!(active.len(), 1, "{name}: active: {active:?} of {versions:#?}");
+        assert_eq!(
+            active.len(),
+            1,
+            "{name}: active: {active:?} of {versions:#?}"
+        );
         // Every version whose public key was once known is known for ever.
         for (number, version) in versions {
             let is_recorded = !records["keys"][format!("{name}.{number}")].is_null();
@@ -46,7 +50,11 @@ pub fn is_whole(world: &World) {
 /// Each document can be read, and says what may be said now.
 fn documents_are_whole(world: &World) {
     for path in files(world.published.path()) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if name.ends_with(".new") || name == "published" {
             continue; // nobody ships what is being written
         }
@@ -58,7 +66,12 @@ fn documents_are_whole(world: &World) {
         if let Some(keys) = value["keys"].as_array() {
             assert!(!keys.is_empty(), "{}: no key", path.display());
         } else {
-            assert_eq!(value["issuer"], "https://id.example/prod", "{}", path.display());
+            assert_eq!(
+                value["issuer"],
+                "https://id.example/prod",
+                "{}",
+                path.display()
+            );
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Where a rotation is cut off, and how: each is tried on a world and leaves it as good as before.
 
-use crate::disk;
-use crate::program::{Program, Subject};
-use crate::promises;
-use crate::world::{Came, World};
+use super::disk;
+use super::program::{Program, Subject};
+use super::promises;
+pub use super::promises::Left;
+use super::world::{Came, World};
 use harness::stepper::{Action, End, Meant, Place, Step, Stepper};
 use harness::wait_until;
 use nix::errno::Errno;
@@ -59,12 +60,12 @@ pub fn steps_of(world: &mut World, program: Program) -> Vec<Step> {
     let stepper = Stepper::attach(world.pid(program), &Meant::default(), Action::Count);
     assert_eq!(world.go_on(|_| false), Came::ToItsEnd);
     let steps = stepper.end();
-    promises::hold(world);
+    assert_eq!(promises::hold(world), Left::Nothing);
     steps
 }
 
-/// Tries it. The call that was hit; none if there are not so many.
-pub fn try_one(world: &mut World, point: &Point) -> Option<Step> {
+/// Tries it. The call that was hit, none if there are not so many; and what is left behind.
+pub fn try_one(world: &mut World, point: &Point) -> (Option<Step>, Left) {
     let program = point.subject.program;
     let meant = meant(world, point);
     let attach = |action| Stepper::attach(world.pid(program), &meant, action);
@@ -101,8 +102,8 @@ pub fn try_one(world: &mut World, point: &Point) -> Option<Step> {
             }
         }
     };
-    promises::hold(world);
-    steps.into_iter().find(|step| step.end != End::Done)
+    let left = promises::hold(world);
+    (steps.into_iter().find(|step| step.end != End::Done), left)
 }
 
 fn meant(world: &World, point: &Point) -> Meant {
