@@ -277,13 +277,19 @@ fn read_whole(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 fn replace_bytes(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let (new, previous) = (with_suffix(path, NEW), with_suffix(path, ".prev"));
     write_new(&new, bytes)?;
-    if path.exists() {
-        match fs::remove_file(&previous) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => fs::hard_link(path, &previous)?,
+    let placed = (|| {
+        if path.exists() {
+            match fs::remove_file(&previous) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => fs::hard_link(path, &previous)?,
+            }
         }
+        fs::rename(&new, path)
+    })();
+    if placed.is_err() {
+        let _ = fs::remove_file(&new); // nobody looks for it, and it would be written anew
     }
-    fs::rename(&new, path)?;
+    placed?;
     sync_parent(path)
 }
 

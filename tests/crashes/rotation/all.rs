@@ -4,6 +4,7 @@ use super::points::{self, Class, Fault, Point, Writes};
 use super::program::{Program, Subject};
 use super::world::World;
 use harness::stepper::Place;
+use harness::token::Kind;
 use nix::errno::Errno;
 use std::collections::BTreeMap;
 
