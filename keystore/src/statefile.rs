@@ -307,7 +307,8 @@ pub fn place(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let placed = fs::hard_link(&new, path);
     let removed = fs::remove_file(&new);
     placed.and(removed)?;
-    sync_parent(path)
+    // Whoever finds it would take it for one that survives a power cut.
+    sync_parent(path).inspect_err(|_| drop(fs::remove_file(path)))
 }
 
 /// Takes a file away. When this returns `Ok` it does not come back after a power cut. A file that

@@ -81,6 +81,10 @@ pub fn try_one(world: &mut World, point: &Point) -> (Option<Step>, Left) {
             let stepper = attach(Action::Fail { errno, from, times });
             to_its_end(world);
             let steps = stepper.end();
+            // An interrupted flush has lost nothing.
+            if errno == Errno::EINTR as i32 {
+                return (hit(steps), promises::hold(world));
+            }
             what_failed_is_done_again(&steps);
             steps
         }
@@ -103,7 +107,11 @@ pub fn try_one(world: &mut World, point: &Point) -> (Option<Step>, Left) {
         }
     };
     let left = promises::hold(world);
-    (steps.into_iter().find(|step| step.end != End::Done), left)
+    (hit(steps), left)
+}
+
+fn hit(steps: Vec<Step>) -> Option<Step> {
+    steps.into_iter().find(|step| step.end != End::Done)
 }
 
 fn meant(world: &World, point: &Point) -> Meant {

@@ -21,8 +21,9 @@ pub struct Life {
 
 impl Life {
     /// Of one version.
-    pub fn of(app: &App, kept: Option<&Kept>, key: &KeyId) -> Life {
-        let lineage = app.keyring.lineage(&key.name).unwrap_or_default();
+    pub fn of(app: &App, lineage: Option<&Lineage>, kept: Option<&Kept>, key: &KeyId) -> Life {
+        let none = Lineage::default();
+        let lineage = lineage.unwrap_or(&none);
         let Some(version) = lineage.version(key.version) else {
             return Life {
                 phase: "recorded",
@@ -33,9 +34,9 @@ impl Life {
             };
         };
         let mark = app.keyring.now();
-        let coming = kept.and_then(|kept| next(app, kept, &lineage, key, version));
+        let coming = kept.and_then(|kept| next(app, kept, lineage, key, version));
         Life {
-            phase: phase(&lineage, version),
+            phase: phase(lineage, version),
             is_over: !version.is_active() && !version.is_coming(),
             next_at: coming
                 .as_ref()
