@@ -29,6 +29,7 @@ pub mod redeemer;
 pub mod rootspace;
 pub mod setuid;
 pub mod softhsm;
+pub mod stepper;
 pub mod suite;
 pub mod swtpm;
 pub mod token;

@@ -363,6 +363,10 @@ pub struct KeyStatus {
     /// Its certificate, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateStatus>,
+    /// Why its key does not go on, while something could not be done or written down: it is tried again,
+    /// and what signs goes on signing.
+    #[serde(default)]
+    pub blocked: Option<String>,
     /// The public key as it is to be published.
     pub jwk: serde_json::Value,
 }

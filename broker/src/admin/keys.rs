@@ -8,7 +8,7 @@ use crate::config::Kept;
 use crate::http::object;
 use crate::keeper;
 use crate::keyring::{By, KeyRecord, Seen};
-use crate::lifecycle::Phase;
+use crate::lifecycle::{Lineage, Phase};
 use crate::reply::{self, Answer, Refusal};
 use assertd_client::api::{AdoptRequest, CertificateStatus, KeyStatus, Keys, KeystoreStatus};
 use hyper::Request;
@@ -25,9 +25,13 @@ mod life;
 const CERTIFICATE_ENDS_S: u64 = 30 * 86_400;
 
 pub fn keys(app: &App) -> Keys {
-    let (records, kept) = (app.keyring.records(), app.rules.now().config.kept_keys());
-    let status =
-        |(key, record): (&KeyId, &KeyRecord)| key_status(app, kept.get(&key.name), key, record);
+    let kept = app.rules.now().config.kept_keys();
+    // Looked at together: of two versions that take turns one is active at any moment.
+    let (records, lineages) = app.keyring.all();
+    let status = |(key, record): (&KeyId, &KeyRecord)| {
+        let lineage = lineages.get(&key.name);
+        status_in(app, lineage, kept.get(&key.name), key, record)
+    };
     Keys {
         keys: records.iter().map(status).collect(),
         making: making(app, |_| true),
@@ -49,7 +53,19 @@ pub fn making(app: &App, of: impl Fn(&KeyName) -> bool) -> Vec<String> {
 }
 
 pub fn key_status(app: &App, kept: Option<&Kept>, key: &KeyId, record: &KeyRecord) -> KeyStatus {
-    let life = Life::of(app, kept, key);
+    let lineage = app.keyring.lineage(&key.name);
+    status_in(app, lineage.as_ref(), kept, key, record)
+}
+
+/// One version of a key, as its lineage has it.
+pub fn status_in(
+    app: &App,
+    lineage: Option<&Lineage>,
+    kept: Option<&Kept>,
+    key: &KeyId,
+    record: &KeyRecord,
+) -> KeyStatus {
+    let life = Life::of(app, lineage, kept, key);
     let (state, why, evidence, imported) = match app.keyring.seen(key) {
         // It signs no more: what its keystore shows of it is nobody's trouble.
         Seen::Shown { evidence, .. } if life.is_over => {
@@ -107,6 +123,7 @@ pub fn key_status(app: &App, kept: Option<&Kept>, key: &KeyId, record: &KeyRecor
         since: life.since,
         used_at: app.keyring.used_at(key),
         certificate: certificate_status(app, key),
+        blocked: life.blocked,
         jwk: serde_json::to_value(record.public_key.published(record.alg)).unwrap_or_default(),
     }
 }

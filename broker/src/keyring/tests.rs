@@ -110,7 +110,7 @@ fn what_has_happened_counts_from_the_end_of_its_second() {
     activated(&keyring, &first);
     let version = second.key.version;
     change(&keyring, &first, &[Change::Intend { lifetime_max_s: 60 }]);
-    keyring.record("hsm", &second, 1).unwrap();
+    keyring.record("hsm", &second, By::Keeper, 1).unwrap();
     change(&keyring, &first, &[Change::List(version)]);
     let before = keyring.now().age;
     change(&keyring, &first, &[Change::Written]); // one second later: each look at the clock is
