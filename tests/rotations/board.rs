@@ -184,7 +184,7 @@ impl Board {
     /// And the last.
     pub fn last_use(&self, kid: &str, by: usize, verdict: Verdict) {
         if let Some(kid) = self.lock().kids.get_mut(kid) {
-            kid.last_by[by] = verdict == Verdict::Verified;
+            kid.last_by[by] |= verdict == Verdict::Verified;
         }
     }
 
