@@ -112,7 +112,10 @@ fn next(
         Waiting::Period(at) if version.is_active() => {
             ("the next version is made".to_owned(), Some(at))
         }
-        Waiting::Rotate if version.is_active() => (format!("assertctl keys rotate {name}"), None),
+        // A version that is not made here comes when its maker makes it.
+        Waiting::Rotate if version.is_active() && kept.next.why_none_is_made().is_none() => {
+            (format!("assertctl keys rotate {name}"), None)
+        }
         Waiting::Again(_) if version.is_coming() => (because("tried again"), None),
         Waiting::Again(_) if version.is_active() => ("tried again".to_owned(), None),
         _ => return None,
