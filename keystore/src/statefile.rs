@@ -37,11 +37,17 @@ impl StateDir {
     /// directory of ours alone.
     pub fn lock(path: &Path) -> Result<StateDir, Error> {
         let failed = |what: &str, error: std::io::Error| {
-            Error::new(
-                Kind::Unavailable,
-                format!("state directory {}: {what}", path.display()),
-            )
-            .because(error)
+            // Nobody mends that by waiting (reliability row 23).
+            let (kind, remedy) = match error.kind() {
+                ErrorKind::ReadOnlyFilesystem => {
+                    let remedy =
+                        "; mend its file system and mount it for writing, then start again";
+                    (Kind::Corrupt, remedy)
+                }
+                _ => (Kind::Unavailable, ""),
+            };
+            let text = format!("state directory {}: {what}{remedy}", path.display());
+            Error::new(kind, text).because(error)
         };
         DirBuilder::new()
             .recursive(true)
@@ -271,13 +277,19 @@ fn read_whole(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 fn replace_bytes(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let (new, previous) = (with_suffix(path, NEW), with_suffix(path, ".prev"));
     write_new(&new, bytes)?;
-    if path.exists() {
-        match fs::remove_file(&previous) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => fs::hard_link(path, &previous)?,
+    let placed = (|| {
+        if path.exists() {
+            match fs::remove_file(&previous) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => fs::hard_link(path, &previous)?,
+            }
         }
+        fs::rename(&new, path)
+    })();
+    if placed.is_err() {
+        let _ = fs::remove_file(&new); // nobody looks for it, and it would be written anew
     }
-    fs::rename(&new, path)?;
+    placed?;
     sync_parent(path)
 }
 
@@ -294,8 +306,10 @@ pub fn place(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     write_new(&new, bytes)?;
     let placed = fs::hard_link(&new, path);
     let removed = fs::remove_file(&new);
-    placed.and(removed)?;
-    sync_parent(path)
+    placed?;
+    // Whoever finds it would take it for one that survives a power cut.
+    let settled = removed.and_then(|()| sync_parent(path));
+    settled.inspect_err(|_| drop(fs::remove_file(path)))
 }
 
 /// Takes a file away. When this returns `Ok` it does not come back after a power cut. A file that
@@ -440,6 +454,17 @@ mod tests {
             Kind::Unavailable
         );
         assert_eq!(file.generation(), 1);
+        assert_eq!(StateFile::<Value>::open(&dir, "keys").unwrap().1, value());
+    }
+
+    #[test]
+    fn what_could_not_take_its_place_is_taken_away() {
+        let (_tmp, dir) = place();
+        let (mut file, _) = StateFile::<Value>::open(&dir, "keys").unwrap();
+        file.replace(&value()).unwrap();
+        fs::create_dir(dir.path().join("keys.prev")).unwrap(); // it cannot be removed as a file
+        assert!(file.replace(&Value::new()).is_err());
+        assert!(!dir.path().join("keys.new").exists());
         assert_eq!(StateFile::<Value>::open(&dir, "keys").unwrap().1, value());
     }
 

@@ -33,6 +33,10 @@ use zeroize::Zeroizing;
 /// where each call is a way over a network there may be thousands.
 const STRANGE_MAX: Duration = Duration::from_secs(10);
 
+/// What an object is reported as that nobody can find by any name. A module that is cut off while it
+/// makes a pair leaves such a shell.
+const NAMELESS: &[u8] = b"a key without a label or CKA_ID, perhaps half made";
+
 /// Reads the user PIN; what it returns is wiped when it was used.
 pub type ReadPin = Box<dyn Fn() -> Result<Zeroizing<Vec<u8>>, Error> + Send + Sync>;
 
@@ -229,6 +233,7 @@ impl Backend for Pkcs11Backend {
         }
         let scheme = self.scheme(alg)?;
         self.at_desk(|finder| {
+            take_away_half(finder, &self.token, object, label)?;
             let view = finder.view(&self.token);
             nobody_has(view, object)?;
             let template = Template {
@@ -262,6 +267,7 @@ impl Backend for Pkcs11Backend {
         let scheme = self.scheme(alg)?;
         let (public_key, _) = key.read()?;
         self.at_desk(|finder| {
+            take_away_half(finder, &self.token, object, label)?;
             nobody_has(finder.view(&self.token), object)?;
             let template = Template {
                 object,
@@ -411,11 +417,13 @@ impl Backend for Pkcs11Backend {
                     let label = view
                         .bytes(handle, AttributeType::Label)?
                         .unwrap_or_default();
-                    if !label.starts_with(LABEL_PREFIX.as_bytes()) {
+                    if !label.is_empty() && !label.starts_with(LABEL_PREFIX.as_bytes()) {
                         continue;
                     }
                     let id = view.bytes(handle, AttributeType::Id)?.unwrap_or_default();
-                    if !known.contains(&id) {
+                    if label.is_empty() && id.is_empty() {
+                        strange.add(NAMELESS);
+                    } else if !label.is_empty() && !known.contains(&id) {
                         strange.add(&label);
                     }
                 }
@@ -470,6 +478,33 @@ pub fn generate_pair(
     }
     let refusal = refusal.expect("the ladder has rungs, and each returned or was refused");
     Err(explain_generation(view, alg, &refusal))
+}
+
+/// Takes away what a module has left that was cut off while it made a pair: the public half alone, under
+/// the random id and with the label of an intent of ours. Without the other half it is nobody's key, and
+/// while it is there the key could never be made.
+fn take_away_half(
+    finder: &mut Finder,
+    token: &Token,
+    object: ObjectId,
+    label: &str,
+) -> Result<(), Failure> {
+    finder.forget(); // it may have been made a moment ago
+    match finder.private_key(token, object) {
+        Ok(_) => return Ok(()), // then it is no half
+        Err(failure) if failure.error.kind() == Kind::NotFound => {}
+        Err(failure) => return Err(failure),
+    }
+    let Some(public) = finder.find(token, Class::Public, object)? else {
+        return Ok(());
+    };
+    let view = finder.view(token);
+    if view.bytes(public, AttributeType::Label)?.as_deref() == Some(label.as_bytes()) {
+        let failed = view.failed("destroying half of a pair that was never whole");
+        view.session.destroy_object(public).map_err(failed)?;
+        finder.forget();
+    }
+    Ok(())
 }
 
 /// Whether an id is free.

@@ -6,7 +6,7 @@
 
 use super::{Guard, KEYS_MAX, Keys, Record, RecordState, check_charter, not_found, replace};
 use crate::backend::{Backend, Inspection, LABEL_PREFIX, ObjectId};
-use crate::livekey::{LiveKey, Origin, look};
+use crate::livekey::{LiveKey, Origin, look, probe};
 use crate::protocol::KeyEntry;
 use crate::{Charter, Error, KeyId, KeyName, Kind, PublicKey};
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl<B: Backend> Keys<B> {
             state: RecordState::Intended {},
         };
         self.carry_out(&mut guard, key, intent, &|label, intent| {
-            self.generate(label, intent)
+            self.generate(key, label, intent)
         })
     }
 
@@ -108,18 +108,28 @@ impl<B: Backend> Keys<B> {
             }
         };
         self.carry_out(&mut guard, key, intent, &|label, intent| {
-            self.generate(label, intent)
+            self.generate(key, label, intent)
         })
     }
 
-    /// Adopted if a crash left it (its id is random and ours), else made.
-    fn generate(&self, label: &str, intent: &Record) -> Result<Inspection, Error> {
+    /// Adopted if a crash left it (its id is random and ours), else made. Nobody has been told its public
+    /// key: one that does not sign is destroyed and made anew, since a module that was cut off while it
+    /// made the key may have left no more than its shape.
+    fn generate(&self, key: &KeyId, label: &str, intent: &Record) -> Result<Inspection, Error> {
         let (object, alg) = (intent.object, intent.charter.alg);
-        match self.backend.inspect(object) {
-            Err(error) if error.kind() == Kind::NotFound => {
-                self.backend.generate(object, label, alg)
+        let make = || self.backend.generate(object, label, alg);
+        let found = match self.backend.inspect(object) {
+            Err(error) if error.kind() == Kind::NotFound => return make(),
+            other => other?,
+        };
+        let public_key = found.public_key.clone();
+        let live = LiveKey::recorded(object, intent.charter.clone(), public_key);
+        match probe(&self.backend, key, &live) {
+            Ok(_) => Ok(found),
+            Err(_) => {
+                self.backend.destroy(object, &found.public_key)?;
+                make()
             }
-            other => other,
         }
     }
 

@@ -54,6 +54,9 @@ impl KeyDir {
                 statefile::remove(&entry).map_err(failed)?;
             }
         }
+        // A key that was there a moment before a crash is adopted, and must survive a power cut then.
+        let directory = File::open(&path).and_then(|directory| directory.sync_all());
+        directory.map_err(failed)?;
         Ok(KeyDir { path })
     }
 
