@@ -11,7 +11,7 @@ use crate::keyring::{Changed, Seen};
 use crate::lifecycle::{Age, Cause, Change, Facts, Hold, Lineage, Next, Outside, Shown, Waiting};
 use keystore::protocol::Condition;
 use keystore::{Error, KeyId, KeyName, KeyVersion, Kind};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,10 @@ struct State {
     deferred: HashMap<(KeyName, Outside), Deferral>,
     /// What was last found at an issuer's `verify_url`.
     sights: BTreeMap<KeyName, String>,
+    /// Keys whose last change could not be recorded or written.
+    unwritten: HashMap<KeyName, Deferral>,
+    /// Keys of which another version signs than the one that comes first in their documents.
+    behind: BTreeSet<KeyName>,
 }
 
 struct Deferral {
@@ -113,6 +117,57 @@ impl Keeper {
 
     fn saw(&self, name: &KeyName, said: String) {
         self.lock().sights.insert(name.clone(), said);
+    }
+
+    /// Why a key does not go on, if something could not be done or written down. It is tried again.
+    pub fn blocked(&self, name: &KeyName) -> Option<String> {
+        let state = self.lock();
+        let unwritten = state.unwritten.get(name).map(|it| it.why.clone());
+        let undone = || {
+            let of_key = state.deferred.iter().find(|((key, _), _)| key == name);
+            of_key.map(|(_, deferral)| deferral.why.clone())
+        };
+        unwritten.or_else(undone)
+    }
+
+    /// How long to wait until the next change of a key is tried.
+    fn unwritten(&self, name: &KeyName) -> Option<Duration> {
+        let state = self.lock();
+        let left = state.unwritten.get(name)?.until;
+        let left = left.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// It could not be recorded or written: later again, and later still, since every attempt leaves a
+    /// record in the audit log. Said once for each reason.
+    fn defer_write(&self, name: &KeyName, error: &Error) -> Duration {
+        let why = error.to_string();
+        let mut state = self.lock();
+        let before = state.unwritten.get(name);
+        if before.is_none_or(|before| before.why != why) {
+            eprintln!("assertd: key {name}: {why}; tried again");
+        }
+        let wait = before.map_or(AGAIN.0, |before| (before.wait * 2).min(AGAIN.1));
+        let until = Instant::now() + wait;
+        let deferral = Deferral { until, wait, why };
+        state.unwritten.insert(name.clone(), deferral);
+        wait
+    }
+
+    fn was_written(&self, name: &KeyName) {
+        self.lock().unwritten.remove(name);
+    }
+
+    fn fall_behind(&self, name: &KeyName) {
+        self.lock().behind.insert(name.clone());
+    }
+
+    fn catch_up(&self, name: &KeyName) {
+        self.lock().behind.remove(name);
+    }
+
+    fn is_behind(&self, name: &KeyName) -> bool {
+        self.lock().behind.contains(name)
     }
 
     /// What was last found at an issuer's `verify_url`.
@@ -198,9 +253,16 @@ pub async fn settle(app: &Arc<App>, name: &KeyName, want: &Kept) -> Duration {
         let done = match look.next {
             Next::Wait(until, waiting) => {
                 app.keeper.wait(name, waiting);
+                if app.keeper.is_behind(name) && look.again.is_none() {
+                    reorder(app, name).await;
+                    continue;
+                }
                 return pause(look.now, until, look.again);
             }
-            Next::Write(change) => write(app, name, &look.lineage, &[change]).await,
+            Next::Write(change) => match app.keeper.unwritten(name) {
+                Some(left) => return left,
+                None => write(app, name, &look.lineage, &[change]).await,
+            },
             Next::Do(outside) => {
                 match outside::carry_out(app, name, want, &look.lineage, outside).await {
                     Ok(done) => {
@@ -214,13 +276,25 @@ pub async fn settle(app: &Arc<App>, name: &KeyName, want: &Kept) -> Duration {
                 }
             }
         };
-        if let Err(error) = done {
-            eprintln!("assertd: {error}");
-            return AGAIN.0;
+        match done {
+            Ok(_) => app.keeper.was_written(name),
+            Err(error) => return app.keeper.defer_write(name, &error),
         }
     }
     eprintln!("assertd: key {name}: does not come to rest; looked at again later");
     EVERY
+}
+
+/// Another version signs than before: it comes first in the documents, for verifiers that take the first.
+/// Nothing waits for it, since the set is the same.
+async fn reorder(app: &Arc<App>, name: &KeyName) {
+    match outside::publish_all(app).await {
+        Ok(()) => {
+            app.keeper.catch_up(name);
+            app.keeper.succeeded(name, Outside::Publish);
+        }
+        Err(error) => app.keeper.defer(name, Outside::Publish, &error),
+    }
 }
 
 /// Until when nothing can be done, by what is known now.
@@ -299,6 +373,10 @@ pub async fn write(
     };
     for change in changes.iter().filter(|change| stops(**change)) {
         forget(app, &name, &before, *change);
+    }
+    let activates = |change: &Change| matches!(change, Change::Activate(_));
+    if changes.iter().any(activates) && matches!(written, Ok(Ok(Changed::Yes(_)))) {
+        app.keeper.fall_behind(&name);
     }
     written.unwrap_or_else(|lost| Err(Error::new(Kind::Internal, lost.to_string())))
 }

@@ -304,6 +304,12 @@ impl Keyring {
         self.book().stored.lineages.clone()
     }
 
+    /// All records and all keys' lives, as they are at one moment.
+    pub fn all(&self) -> (BTreeMap<KeyId, KeyRecord>, BTreeMap<KeyName, Lineage>) {
+        let book = self.book();
+        (book.stored.keys.clone(), book.stored.lineages.clone())
+    }
+
     /// All records.
     pub fn records(&self) -> BTreeMap<KeyId, KeyRecord> {
         self.book().stored.keys.clone()

@@ -324,6 +324,10 @@ pub struct KeyStatus {
     /// When, seconds since 1970, if that is known.
     #[serde(default)]
     pub next_at: Option<u64>,
+    /// Why its key does not go on, while something could not be done or written down: it is tried again,
+    /// and what signs goes on signing.
+    #[serde(default)]
+    pub blocked: Option<String>,
     /// The public key as it is to be published.
     pub jwk: serde_json::Value,
 }

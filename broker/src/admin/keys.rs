@@ -8,6 +8,7 @@ use crate::config::Kept;
 use crate::http::object;
 use crate::keeper;
 use crate::keyring::{KeyRecord, Seen};
+use crate::lifecycle::Lineage;
 use crate::reply::{self, Answer, Refusal};
 use assertd_client::api::{AdoptRequest, KeyStatus, Keys, KeystoreStatus};
 use hyper::Request;
@@ -21,16 +22,32 @@ use tokio::task::spawn_blocking;
 mod life;
 
 pub fn keys(app: &App) -> Keys {
-    let (records, kept) = (app.keyring.records(), app.rules.now().config.kept_keys());
-    let status =
-        |(key, record): (&KeyId, &KeyRecord)| key_status(app, kept.get(&key.name), key, record);
+    let kept = app.rules.now().config.kept_keys();
+    // Looked at together: of two versions that take turns one is active at any moment.
+    let (records, lineages) = app.keyring.all();
+    let status = |(key, record): (&KeyId, &KeyRecord)| {
+        let lineage = lineages.get(&key.name);
+        status_in(app, lineage, kept.get(&key.name), key, record)
+    };
     Keys {
         keys: records.iter().map(status).collect(),
     }
 }
 
 pub fn key_status(app: &App, kept: Option<&Kept>, key: &KeyId, record: &KeyRecord) -> KeyStatus {
-    let life = Life::of(app, kept, key);
+    let lineage = app.keyring.lineage(&key.name);
+    status_in(app, lineage.as_ref(), kept, key, record)
+}
+
+/// One version of a key, as its lineage has it.
+pub fn status_in(
+    app: &App,
+    lineage: Option<&Lineage>,
+    kept: Option<&Kept>,
+    key: &KeyId,
+    record: &KeyRecord,
+) -> KeyStatus {
+    let life = Life::of(app, lineage, kept, key);
     let (state, why, evidence, imported) = match app.keyring.seen(key) {
         // It signs no more: what its keystore shows of it is nobody's trouble.
         Seen::Shown { evidence, .. } if life.is_over => {
@@ -85,6 +102,7 @@ pub fn key_status(app: &App, kept: Option<&Kept>, key: &KeyId, record: &KeyRecor
         phase: life.phase.to_owned(),
         next: life.next,
         next_at: life.next_at,
+        blocked: life.blocked,
         jwk: serde_json::to_value(record.public_key.published(record.alg)).unwrap_or_default(),
     }
 }

@@ -2,7 +2,7 @@
 //! abandon, destroy, replace what is lost. What it takes is decided by [`crate::lifecycle`].
 
 use super::body;
-use super::keys::key_status;
+use super::keys::status_in;
 use crate::app::App;
 use crate::config::Kept;
 use crate::http::object;
@@ -103,11 +103,11 @@ fn verb(
 }
 
 fn versions(app: &App, kept: &Kept, name: &KeyName) -> Keys {
-    let records = app.keyring.records();
+    let (records, lineages) = app.keyring.all();
     let of_key = records.iter().filter(|(key, _)| key.name == *name);
     Keys {
         keys: of_key
-            .map(|(key, record)| key_status(app, Some(kept), key, record))
+            .map(|(key, record)| status_in(app, lineages.get(name), Some(kept), key, record))
             .collect(),
     }
 }

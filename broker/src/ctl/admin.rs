@@ -72,6 +72,9 @@ fn remarks(key: &KeyStatus) -> Vec<Vec<String>> {
         };
         remarks.push(vec![text]);
     }
+    if let Some(why) = &key.blocked {
+        remarks.push(vec![format!("warn: {}: does not go on: {why}", key.key)]);
+    }
     if let Some(next) = &key.next {
         let when = key.next_at.map(|at| format!(", {}", rfc3339(at)));
         let text = format!("next: {}: {next}{}", key.key, when.unwrap_or_default());

@@ -90,6 +90,7 @@ pub fn key(id: &str, state: &str) -> KeyStatus {
         },
         next: None,
         next_at: None,
+        blocked: None,
         jwk: serde_json::to_value(public_key.published(Alg::ES256)).unwrap(),
     }
 }

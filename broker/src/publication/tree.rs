@@ -156,12 +156,13 @@ impl Dir {
         let text = "cannot be replaced for certain; free space or mend the disk";
         self.remove(&new)?; // what a crash has left
         let written = self.write_new(&new, bytes);
-        if let Err(error) = written {
-            let _ = self.remove(&new); // a half-written file is of no use to anyone
+        let placed = written.and_then(|()| {
+            renameat(&self.file, new.as_str(), &self.file, name).map_err(std::io::Error::from)
+        });
+        if let Err(error) = placed {
+            let _ = self.remove(&new); // what has not taken its place is of no use to anyone
             return Err(failed(&path, text, error));
         }
-        renameat(&self.file, new.as_str(), &self.file, name)
-            .map_err(|errno| failed(&path, text, errno))?;
         self.sync()
     }
 

@@ -15,29 +15,37 @@ pub struct Life {
     pub next: Option<String>,
     /// When, seconds since 1970.
     pub next_at: Option<u64>,
+    /// Why its key does not go on: said by the version that signs, or else by the newest.
+    pub blocked: Option<String>,
 }
 
 impl Life {
     /// Of one version.
-    pub fn of(app: &App, kept: Option<&Kept>, key: &KeyId) -> Life {
-        let lineage = app.keyring.lineage(&key.name).unwrap_or_default();
+    pub fn of(app: &App, lineage: Option<&Lineage>, kept: Option<&Kept>, key: &KeyId) -> Life {
+        let none = Lineage::default();
+        let lineage = lineage.unwrap_or(&none);
         let Some(version) = lineage.version(key.version) else {
             return Life {
                 phase: "recorded",
                 is_over: false,
                 next: None,
                 next_at: None,
+                blocked: None,
             };
         };
         let mark = app.keyring.now();
-        let coming = kept.and_then(|kept| next(app, kept, &lineage, key, version));
+        let coming = kept.and_then(|kept| next(app, kept, lineage, key, version));
         Life {
-            phase: phase(&lineage, version),
+            phase: phase(lineage, version),
             is_over: !version.is_active() && !version.is_coming(),
             next_at: coming
                 .as_ref()
                 .and_then(|(_, at)| at.map(|age| mark.wall_of(age))),
             next: coming.map(|(what, _)| what),
+            blocked: match lineage.active().or_else(|| lineage.versions().next_back()) {
+                Some((number, _)) if number == key.version => app.keeper.blocked(&key.name),
+                _ => None,
+            },
         }
     }
 }
@@ -116,6 +124,7 @@ fn next(
         }
         Waiting::Rotate if version.is_active() => (format!("assertctl keys rotate {name}"), None),
         Waiting::Again(_) if version.is_coming() => (because("tried again"), None),
+        Waiting::Again(_) if version.is_active() => ("tried again".to_owned(), None),
         _ => return None,
     })
 }

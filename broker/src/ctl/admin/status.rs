@@ -115,6 +115,10 @@ fn degraded(status: &Status, keys: &[KeyStatus]) -> Vec<Vec<String>> {
             };
             list.push(row(sign(key), format!("key {}", key.key), text));
         }
+        if let Some(why) = &key.blocked {
+            let text = format!("does not go on, and is tried again: {why}");
+            warns.push(row("warn", format!("key {}", key.key), text));
+        }
     }
     if status.peer_proof == "pid" {
         let text = "this kernel has no SO_PEERPIDFD (Linux 6.5): only workloads that say \
