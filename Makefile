@@ -18,7 +18,7 @@ ANY_KEYSTORE := not test(/pkcs11_/) and not test(/^several::/)
 # How long each fuzz target runs.
 FUZZ_S ?= 1800
 
-.PHONY: help build install uninstall demo test test-systemd test-long outages defences mutants fuzz bench lint clean setup peers soak long
+.PHONY: help build install uninstall demo test test-systemd test-long outages crashes defences mutants fuzz bench lint clean setup peers soak long
 
 help:                ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -98,6 +98,11 @@ fuzz: setup          ## run the fuzz targets, or TARGET="protocol claims", FUZZ_
 outages: setup       ## fail tokens under load, measure how long; writes target/bench/outages.json
 	$(CARGO) build --release --locked --workspace
 	$(CARGO) run --release --quiet --locked -p tests --bin outages -- $(FAULTS)
+
+# Words in POINTS choose lines of its table that hold all of them, such as "keystore-tpm SIGKILL".
+crashes: setup       ## kill a rotation at each of its system calls and fail each write of state; prints N
+	$(CARGO) build --release --locked --workspace
+	$(CARGO) run --release --quiet --locked -p tests --bin crashes -- $(POINTS)
 
 bench: setup         ## measure; writes target/bench/summary.json
 	$(CARGO) build --release --locked --workspace

@@ -8,6 +8,7 @@
 mod bytes;
 mod clock;
 mod crash;
+mod cut;
 mod defences;
 mod descriptors;
 mod fair;
@@ -22,6 +23,8 @@ mod reload;
 mod reloads;
 mod respawn;
 mod reuse;
+#[path = "../crashes/rotation/mod.rs"]
+mod rotation;
 mod rows;
 #[path = "../outages/scene/mod.rs"]
 mod scene;

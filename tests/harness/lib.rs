@@ -28,6 +28,7 @@ pub mod publisher;
 pub mod rootspace;
 pub mod setuid;
 pub mod softhsm;
+pub mod stepper;
 pub mod suite;
 pub mod swtpm;
 pub mod token;
