@@ -335,9 +335,10 @@ pub fn place(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     write_new(&new, bytes)?;
     let placed = fs::hard_link(&new, path);
     let removed = fs::remove_file(&new);
-    placed.and(removed)?;
+    placed?;
     // Whoever finds it would take it for one that survives a power cut.
-    sync_parent(path).inspect_err(|_| drop(fs::remove_file(path)))
+    let settled = removed.and_then(|()| sync_parent(path));
+    settled.inspect_err(|_| drop(fs::remove_file(path)))
 }
 
 /// Takes a file away. When this returns `Ok` it does not come back after a power cut. A file that
@@ -482,6 +483,17 @@ mod tests {
             Kind::Unavailable
         );
         assert_eq!(file.generation(), 1);
+        assert_eq!(StateFile::<Value>::open(&dir, "keys").unwrap().1, value());
+    }
+
+    #[test]
+    fn what_could_not_take_its_place_is_taken_away() {
+        let (_tmp, dir) = place();
+        let (mut file, _) = StateFile::<Value>::open(&dir, "keys").unwrap();
+        file.replace(&value()).unwrap();
+        fs::create_dir(dir.path().join("keys.prev")).unwrap(); // it cannot be removed as a file
+        assert!(file.replace(&Value::new()).is_err());
+        assert!(!dir.path().join("keys.new").exists());
         assert_eq!(StateFile::<Value>::open(&dir, "keys").unwrap().1, value());
     }
 

@@ -11,16 +11,26 @@
 mod rotation;
 mod table;
 
+use harness::token::Kind;
 use rotation::all::points_of;
 use rotation::points::{self, Left, Point};
-use rotation::program::Subject;
+use rotation::program::{Program, Subject};
 use rotation::world::World;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use table::Table;
+
+/// In this order.
+const SUBJECTS: [Subject; 4] = [
+    Subject::of(Program::Assertd, Kind::Pkcs11),
+    Subject::of(Program::Keystore, Kind::Pkcs11),
+    Subject::of(Program::Assertd, Kind::Tpm),
+    Subject::of(Program::Keystore, Kind::Tpm),
+];
 
 /// Most of a trial is waiting for a process to start: on two cores some go well beside each other.
 const WORLDS: usize = 4;
@@ -29,7 +39,7 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let words: Vec<String> = std::env::args().skip(1).collect();
     let mut points = VecDeque::new();
-    for subject in Subject::ALL {
+    for subject in SUBJECTS {
         let all = points_of(subject);
         points.extend(all.into_iter().filter(|point| {
             let line = table::line(point);
@@ -78,7 +88,8 @@ impl Work {
                 let mut world =
                     of_it.map_or_else(|| World::new(point.subject.keystore), |(_, it)| it);
                 let (hit, left) = points::try_one(&mut world, &point);
-                let shown = hit.map(|step| format!("{} {}", step.call, world.shown(&step.target)));
+                let shown =
+                    hit.map(|step| format!("{} {}", step.call, shown(&world, &step.target)));
                 (world, shown, left)
             }));
             let outcome = match tried {
@@ -110,6 +121,27 @@ impl Work {
             .unwrap_or_else(PoisonError::into_inner)
             .pop_front()
     }
+}
+
+/// A path below what it is below, or the kind of a socket.
+fn shown(world: &World, target: &str) -> String {
+    let [state, published] = world.directories();
+    let places = [
+        (world.keystore_state(), "KEYSTORE"),
+        (state, "STATE"),
+        (published, "PUBLISHED"),
+    ];
+    let below = |(dir, name): &(PathBuf, &str)| {
+        let rest = Path::new(target).strip_prefix(dir).ok()?;
+        Some(format!("{name}/{}", rest.display()))
+    };
+    let shown = places.iter().find_map(below);
+    shown.unwrap_or_else(|| match target.split_once(':') {
+        Some((kind, _)) => kind.to_owned(),
+        None => Path::new(target)
+            .file_name()
+            .map_or_else(String::new, |name| format!("TOKEN/{}", name.display())),
+    })
 }
 
 fn text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -1,17 +1,20 @@
 //! Everything that can be tried: what an undisturbed rotation does, and what may go wrong with it.
 
+use super::durable::everything_is_flushed_in_time;
 use super::points::{self, Class, Fault, Point, Writes};
 use super::program::{Program, Subject};
 use super::world::World;
-use harness::stepper::Place;
+use harness::stepper::{Place, Step};
 use harness::token::Kind;
 use nix::errno::Errno;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// What is to be tried on a program: everything that an undisturbed rotation does, and one number more.
 pub fn points_of(subject: Subject) -> Vec<Point> {
     let mut world = World::new(subject.keystore);
     let steps = points::steps_of(&mut world, subject.program);
+    flushed_in_time(&world, subject.program, &steps);
     let audit = world.site().state_dir().join("audit");
     let [state, published] = world.directories();
     let is_below =
@@ -45,6 +48,9 @@ pub fn points_of(subject: Subject) -> Vec<Point> {
     add(Writes::Any, classes(&|_| true, None), &|_| {
         vec![Fault::Kill]
     });
+    if subject == Subject::of(Program::Assertd, Kind::Tpm) {
+        return all; // it writes what it writes beside the other keystore
+    }
     let is_state = |target: &str| {
         (is_below(target, &state) || is_below(target, &published)) && !is_below(target, &audit)
     };
@@ -62,6 +68,18 @@ pub fn points_of(subject: Subject) -> Vec<Point> {
         );
     }
     all
+}
+
+/// What each of them replaces, by the order of the calls.
+fn flushed_in_time(world: &World, program: Program, steps: &[Step]) {
+    let replaced = |below: &Path| everything_is_flushed_in_time(steps, below);
+    match program {
+        Program::Assertd => {
+            assert!(replaced(&world.site().state_dir().join("keyring.v1")) >= 9);
+            assert!(replaced(world.published.path()) >= 8);
+        }
+        Program::Keystore => assert!(replaced(&world.keystore_state()) >= 3),
+    }
 }
 
 /// Errors that such a call may have for an answer: any medium fails, a full one has no room for what is

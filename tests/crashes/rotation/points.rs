@@ -99,6 +99,10 @@ pub fn try_one(world: &mut World, point: &Point) -> (Option<Step>, Left) {
                     is_blocked(world, point, errno);
                     let steps = stepper.end();
                     to_its_end(world);
+                    if point.class.call == "unlink" {
+                        // What could not be taken away then is taken away by the next start.
+                        world.start_again().unwrap_or_else(|why| panic!("{why}"));
+                    }
                     steps
                 }
                 Came::ToItsEnd => stepper.end(),

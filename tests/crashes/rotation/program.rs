@@ -18,13 +18,6 @@ pub struct Subject {
 }
 
 impl Subject {
-    pub const ALL: [Subject; 4] = [
-        Subject::of(Program::Assertd, Kind::Pkcs11),
-        Subject::of(Program::Keystore, Kind::Pkcs11),
-        Subject::of(Program::Assertd, Kind::Tpm),
-        Subject::of(Program::Keystore, Kind::Tpm),
-    ];
-
     pub const fn of(program: Program, keystore: Kind) -> Subject {
         Subject { program, keystore }
     }

@@ -10,7 +10,7 @@ use harness::process::Process;
 use harness::token::{KEYSTORE, Kind};
 use harness::{Config, DEADLINE, Daemon, SoftHsm, Token, Tpm, process, public_dir, wait_until};
 use nix::sys::signal::Signal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -164,7 +164,6 @@ impl World {
         let (old, new) = (self.version, self.version + 1);
         let end = Instant::now() + ROTATED_WITHIN;
         let mut is_later = false;
-        self.refused.clear();
         loop {
             if !self.daemon.as_mut().expect("it was started").lives() {
                 return Came::UntilTheEndOfAssertd;
@@ -188,9 +187,15 @@ impl World {
             match (phase(old), phase(new)) {
                 ("destroyed", "active") => {
                     self.version = new;
+                    self.refused.clear();
                     return Came::ToItsEnd;
                 }
-                ("active", "") if self.newest_on_disk() == Some(old) => self.rotate(),
+                // Whoever was refused does it again, although it may stand on the disk already.
+                ("active", "")
+                    if self.newest_on_disk() == Some(old) || !self.refused.is_empty() =>
+                {
+                    self.rotate();
+                }
                 // Whoever takes the first key of a set takes the one that signs.
                 ("retiring", "active") if !is_later && self.comes_first(&versions, new) => {
                     self.later();
@@ -253,26 +258,5 @@ impl World {
     /// Where its files are: its state, and what it publishes.
     pub fn directories(&self) -> [PathBuf; 2] {
         [self.site().state_dir(), self.published.path().to_owned()]
-    }
-
-    /// As a path is shown: below which directory, without what is random of it.
-    pub fn shown(&self, target: &str) -> String {
-        let places: [(&Path, &str); 4] = [
-            (&self.keystore_state(), "KEYSTORE"),
-            (&self.site().state_dir(), "STATE"),
-            (self.published.path(), "PUBLISHED"),
-            (&self.site().runtime_dir(), "RUN"),
-        ];
-        let below = |(dir, name): &(&Path, &str)| {
-            let rest = Path::new(target).strip_prefix(dir).ok()?;
-            Some(format!("{name}/{}", rest.display()))
-        };
-        let shown = places.iter().find_map(below);
-        shown.unwrap_or_else(|| match target.split_once(':') {
-            Some((kind, _)) => kind.to_owned(),
-            None => Path::new(target)
-                .file_name()
-                .map_or_else(String::new, |name| format!("TOKEN/{}", name.display())),
-        })
     }
 }
