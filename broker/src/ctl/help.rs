@@ -229,8 +229,8 @@ Brings a private key that was made elsewhere into the keystore, as the first ver
 the configuration asks for, or as its next one beside the one that signs. FILE is PEM or DER:
 PKCS #8, PKCS #1 or SEC 1, without a password, RSA or P-256; `-` is standard input. It goes to the
 keystore unread, which alone looks into it. What was outside of a token is shown as imported for
-ever. Destroy the file then. A first version signs at once; a next one by `keys activate`. Done again
-with the same key, it finishes what was cut off. Needs root.";
+ever. Destroy the file then. A first version signs at once; a next one by `keys activate`. Done
+again with the same key, it finishes what was cut off. Needs root.";
 
 pub const KEYS_ADOPT: &str = "\
 usage: assertctl keys adopt KEY --id HEX | --label TEXT
