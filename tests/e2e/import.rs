@@ -91,7 +91,12 @@ fn wait_states(daemon: &Daemon, wanted: &[&str]) {
 
 /// Header and claims of what is asked for now.
 fn signed(daemon: &Daemon, request: &str) -> (serde_json::Value, serde_json::Value) {
-    let answer = daemon.ask(request);
+    // A charter that was amended a moment ago is seen by the next request.
+    let mut answer = daemon.ask(request);
+    wait_until(DEADLINE, || {
+        answer = daemon.ask(request);
+        answer.status == 200
+    });
     assert_eq!(answer.status, 200, "{}", answer.body());
     decode(answer.json()["assertion"].as_str().unwrap())
 }

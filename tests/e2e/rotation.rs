@@ -373,12 +373,12 @@ fn a_backup_brings_keys_back_and_what_came_after_it_is_reported() {
     assert_eq!(signs(&daemon), first);
     if token.kind() == harness::token::Kind::Pkcs11 {
         // Its object is in the token still. A TPM has nothing of a key but its file.
-        let status = done(&daemon, &["status"]);
-        assert!(
-            status.contains("objects that look like ours and have no record"),
-            "{status}"
-        );
-        assert!(status.contains("ours/bank"), "{status}");
+        let told = "objects that look like ours and have no record";
+        let reported = || {
+            let status = done(&daemon, &["status"]);
+            status.contains(told) && status.contains("ours/bank")
+        };
+        assert!(wait_until(DEADLINE, reported), "{}", daemon.stderr());
     }
     done(&daemon, &["keys", "rotate", "ours/bank"]);
     wait_states(

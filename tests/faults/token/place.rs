@@ -129,6 +129,13 @@ impl Place {
 
     /// How it is now.
     pub fn before(&self) -> Before {
+        // What a keystore's counter says is written down once, soon after the start.
+        let is_settled = || {
+            let keystore = self.daemon.status().keystores.remove(0);
+            let counted = keystore.counter.and_then(|counter| counter.value);
+            keystore.state != "usable" || counted.is_some()
+        };
+        assert!(wait_until(DEADLINE, is_settled));
         let status = self.daemon.status();
         let count =
             |count: &dyn Fn(Function) -> u64| Function::ALL.iter().map(|f| count(*f)).collect();
