@@ -195,10 +195,12 @@ pub async fn run(app: Arc<App>, keystore: String) {
             wanted = wanted_keys(&app);
         }
         let mut wait = EVERY;
+        // Nothing is done by records of which nobody has said yet that they are the newest.
+        let is_certain = app.keyring.counter(&keystore).is_some();
         for (name, want) in wanted
             .1
             .iter()
-            .filter(|(_, want)| want.keystore == keystore)
+            .filter(|(_, want)| is_certain && want.keystore == keystore)
         {
             wait = wait.min(settle(&app, name, want).await);
         }

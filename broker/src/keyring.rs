@@ -6,7 +6,7 @@
 //! One file holds all of it, replaced as a whole: a change of a key's life and the record it is about
 //! are durable together or not at all, and nothing follows from a change before it is.
 
-use crate::lifecycle::{Age, Change, Lineage, Mark, Reading};
+use crate::lifecycle::{Age, Change, Hold, Lineage, Mark, Reading};
 use accepted::Accepted;
 use anchor::{Counts, Urgency};
 use keystore::jws::Header;
@@ -16,7 +16,7 @@ use keystore::statefile::{StateDir, StateFile};
 use keystore::{Alg, Error, KeyId, KeyName, Kid, Kind, PublicKey};
 use live::Live;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
@@ -127,6 +127,11 @@ struct Book {
     /// What is known of the keystores' counters.
     counters: BTreeMap<String, Known>,
     accepted: Accepted,
+    accepted_file: accepted::Word,
+    /// As they were read at the start: what is compared with a keystore's counter.
+    read: Stored,
+    /// Keystores whose counter was not looked at when an operator stopped one of their keys.
+    uncounted: BTreeSet<String>,
     /// Keystores whose older records were accepted, until that is told.
     restored: Vec<String>,
 }
@@ -176,12 +181,16 @@ impl Keyring {
             lineage.or_insert_with(|| Lineage::of_active(key.version, 0, began.age));
         }
         let live = Live::of(&stored.lineages, &stored.used);
+        let read = stored.clone();
         Ok(Keyring {
             file: Mutex::new(Book {
                 file,
                 stored,
                 counters: BTreeMap::new(),
                 accepted,
+                accepted_file: accepted::Word::of(dir),
+                read,
+                uncounted: BTreeSet::new(),
                 restored: Vec::new(),
             }),
             live: RwLock::new(live),
@@ -276,7 +285,7 @@ impl Keyring {
                 next.lineages.insert(entry.key.name.clone(), lineage);
                 next.keys.insert(entry.key.clone(), record.clone());
                 next.mark = Some(mark);
-                next.count(&entry.key.name, Urgency::Together, &book.counters);
+                book.count(&mut next, &entry.key.name, Urgency::Together);
                 book.replace(next)?;
                 record
             }
@@ -318,9 +327,14 @@ impl Keyring {
             true => Urgency::AtOnce,
             false => Urgency::Together,
         };
-        next.count(name, urgency, &book.counters);
+        book.count(&mut next, name, urgency);
         book.replace(next)?;
-        self.write_live().follow(name, &lineage);
+        let mut live = self.write_live();
+        if changes.contains(&Change::Hold(Hold::Free)) {
+            live.resume(name);
+        }
+        live.follow(name, &lineage);
+        drop(live);
         drop(book);
         self.tell();
         Ok(Changed::Yes(lineage))

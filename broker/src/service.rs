@@ -60,11 +60,6 @@ pub async fn serve(app: Arc<App>, listeners: Listeners) -> Result<(), Ended> {
     for keystore in app.keystores.values() {
         keystore.start();
     }
-    // Before anything is signed the documents are what the records say; a disk that is full keeps nobody
-    // from signing with what is published already.
-    if let Err(error) = keeper::publish_all(&app).await {
-        eprintln!("assertd: {error}");
-    }
     for name in app.keystores.keys() {
         tokio::spawn(keeper::run(app.clone(), name.clone()));
     }
@@ -103,11 +98,17 @@ pub async fn serve(app: Arc<App>, listeners: Listeners) -> Result<(), Ended> {
     Ok(())
 }
 
-/// Says that assertd is ready once every keystore has answered or had its time for it.
+/// Says that assertd is ready once every keystore has answered or had its time for it, and the documents
+/// are written.
 async fn say_when_ready(app: Arc<App>, mut stopping: watch::Receiver<bool>) {
     let answered = async {
         for keystore in app.keystores.values() {
             keystore.answered().await; // their times run side by side
+        }
+        // Then the documents are what the records say, which keystores have found to be the newest; a disk
+        // that is full keeps nobody from signing with what is published already.
+        if let Err(error) = keeper::publish_all(&app).await {
+            eprintln!("assertd: {error}");
         }
     };
     tokio::select! {

@@ -123,11 +123,12 @@ pub trait Backend: Send + Sync + 'static {
         None
     }
 
-    /// Makes it greater, and makes it if it is not there. What it has come to then.
+    /// Has it come to `to` at least, and makes it if it is not there. What it has come to then: one that is
+    /// not new is never further than `to`, however often the TPM had to be asked again.
     ///
     /// # Errors
     /// As [`Self::counted`]; `Unsupported` where there is none, or the TPM lets us have none.
-    fn count(&self) -> Result<u64, Error> {
+    fn count(&self, _to: u64) -> Result<u64, Error> {
         Err(Error::new(Kind::Unsupported, "the token has no counter"))
     }
 

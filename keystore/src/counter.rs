@@ -49,13 +49,11 @@ impl CounterFile {
                 value = *current;
             }
             CounterPlace::Tpm => {
-                let steps = match value {
-                    None => 1, // it begins above all that were ever taken out of this TPM
-                    Some(value) => to.saturating_sub(value).min(STEPS_MAX),
+                let near = match value {
+                    None => 0, // it begins above all that were ever taken out of this TPM
+                    Some(value) => to.min(value.saturating_add(STEPS_MAX)),
                 };
-                for _ in 0..steps {
-                    value = Some(backend.count()?);
-                }
+                value = Some(backend.count(near)?);
             }
         }
         Ok(Counter { value, place })

@@ -298,9 +298,9 @@ impl<B: Backend> Backend for Watched<B> {
         self.backend().counted()
     }
 
-    fn count(&self) -> Result<u64, Error> {
+    fn count(&self, to: u64) -> Result<u64, Error> {
         let _call = self.watch.enter("advancing the counter", Pace::Look);
-        self.backend().count()
+        self.backend().count(to)
     }
 
     fn survey(&self) -> Vec<Line> {

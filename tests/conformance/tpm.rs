@@ -90,16 +90,21 @@ fn counts(tcti: &Tcti, sessions: Option<Sessions>, dir: &Path) {
     let value = |backend: &TpmBackend| backend.counted().unwrap().unwrap();
     let backend = open("one", 1);
     assert_eq!(value(&backend), None);
-    let first = backend.count().unwrap();
+    let first = backend.count(0).unwrap();
     assert_eq!(value(&backend), Some(first));
-    assert_eq!(backend.count().unwrap(), first + 1);
+    assert_eq!(backend.count(first + 3).unwrap(), first + 3);
+    assert_eq!(
+        backend.count(first).unwrap(),
+        first + 3,
+        "it never goes back"
+    );
     drop(backend);
     let other = open("other", 2);
     assert_eq!(value(&other), None, "of another secret");
-    let of_other = other.count().unwrap();
+    let of_other = other.count(0).unwrap();
     drop(other);
     let backend = open("one", 1);
-    assert_eq!(value(&backend), Some(first + 1));
+    assert_eq!(value(&backend), Some(first + 3));
     let listed = handles(tcti, "nv-index");
     let of_owner = listed.iter().filter_map(|line| line.rsplit(' ').next());
     let of_owner = of_owner.filter(|handle| handle.len() == 9 && handle.starts_with("0x1"));
@@ -112,9 +117,9 @@ fn counts(tcti: &Tcti, sessions: Option<Sessions>, dir: &Path) {
         assert!(undefined.status.success(), "{undefined:?}");
     }
     assert_eq!(value(&backend), None);
-    let again = backend.count().unwrap();
+    let again = backend.count(0).unwrap();
     assert!(
-        again > of_other.max(first + 1),
+        again > of_other.max(first + 3),
         "begins above one that was undefined"
     );
 }

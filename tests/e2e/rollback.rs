@@ -1,7 +1,7 @@
 //! A state directory that is restored from a copy does not bring back what was revoked since: refused where
 //! a TPM counts, warned about where only the keystore's own state does (standards §5.4, I7).
 
-use crate::world::{BANK, serves, with_bank};
+use crate::world::{BANK, bank, serves, with_bank};
 use harness::daemon::Site;
 use harness::process::Process;
 use harness::token::{KEYSTORE, Kind, Token};
@@ -43,7 +43,17 @@ fn assertctl(site: &Site, arguments: &[&str]) -> (Option<i32>, String) {
 
 /// A daemon whose key was revoked after a copy was made, stopped, with the copy in place.
 fn restored() -> (Site, Token) {
-    let (mut daemon, token) = with_bank();
+    let token = Token::new();
+    let mut daemon = Daemon::with_keys(bank(&token));
+    let published = daemon.site().state_dir().with_file_name("published");
+    let section = format!("[publication]\ndirectory = \"{}\"\n", published.display());
+    daemon.site().configure(bank(&token).with(&section).text());
+    let mut daemon = {
+        assert_eq!(daemon.stop(), Some(0));
+        Daemon::start_at(daemon.into_site())
+    };
+    daemon.wait_usable();
+    assert_eq!(published_keys(daemon.site()), 1);
     serves(&mut daemon);
     let counted = || daemon.status().keystores[0].counter.as_ref()?.value;
     assert!(
@@ -57,10 +67,20 @@ fn restored() -> (Site, Token) {
         &daemon,
         &["keys", "revoke", "ours/bank", "--compromised", "--yes"],
     );
+    let is_gone = || published_keys(daemon.site()) == 0;
+    assert!(wait_until(DEADLINE, is_gone), "{}", daemon.stderr());
     assert_eq!(daemon.stop(), Some(0));
     let site = daemon.into_site();
     copy(before.path(), &site.state_dir());
     (site, token)
+}
+
+/// Keys in the set of the client.
+fn published_keys(site: &Site) -> usize {
+    let published = site.state_dir().with_file_name("published");
+    let set = std::fs::read(published.join("client/ours/bank/jwks.json")).unwrap();
+    let set: serde_json::Value = serde_json::from_slice(&set).unwrap();
+    set["keys"].as_array().unwrap().len()
 }
 
 #[test]
@@ -75,6 +95,11 @@ fn a_restored_state_brings_no_revoked_key_back_unnoticed() {
                 assert_eq!(ended.code(), Some(78), "{said}");
                 assert!(said.contains("assertctl state accept-rollback"), "{said}");
                 assert!(!said.contains("assertd: ready:"), "{said}");
+                assert_eq!(
+                    published_keys(&site),
+                    0,
+                    "the revoked key is published again"
+                );
             }
         }
         Kind::Pkcs11 => {

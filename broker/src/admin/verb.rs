@@ -41,21 +41,36 @@ pub async fn ask(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, R
         }
         let changes = changes(app, &kept, &name, &lineage, verb)?;
         let written = keeper::write(app, &name, &lineage, &changes).await;
+        let mut warnings = Vec::new();
+        if changes.iter().any(Change::stops) {
+            warnings = stopped(app, &name).await; // whatever became of the write
+        }
         let written = written.map_err(|error| Refusal::unavailable("state_unavailable", error))?;
         if let Changed::Yes(_) = written {
             let mut keys = versions(app, &kept, &name);
-            if changes.iter().any(Change::stops) {
-                app.handovers.over().await; // what it signed before is with its caller, or goes nowhere
-                if let Err(error) = keeper::counting::count(app, &kept.keystore).await {
-                    eprintln!("assertd: {error}");
-                    keys.warnings.push(error.to_string());
-                }
-            }
+            keys.warnings = warnings;
             return Ok(reply::ok(&keys));
         }
     }
     let text = format!("key {name}: it goes on changing; do this again");
     Err(Refusal::unavailable("state_unavailable", text))
+}
+
+/// What a key signed before it was stopped is with its caller, or goes nowhere; and the change is counted.
+/// What could not be counted.
+async fn stopped(app: &Arc<App>, name: &KeyName) -> Vec<String> {
+    let count = async {
+        let mut warnings = Vec::new();
+        for keystore in app.keyring.keystores_of(name) {
+            if let Err(error) = keeper::counting::count_soon(app, &keystore).await {
+                eprintln!("assertd: {error}");
+                warnings.push(error.to_string());
+            }
+        }
+        warnings
+    };
+    let ((), warnings) = tokio::join!(app.handovers.over(), count);
+    warnings
 }
 
 fn changes(

@@ -166,7 +166,7 @@ async fn render(
     let work = move || {
         let (documents, mut failed) = documents(&app, &lineages);
         let outcome = publication::publish(&directory, &documents)?;
-        if outcome.change == publication::Change::Changed {
+        if outcome.change == publication::Change::Changed && failed.is_empty() {
             for path in &outcome.left_over {
                 eprintln!(
                     "assertd: publication: {path:?} is published no more, and is left where it is"
@@ -194,6 +194,13 @@ fn documents(
         refresh_hint_s: publication::documents::REFRESH_HINT_S,
     };
     for (name, lineage) in lineages {
+        if !app
+            .keyring
+            .is_certain(name, |keystore| app.keystores.contains_key(keystore))
+        {
+            failed.insert(name.clone(), not_certain(name)); // what is there stays as it is
+            continue;
+        }
         let issuer = rules
             .config
             .issuers
@@ -207,6 +214,14 @@ fn documents(
         }
     }
     (all, failed)
+}
+
+fn not_certain(name: &KeyName) -> Error {
+    let text = format!(
+        "key {name}: is published as before until its keystore has answered, which may know that these \
+         records are not the newest"
+    );
+    Error::new(Kind::Unavailable, text)
 }
 
 /// The set of a key as it is to be published; none of one that nobody has heard of. An empty set says

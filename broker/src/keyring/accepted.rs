@@ -5,7 +5,7 @@ use keystore::statefile::{self, StateDir};
 use keystore::{Error, Kind};
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What it is called in the state directory.
 pub const FILE: &str = "accept-rollback";
@@ -31,10 +31,12 @@ impl Accepted {
         let path = dir.path().join(FILE);
         let failed =
             |error| Error::new(Kind::Unavailable, path.display().to_string()).because(error);
-        let said = match fs::metadata(&path) {
+        let said = match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Accepted::No),
             Err(error) => return Err(failed(error)),
-            Ok(metadata) if metadata.len() > LEN_MAX => return Ok(Accepted::No),
+            Ok(metadata) if metadata.len() > LEN_MAX || !metadata.is_file() => {
+                return Ok(Accepted::No);
+            }
             Ok(_) => fs::read_to_string(&path).map_err(failed)?,
         };
         let records = text_for(dir.path())?;
@@ -42,6 +44,23 @@ impl Accepted {
             true => Accepted::Yes,
             false => Accepted::No,
         })
+    }
+}
+
+/// The file, to be taken away when it has been heeded: a second restore of the same copy needs another.
+pub struct Word(PathBuf);
+
+impl Word {
+    /// The one in this directory.
+    pub fn of(dir: &StateDir) -> Word {
+        Word(dir.path().join(FILE))
+    }
+
+    /// Takes it away; what hinders that is said.
+    pub fn remove(&self) {
+        if let Err(error) = statefile::remove(&self.0) {
+            eprintln!("assertd: {}: cannot be removed: {error}", self.0.display());
+        }
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::accepted::Accepted;
 use super::anchor::{self, Keys, Known, Urgency, Verdict};
-use super::{Keyring, Stored};
+use super::{Book, Keyring, Stored};
 use keystore::protocol::{Counter, CounterPlace};
 use keystore::{Error, KeyId, KeyName, Kid};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// What is said of records that are older than a keystore's counter, or that it does not know.
 pub fn older(keystore: &str, known: &Known) -> Option<String> {
@@ -32,27 +32,35 @@ pub fn older(keystore: &str, known: &Known) -> Option<String> {
 }
 
 impl Stored {
-    /// A change of this key is counted in its keystore.
-    pub(super) fn count(
-        &mut self,
-        name: &KeyName,
-        urgency: Urgency,
-        known: &BTreeMap<String, Known>,
-    ) {
-        let record = self.keys.iter().find(|(key, _)| key.name == *name);
-        let Some((_, record)) = record else {
-            return; // it is in no keystore yet
-        };
-        if let Some(recorded) = self.counts.get_mut(&record.keystore) {
-            let reached = known.get(&record.keystore).and_then(|it| it.reached);
-            *recorded = anchor::after(*recorded, reached, urgency);
-        }
+    /// Keystores that have a version of a key.
+    pub(super) fn keystores_of(&self, name: &KeyName) -> BTreeSet<String> {
+        let of_key = self.keys.iter().filter(|(key, _)| key.name == *name);
+        of_key.map(|(_, record)| record.keystore.clone()).collect()
     }
 
     fn keys_in(&self, keystore: &str) -> Keys {
         match self.keys.values().any(|record| record.keystore == keystore) {
             true => Keys::Some,
             false => Keys::None,
+        }
+    }
+}
+
+impl Book {
+    /// A change of this key that is about to be written is counted in its keystores. What comes before a
+    /// counter was looked at waits for that: it would make older records look newer.
+    pub(super) fn count(&mut self, next: &mut Stored, name: &KeyName, urgency: Urgency) {
+        for keystore in next.keystores_of(name) {
+            match self.counters.get(&keystore) {
+                None if urgency == Urgency::AtOnce => drop(self.uncounted.insert(keystore)),
+                None => {}
+                Some(known) if known.is_older() => {}
+                Some(known) => {
+                    if let Some(recorded) = next.counts.get_mut(&keystore) {
+                        *recorded = anchor::after(*recorded, known.reached, urgency);
+                    }
+                }
+            }
         }
     }
 }
@@ -82,9 +90,8 @@ impl Keyring {
     /// `Unavailable` if what follows could not be written for certain.
     pub fn weigh(&self, keystore: &str, counter: &Counter) -> Result<Known, Error> {
         let mut book = self.book();
-        let stored = &book.stored;
-        let recorded = stored.counts.get(keystore).copied();
-        let keys = stored.keys_in(keystore);
+        let recorded = book.read.counts.get(keystore).copied();
+        let keys = book.read.keys_in(keystore);
         let mut verdict = anchor::judge(recorded, keys, counter.value);
         if book.accepted == Accepted::Yes {
             let accepted = match (verdict, counter.value) {
@@ -97,9 +104,11 @@ impl Keyring {
             }
             verdict = accepted;
         }
-        let goes_on_at = match verdict {
-            Verdict::Begin => Some(0),
-            Verdict::Joins(value) => Some(value),
+        let late = u64::from(book.uncounted.contains(keystore));
+        let goes_on_at = match (verdict, recorded) {
+            (Verdict::Begin, _) => Some(0),
+            (Verdict::Joins(value), _) => Some(value + late),
+            (Verdict::Newest { .. }, Some(recorded)) => Some(recorded + late),
             _ => None,
         };
         if let Some(value) = goes_on_at
@@ -109,11 +118,35 @@ impl Keyring {
             next.counts.insert(keystore.to_owned(), value);
             book.replace(next)?;
         }
+        book.uncounted.remove(keystore);
+        if book.restored.iter().any(|name| name == keystore) {
+            book.accepted_file.remove(); // it was for these records, and once
+        }
         let known = Known::of(counter, verdict);
         book.counters.insert(keystore.to_owned(), known.clone());
+        if let Some(why) = older(keystore, &known)
+            && known.place == CounterPlace::Tpm
+        {
+            self.refuse(why);
+        }
         drop(book);
         self.tell(); // what is due is counted
         Ok(known)
+    }
+
+    /// Whether the records of a key may be gone by: its keystores have said that they are the newest, or it
+    /// was changed since the start.
+    pub fn is_certain(&self, name: &KeyName, has: impl Fn(&str) -> bool) -> bool {
+        let book = self.book();
+        let keystores = book.stored.keystores_of(name);
+        let mut waited_for = keystores.iter().filter(|keystore| has(keystore));
+        waited_for.all(|keystore| book.counters.contains_key(keystore))
+            || book.read.lineages.get(name) != book.stored.lineages.get(name)
+    }
+
+    /// Keystores that have a version of a key.
+    pub fn keystores_of(&self, name: &KeyName) -> BTreeSet<String> {
+        self.book().stored.keystores_of(name)
     }
 
     /// The versions of a keystore whose records are older ones that somebody accepted. Told once.

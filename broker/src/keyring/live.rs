@@ -124,14 +124,16 @@ impl Live {
     /// Is as a lineage says.
     pub(super) fn follow(&mut self, name: &KeyName, lineage: &Lineage) {
         self.stop(name, lineage);
-        if lineage.hold == Hold::Free {
-            self.held.remove(name);
-        }
         match lineage.active() {
             Some((version, _)) => drop(self.pointers.insert(name.clone(), version)),
             None => drop(self.pointers.remove(name)),
         }
         self.point(name);
+    }
+
+    /// Lets a key go on: an operator's word alone does, for a hold that could not be written holds too.
+    pub(super) fn resume(&mut self, name: &KeyName) {
+        self.held.remove(name);
     }
 
     /// The version whose time it is signs, if it can.

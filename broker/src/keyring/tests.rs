@@ -3,7 +3,7 @@
 use super::*;
 use crate::lifecycle::{Boot, Cause, Hold, Phase, Sync};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
-use keystore::protocol::{Condition, Evidence, EvidenceLevel};
+use keystore::protocol::{Condition, Counter, CounterPlace, Evidence, EvidenceLevel};
 use keystore::{CertificateUse, Charter, KidMember, Purpose, Typ};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -345,4 +345,98 @@ fn root_brings_in_the_next_version_and_nobody_else_does() {
     shows(&second, &[old.clone(), new.clone()]);
     assert_eq!(second.active(&old.key.name).unwrap().kid, old.kid);
     assert!(second.key_record(&new.key).unwrap().imported, "for ever");
+}
+
+fn counter(value: Option<u64>) -> Counter {
+    let place = CounterPlace::Tpm;
+    Counter { value, place }
+}
+
+fn weighed(keyring: &Keyring, value: Option<u64>) -> Verdict {
+    keyring.weigh("hsm", &counter(value)).unwrap().verdict
+}
+
+/// A key, active, with the counter at 7.
+fn counted() -> (tempfile::TempDir, StateDir, KeyEntry) {
+    let (tmp, dir, keyring) = keyring();
+    let bank = entry("a/bank.1");
+    assert_eq!(weighed(&keyring, None), Verdict::Begin);
+    keyring.reached("hsm", 7).unwrap();
+    activated(&keyring, &bank);
+    keyring.reached("hsm", keyring.due("hsm").unwrap()).unwrap();
+    (tmp, dir, bank)
+}
+
+#[test]
+fn what_is_stopped_before_the_counter_was_looked_at_hides_no_rollback_and_is_counted_after_it() {
+    let (_tmp, dir, bank) = counted();
+    let keyring = opened(&dir);
+    change(&keyring, &bank, &[Change::Hold(Hold::Held)]);
+    assert_eq!(
+        weighed(&keyring, Some(9)),
+        Verdict::Older,
+        "8 and a hold are not 9"
+    );
+    drop(keyring);
+    let keyring = opened(&dir);
+    change(&keyring, &bank, &[Change::Hold(Hold::Free)]);
+    change(&keyring, &bank, &[Change::Hold(Hold::Held)]);
+    assert_eq!(weighed(&keyring, Some(8)), Verdict::Newest { due: None });
+    assert_eq!(keyring.due("hsm"), Some(9), "the hold is counted by itself");
+}
+
+#[test]
+fn a_key_that_is_recorded_before_the_counter_was_looked_at_makes_no_older_records() {
+    let (_tmp, _dir, keyring) = keyring();
+    activated(&keyring, &entry("a/bank.1"));
+    assert_eq!(weighed(&keyring, Some(7)), Verdict::Joins(7));
+}
+
+#[test]
+fn the_word_for_older_records_is_heeded_once() {
+    let (_tmp, dir, _bank) = counted();
+    let text = accepted::text_for(dir.path()).unwrap().unwrap();
+    let word = dir.path().join(accepted::FILE);
+    let backup = std::fs::read(dir.path().join(FILE)).unwrap();
+    let say = || {
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&word)
+            .unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    };
+    say();
+    let keyring = opened(&dir);
+    assert_eq!(weighed(&keyring, Some(20)), Verdict::Joins(20));
+    assert!(!word.exists());
+    drop(keyring);
+    // The same copy, restored over it.
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .truncate(true)
+        .open(dir.path().join(FILE))
+        .unwrap();
+    std::io::Write::write_all(&mut file, &backup).unwrap();
+    assert_eq!(weighed(&opened(&dir), Some(20)), Verdict::Older);
+}
+
+#[test]
+fn a_hold_that_could_not_be_written_outlives_other_changes() {
+    let (_tmp, dir, keyring) = keyring();
+    let bank = entry("a/bank.1");
+    activated(&keyring, &bank);
+    shows(&keyring, std::slice::from_ref(&bank));
+    let obstacle = dir.path().join("keyring.v1.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    let lineage = keyring.lineage(&bank.key.name).unwrap();
+    let hold = [Change::Hold(Hold::Held)];
+    assert!(keyring.change(&bank.key.name, &lineage, &hold).is_err());
+    std::fs::remove_dir(&obstacle).unwrap();
+    change(&keyring, &bank, &[Change::Intend { lifetime_max_s: 60 }]);
+    let held = keyring.active(&bank.key.name).err();
+    assert_eq!(held, Some(Unusable::Held(bank.key.name.clone())));
 }

@@ -88,8 +88,11 @@ async fn look(keystore: &Keystore) -> Result<(), Error> {
 /// Compares the records with the keystore's counter, once after the start: from then on they are ours.
 async fn weigh(keystore: &Keystore, connection: &mut Connection) -> Result<(), Error> {
     let keyring = &keystore.keyring;
-    if keyring.counter(&keystore.name).is_some() {
-        return Ok(());
+    if let Some(known) = keyring.counter(&keystore.name) {
+        return match (known.is_older(), known.place) {
+            (true, CounterPlace::Tpm) => pending().await,
+            _ => Ok(()),
+        };
     }
     let counter = match connection.call(&Request::Counter {}).await? {
         Reply::Counter(counter) => counter,
@@ -106,10 +109,7 @@ async fn weigh(keystore: &Keystore, connection: &mut Connection) -> Result<(), E
             eprintln!("assertd: {why}");
             Ok(())
         }
-        CounterPlace::Tpm => {
-            keystore.keyring.refuse(why);
-            pending().await // assertd ends now, and never says that it is ready
-        }
+        CounterPlace::Tpm => pending().await, // assertd ends now, and never says that it is ready
     }
 }
 

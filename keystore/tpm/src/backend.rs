@@ -383,9 +383,8 @@ impl Backend for TpmBackend {
         Some(self.at_desk(|connection, lasting| connection.counted(lasting)))
     }
 
-    /// Once more if the answer was lost: a step too many is none too few.
-    fn count(&self) -> Result<u64, Error> {
-        self.at_desk(|connection, lasting| connection.count(lasting))
+    fn count(&self, to: u64) -> Result<u64, Error> {
+        self.at_desk(|connection, lasting| connection.count(lasting, to))
     }
 
     fn survey(&self) -> Vec<Line> {

@@ -14,7 +14,7 @@ use tss_esapi::constants::NvIndexType;
 use tss_esapi::handles::{NvIndexHandle, NvIndexTpmHandle, ObjectHandle, TpmHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::{NvAuth, Provision};
-use tss_esapi::structures::{NvPublic, NvPublicBuilder};
+use tss_esapi::structures::{Auth, NvPublic, NvPublicBuilder};
 
 /// Handles that an owner may define (TCG Registry of Reserved TPM 2.0 Handles, NV indices).
 const OWNERS: (u32, u32) = (0x0180_0000, 0x01bf_ffff);
@@ -37,8 +37,18 @@ impl Connection {
         read
     }
 
-    /// Increments it, and makes it if it is not there.
-    pub fn count(&mut self, lasting: &Lasting) -> Result<u64, Failure> {
+    /// Has it come to `to`, and makes it if it is not there. Read anew before each step: one whose answer was
+    /// lost was made, and one too many would be a rollback to whoever compares.
+    pub fn count(&mut self, lasting: &Lasting, to: u64) -> Result<u64, Failure> {
+        loop {
+            match self.counted(lasting)? {
+                Some(value) if value >= to => return Ok(value),
+                Some(_) | None => self.step(lasting)?,
+            }
+        }
+    }
+
+    fn step(&mut self, lasting: &Lasting) -> Result<(), Failure> {
         let mut index = match self.counter(lasting)? {
             Some(index) => index,
             None => {
@@ -47,21 +57,19 @@ impl Connection {
                 made.ok_or_else(|| wrong(lasting, "was made, and is not there"))?
             }
         };
-        let counted = self.increment(lasting, index.handle);
+        let stepped = self.increment(lasting, index.handle);
         let closed = self.context.tr_close(&mut index.object);
-        let value = counted?;
-        closed.map_err(|error| Failure::of(&lasting.place, "letting a counter go", &error))?;
-        Ok(value)
+        stepped?;
+        closed.map_err(|error| Failure::of(&lasting.place, "letting a counter go", &error))
     }
 
-    fn increment(&mut self, lasting: &Lasting, handle: NvIndexHandle) -> Result<u64, Failure> {
+    fn increment(&mut self, lasting: &Lasting, handle: NvIndexHandle) -> Result<(), Failure> {
         let failed = |error| Failure::of(&lasting.place, "incrementing the counter", &error);
         let session = (self.session.next(&mut self.context, self.primary)).map_err(failed)?;
         let incremented = self.context.execute_with_session(Some(session), |c| {
             c.nv_increment(NvAuth::NvIndex(handle), handle)
         });
-        incremented.map_err(failed)?;
-        self.read_counter(lasting, handle)
+        incremented.map_err(failed)
     }
 
     fn read_counter(&mut self, lasting: &Lasting, handle: NvIndexHandle) -> Result<u64, Failure> {
@@ -88,6 +96,22 @@ impl Connection {
             Err(error) if Code::of(&error).is_some_and(Code::is_no_such_handle) => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
+        let usable = self.make_usable(lasting, object, auth);
+        if usable.is_err() {
+            let mut object = object;
+            let _ = self.context.tr_close(&mut object); // what went wrong before is what is said
+        }
+        usable.map(Some)
+    }
+
+    /// What was found is ours, with its auth value set.
+    fn make_usable(
+        &mut self,
+        lasting: &Lasting,
+        object: ObjectHandle,
+        auth: Auth,
+    ) -> Result<Index, Failure> {
+        let failed = |error| Failure::of(&lasting.place, "looking at the counter", &error);
         let handle = NvIndexHandle::from(object);
         let shown = self
             .context
@@ -105,11 +129,11 @@ impl Connection {
             return Err(wrong(lasting, "is no counter of assertd's"));
         };
         self.context.tr_set_auth(object, auth).map_err(failed)?;
-        Ok(Some(Index {
+        Ok(Index {
             object,
             handle,
             state,
-        }))
+        })
     }
 
     fn define_counter(&mut self, lasting: &Lasting) -> Result<(), Failure> {
