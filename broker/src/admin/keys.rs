@@ -34,22 +34,15 @@ pub fn keys(app: &App) -> Keys {
     };
     Keys {
         keys: records.iter().map(status).collect(),
-        making: making(app, |_| true),
+        making: lineages.iter().filter_map(making).collect(),
         warnings: Vec::new(),
     }
 }
 
-/// Versions that are being made.
-pub fn making(app: &App, of: impl Fn(&KeyName) -> bool) -> Vec<String> {
-    let lineages = app.keyring.lineages();
-    let coming = lineages
-        .iter()
-        .filter(|(name, _)| of(name))
-        .filter_map(|(name, lineage)| {
-            let (version, coming) = lineage.coming()?;
-            matches!(coming.phase, Phase::Making {}).then(|| name.version(version).to_string())
-        });
-    coming.collect()
+/// The version of a key that is being made.
+pub fn making((name, lineage): (&KeyName, &Lineage)) -> Option<String> {
+    let (version, coming) = lineage.coming()?;
+    matches!(coming.phase, Phase::Making {}).then(|| name.version(version).to_string())
 }
 
 pub fn key_status(app: &App, kept: Option<&Kept>, key: &KeyId, record: &KeyRecord) -> KeyStatus {

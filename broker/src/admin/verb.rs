@@ -137,7 +137,11 @@ fn versions(app: &App, kept: &Kept, name: &KeyName) -> Keys {
         keys: of_key
             .map(|(key, record)| status_in(app, lineages.get(name), Some(kept), key, record))
             .collect(),
-        making: making(app, |it| it == name),
+        making: lineages
+            .get_key_value(name)
+            .and_then(making)
+            .into_iter()
+            .collect(),
         warnings: Vec::new(),
     }
 }

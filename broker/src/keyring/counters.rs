@@ -4,7 +4,7 @@ use super::accepted::Accepted;
 use super::anchor::{self, Keys, Known, Urgency, Verdict};
 use super::{Book, Keyring, Stored};
 use keystore::protocol::{Counter, CounterPlace};
-use keystore::{Error, KeyId, KeyName, Kid};
+use keystore::{Error, KeyId, KeyName, KeyVersion, Kid};
 use std::collections::BTreeSet;
 
 /// What is said of records that are older than a keystore's counter, or that it does not know.
@@ -34,7 +34,8 @@ pub fn older(keystore: &str, known: &Known) -> Option<String> {
 impl Stored {
     /// Keystores that have a version of a key.
     pub(super) fn keystores_of(&self, name: &KeyName) -> BTreeSet<String> {
-        let of_key = self.keys.iter().filter(|(key, _)| key.name == *name);
+        let from_first = self.keys.range(name.version(KeyVersion::FIRST)..);
+        let of_key = from_first.take_while(|(key, _)| key.name == *name); // there may be thousands
         of_key.map(|(_, record)| record.keystore.clone()).collect()
     }
 
