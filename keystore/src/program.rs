@@ -5,6 +5,7 @@
 //! Libraries read environment variables. Setting one in a running process is not safe, so the
 //! program starts itself once more with those it needs; process id and descriptors stay the same.
 
+pub mod companion;
 pub mod options;
 
 use crate::backend::Backend;
