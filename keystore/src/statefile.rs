@@ -505,7 +505,7 @@ mod tests {
     fn what_a_crash_left_half_written_is_taken_away_at_the_next_start() {
         let (_tmp, dir) = place();
         let new = dir.path().join("keys.new");
-        fs::write(&new, b"half").unwrap();
+        write_new(&new, b"half").unwrap();
         StateFile::<Value>::open(&dir, "keys").unwrap();
         assert!(!new.exists());
     }
