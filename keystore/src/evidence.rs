@@ -3,8 +3,19 @@
 //!
 //! Pure: no I/O, no clock, no TPM library, so that the verifier runs where no TPM is. What is read here
 //! was written by a host that may lie: every reader is bounded and strict, and none panics.
+//!
+//! [`bundle`] (what is read) → [`public`], [`attest`], [`signature`], [`eventlog`], [`ima`] (what is in it) →
+//! [`verify`] by a [`policy`] and what was [`enrolment::registry`] recorded → [`verdict`] → [`eat`].
 
+pub mod attest;
 pub mod bundle;
 pub mod context;
+pub mod enrolment;
+pub mod eventlog;
+pub mod hash;
+pub mod ima;
+pub mod public;
+pub mod signature;
+pub mod wire;
 
 pub use bundle::Bundle;

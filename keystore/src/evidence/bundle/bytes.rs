@@ -189,7 +189,9 @@ impl From<Host> for String {
 impl Text {
     /// As much of it as fits.
     pub fn cut(text: &str) -> Text {
-        Text(text[..text.floor_char_boundary(TEXT_LEN_MAX)].to_owned())
+        let mut end = (0..=TEXT_LEN_MAX.min(text.len())).rev();
+        let end = end.find(|end| text.is_char_boundary(*end));
+        Text(text[..end.unwrap_or_default()].to_owned())
     }
 
     /// It.

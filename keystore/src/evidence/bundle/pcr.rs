@@ -48,7 +48,7 @@ impl Bank {
     ];
 
     /// Bytes of a value.
-    pub fn len(self) -> usize {
+    pub fn digest_len(self) -> usize {
         match self {
             Bank::Sha1 => 20,
             Bank::Sha256 => 32,
@@ -130,7 +130,11 @@ impl FromStr for PcrValue {
     type Err = String;
     fn from_str(text: &str) -> Result<PcrValue, String> {
         hex(text)
-            .filter(|bytes| Bank::ALL.iter().any(|(bank, _)| bank.len() == bytes.len()))
+            .filter(|bytes| {
+                Bank::ALL
+                    .iter()
+                    .any(|(bank, _)| bank.digest_len() == bytes.len())
+            })
             .map(PcrValue)
             .ok_or_else(|| "a PCR's value is hexadecimal, as long as a hash".to_owned())
     }

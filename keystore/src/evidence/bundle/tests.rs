@@ -154,7 +154,7 @@ fn a_value_has_its_limit_and_its_form() {
 #[test]
 fn bytes_end_at_their_limit() {
     let read = |len: usize| {
-        let json = serde_json::to_string(&Bytes::<5000>(vec![1; len])).unwrap();
+        let json = serde_json::to_string(&Bytes::<5000>::new(vec![1; len]).unwrap()).unwrap();
         serde_json::from_str::<Bytes<100>>(&json)
     };
     assert_eq!(read(100).unwrap().as_slice(), [1; 100]);
