@@ -10,6 +10,7 @@ use crate::charter::PurposeKind;
 use crate::claims::Claims;
 use crate::evidence::bundle::{AssertedKey, Bytes, CertifiedKey, Host, Module, Nonce};
 use crate::evidence::bundle::{Quote, Selection, Tpm};
+use crate::evidence::enrolment::{BLOB_LEN_MAX, SECRET_LEN};
 use crate::survey::Line;
 use crate::{Alg, Certificate, Charter, Error, KeyFile, KeyId, KeyName, Kid, Kind, PublicKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -151,19 +152,10 @@ pub enum Request {
 #[serde(deny_unknown_fields)]
 pub struct Credential {
     /// What stands in TPM2B_ID_OBJECT.
-    pub blob: Bytes<CREDENTIAL_BLOB_LEN_MAX>,
+    pub blob: Bytes<BLOB_LEN_MAX>,
     /// What stands in TPM2B_ENCRYPTED_SECRET.
-    pub secret: Bytes<CREDENTIAL_SECRET_LEN_MAX>,
+    pub secret: Bytes<BLOB_LEN_MAX>,
 }
-
-/// Longest [`Credential::blob`]: two structures of the longest digest.
-pub const CREDENTIAL_BLOB_LEN_MAX: usize = 256;
-
-/// Longest [`Credential::secret`]: one block of RSA-4096.
-pub const CREDENTIAL_SECRET_LEN_MAX: usize = 512;
-
-/// Longest secret of an enrolment: the longest digest.
-pub const ACTIVATED_LEN_MAX: usize = 64;
 
 /// What is made for a key that is to be known by a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -229,7 +221,7 @@ pub enum Reply {
     /// To Activate.
     Activated {
         /// What was in it, which proves to who made it that both keys are in one TPM.
-        secret: Bytes<ACTIVATED_LEN_MAX>,
+        secret: Bytes<SECRET_LEN>,
     },
     /// To Amend and Destroy.
     Done {},

@@ -344,7 +344,11 @@ mod tests {
             for tail in [&[][..], &[0, 0, 0], &[0xff; 9]] {
                 let bytes = [&certificate, tail].concat();
                 assert_eq!(first_element(&bytes), Some((&certificate[..], tail)));
-                assert_eq!(split(&bytes), [certificate.clone()], "{len} {tail:?}");
+                assert_eq!(
+                    split(&bytes),
+                    std::slice::from_ref(&certificate),
+                    "{len} {tail:?}"
+                );
             }
             for cut in 0..certificate.len() {
                 assert_eq!(first_element(&certificate[..cut]), None, "{len} {cut}");

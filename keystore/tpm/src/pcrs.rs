@@ -46,7 +46,7 @@ pub fn read(context: &mut Context, selection: &Selection, place: &str) -> Result
         }
         for ((bank, index), digest) in read.into_iter().zip(digests.value()) {
             let is_wanted = left.get_mut(&bank).is_some_and(|left| left.remove(&index));
-            if !is_wanted || digest.value().len() != bank.len() {
+            if !is_wanted || digest.value().len() != bank.digest_len() {
                 let text = format!("{place}: reading PCRs: it answered with others");
                 return Err(Error::new(Kind::Mismatch, text).into());
             }
