@@ -91,6 +91,8 @@ mod tests {
     use crate::KeyFile;
     use crate::backend::Existing;
     use crate::charter::PurposeKind;
+    use crate::evidence::bundle::{Bytes, Host, Nonce, Selection};
+    use crate::protocol::Credential;
     use crate::{Alg, CertificateUse, Charter, Claims, KeyId, KidMember, Purpose, Typ};
     use zeroize::Zeroizing;
 
@@ -153,6 +155,38 @@ mod tests {
             for role in [Role::Broker, Role::Root, Role::Own] {
                 assert!(allowed(role, &request).is_ok(), "{request:?}");
             }
+        }
+    }
+
+    #[test]
+    fn evidence_is_the_brokers_and_enrolment_is_roots() {
+        let (nonce, host): (Nonce, Host) = (Nonce([0; 32]), "a".parse().unwrap());
+        let attest = Request::Attest {
+            nonce,
+            host: host.clone(),
+            key: "a/b.1".parse().unwrap(),
+        };
+        let quote = Request::Quote {
+            nonce,
+            host,
+            selection: Selection::new(),
+        };
+        let bytes = || Bytes::new(Vec::new()).unwrap();
+        let activate = Request::Activate {
+            credential: Credential {
+                blob: bytes(),
+                secret: bytes(),
+            },
+        };
+        for (request, roles) in [
+            (attest, [true, false, true]),
+            (quote, [true, false, true]),
+            (Request::Identity {}, [true, true, true]),
+            (activate, [false, true, true]),
+        ] {
+            let may =
+                [Role::Broker, Role::Root, Role::Own].map(|role| allowed(role, &request).is_ok());
+            assert_eq!(may, roles, "{request:?}");
         }
     }
 

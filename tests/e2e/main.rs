@@ -4,6 +4,7 @@
 
 mod ahead;
 mod assertion;
+mod attest;
 mod certificates;
 mod charter;
 mod courier;

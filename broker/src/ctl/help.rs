@@ -257,7 +257,7 @@ assertd takes the word when it is started the next time, and has it in the audit
 Asks before, unless --yes. Needs root.";
 
 pub const JWKS: &str = "\
-usage: assertctl jwks [--key NAME | --target WORKLOAD/TARGET | --issuer NAME]
+usage: assertctl jwks [--with-evidence] [--key NAME | --target WORKLOAD/TARGET | --issuer NAME]
 
 Prints a JWK set (RFC 7517). For one key it is exactly what the other side must know: register
 it at the authorization server, or serve it at the issuer's jwks_uri. Without an option: every
@@ -266,7 +266,9 @@ never empty: that is an error. Needs root.
 
       --key NAME                 `workload/target` or `issuer/NAME`, as `assertctl keys` shows it
       --target WORKLOAD/TARGET   the client key of that target
-      --issuer NAME              the key of [issuer.NAME]";
+      --issuer NAME              the key of [issuer.NAME]
+      --with-evidence            and beside the keys, as `assertd_evidence`, what is known about
+                                 where each lives";
 
 pub const ATTEST: &str = "\
 usage: assertctl attest --nonce N (--target WORKLOAD/TARGET | --all) [--purpose P] [-o FILE]

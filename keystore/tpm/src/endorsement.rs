@@ -3,6 +3,7 @@
 //! the certificates in NV (TCG EK Credential Profile for TPM Family 2.0, 2.5: §2.2.1, annex B).
 
 use crate::attestationkey::primary_of_endorsement;
+use crate::codes::{Code, Cure};
 use crate::connection::{Connection, Lasting};
 use crate::failure::Failure;
 use crate::{nv, template};
@@ -126,23 +127,32 @@ impl Connection {
         // Whatever fails from here on, the place it took is given back.
         let opened = self.open_credential(ak, endorsement.handle, blob, secret);
         self.unload(&endorsement, place)?;
-        let opened = opened.map_err(|error| {
-            let failure = failed(error);
-            match failure.error.kind() {
-                Kind::Mismatch | Kind::Unsupported | Kind::Internal => {
-                    let text = format!(
-                        "{place}: the challenge is not for this TPM and its attestation key; have one \
-                         made of the identity that it shows now"
-                    );
-                    Failure {
-                        error: Error::new(Kind::Mismatch, text),
-                        cure: failure.cure,
-                    }
-                }
-                _ => failure,
-            }
-        })?;
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => return Err(self.not_opened(failed(error), place)),
+        };
         Ok(Zeroizing::new(opened.value().to_vec()))
+    }
+
+    /// A TPM that cannot undo a padding may say of itself that it is in failure mode, in which it would
+    /// answer nothing else either.
+    fn not_opened(&mut self, failure: Failure, place: &str) -> Failure {
+        let is_about_it = match failure.error.kind() {
+            Kind::Mismatch | Kind::Unsupported | Kind::Internal => true,
+            Kind::Unavailable if failure.cure == Cure::Forget => self.context.get_random(8).is_ok(),
+            _ => false,
+        };
+        if !is_about_it {
+            return failure;
+        }
+        let text = format!(
+            "{place}: the challenge is not for this TPM and its attestation key; have one made of the \
+             identity that it shows now"
+        );
+        Failure {
+            error: Error::new(Kind::Mismatch, text),
+            cure: failure.cure,
+        }
     }
 
     fn open_credential(
@@ -237,7 +247,7 @@ fn persistent(
         context.execute_without_session(|c| c.tr_from_tpm_public(TpmHandle::Persistent(handle)));
     let mut object = match object {
         Ok(object) => object,
-        Err(error) if crate::codes::Code::of(&error).is_some_and(|it| it.is_no_such_handle()) => {
+        Err(error) if Code::of(&error).is_some_and(Code::is_no_such_handle) => {
             return Ok(None);
         }
         Err(error) => return Err(failed(error)),

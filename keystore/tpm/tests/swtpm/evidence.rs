@@ -4,6 +4,7 @@
 use crate::tools::{read, write};
 use crate::world::{How, World, make, object, sign};
 use aws_lc_rs::digest::{SHA256, digest};
+use harness::swtpm::Authority;
 use keystore::backend::{Backend, Likeness, Testimony};
 use keystore::config::Sessions;
 use keystore::evidence::bundle::{Bank, Bytes, PcrIndex, Selection, Tpm};
@@ -204,29 +205,10 @@ fn a_credential_opens_for_this_tpm_and_its_attestation_key_alone() {
         let other = World::new();
         let strange = other.open();
         let tpm = likeness(&backend);
-        let credential = |ek: &[u8], ak: &[u8]| {
-            write(&world, "ek.pub", &sized(ek));
-            write(&world, "secret", b"thirty-two bytes that are secret");
-            let name: String = name(ak).iter().map(|byte| format!("{byte:02x}")).collect();
-            world.tool(
-                "tpm2_makecredential",
-                &[
-                    "-T", "none", "-u", "ek.pub", "-s", "secret", "-n", &name, "-o", "blob",
-                ],
-            );
-            // Magic and version, TPM2B_ID_OBJECT, TPM2B_ENCRYPTED_SECRET.
-            let blob = read(&world, "blob");
-            let (id, rest) = unsized_(&blob[8..]);
-            let (secret, rest) = unsized_(rest);
-            assert!(rest.is_empty());
-            Credential {
-                blob: Bytes::new(id.to_vec()).unwrap(),
-                secret: Bytes::new(secret.to_vec()).unwrap(),
-            }
-        };
+        let credential = |ek: &[u8], ak: &[u8]| credential(&world, ek, ak);
         let ours = credential(tpm.ek.public.as_slice(), tpm.ak.public.as_slice());
         let opened = backend.activate(&ours).unwrap();
-        assert_eq!(*opened, b"thirty-two bytes that are secret");
+        assert_eq!(*opened, SECRET_OF_CREDENTIALS);
         sign(&backend, 1, &key, Alg::ES256);
         let elsewhere = likeness(&strange);
         assert_ne!(elsewhere.ek, tpm.ek);
@@ -245,6 +227,28 @@ fn a_credential_opens_for_this_tpm_and_its_attestation_key_alone() {
         }
         assert_eq!(*backend.activate(&ours).unwrap(), *opened);
         assert!(world.handles("loaded-session") <= 1);
+    }
+}
+
+const SECRET_OF_CREDENTIALS: &[u8] = b"thirty-two bytes that are secret";
+
+/// What tpm2_makecredential makes, which asks no TPM.
+fn credential(world: &World, ek: &[u8], ak: &[u8]) -> Credential {
+    write(world, "ek.pub", &sized(ek));
+    write(world, "secret", SECRET_OF_CREDENTIALS);
+    let name: String = name(ak).iter().map(|byte| format!("{byte:02x}")).collect();
+    let arguments = [
+        "-T", "none", "-u", "ek.pub", "-s", "secret", "-n", &name, "-o", "blob",
+    ];
+    world.tool("tpm2_makecredential", &arguments);
+    // Magic and version, TPM2B_ID_OBJECT, TPM2B_ENCRYPTED_SECRET.
+    let blob = read(world, "blob");
+    let (id, rest) = unsized_(&blob[8..]);
+    let (secret, rest) = unsized_(rest);
+    assert!(rest.is_empty());
+    Credential {
+        blob: Bytes::new(id.to_vec()).unwrap(),
+        secret: Bytes::new(secret.to_vec()).unwrap(),
     }
 }
 
@@ -317,4 +321,73 @@ fn a_wrong_secret_locks_nobody_out() {
     }
     assert_eq!(world.property("TPM2_PT_LOCKOUT_COUNTER"), 0);
     likeness(&world.open());
+}
+
+#[test]
+fn the_endorsement_key_comes_with_the_certificates_that_its_maker_has_put_into_nv() {
+    let tmp = tempfile::tempdir().unwrap();
+    let maker = Authority::new(tmp.path());
+    let world = World::with_certificates(&maker);
+    let backend = world.open();
+    let tpm = likeness(&backend);
+    assert_eq!(tpm.manufacturer.as_str(), "IBM");
+    assert_eq!(tpm.family_revision.as_str(), "1.64");
+    assert!(tpm.ek.chain.is_empty());
+    let certificate = tpm.ek.certificate.clone().unwrap();
+    write(&world, "ek.der", certificate.as_slice());
+    let x509 = ["x509", "-inform", "DER", "-in", "ek.der"];
+    let pem = |more: &[&str]| world.tool("openssl", &[&x509[..], more].concat());
+    write(&world, "ek.crt", pem(&[]).as_bytes());
+    let (root, issuer) = (maker.root(), maker.issuer());
+    let (root, issuer) = (root.to_str().unwrap(), issuer.to_str().unwrap());
+    let verify = ["verify", "-CAfile", root, "-untrusted", issuer, "ek.crt"];
+    world.tool("openssl", &verify);
+    write(&world, "ek.pub", &sized(tpm.ek.public.as_slice()));
+    let shown = world.tool("tpm2_print", &["-t", "TPM2B_PUBLIC", "-f", "pem", "ek.pub"]);
+    let certified = pem(&["-pubkey", "-noout"]);
+    assert_eq!(shown, certified, "it is the key that was certified");
+
+    // Authorities' certificates stand one behind the other, over indices, and something after them.
+    drop(backend);
+    let issuer = [
+        "x509",
+        "-in",
+        issuer,
+        "-outform",
+        "DER",
+        "-out",
+        "issuer.der",
+    ];
+    world.tool("openssl", &issuer);
+    let issuer = read(&world, "issuer.der");
+    let text = [&issuer[..], &issuer, &[0; 20]].concat();
+    let (first, second) = text.split_at(issuer.len() + 100);
+    for (index, part) in [("0x1c00100", first), ("0x1c00101", second)] {
+        write(&world, "part", part);
+        let size = part.len().to_string();
+        let attributes = "ownerread|ownerwrite|authread|no_da";
+        world.tool(
+            "tpm2_nvdefine",
+            &["-C", "o", "-s", &size, "-a", attributes, index],
+        );
+        world.tool("tpm2_nvwrite", &["-C", "o", "-i", "part", index]);
+    }
+    let backend = world.open();
+    let again = likeness(&backend);
+    let chain: Vec<&[u8]> = again.ek.chain.iter().map(Bytes::as_slice).collect();
+    assert_eq!(chain, [&issuer[..], &issuer]);
+    assert_eq!(again.ek.public, tpm.ek.public);
+
+    // A credential for it opens where its key is persistent and where it is made anew.
+    for is_persistent in [true, false] {
+        if !is_persistent {
+            drop(world.tool("tpm2_evictcontrol", &["-C", "o", "-c", "0x81010001"]));
+        }
+        let credential = credential(&world, tpm.ek.public.as_slice(), tpm.ak.public.as_slice());
+        assert_eq!(
+            *backend.activate(&credential).unwrap(),
+            SECRET_OF_CREDENTIALS
+        );
+        assert_eq!(likeness(&backend).ek, again.ek);
+    }
 }
