@@ -5,17 +5,22 @@
 //! was written by a host that may lie: every reader is bounded and strict, and none panics.
 //!
 //! [`bundle`] (what is read) → [`public`], [`attest`], [`signature`], [`eventlog`], [`ima`] (what is in it) →
-//! [`verify`] by a [`policy`] and what was [`enrolment::registry`] recorded → [`verdict`] → [`eat`].
+//! [`verify`] by a [`policy`] and what was [`enrolment::registry`] recorded → [`verdict`].
 
 pub mod attest;
 pub mod bundle;
 pub mod context;
+pub mod ekcert;
 pub mod enrolment;
 pub mod eventlog;
 pub mod hash;
 pub mod ima;
+pub mod policy;
 pub mod public;
 pub mod signature;
+pub mod verdict;
+pub mod verify;
+mod weak;
 pub mod wire;
 
 pub use bundle::Bundle;
