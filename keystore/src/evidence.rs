@@ -5,11 +5,12 @@
 //! was written by a host that may lie: every reader is bounded and strict, and none panics.
 //!
 //! [`bundle`] (what is read) → [`public`], [`attest`], [`signature`], [`eventlog`], [`ima`] (what is in it) →
-//! [`verify`] by a [`policy`] and what was [`enrolment::registry`] recorded → [`verdict`].
+//! [`verify`] by a [`policy`] and what was [`enrolment::registry`] recorded → [`verdict`] → [`eat`].
 
 pub mod attest;
 pub mod bundle;
 pub mod context;
+pub mod eat;
 pub mod ekcert;
 pub mod enrolment;
 pub mod eventlog;

@@ -1,6 +1,14 @@
-//! RSA keys whose private half can be computed from the public one: those that Infineon's library made until
-//! 2017 (ROCA, CVE-2017-15361). Their primes are of a form that shows in the modulus: modulo each small
-//! prime, it is a power of 65537 (Nemec et al., CCS 2017, §2.3).
+//! TPMs whose private keys others can have, whatever a policy says.
+//!
+//! RSA keys that Infineon's library made until 2017 (ROCA, CVE-2017-15361) can be computed from the public
+//! half. Their primes are of a form that shows in the modulus: modulo each small prime, it is a power of
+//! 65537 (Nemec et al., CCS 2017, §2.3).
+//!
+//! ECDSA keys of some STMicroelectronics firmware can be computed from how long signatures take (TPM-FAIL,
+//! CVE-2019-16863). Of Intel's firmware TPM (CVE-2019-11090) the TPM's own version does not say it: whether
+//! the management engine was updated is for a policy's `[[firmware.deny]]`.
+
+use super::bundle::Firmware;
 
 /// Small primes modulo which few numbers are powers of 65537; a modulus at random passes all of them
 /// once in 2^27.
@@ -13,6 +21,36 @@ pub fn is_roca(modulus: &[u8]) -> bool {
     PRIMES
         .iter()
         .all(|prime| is_power(*prime, remainder(modulus, *prime)))
+}
+
+/// Major and minor version of the firmware of ST33TPHF2… and ST33TPHF20… that is affected
+/// (st.com/content/st_com/en/campaigns/tpm-update.html).
+const ST_TPM_FAIL: [(u16, u16); 14] = [
+    (71, 0),
+    (71, 4),
+    (71, 12),
+    (73, 0),
+    (73, 4),
+    (73, 5),
+    (73, 8),
+    (73, 9),
+    (74, 0),
+    (74, 4),
+    (74, 5),
+    (74, 8),
+    (74, 9),
+    (74, 16),
+];
+
+/// Why firmware is denied that every policy denies: TPM_PT_MANUFACTURER, and TPM_PT_FIRMWARE_VERSION_1 and 2, the
+/// first of which has the major version in its upper half.
+pub fn known_hole(manufacturer: &str, firmware: Firmware) -> Option<&'static str> {
+    let version = ((firmware.0 >> 48) as u16, (firmware.0 >> 32) as u16);
+    let is_affected = ST_TPM_FAIL.contains(&version);
+    (manufacturer == "STM" && is_affected).then_some(
+        "its ECDSA keys can be computed from how long signatures take (TPM-FAIL, CVE-2019-16863): update \
+         its firmware, and make its keys anew",
+    )
 }
 
 fn remainder(number: &[u8], prime: u16) -> u16 {
@@ -41,6 +79,16 @@ mod tests {
     use crate::der::{Elements, INTEGER, SEQUENCE, magnitude};
     use aws_lc_rs::rsa::KeySize;
     use aws_lc_rs::signature::{KeyPair as _, RsaKeyPair};
+
+    #[test]
+    fn firmware_that_is_affected_is_known() {
+        let hole = |maker, major: u64, minor: u64| {
+            known_hole(maker, Firmware(major << 48 | minor << 32 | 7)).is_some()
+        };
+        assert!(hole("STM", 71, 12) && hole("STM", 73, 8) && hole("STM", 74, 16));
+        assert!(!hole("STM", 71, 16) && !hole("STM", 73, 64) && !hole("STM", 1, 512));
+        assert!(!hole("IFX", 71, 12));
+    }
 
     /// 65537^a times 65537^b, with room for 2048 bits: of the form that the primes have.
     #[test]

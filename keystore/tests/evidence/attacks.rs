@@ -633,6 +633,19 @@ fn firmware_with_a_known_hole() {
     let mut party = Party::of(&world);
     party.policy += "[[firmware.allow]]\nmanufacturer = \"IFX\"\n";
     assert_eq!(party.finds(&bundle), only("firmware"));
+    // TPM-FAIL, by the program's own list.
+    let known = World {
+        firmware: 0x0047_0004_0000_0000,
+        ..world.clone()
+    };
+    let mut party = Party::of(&world);
+    party.policy = party
+        .policy
+        .replace("[ek]", "[ek]\ncertificate = \"optional\"");
+    let mut bundle = known.bundle();
+    tpm(&mut bundle).tpm.ek.certificate = None;
+    tpm(&mut bundle).tpm.manufacturer = Text::cut("STM");
+    assert_eq!(party.finds(&bundle), only("firmware"));
     // The host says another than its TPM, or another maker than its certificate.
     let mut bundle = world.bundle();
     tpm(&mut bundle).tpm.firmware = Firmware(1);

@@ -88,3 +88,60 @@ fn a_healthy_host_passes_every_check() {
     assert_eq!(keys, [certified("ours/bank.1"), certified("issuer/prod.2")]);
     assert_eq!(report.counted[0].counters.reset, world.reset);
 }
+
+/// RFC 9711, RFC 7515: what another JWT library would look at.
+#[test]
+fn a_result_says_by_which_policy_and_names_keys_only_if_all_passed() {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+    use keystore::evidence::eat::{VerifierKey, claims};
+    use keystore::privatekey::PrivateKey;
+    use p256::pkcs8::EncodePrivateKey as _;
+    use serde_json::Value;
+
+    let world = World::new();
+    let mut party = Party::of(&world);
+    let secret = p256::SecretKey::from_slice(&[9; 32]).unwrap();
+    let der = secret.to_pkcs8_der().unwrap().as_bytes().to_vec();
+    let key = VerifierKey::new(&PrivateKey::new(der.into()).unwrap()).unwrap();
+    let result = |party: &Party| {
+        let evidence = world.bundle().to_json().into_bytes();
+        let policy = Policy::parse(Path::new("policy.toml"), &party.policy).unwrap();
+        let question = Question {
+            evidence: &evidence,
+            nonce: &party.nonce,
+            policy: &policy,
+            roots: &party.roots,
+            registry: &party.registry,
+            now: party.now,
+        };
+        let report = verify(&question);
+        let token = key
+            .sign(&claims(&question, &party.policy, &report))
+            .unwrap();
+        let (input, signature) = token.rsplit_once('.').unwrap();
+        let verifier = key.public().verifier(keystore::Alg::ES256).unwrap();
+        let signature = BASE64URL.decode(signature).unwrap();
+        assert!(verifier.verify(input.as_bytes(), &signature).is_ok());
+        let (header, payload) = input.split_once('.').unwrap();
+        let read =
+            |part| serde_json::from_slice::<Value>(&BASE64URL.decode(part).unwrap()).unwrap();
+        (read(header), read(payload))
+    };
+    let (header, passed) = result(&party);
+    assert_eq!(header["typ"], "eat+jwt");
+    assert_eq!(passed["eat_nonce"], world.nonce.to_base64url());
+    assert_eq!(passed["assertd_result"], "passed");
+    let key = &passed["submods"]["ours/bank.1"];
+    assert_eq!(key["assertd_level"], "tpm-certified");
+    assert_eq!(key["cnf"]["jwk"]["alg"], "ES256");
+    // A weaker policy is another one, and a bundle that fails proves no key.
+    party.policy = "minimum = \"none\"\n".into();
+    let (_, weaker) = result(&party);
+    assert_ne!(weaker["assertd_policy"], passed["assertd_policy"]);
+    party.now += 10_000;
+    let (_, failed) = result(&party);
+    assert_eq!(
+        (&failed["assertd_result"], &failed["submods"]),
+        (&"failed".into(), &Value::Null)
+    );
+}

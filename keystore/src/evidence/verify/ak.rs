@@ -97,6 +97,9 @@ pub fn vet(session: &Session<'_>, report: &mut Report) -> Done<Vetted> {
                 Some(enrolled) if enrolled.ak_name.as_slice() != ak.name() => {
                     Finding::Failed("another attestation key is enrolled".into())
                 }
+                Some(enrolled) if enrolled.ak_qualified_name != tpm.ak.qualified_name => {
+                    Finding::Failed("it is enrolled with another Qualified Name".into())
+                }
                 Some(enrolled) => Finding::Passed(Vetted {
                     ak,
                     enrolled: enrolled.clone(),

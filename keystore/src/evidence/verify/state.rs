@@ -7,7 +7,9 @@ use super::ak::Vetted;
 use crate::evidence::attest::ClockInfo;
 use crate::evidence::bundle::Firmware;
 use crate::evidence::enrolment::registry::Counters;
+use crate::evidence::policy::FirmwareRange;
 use crate::evidence::verdict::{Check, Counted, Done, Finding, Report, both};
+use crate::evidence::weak;
 
 /// Of one statement whose signature is right.
 #[derive(Clone, Copy)]
@@ -83,8 +85,7 @@ fn firmware(session: &Session<'_>, vetted: &Vetted, all: &[Stated]) -> Finding<(
     }
     // The maker stands in the certificate; without one only the host says it.
     let maker = vetted.manufacturer.as_ref().unwrap_or(&tpm.manufacturer);
-    let is_it =
-        |range: &&crate::evidence::policy::FirmwareRange| range.contains(maker.as_str(), found);
+    let is_it = |range: &&FirmwareRange| range.contains(maker.as_str(), found);
     if let Some(range) = policy.deny.iter().find(is_it) {
         let why = range.reason.as_deref().unwrap_or("the policy denies it");
         return Finding::Failed(format!("{maker} {found}: {why}"));
