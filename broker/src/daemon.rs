@@ -169,6 +169,7 @@ fn run(command: Command) -> Result<(), Failure> {
         host: of_proc("/proc/sys/kernel/hostname"),
         keystores,
         shelf: crate::reuse::Shelf::default(),
+        workshop: crate::evidence::Workshop::default(),
         handovers: crate::handover::Handovers::default(),
         clock: Clock::after(audit.last_iat()),
         audit: audit.clone(),

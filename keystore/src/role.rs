@@ -46,13 +46,22 @@ pub fn allowed(role: Role, request: &Request) -> Result<(), Error> {
             | Request::Health {}
             | Request::List { .. }
             | Request::Check {}
-            | Request::Counter {},
+            | Request::Counter {}
+            | Request::Identity {},
             _,
         ) => Ok(()),
         (Request::Advance { .. }, Role::Root) => refuse("the broker"),
         (Request::Advance { .. }, Role::Broker | Role::Own) => Ok(()),
         (Request::Mint { .. }, Role::Root) => refuse("the broker"),
         (Request::Mint { .. }, Role::Broker | Role::Own) => Ok(()),
+        // It has them in its audit log, and lets workloads go between them.
+        (Request::Attest { .. } | Request::Quote { .. }, Role::Root) => {
+            refuse("the broker (`assertctl attest` asks it)")
+        }
+        (Request::Attest { .. } | Request::Quote { .. }, Role::Broker | Role::Own) => Ok(()),
+        // Who is let in by it stands for the host.
+        (Request::Activate { .. }, Role::Broker) => refuse("root (`assertctl enroll respond`)"),
+        (Request::Activate { .. }, Role::Root | Role::Own) => Ok(()),
         (Request::Make { .. } | Request::Amend { .. }, Role::Broker) => {
             refuse("root (`assertctl apply`)")
         }

@@ -4,6 +4,7 @@
 //! Options may stand before or after the command. One that the command does not know is refused,
 //! never ignored, and so is one that is given twice.
 
+use super::attest::Wish;
 use super::certificate::Form;
 use super::env::{Part, Sdk};
 use super::help;
@@ -116,8 +117,18 @@ pub enum Command {
     StateAcceptRollback {
         consent: Consent,
     },
+    Attest(Wish),
+    EnrollRequest {
+        keystore: Option<String>,
+        output: Option<PathBuf>,
+    },
+    EnrollRespond {
+        challenge: PathBuf,
+        output: Option<PathBuf>,
+    },
     Jwks {
         key: Option<KeyName>,
+        with_evidence: bool,
     },
     JwksMerge {
         files: Vec<PathBuf>,
@@ -248,7 +259,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 34] = [
+pub static SPECS: [Spec; 37] = [
     spec(
         "assertion",
         &[
@@ -305,7 +316,25 @@ pub static SPECS: [Spec; 34] = [
         0,
         help::INIT,
     ),
-    spec("jwks", &[Opt::Key, Opt::Target, Opt::Issuer], 0, help::JWKS),
+    spec(
+        "jwks",
+        &[Opt::Key, Opt::Target, Opt::Issuer, Opt::WithEvidence],
+        0,
+        help::JWKS,
+    ),
+    spec(
+        "attest",
+        &[Opt::Nonce, Opt::Target, Opt::All, Opt::Purpose, Opt::Output],
+        0,
+        help::ATTEST,
+    ),
+    spec(
+        "enroll request",
+        &[Opt::Keystore, Opt::Output],
+        0,
+        help::ENROLL_REQUEST,
+    ),
+    spec("enroll respond", &[Opt::Output], 1, help::ENROLL_RESPOND),
     spec("jwks merge", &[Opt::Output], SETS_MAX, help::JWKS_MERGE),
     spec(
         "config check",
@@ -377,13 +406,18 @@ enum Opt {
     Csr,
     Id,
     Label,
+    Nonce,
+    All,
+    Purpose,
+    Keystore,
+    WithEvidence,
 }
 
 /// Options that every command takes, as they are suggested.
 const GLOBAL: [&str; 5] = ["--socket", "--config", "--json", "--help", "--version"];
 
 impl Opt {
-    const ALL: [Opt; 30] = [
+    const ALL: [Opt; 35] = [
         Opt::Target,
         Opt::Lifetime,
         Opt::Key,
@@ -414,6 +448,11 @@ impl Opt {
         Opt::Csr,
         Opt::Id,
         Opt::Label,
+        Opt::Nonce,
+        Opt::All,
+        Opt::Purpose,
+        Opt::Keystore,
+        Opt::WithEvidence,
     ];
 
     fn flag(self) -> &'static str {
@@ -448,6 +487,11 @@ impl Opt {
             Opt::Csr => "--csr",
             Opt::Id => "--id",
             Opt::Label => "--label",
+            Opt::Nonce => "--nonce",
+            Opt::All => "--all",
+            Opt::Purpose => "--purpose",
+            Opt::Keystore => "--keystore",
+            Opt::WithEvidence => "--with-evidence",
         }
     }
 
@@ -467,6 +511,8 @@ impl Opt {
                 | Opt::Now
                 | Opt::Compromised
                 | Opt::Csr
+                | Opt::All
+                | Opt::WithEvidence
         )
     }
 }

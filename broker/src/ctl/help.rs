@@ -34,6 +34,9 @@ for administrators
   keys import             bring in a private key that was made elsewhere
   keys adopt              use a key that is in the token already
   state accept-rollback   the state directory was restored on purpose
+  attest                  evidence of where keys live, for somebody who verifies it
+  enroll request          what this host's TPM is, for who enrols it
+  enroll respond          open what came back for it
   jwks                    public keys, to be registered at the other side
   jwks merge              the sets of several hosts as one
   config check            is the configuration correct, and is it wise?
@@ -264,6 +267,32 @@ never empty: that is an error. Needs root.
       --key NAME                 `workload/target` or `issuer/NAME`, as `assertctl keys` shows it
       --target WORKLOAD/TARGET   the client key of that target
       --issuer NAME              the key of [issuer.NAME]";
+
+pub const ATTEST: &str = "\
+usage: assertctl attest --nonce N (--target WORKLOAD/TARGET | --all) [--purpose P] [-o FILE]
+
+Has every keystore say what it can of keys, for somebody who chose the nonce, and writes it with the
+logs of firmware and kernel as one bundle. A TPM certifies each key by its attestation key and quotes
+the PCRs of [attest]; a PKCS#11 token asserts attributes, and no more. Workloads are served between
+the statements. What is left out is said, and the exit code is 1 then. Needs root.
+
+      --nonce N        the verifier's: 32 bytes, base64url or hexadecimal, new each time
+      --target T       the key of one target, or of an issuer: issuer/NAME
+      --all            all keys that may sign, or whose signatures are still met with
+      --purpose P      client_authentication, federation or account alone
+  -o, --output FILE    write it there; else it is printed";
+
+pub const ENROLL_REQUEST: &str = "\
+usage: assertctl enroll request [--keystore NAME] [-o FILE]
+
+Writes what a keystore's TPM is: its endorsement key with its maker's certificates, its attestation
+key, maker and firmware. `assertctl enroll challenge` reads it, where evidence is verified. Needs root.";
+
+pub const ENROLL_RESPOND: &str = "\
+usage: assertctl enroll respond CHALLENGE [-o FILE]
+
+Has the TPM open a challenge, which it can only if both keys of the request are in it, and writes
+what was in it for `assertctl enroll finish`. Needs root.";
 
 pub const JWKS_MERGE: &str = "\
 usage: assertctl jwks merge FILE… [-o FILE]

@@ -6,11 +6,13 @@ use super::{
     Args, Backends, CREATIONS_MAX, Changes, Command, Consent, Delivery, Format, GLOBAL, Opt,
     RECORDS_SHOWN, SPECS, Spec, Strictness, Upkeep, Usage,
 };
+use crate::ctl::attest::Wish;
 use crate::ctl::certificate::Form;
 use crate::ctl::env::{Part, Sdk};
 use assertd_client::api::KeyVerb;
 use keystore::backend::{Existing, Label, TokenId};
 use keystore::config::{Tcti, suggest};
+use keystore::evidence::bundle::Nonce;
 use keystore::keyid::check_part;
 use keystore::{KeyId, KeyName};
 use std::collections::BTreeMap;
@@ -189,6 +191,7 @@ fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage>
         )));
     }
     let path = raw.words.get(taken).map(PathBuf::from);
+    let raw_word = raw.words.get(taken).cloned();
     let pairs = pairs(&raw)?;
     let mut options = Options(raw.options);
     Ok(match spec.name {
@@ -243,7 +246,19 @@ fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage>
         "state accept-rollback" => Command::StateAcceptRollback {
             consent: options.consent(),
         },
+        "attest" => Command::Attest(options.wish()?),
+        "enroll request" => Command::EnrollRequest {
+            keystore: options.text(Opt::Keystore)?,
+            output: options.text(Opt::Output)?.map(PathBuf::from),
+        },
+        "enroll respond" => Command::EnrollRespond {
+            challenge: raw_word.map(PathBuf::from).ok_or_else(|| {
+                Usage::new("which challenge? Name the file that `assertctl enroll challenge` wrote")
+            })?,
+            output: options.text(Opt::Output)?.map(PathBuf::from),
+        },
         "jwks" => Command::Jwks {
+            with_evidence: options.flag(Opt::WithEvidence),
             key: options.key()?,
         },
         "jwks merge" if words.len() == taken => {
@@ -483,6 +498,36 @@ impl Options {
                 Err(Usage::new(format!("--as `{other}`: {help}")))
             }
         }
+    }
+
+    /// What is to be attested, and to whom.
+    fn wish(&mut self) -> Result<Wish, Usage> {
+        let nonce = self.text(Opt::Nonce)?.ok_or_else(|| {
+            Usage::new(
+                "--nonce is missing: 32 bytes that whoever verifies has chosen for this once",
+            )
+        })?;
+        let nonce = nonce.parse::<Nonce>();
+        let nonce = nonce.map_err(|wrong| Usage::new(format!("--nonce: {wrong}")))?;
+        let (target, all) = (self.text(Opt::Target)?, self.flag(Opt::All));
+        match (&target, all) {
+            (Some(_), true) | (None, false) => {
+                return Err(Usage::new(
+                    "which keys? Give --target WORKLOAD/TARGET or --all",
+                ));
+            }
+            (Some(text), false) if !text.contains('/') => {
+                let wrong = format!("--target `{text}`: write WORKLOAD/TARGET, or issuer/NAME");
+                return Err(Usage::new(wrong));
+            }
+            _ => {}
+        }
+        Ok(Wish {
+            nonce,
+            target,
+            purpose: self.text(Opt::Purpose)?,
+            output: self.text(Opt::Output)?.map(PathBuf::from),
+        })
     }
 
     fn sdk(&mut self) -> Result<Option<Sdk>, Usage> {

@@ -1,4 +1,5 @@
 use super::*;
+use keystore::evidence::bundle::Nonce;
 use proptest::prelude::*;
 use std::ffi::OsString;
 
@@ -131,6 +132,7 @@ fn a_number_has_its_range() {
 fn a_key_is_named_in_one_of_three_ways() {
     let key = |text: &str| Command::Jwks {
         key: Some(text.parse().unwrap()),
+        with_evidence: false,
     };
     assert_eq!(command_of("jwks --key payments/bank"), key("payments/bank"));
     assert_eq!(
@@ -138,7 +140,10 @@ fn a_key_is_named_in_one_of_three_ways() {
         key("payments/bank")
     );
     assert_eq!(command_of("jwks --issuer prod"), key("issuer/prod"));
-    assert_eq!(command_of("jwks"), Command::Jwks { key: None });
+    for (line, with_evidence) in [("jwks", false), ("jwks --with-evidence", true)] {
+        let key = None;
+        assert_eq!(command_of(line), Command::Jwks { key, with_evidence });
+    }
     for wrong in [
         "--key a/b --issuer c",
         "--target bank",
@@ -147,6 +152,42 @@ fn a_key_is_named_in_one_of_three_ways() {
     ] {
         assert!(understood(&format!("jwks {wrong}")).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn what_is_attested_is_said_and_for_which_nonce() {
+    let nonce = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc";
+    let wish = |target: Option<&str>, purpose: Option<&str>, output: Option<&str>| {
+        Command::Attest(Wish {
+            nonce: Nonce([7; 32]),
+            target: target.map(str::to_owned),
+            purpose: purpose.map(str::to_owned),
+            output: output.map(PathBuf::from),
+        })
+    };
+    for nonce in [nonce, &"07".repeat(32)] {
+        assert_eq!(
+            command_of(&format!("attest --nonce {nonce} --all")),
+            wish(None, None, None)
+        );
+    }
+    assert_eq!(
+        command_of(&format!(
+            "attest --nonce {nonce} --target payments/bank --purpose federation -o b.json"
+        )),
+        wish(Some("payments/bank"), Some("federation"), Some("b.json"))
+    );
+    for wrong in [
+        "--all",
+        "--nonce AA --all",
+        &format!("--nonce {nonce}"),
+        &format!("--nonce {nonce} --all --target a/b"),
+        &format!("--nonce {nonce} --target bank"),
+    ] {
+        assert!(understood(&format!("attest {wrong}")).is_err(), "{wrong}");
+    }
+    assert!(understood("enroll respond").is_err());
+    assert!(understood("enroll").is_err());
 }
 
 #[test]
