@@ -8,6 +8,7 @@ mod logs;
 mod quote;
 mod state;
 
+pub use ak::{attributes as ak_attributes, certificate as ek_certificate};
 pub use certify::policy_digest;
 
 use super::bundle::{Bundle, KeystoreEvidence, Nonce, TpmEvidence};

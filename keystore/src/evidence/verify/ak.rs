@@ -3,13 +3,14 @@
 
 use super::Session;
 use crate::PublicKey;
-use crate::evidence::bundle::Text;
+use crate::evidence::bundle::{EndorsementKey, Text};
 use crate::evidence::ekcert::{self, EkCertificate};
 use crate::evidence::enrolment::registry::{EkFingerprint, Enrolled};
-use crate::evidence::policy::Certificates;
+use crate::evidence::policy::{Certificates, Policy};
 use crate::evidence::public::{Attributes, PublicArea};
 use crate::evidence::verdict::{Check, Done, Finding, Report, both};
 use crate::evidence::weak;
+use rustls_pki_types::CertificateDer;
 
 /// An attestation key that was vetted.
 pub struct Vetted {
@@ -57,7 +58,15 @@ pub fn vet(session: &Session<'_>, report: &mut Report) -> Done<Vetted> {
         ),
         _ => Finding::Passed(()),
     });
-    let certificate = report.look(Check::EkCertificate, about, ek, |_| certificate(session));
+    let certificate = report.look(Check::EkCertificate, about, ek, |_| {
+        match certificate(question.policy, question.roots, question.now, &tpm.ek) {
+            Ok(None) => Finding::Skipped(
+                None,
+                "none is verified: the policy relies on the fingerprint that was recorded".into(),
+            ),
+            found => Finding::of(found),
+        }
+    });
     let matching = both(ek, certificate);
     let manufacturer =
         report.look(
@@ -134,25 +143,28 @@ pub fn attributes(ak: &PublicArea) -> Result<(), String> {
     }
 }
 
-fn certificate(session: &Session<'_>) -> Finding<Option<EkCertificate>> {
-    let (question, ek) = (session.question, &session.tpm.tpm.ek);
-    let policy = &question.policy.ek;
+/// What the certificate says, verified; none where there is none to be verified, and the policy is content.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn certificate(
+    policy: &Policy,
+    roots: &[CertificateDer<'_>],
+    now: u64,
+    ek: &EndorsementKey,
+) -> Result<Option<EkCertificate>, String> {
     let Some(certificate) = &ek.certificate else {
-        return match policy.certificate {
-            Certificates::Required => Finding::Failed("there is none".into()),
-            Certificates::Optional => Finding::Skipped(
-                None,
-                "there is none, and the policy relies on the fingerprint that was recorded".into(),
-            ),
+        return match policy.ek.certificate {
+            Certificates::Required => Err("there is none".into()),
+            Certificates::Optional => Ok(None),
         };
     };
-    if question.roots.is_empty() {
-        let reason = "the policy names no roots, and relies on the fingerprint that was recorded";
-        return Finding::Skipped(None, reason.into());
+    if roots.is_empty() && policy.ek.certificate == Certificates::Optional {
+        return Ok(None);
     }
     let chain: Vec<&[u8]> = ek.chain.iter().map(|it| it.as_slice()).collect();
-    let verified = ekcert::verify(certificate.as_slice(), &chain, question.roots, question.now);
-    Finding::of(verified.map(Some).map_err(|wrong| format!("it {wrong}")))
+    let verified = ekcert::verify(certificate.as_slice(), &chain, roots, now);
+    verified.map(Some).map_err(|wrong| format!("it {wrong}"))
 }
 
 /// Whether the TPM is this host's: by the policy, and by the registry, where they know the host.

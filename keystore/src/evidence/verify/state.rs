@@ -86,6 +86,9 @@ fn firmware(session: &Session<'_>, vetted: &Vetted, all: &[Stated]) -> Finding<(
     // The maker stands in the certificate; without one only the host says it.
     let maker = vetted.manufacturer.as_ref().unwrap_or(&tpm.manufacturer);
     let is_it = |range: &&FirmwareRange| range.contains(maker.as_str(), found);
+    if let Some(hole) = weak::known_hole(maker.as_str(), found) {
+        return Finding::Failed(format!("{maker} {found}: {hole}"));
+    }
     if let Some(range) = policy.deny.iter().find(is_it) {
         let why = range.reason.as_deref().unwrap_or("the policy denies it");
         return Finding::Failed(format!("{maker} {found}: {why}"));
