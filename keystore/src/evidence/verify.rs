@@ -10,12 +10,12 @@ mod state;
 
 pub use ak::{attributes as ak_attributes, certificate as ek_certificate};
 pub use certify::policy_digest;
+pub use rustls_pki_types::CertificateDer;
 
 use super::bundle::{Bundle, KeystoreEvidence, Nonce, TpmEvidence};
 use super::enrolment::registry::Registry;
 use super::policy::Policy;
 use super::verdict::{Check, Done, Finding, Report};
-use rustls_pki_types::CertificateDer;
 
 /// How far a host's clock may be ahead, in seconds.
 const AHEAD_MAX_S: u64 = 60;
