@@ -6,11 +6,14 @@
     reason = "each of the programs that take this in uses a part of it"
 )]
 
+#[path = "authority.rs"]
+mod authority;
+#[path = "logs.rs"]
+pub mod logs;
+
+pub use authority::Authority;
+
 use keystore::charter::PurposeKind;
-use keystore::der::{
-    BIT_STRING, BOOLEAN, CONTEXT_0, CONTEXT_3, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE,
-    SET, UTC_TIME, UTF8_STRING, element, unsigned_element,
-};
 use keystore::evidence::bundle::{
     AttestationKey, Bank, Bundle, BundleType, Bytes, CertifiedKey, EndorsementKey, Firmware, Host,
     KeystoreEvidence, Nonce, PcrIndex, PcrValue, Pcrs, Quote, Text, Tpm, TpmEvidence, VERSION,
@@ -32,7 +35,6 @@ pub const AK: u32 = 0x0005_0472;
 pub const EK: u32 = 0x0003_00b2;
 pub const KEY: u32 = 0x0004_0472;
 
-const ECDSA_SHA256: &[u8] = b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02";
 const EKU: &[u8] = &[0x67, 0x81, 0x05, 0x08, 0x01];
 
 /// A host with its TPM.
@@ -63,13 +65,6 @@ pub struct Key {
     pub secret: SigningKey,
     pub attributes: u32,
     pub auth_policy: Vec<u8>,
-}
-
-/// A certificate authority.
-#[derive(Clone)]
-pub struct Authority {
-    pub secret: SigningKey,
-    name: Vec<u8>,
 }
 
 /// TPMS_ATTEST, taken apart.
@@ -381,181 +376,5 @@ impl Statement {
             &self.attested,
         ]
         .concat()
-    }
-}
-
-impl Authority {
-    pub fn new(byte: u8, name: &str) -> Authority {
-        let attribute = [
-            element(OBJECT_IDENTIFIER, b"\x55\x04\x03"),
-            element(UTF8_STRING, name.as_bytes()),
-        ];
-        let attribute = element(SEQUENCE, &attribute.concat());
-        Authority {
-            secret: secret(byte),
-            name: element(SEQUENCE, &element(SET, &attribute)),
-        }
-    }
-
-    /// Its own certificate.
-    pub fn certificate(&self) -> Vec<u8> {
-        let is_ca = element(SEQUENCE, &element(BOOLEAN, &[0xff]));
-        let extensions = extension(b"\x55\x1d\x13", true, &is_ca);
-        self.issue(&self.name, &public(&self.secret).spki(), &extensions, NOW)
-    }
-
-    pub fn pem(&self) -> String {
-        use base64::{Engine as _, engine::general_purpose::STANDARD};
-        let base64 = STANDARD.encode(self.certificate());
-        let lines: Vec<&str> = base64
-            .as_bytes()
-            .chunks(64)
-            .map(|line| std::str::from_utf8(line).expect("base64 is ASCII"))
-            .collect();
-        format!(
-            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-            lines.join("\n")
-        )
-    }
-
-    /// One of an endorsement key, as chips have it: no subject, the maker in a critical name.
-    pub fn ek_certificate(&self, spki: &[u8], usage: &[u8], now: u64) -> Vec<u8> {
-        let part = |last: u8, text: &str| {
-            let content = [
-                element(OBJECT_IDENTIFIER, &[0x67, 0x81, 0x05, 0x02, last]),
-                element(UTF8_STRING, text.as_bytes()),
-            ];
-            element(SET, &element(SEQUENCE, &content.concat()))
-        };
-        let name = [
-            part(1, "id:49424D00"),
-            part(2, "swtpm"),
-            part(3, "id:20191023"),
-        ];
-        let name = element(0xa4, &element(SEQUENCE, &name.concat()));
-        let extensions = [
-            extension(b"\x55\x1d\x11", true, &element(SEQUENCE, &name)),
-            extension(b"\x55\x1d\x0f", true, b"\x03\x02\x03\x08"), // keyAgreement
-            extension(
-                b"\x55\x1d\x25",
-                false,
-                &element(SEQUENCE, &element(OBJECT_IDENTIFIER, usage)),
-            ),
-        ];
-        self.issue(&element(SEQUENCE, &[]), spki, &extensions.concat(), now)
-    }
-
-    fn issue(&self, subject: &[u8], spki: &[u8], extensions: &[u8], now: u64) -> Vec<u8> {
-        // As long as UTCTime can say, or over for years.
-        let (from, to) = match now {
-            NOW => ("250101000000Z", "491231235959Z"),
-            _ => ("200101000000Z", "200103000000Z"),
-        };
-        let validity = [from, to].map(|it| element(UTC_TIME, it.as_bytes()));
-        let content = [
-            element(CONTEXT_0, &unsigned_element(2)),
-            element(INTEGER, &[0x40, 1, 2, 3]),
-            ECDSA_SHA256.to_vec(),
-            self.name.clone(),
-            element(SEQUENCE, &validity.concat()),
-            subject.to_vec(),
-            spki.to_vec(),
-            element(CONTEXT_3, &element(SEQUENCE, extensions)),
-        ];
-        let content = element(SEQUENCE, &content.concat());
-        let signature: Signature = self.secret.sign(&content);
-        let signature = [&[0], signature.to_der().as_bytes()].concat();
-        let whole = [&content, ECDSA_SHA256, &element(BIT_STRING, &signature)].concat();
-        element(SEQUENCE, &whole)
-    }
-}
-
-fn extension(oid: &[u8], critical: bool, value: &[u8]) -> Vec<u8> {
-    let mut content = element(OBJECT_IDENTIFIER, oid);
-    if critical {
-        content.extend(element(BOOLEAN, &[0xff]));
-    }
-    content.extend(element(OCTET_STRING, value));
-    element(SEQUENCE, &content)
-}
-
-/// What firmware and kernel write.
-pub mod logs {
-    use super::{Bank, Hash};
-
-    /// A firmware that handed over in good order, with Secure Boot on or off.
-    pub fn event_log(secure_boot: u8) -> Vec<u8> {
-        let mut log = begun();
-        log.extend(event(0, 8, b"version"));
-        log.extend(event(7, 0x8000_0001, &variable(secure_boot)));
-        for pcr in 0..8 {
-            log.extend(event(pcr, 4, &[0; 4]));
-        }
-        log.extend(event(4, 0x8000_0003, b"kernel"));
-        log
-    }
-
-    /// The first record: SHA-1 and SHA-256.
-    pub fn begun() -> Vec<u8> {
-        let mut spec = b"Spec ID Event03\0".to_vec();
-        spec.extend([0, 0, 0, 0, 0, 2, 0, 2]);
-        spec.extend(2u32.to_le_bytes());
-        for (id, length) in [(4u16, 20u16), (0xb, 32)] {
-            spec.extend([id.to_le_bytes(), length.to_le_bytes()].concat());
-        }
-        spec.push(0);
-        let mut log = [0u32, 3].map(u32::to_le_bytes).concat();
-        log.extend([0; 20]);
-        log.extend((spec.len() as u32).to_le_bytes());
-        log.extend(spec);
-        log
-    }
-
-    /// An event that says what was measured.
-    pub fn event(pcr: u32, kind: u32, data: &[u8]) -> Vec<u8> {
-        let mut event = [pcr, kind, 2].map(u32::to_le_bytes).concat();
-        for bank in [Bank::Sha1, Bank::Sha256] {
-            event.extend(bank.id().to_le_bytes());
-            event.extend(bank.of(&[data]));
-        }
-        event.extend((data.len() as u32).to_le_bytes());
-        event.extend(data);
-        event
-    }
-
-    fn variable(value: u8) -> Vec<u8> {
-        let guid = [
-            0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03,
-            0x2b, 0x8c,
-        ];
-        let name: Vec<u8> = "SecureBoot"
-            .encode_utf16()
-            .flat_map(u16::to_le_bytes)
-            .collect();
-        let lengths = [10u64.to_le_bytes(), 1u64.to_le_bytes()].concat();
-        [&guid[..], &lengths, &name, &[value]].concat()
-    }
-
-    /// A list that begins with this aggregate and has entries after what was quoted; and PCR 10.
-    pub fn ima(aggregate: &[u8]) -> (Vec<u8>, Vec<u8>) {
-        let mut list = Vec::new();
-        let mut value = vec![0; 32];
-        for (name, digest, is_quoted) in [
-            ("boot_aggregate", aggregate, true),
-            ("/usr/bin/assertd", &[1; 32], true),
-            ("/usr/bin/later", &[2; 32], false),
-        ] {
-            let sized = |bytes: &[u8]| [&(bytes.len() as u32).to_le_bytes(), bytes].concat();
-            let digest = sized(&[b"sha256:\0", digest].concat());
-            let data = [digest, sized(&[name.as_bytes(), b"\0"].concat())].concat();
-            list.extend(10u32.to_le_bytes());
-            list.extend(Hash::Sha1.of(&[&data]));
-            list.extend(sized(b"ima-ng"));
-            list.extend(sized(&data));
-            if is_quoted {
-                value = Hash::Sha256.of(&[&value, &Hash::Sha256.of(&[&data])]);
-            }
-        }
-        (list, value)
     }
 }

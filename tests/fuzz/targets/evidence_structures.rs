@@ -66,7 +66,10 @@ fn public_area(bytes: &[u8]) {
         Unique::Rsa { n, e, bits } => {
             // The exponent is written in one of two ways.
             let at = begin(1).len() + 2;
-            assert!([e.to_be_bytes(), [0; 4]].contains(&bytes[at..at + 4].try_into().unwrap()));
+            assert!(
+                [e.to_be_bytes(), [0; 4]]
+                    .contains(&bytes[at..at + 4].try_into().expect("there are four"))
+            );
             [
                 begin(1),
                 bits.to_be_bytes().to_vec(),
