@@ -121,7 +121,7 @@ fn every_check_has_its_verdict_and_every_key_its_level() {
         "passed  ak-enrolled        tpm",
         "passed  certify-context    ours/bank.1",
         "passed  ima                tpm",
-        "ours/bank.1    tpm-certified  ",
+        "ours/bank.1    tpm-certified  by auth-value  ",
         "web-1: passed: ",
     ] {
         assert!(
@@ -264,7 +264,7 @@ fn counters_that_were_accepted_are_kept_and_an_older_state_is_found_out() {
     let failed = desk.verify(&["--record"]);
     assert_eq!(failed.status.code(), Some(1));
     assert!(
-        stdout(&failed).contains("failed       counters"),
+        stdout(&failed).contains("failed  counters"),
         "{}",
         stdout(&failed)
     );

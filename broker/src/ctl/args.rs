@@ -328,6 +328,7 @@ pub static SPECS: [Spec; 40] = [
         0,
         help::JWKS,
     ),
+    spec("jwks merge", &[Opt::Output], SETS_MAX, help::JWKS_MERGE),
     spec(
         "attest",
         &[Opt::Nonce, Opt::Target, Opt::All, Opt::Purpose, Opt::Output],
@@ -365,7 +366,6 @@ pub static SPECS: [Spec; 40] = [
         1,
         help::VERIFY,
     ),
-    spec("jwks merge", &[Opt::Output], SETS_MAX, help::JWKS_MERGE),
     spec(
         "config check",
         &[Opt::HostFacts, Opt::Strict, Opt::Explain],

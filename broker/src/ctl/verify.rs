@@ -121,7 +121,8 @@ fn show(report: &Report, out: &mut Out) {
         let imported = if it.imported { "imported" } else { "" };
         let id = it.key.to_string();
         let (level, kid) = (it.level.to_string(), it.jwk.kid().to_string());
-        vec![id, level, kid, imported.to_owned()]
+        let use_by = it.use_by.map(|by| format!("by {by}")).unwrap_or_default();
+        vec![id, level, use_by, kid, imported.to_owned()]
     });
     out.table(&keys.collect::<Vec<_>>());
     let number =
@@ -136,7 +137,7 @@ fn show(report: &Report, out: &mut Out) {
             count(report.verdicts.len() - skipped, "check")
         ),
         Overall::Failed => format!(
-            "{host}: failed: {} of {failed} failed, {unreachable} unreachable, {skipped} skipped",
+            "{host}: failed: {failed} of {} failed, {unreachable} unreachable, {skipped} skipped",
             count(report.verdicts.len(), "check")
         ),
     });

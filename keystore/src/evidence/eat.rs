@@ -60,6 +60,7 @@ pub fn claims(question: &Question<'_>, policy_text: &str, report: &Report) -> Va
                 "assertd_purpose": key.purpose,
                 "assertd_level": key.level,
                 "assertd_imported": key.imported,
+                "assertd_use_by": key.use_by,
             });
             (key.key.to_string(), submodule)
         });

@@ -3,6 +3,7 @@
 
 use super::bundle::{Bank, Firmware, Host, PcrIndex, PcrValue, Selection};
 use super::enrolment::registry::{Counters, EkFingerprint};
+use super::verdict::UseBy;
 use crate::config::Diagnostic;
 use crate::protocol::EvidenceLevel;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -25,6 +26,9 @@ pub struct Policy {
     /// Keys that existed outside.
     #[serde(default)]
     pub imported: Imported,
+    /// By what a key in a TPM may be used, at least.
+    #[serde(default)]
+    pub use_by: UseBy,
     /// How old evidence may be, by the host's clock, in seconds.
     #[serde(default = "max_age_s")]
     pub max_age_s: u64,

@@ -141,6 +141,19 @@ pub struct KeyVerdict {
     pub level: EvidenceLevel,
     /// Whether it existed outside.
     pub imported: bool,
+    /// What whoever uses it needs beside the TPM, if that is known.
+    pub use_by: Option<UseBy>,
+}
+
+/// By what a key in a TPM is used (standards §4.4, 8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UseBy {
+    /// Its auth value alone, which no evidence shows: it may be empty.
+    #[default]
+    AuthValue,
+    /// A policy, which is shown and is its own.
+    Policy,
 }
 
 /// What a TPM has counted to in evidence that was accepted.
@@ -229,6 +242,15 @@ impl<T> Finding<T> {
             Ok(value) => Finding::Passed(value),
             Err(error) => Finding::Failed(error.to_string()),
         }
+    }
+}
+
+impl fmt::Display for UseBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            UseBy::AuthValue => "auth-value",
+            UseBy::Policy => "policy",
+        })
     }
 }
 

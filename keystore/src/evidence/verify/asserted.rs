@@ -43,6 +43,7 @@ fn one(policy: &Policy, evidence: &Pkcs11Evidence, key: &AssertedKey, report: &m
         purpose: key.purpose,
         level,
         imported: key.imported,
+        use_by: None,
     });
     let _ = report.look(Check::Level, about, known, |()| {
         if key.imported && policy.imported == Imported::Allow {

@@ -11,7 +11,7 @@ use crate::evidence::hash::Hash;
 use crate::evidence::policy::Imported;
 use crate::evidence::public::{Attributes, PublicArea};
 use crate::evidence::signature::Signature;
-use crate::evidence::verdict::{Check, Done, Finding, KeyVerdict, Report, both};
+use crate::evidence::verdict::{Check, Done, Finding, KeyVerdict, Report, UseBy, both};
 use crate::protocol::EvidenceLevel;
 
 /// What says that the private half was made here and stays here.
@@ -117,10 +117,18 @@ pub fn key(
             Ok(_) => Finding::Passed(()),
         }
     });
-    let _ = report.look(Check::KeyPolicy, about, area, |area| {
-        Finding::of(policy(key, area))
+    let wanted = session.question.policy.use_by;
+    let use_by = report.look(Check::KeyPolicy, about, area, |area| {
+        match policy(key, area) {
+            Ok(found) if found < wanted => Finding::Failed(
+                "its auth value is enough to use it, and may be empty for all that evidence shows; the policy wants \
+                 one of the key's own"
+                    .into(),
+            ),
+            found => Finding::of(found),
+        }
     });
-    level(session, key, origin, first, report);
+    level(session, key, (origin, use_by), first, report);
     let stated = statement.map(|attest| Stated {
         clock: attest.clock,
         firmware: attest.firmware_version,
@@ -186,12 +194,12 @@ fn origin(session: &Session<'_>, key: &CertifiedKey, area: &PublicArea) -> Findi
     }
 }
 
-/// Whether the public area has the policy that the steps lead to.
-fn policy(key: &CertifiedKey, area: &PublicArea) -> Result<(), String> {
+/// By what the key is used, if the public area has the policy that the steps lead to.
+fn policy(key: &CertifiedKey, area: &PublicArea) -> Result<UseBy, String> {
     let by_auth = area.attributes.has(Attributes::USER_WITH_AUTH);
     let Some(steps) = &key.policy else {
         return match (area.auth_policy.is_empty(), by_auth) {
-            (true, true) => Ok(()),
+            (true, true) => Ok(UseBy::AuthValue),
             (true, false) => Err("it can be used by nobody: no auth value, and no policy".into()),
             (false, _) => Err("it has a policy that is not shown".into()),
         };
@@ -200,7 +208,7 @@ fn policy(key: &CertifiedKey, area: &PublicArea) -> Result<(), String> {
         return Err("userWithAuth is set: its auth value is enough, without the policy".into());
     }
     match policy_digest(steps, area.name_alg)? == area.auth_policy {
-        true => Ok(()),
+        true => Ok(UseBy::Policy),
         false => Err("its policy is another than is shown".into()),
     }
 }
@@ -258,7 +266,7 @@ fn marshalled(selection: &crate::evidence::bundle::Selection) -> Vec<u8> {
 fn level(
     session: &Session<'_>,
     key: &CertifiedKey,
-    origin: Done<bool>,
+    (origin, use_by): (Done<bool>, Done<UseBy>),
     first: usize,
     report: &mut Report,
 ) {
@@ -282,6 +290,7 @@ fn level(
         purpose: key.purpose,
         level,
         imported: key.imported || origin == Ok(false),
+        use_by: use_by.ok(),
     });
     let about = &key.key.to_string();
     let minimum = session.question.policy.minimum;

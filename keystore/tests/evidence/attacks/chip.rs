@@ -2,7 +2,7 @@
 
 use super::{only, tpm_of};
 use crate::Party;
-use crate::fixture::{AK, Authority, KEY, NOW, World, area, bytes, name, public, secret, sized};
+use crate::fixture::{AK, Authority, KEY, NOW, World, bytes, public, secret, sized};
 use keystore::evidence::bundle::{Firmware, Nonce, Text};
 use keystore::evidence::enrolment::registry::Replacing;
 

@@ -2,7 +2,7 @@
 
 use super::{only, tpm_of};
 use crate::Party;
-use crate::fixture::{KEY, World, area, bytes, name, pcr, public, secret, sign};
+use crate::fixture::{KEY, World, area, bytes, pcr, public, secret, sign};
 use keystore::charter::PurposeKind;
 use keystore::evidence::bundle::{Bank, KeystoreEvidence, PolicyStep, Text};
 use keystore::evidence::context;
@@ -181,6 +181,17 @@ fn a_key_with_another_policy_than_is_shown() {
         bundle
     };
     assert!(party.finds(&with(&bound, Some(steps.clone()))).is_empty());
+    // A relying party may want one of every key.
+    let mut strict = Party::of(&world);
+    strict.policy = format!("use_by = \"policy\"\n{}", strict.policy);
+    assert_eq!(strict.finds(&world.bundle()), only("key-policy"));
+    bound.keys.truncate(1);
+    let report = strict.asks(with(&bound, Some(steps.clone())).to_json().as_bytes());
+    assert!(super::super::failed(&report).is_empty());
+    assert_eq!(
+        report.keys[0].use_by.map(|it| it.to_string()),
+        Some("policy".into())
+    );
     let other = only("key-policy");
     assert_eq!(party.finds(&with(&bound, Some(vec![pcrs]))), other);
     assert_eq!(party.finds(&with(&bound, None)), other);
