@@ -361,16 +361,16 @@ fn a_batch_is_answered_file_by_file_and_by_the_list_of_approved_tpms() {
             host: challenge.host.clone(),
             secret: fixture::bytes(secret),
         };
-        desk.put("web-2.response.json", &response.to_json());
-        desk.run(&[
-            "enroll",
-            "finish",
-            "web-2.response.json",
-            "--policy",
-            "policy.toml",
-        ])
+        desk.put("answers/web-2.response.json", &response.to_json());
+        desk.put("answers/web-2.request.json", &request(&worlds[0]));
+        desk.put(
+            "answers/web-2.challenge.json",
+            &desk.read("web-2.challenge.json"),
+        );
+        desk.run(&["enroll", "finish", "answers", "--policy", "policy.toml"])
     };
     let before = desk.registry();
+    // Beside its request and its challenge, as one directory is carried to and fro.
     let refused = respond(&[0; 32]);
     assert_eq!(refused.status.code(), Some(1));
     let text = stdout(&refused);

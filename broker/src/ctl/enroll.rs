@@ -5,7 +5,7 @@ use super::args::{Args, Format};
 use super::failure::{Exit, Failure};
 use super::out::Out;
 use super::place::put;
-use super::relying::{Held, Relying, batch, read};
+use super::relying::{Held, Named, Relying, batch, read};
 use keystore::Clock;
 use keystore::evidence::enrolment::approval::{Approved, LIST_LEN_MAX};
 use keystore::evidence::enrolment::registry::Replacing;
@@ -13,12 +13,17 @@ use keystore::evidence::enrolment::vetting::{Rules, vet};
 use keystore::evidence::enrolment::{
     EXPIRES_S, FILE_LEN_MAX, File as _, Request, Response, challenge,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What files of a directory are taken, by how they end.
 const JSON: &str = ".json";
+
+/// How the files of an enrolment say what they are.
+const ENROLMENT: &str = "assertd-enrolment-";
+const REQUEST: &str = "assertd-enrolment-request";
+const RESPONSE: &str = "assertd-enrolment-response";
 
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -122,7 +127,11 @@ fn challenges(wish: &Wish) -> Result<Vec<Row>, Failure> {
     let expires_at = now.saturating_add(expires_s.map_or(EXPIRES_S, u64::from));
     let mut written = BTreeSet::new();
     let mut rows = Vec::new();
-    for path in batch(requests, JSON)? {
+    for named in batch(requests, JSON)? {
+        if is_another(&named, REQUEST) {
+            continue;
+        }
+        let path = named.path;
         let mut row = Row::of(&path);
         match one_challenge(
             &path,
@@ -183,7 +192,11 @@ fn finish(responses: &[PathBuf], policy: &Path, replacing: Replacing) -> Result<
     let mut held = relying.hold_registry()?;
     let now = Clock::new().read().unix_s();
     let mut rows = Vec::new();
-    for path in batch(responses, JSON)? {
+    for named in batch(responses, JSON)? {
+        if is_another(&named, RESPONSE) {
+            continue;
+        }
+        let path = named.path;
         let mut row = Row::of(&path);
         match one_response(&path, now, replacing, &mut held, &mut row) {
             Ok(()) => {}
@@ -218,6 +231,20 @@ fn one_response(
     let recorded = held.registry.record(enrolled, replacing);
     recorded.map_err(|conflict| refused(conflict.to_string()))?;
     held.write()
+}
+
+/// Whether it is one of the other files of an enrolment, which may lie in the same directory.
+fn is_another(named: &Named, wanted: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Typed {
+        r#type: String,
+    }
+    let read = || -> Option<Typed> {
+        let bytes = read(&named.path, FILE_LEN_MAX).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    };
+    let is_ours = |it: &Typed| it.r#type.starts_with(ENROLMENT) && it.r#type != wanted;
+    named.is_one_of_many && read().is_some_and(|it| is_ours(&it))
 }
 
 fn read_approved(path: &Path) -> Result<Approved, Failure> {

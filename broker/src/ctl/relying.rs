@@ -182,19 +182,28 @@ pub fn read(path: &Path, most: usize) -> Result<Vec<u8>, Failure> {
     }
 }
 
+/// One file of a batch.
+pub struct Named {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether only its directory was named, in which there are others.
+    pub is_one_of_many: bool,
+}
+
 /// The files that are named, and of directories those of their files that end so, in order.
-pub fn batch(named: &[PathBuf], suffix: &str) -> Result<Vec<PathBuf>, Failure> {
+pub fn batch(named: &[PathBuf], suffix: &str) -> Result<Vec<Named>, Failure> {
     let mut files = Vec::new();
     for path in named {
         if !path.is_dir() {
-            files.push(path.clone());
+            files.push(Named {
+                path: path.clone(),
+                is_one_of_many: false,
+            });
             continue;
         }
         let refused = |error: std::io::Error| {
-            Failure::new(
-                Exit::Refused,
-                format!("{}: {}", path.display(), reason(&error)),
-            )
+            let text = format!("{}: {}", path.display(), reason(&error));
+            Failure::new(Exit::Refused, text)
         };
         let mut found = Vec::new();
         for entry in std::fs::read_dir(path).map_err(refused)?.take(BATCH_MAX) {
@@ -209,7 +218,10 @@ pub fn batch(named: &[PathBuf], suffix: &str) -> Result<Vec<PathBuf>, Failure> {
             return Err(Failure::new(Exit::Refused, text));
         }
         found.sort();
-        files.extend(found);
+        files.extend(found.into_iter().map(|path| Named {
+            path,
+            is_one_of_many: true,
+        }));
     }
     Ok(files)
 }
