@@ -106,9 +106,10 @@ rotations: setup     ## rotate keys under 200 verifying clients; writes target/b
 	$(CARGO) run --release --quiet --locked -p tests --bin rotations -- $(KEYSTORES)
 
 # Words in POINTS choose lines of its table that hold all of them, such as "keystore-tpm SIGKILL".
+# Not optimised: a promise that was not kept unwinds there, and the next point is tried.
 crashes: setup       ## kill a rotation at each of its system calls and fail each write of state; prints N
-	$(CARGO) build --release --locked --workspace
-	$(CARGO) run --release --quiet --locked -p tests --bin crashes -- $(POINTS)
+	$(CARGO) build --locked --workspace
+	$(CARGO) run --quiet --locked -p tests --bin crashes -- $(POINTS)
 
 bench: setup         ## measure; writes target/bench/summary.json
 	$(CARGO) build --release --locked --workspace

@@ -15,8 +15,9 @@ pub struct Handover {
 pub struct Handovers {
     /// Those that have begun since somebody last waited.
     current: Mutex<Batch>,
-    /// One waits at a time: whoever comes later waits for the earlier batch as well.
-    turn: tokio::sync::Mutex<()>,
+    /// Earlier ones that are not over. One waits at a time: whoever comes later waits for these as well,
+    /// also where somebody who waited for them went away.
+    earlier: tokio::sync::Mutex<Vec<oneshot::Receiver<()>>>,
 }
 
 /// Handovers that end together, for whoever waits for them.
@@ -38,7 +39,7 @@ impl Default for Handovers {
     fn default() -> Handovers {
         Handovers {
             current: Mutex::new(Batch::new()),
-            turn: tokio::sync::Mutex::default(),
+            earlier: tokio::sync::Mutex::default(),
         }
     }
 }
@@ -52,10 +53,14 @@ impl Handovers {
 
     /// Waits until all that have begun are over. A connection's deadline bounds it.
     pub async fn over(&self) {
-        let _turn = self.turn.lock().await;
+        let mut earlier = self.earlier.lock().await;
         let Batch { handover, over } = std::mem::replace(&mut *self.lock(), Batch::new());
         drop(handover);
-        let _ = over.await; // it is never sent to: its sender goes with the last handover
+        earlier.push(over);
+        while let Some(over) = earlier.last_mut() {
+            let _ = over.await; // it is never sent to: its sender goes with the last handover
+            drop(earlier.pop());
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Batch> {
@@ -89,6 +94,21 @@ mod tests {
         drop(copy);
         timeout(SOON * 100, waits).await.expect("it ends").unwrap();
         drop(later);
+    }
+
+    #[tokio::test]
+    async fn what_somebody_stopped_waiting_for_is_waited_for_by_the_next() {
+        let handovers = Handovers::default();
+        let first = handovers.begin();
+        assert!(timeout(SOON, handovers.over()).await.is_err());
+        let later = handovers.begin();
+        for handover in [later, first] {
+            assert!(timeout(SOON, handovers.over()).await.is_err());
+            drop(handover);
+        }
+        timeout(SOON * 100, handovers.over())
+            .await
+            .expect("it ends");
     }
 
     #[tokio::test]

@@ -304,10 +304,10 @@ impl Keyring {
         if current != *looked_at {
             return Ok(Changed::Meanwhile);
         }
-        let mut lineage = current;
+        let (mut lineage, stamped) = (current, mark.age.over());
         for change in changes {
             lineage = lineage
-                .after(*change, mark.age.over())
+                .after(*change, stamped)
                 .map_err(|wrong| Error::new(Kind::Internal, format!("key {name}: {wrong}")))?;
         }
         // What stops, stops before the disk is asked: that may take long, or fail.
@@ -327,6 +327,7 @@ impl Keyring {
         }
         live.follow(name, &lineage);
         drop(live);
+        let lineage = book.corrected(name, lineage, stamped, self.now());
         drop(book);
         self.tell();
         Ok(Changed::Yes(lineage))
@@ -423,6 +424,29 @@ impl Book {
         self.file.replace(&next)?;
         self.stored = next;
         Ok(())
+    }
+
+    /// A change whose writing took so long that what retires signed on meanwhile: it retires from here on
+    /// (I3). Where that cannot be written now, it is with the next change.
+    fn corrected(
+        &mut self,
+        name: &KeyName,
+        lineage: Lineage,
+        stamped: Age,
+        switched: Mark,
+    ) -> Lineage {
+        let late = lineage.retired_late(stamped, switched.age.over());
+        let Some(late) = late else {
+            return lineage;
+        };
+        let mut next = self.stored.clone();
+        next.lineages.insert(name.clone(), late.clone());
+        next.mark = Some(switched);
+        if let Err(error) = self.file.replace(&next) {
+            eprintln!("assertd: key {name}: {error}");
+        }
+        self.stored = next;
+        late
     }
 }
 

@@ -10,12 +10,18 @@
 pub mod attest;
 pub mod bundle;
 pub mod context;
+pub mod eat;
+pub mod ekcert;
 pub mod enrolment;
 pub mod eventlog;
 pub mod hash;
 pub mod ima;
+pub mod policy;
 pub mod public;
 pub mod signature;
+pub mod verdict;
+pub mod verify;
+mod weak;
 pub mod wire;
 
 pub use bundle::Bundle;

@@ -5,6 +5,7 @@
 //! Libraries read environment variables. Setting one in a running process is not safe, so the
 //! program starts itself once more with those it needs; process id and descriptors stay the same.
 
+pub mod companion;
 pub mod options;
 
 use crate::backend::Backend;
@@ -36,6 +37,8 @@ pub struct Program<B> {
     pub defaults: &'static [(&'static str, &'static str)],
     /// Keeps memory out of swap, as far as the limits allow.
     pub lock_memory: fn() -> Locked,
+    /// Has the calling thread displace no other when it wakes up, as far as the system lets it.
+    pub step_back: fn(),
     /// Opens the token.
     pub open: fn(&Opening) -> Result<B, Error>,
     /// How long one process waits for a token that is not there.
@@ -103,7 +106,7 @@ impl<B: Backend> Program<B> {
             call: section.hang_limit(),
             absence: (self.absence_max)(&section),
         };
-        let server = server_options(options, limits)?;
+        let server = server_options(options, limits, self.step_back)?;
         self.close_in(&name, &section, &places); // the library's code runs below this line
         let opening = Opening {
             name,
@@ -146,7 +149,7 @@ impl<B: Backend> Program<B> {
             call: Duration::from_secs(HANG_LIMIT_S.into()),
             absence: Duration::MAX, // of the section: it is looked for here until it is there
         };
-        let server = server_options(options, limits)?;
+        let server = server_options(options, limits, self.step_back)?;
         server::run(server, move || match crate::config::load(&config, &name) {
             Ok(_) => Err::<B, _>(start_again(program, &BTreeMap::new(), Round::First)),
             Err(diagnostic) => {
@@ -194,13 +197,18 @@ fn load(config: &Path, name: &str, program: &str) -> Result<Loaded, Diagnostic> 
     }
 }
 
-fn server_options(options: Options, limits: Limits) -> Result<server::Options, Error> {
+fn server_options(
+    options: Options,
+    limits: Limits,
+    step_back: fn(),
+) -> Result<server::Options, Error> {
     Ok(server::Options {
         broker_uid: broker_uid(&options.broker)?,
         state: StateDir::lock(&options.state_dir)?,
         listener: listener(&options.listen)?,
         name: options.name,
         limits,
+        step_back,
     })
 }
 

@@ -60,6 +60,8 @@ pub struct Options {
     pub state: StateDir,
     /// How long it may take.
     pub limits: Limits,
+    /// [`crate::program::Program::step_back`]
+    pub step_back: fn(),
 }
 
 /// What one process waits for, and how long.
@@ -87,6 +89,7 @@ struct Server<B> {
     /// Held over a check: two at a time would measure each other.
     checking: Mutex<()>,
     gate: Arc<Gate>,
+    step_back: fn(),
 }
 
 /// Serves until the process is ended. `open` opens the token; what can be cured by waiting is
@@ -104,6 +107,7 @@ pub fn run<B: Backend>(
         broker_uid,
         state,
         limits,
+        step_back,
     } = options;
     let hang = Arc::new(HangWatch::new(&name, limits.call));
     let clock = Arc::new(Clock::new());
@@ -120,6 +124,7 @@ pub fn run<B: Backend>(
         failed: AtomicU64::new(0),
         checking: Mutex::default(),
         gate: Arc::default(),
+        step_back,
     });
     let ending = server.clone();
     server
@@ -246,15 +251,18 @@ impl<B: Backend> Server<B> {
         conversation.catch_up()
     }
 
-    /// A thread that mints what is left to it.
+    /// A thread that mints what is left to it. The one that asks for it steps back: an answer that it is
+    /// woken for is written while the token signs the next, and not before that one has begun.
     fn hand(self: &Arc<Self>) -> Result<Hand<Left, Done>, Error> {
         let server = self.clone();
-        Hand::new("mints", move |Left { mint, pass }| {
+        let hand = Hand::new("mints", move |Left { mint, pass }| {
             let began = Instant::now();
             let reply = server.mint(&mint).unwrap_or_else(Reply::from);
             let took = began.elapsed();
             Done { reply, took, pass }
-        })
+        })?;
+        (self.step_back)(); // not before: a thread begins as the one that made it is
+        Ok(hand)
     }
 
     /// A mint with its text written, if the token is open; if not, that is said when its turn comes.

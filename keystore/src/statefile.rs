@@ -125,6 +125,10 @@ impl<T: Serialize + DeserializeOwned + Default> StateFile<T> {
     /// [`Kind::Corrupt`] if the file fails its check; nothing is changed then.
     pub fn open(dir: &StateDir, name: &str) -> Result<(StateFile<T>, T), Error> {
         let path = dir.path().join(name);
+        let new = with_suffix(&path, NEW);
+        if new.exists() {
+            let _ = fs::remove_file(&new); // a crash left it, and it may be long until the next write
+        }
         let (generation, value) = match read_whole(&path)? {
             None => (0, T::default()),
             Some(bytes) => decode(&bytes).map_err(|text| corrupt(&path, &text))?,
@@ -495,6 +499,15 @@ mod tests {
         assert!(file.replace(&Value::new()).is_err());
         assert!(!dir.path().join("keys.new").exists());
         assert_eq!(StateFile::<Value>::open(&dir, "keys").unwrap().1, value());
+    }
+
+    #[test]
+    fn what_a_crash_left_half_written_is_taken_away_at_the_next_start() {
+        let (_tmp, dir) = place();
+        let new = dir.path().join("keys.new");
+        write_new(&new, b"half").unwrap();
+        StateFile::<Value>::open(&dir, "keys").unwrap();
+        assert!(!new.exists());
     }
 
     #[test]

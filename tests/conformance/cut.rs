@@ -15,6 +15,8 @@ pub enum Cut {
     AfterMaking,
     BeforeDestroying,
     AfterDestroying,
+    /// One signature fails; it is not cut off then.
+    FirstSignature,
 }
 
 /// The backend, and what keeps account of the keys it makes.
@@ -97,6 +99,11 @@ impl Backend for Severed {
         alg: Alg,
         message: &[u8],
     ) -> Result<Vec<u8>, Error> {
+        let signed = self.at(Cut::FirstSignature);
+        if signed.is_err() {
+            *self.cut.lock().unwrap() = Cut::Never;
+        }
+        signed?;
         self.backend.sign(object, public_key, alg, message)
     }
 

@@ -47,11 +47,16 @@ impl<'a, 'b> Site<'a, 'b> {
         work: impl Fn(&Keys<Severed>) -> Result<T, Error>,
     ) {
         let keys = self.open();
-        *self.cut.lock().unwrap() = cut;
+        self.cut(cut);
         let error = work(&keys).unwrap_err();
-        *self.cut.lock().unwrap() = Cut::Never;
+        self.cut(Cut::Never);
         assert_eq!(error.kind(), Kind::Unavailable, "{cut:?}: {error}");
         assert!(error.to_string().contains("cut off"), "{cut:?}: {error}");
+    }
+
+    /// What is cut off from here on.
+    pub fn cut(&self, cut: Cut) {
+        *self.cut.lock().unwrap() = cut;
     }
 
     /// Nobody's objects are there beside what is recorded.

@@ -2,7 +2,8 @@
 //! on its way (P4 of the operator: it is over when it says so).
 
 use crate::world::us;
-use harness::{Config, Daemon, Token, caller::Caller};
+use harness::{Config, Daemon, Token, caller::Caller, wait_until};
+use std::time::Duration;
 
 const REVOKE: [&str; 5] = ["keys", "revoke", "ours/bank", "--compromised", "--yes"];
 
@@ -104,4 +105,23 @@ fn an_answer_that_nobody_reads_is_not_waited_for_long_and_goes_nowhere() {
     deaf.tell("returned");
     deaf.expect("more 0");
     assert!(daemon.lives());
+}
+
+#[test]
+fn whoever_says_it_a_second_time_is_answered_when_it_is_true() {
+    const HOLD: [&str; 3] = ["keys", "hold", "ours/bank"];
+    let (daemon, _token) = unhurried();
+    let mut deaf = Caller::start(us(), &daemon.socket(), DEAF);
+    deaf.expect("full True");
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| daemon.assertctl(&HOLD));
+        let is_held = || daemon.keys().iter().any(|key| key.state == "held");
+        assert!(wait_until(Duration::from_secs(20), is_held));
+        let second = daemon.assertctl(&HOLD);
+        deaf.tell("returned");
+        let said = String::from_utf8_lossy(&second.stderr);
+        assert!(said.contains("is stopped already"), "{said}");
+        assert!(first.join().unwrap().status.success());
+    });
+    deaf.expect("more 0");
 }

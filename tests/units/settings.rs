@@ -126,14 +126,15 @@ pub fn run(suite: &mut Suite<'_>, boxed: &SysBox) {
     suite.check(same, || same_sandbox(boxed));
 }
 
-/// What a module's unit has and a TPM's does not, beside its names: its PIN, its group alone, and
-/// more that it sees and may map.
-const OF_A_MODULE: [&str; 4] = [
+/// What a module's unit has and a TPM's does not, beside its names: its PIN, its group alone,
+/// more that it sees and may map, and a call that is made for tokens of some milliseconds.
+const OF_A_MODULE: [&str; 5] = [
     "LoadCredentialEncrypted=%i.pin:assertd.%i.pin",
     "SupplementaryGroups=assertd",
     "InaccessiblePaths=-/run/dbus -/run/systemd/resolve",
     "ExecPaths=/usr/bin/assertd-keystore-tpm -/usr/lib -/usr/lib64 -/lib -/lib64 -/usr/local/lib \
      -/opt",
+    "SystemCallFilter=sched_setscheduler",
 ];
 
 /// What a TPM's has instead.

@@ -6,9 +6,9 @@ use crate::desk::{Desk, Successor};
 use crate::edition::Edition;
 use crate::serve;
 use keystore::hardening::sandbox::{AbstractSockets, Network, Sandbox};
-use keystore::notify::FAILED_START_PAUSE;
+use keystore::program::companion::{Command, Companion, Failure, Starter};
 use keystore::program::options::{Broker, Listen};
-use keystore::program::{broker_uid, close_off, die_with_parent, listener};
+use keystore::program::{broker_uid, die_with_parent, listener};
 use keystore::{Error, Kind};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -60,44 +60,27 @@ struct Options {
     broker: Broker,
 }
 
-enum Command {
-    Run(Options),
-    Print(String),
-}
-
 /// Runs the courier.
 pub fn main() -> ExitCode {
     broker::sys::keep_little_memory();
-    if let Err(code) = close_off(NAME) {
-        return code;
-    }
-    let options = match parse(std::env::args_os().skip(1)) {
-        Ok(Command::Run(options)) => options,
-        Ok(Command::Print(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
-        }
-        Err(text) => {
-            eprint!("{NAME}: {text}\n{USAGE}");
-            return ExitCode::from(2);
-        }
+    let program = Companion {
+        name: NAME,
+        usage: USAGE,
+        parse,
+        run,
+        starter,
     };
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{NAME}: {error}");
-            if options.listen == Listen::Stdin && options.parent.is_none() {
-                std::thread::sleep(FAILED_START_PAUSE); // a unit's: we are started again at once
-            }
-            ExitCode::from(match error.kind() {
-                Kind::Unavailable | Kind::Refused => 69,
-                _ => 70,
-            })
-        }
+    program.main()
+}
+
+fn starter(options: &Options) -> Starter {
+    match options.listen == Listen::Stdin && options.parent.is_none() {
+        true => Starter::Again,
+        false => Starter::Patient,
     }
 }
 
-fn run(options: &Options) -> Result<(), Error> {
+fn run(options: &Options) -> Result<(), Failure> {
     if options.listen == Listen::Stdin {
         die_with_parent(options.parent)?;
     }
@@ -123,7 +106,7 @@ fn run(options: &Options) -> Result<(), Error> {
         Listen::Path(_) => Successor::None,
     };
     let desk = Desk::new(config, first, successor);
-    runtime.block_on(serve::run(listener, broker_uid, desk))
+    Ok(runtime.block_on(serve::run(listener, broker_uid, desk))?)
 }
 
 /// What libc reads to look names up (nsswitch.conf(5)) and users, which loading a configuration takes;
@@ -162,11 +145,11 @@ fn sandbox(config: &Path, ca: Option<&Path>) -> Sandbox {
     }
 }
 
-fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command<Options>, String> {
     read(arguments).map_err(|error| error.to_string())
 }
 
-fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt::Error> {
+fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Command<Options>, lexopt::Error> {
     use lexopt::prelude::{Long, Short, ValueExt};
     let mut parser = lexopt::Parser::from_args(arguments);
     let (mut config, mut listen, mut parent) = (PathBuf::from(CONFIG), None, None);

@@ -39,7 +39,15 @@ pub async fn ask(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, R
         {
             return Err(Refusal::KeyRefused(format!("key {name}: {why}")));
         }
-        let changes = changes(app, &kept, &name, &lineage, verb)?;
+        let changes = match changes(app, &kept, &name, &lineage, verb) {
+            Ok(changes) => changes,
+            Err(refused) => {
+                if matches!(verb, Verb::Hold | Verb::Revoke(_)) {
+                    app.handovers.over().await; // "is stopped already" is said when it is true
+                }
+                return Err(refused);
+            }
+        };
         let written = keeper::write(app, &name, &lineage, &changes).await;
         let mut warnings = Vec::new();
         if changes.iter().any(Change::stops) {

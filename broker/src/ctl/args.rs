@@ -31,6 +31,9 @@ pub const RECORDS_SHOWN: usize = 20;
 /// Most files of `jwks merge`: each host's set has a key at least, and that many keys are the most.
 const SETS_MAX: usize = crate::publication::merge::MERGED_MAX;
 
+/// Most files of one enrolment that are named; of directories all are taken.
+const FILES_MAX: usize = 10_000;
+
 /// A command line, understood.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Args {
@@ -122,6 +125,9 @@ pub enum Command {
         keystore: Option<String>,
         output: Option<PathBuf>,
     },
+    /// `enroll challenge` and `enroll finish`
+    Enroll(super::enroll::Wish),
+    Verify(super::verify::Wish),
     EnrollRespond {
         challenge: PathBuf,
         output: Option<PathBuf>,
@@ -259,7 +265,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 37] = [
+pub static SPECS: [Spec; 40] = [
     spec(
         "assertion",
         &[
@@ -322,6 +328,7 @@ pub static SPECS: [Spec; 37] = [
         0,
         help::JWKS,
     ),
+    spec("jwks merge", &[Opt::Output], SETS_MAX, help::JWKS_MERGE),
     spec(
         "attest",
         &[Opt::Nonce, Opt::Target, Opt::All, Opt::Purpose, Opt::Output],
@@ -335,7 +342,30 @@ pub static SPECS: [Spec; 37] = [
         help::ENROLL_REQUEST,
     ),
     spec("enroll respond", &[Opt::Output], 1, help::ENROLL_RESPOND),
-    spec("jwks merge", &[Opt::Output], SETS_MAX, help::JWKS_MERGE),
+    spec(
+        "enroll challenge",
+        &[
+            Opt::Policy,
+            Opt::Approved,
+            Opt::Output,
+            Opt::Expires,
+            Opt::Replace,
+        ],
+        FILES_MAX,
+        help::ENROLL_CHALLENGE,
+    ),
+    spec(
+        "enroll finish",
+        &[Opt::Policy, Opt::Replace],
+        FILES_MAX,
+        help::ENROLL_FINISH,
+    ),
+    spec(
+        "verify",
+        &[Opt::Nonce, Opt::Policy, Opt::Record, Opt::Eat, Opt::EatKey],
+        1,
+        help::VERIFY,
+    ),
     spec(
         "config check",
         &[Opt::HostFacts, Opt::Strict, Opt::Explain],
@@ -411,13 +441,20 @@ enum Opt {
     Purpose,
     Keystore,
     WithEvidence,
+    Policy,
+    Approved,
+    Expires,
+    Replace,
+    Record,
+    Eat,
+    EatKey,
 }
 
 /// Options that every command takes, as they are suggested.
 const GLOBAL: [&str; 5] = ["--socket", "--config", "--json", "--help", "--version"];
 
 impl Opt {
-    const ALL: [Opt; 35] = [
+    const ALL: [Opt; 42] = [
         Opt::Target,
         Opt::Lifetime,
         Opt::Key,
@@ -453,6 +490,13 @@ impl Opt {
         Opt::Purpose,
         Opt::Keystore,
         Opt::WithEvidence,
+        Opt::Policy,
+        Opt::Approved,
+        Opt::Expires,
+        Opt::Replace,
+        Opt::Record,
+        Opt::Eat,
+        Opt::EatKey,
     ];
 
     fn flag(self) -> &'static str {
@@ -492,6 +536,13 @@ impl Opt {
             Opt::Purpose => "--purpose",
             Opt::Keystore => "--keystore",
             Opt::WithEvidence => "--with-evidence",
+            Opt::Policy => "--policy",
+            Opt::Approved => "--approved",
+            Opt::Expires => "--expires",
+            Opt::Replace => "--replace",
+            Opt::Record => "--record",
+            Opt::Eat => "--eat",
+            Opt::EatKey => "--eat-key",
         }
     }
 
@@ -513,6 +564,8 @@ impl Opt {
                 | Opt::Csr
                 | Opt::All
                 | Opt::WithEvidence
+                | Opt::Replace
+                | Opt::Record
         )
     }
 }

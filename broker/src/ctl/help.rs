@@ -50,6 +50,11 @@ for administrators
   profiles                kinds of relying parties that assertd knows
   env TARGET              what an SDK needs to use a target: variables, file, unit drop-in
 
+for who relies on keys, on any machine
+  verify                  hold evidence against a policy
+  enroll challenge        what only the TPM of a request can open
+  enroll finish           record whose response was right
+
 options
   -s, --socket SOCKET     ask at this socket
   -c, --config FILE       read this configuration, and ask at the sockets it names
@@ -411,6 +416,49 @@ of the configuration alone: assertd need not run. What assertd cannot know (a ro
       --json               all of it, for programs
 
 TARGET is WORKLOAD/TARGET where more than one workload has a target of that name.";
+
+pub const VERIFY: &str = "\
+usage: assertctl verify FILE --nonce N --policy FILE [--record] [--eat FILE --eat-key FILE]
+
+Holds the evidence that `assertctl attest` wrote against a policy, and prints one verdict for every
+check: passed, failed, unreachable (what it rests on did not pass) or skipped, and why. Then every key
+with what is known of where it lives. Exits with 0 only if no check failed. Needs no assertd, no TPM
+and no network. What is proven, and how a policy is written: docs/attestation.md.
+
+      --nonce N        the one that the evidence was asked for with; yours, and new each time
+      --policy FILE    roots, hosts, PCRs, firmware, the level that keys must have (TOML)
+      --record         if all passed, keep the TPM's counters in the policy's registry, so that an
+                       older state is found out
+      --eat FILE       write the result as a signed token (EAT, RFC 9711) ...
+      --eat-key FILE   ... by this key of yours: PEM, P-256, mode 0600
+      --json           verdicts, keys, and the policy's SHA-256";
+
+pub const ENROLL_CHALLENGE: &str = "\
+usage: assertctl enroll challenge REQUEST... --policy FILE [--approved FILE] [-o DIRECTORY]
+
+Answers what `assertctl enroll request` wrote on hosts: each with a file that its TPM alone can open,
+and only if the attestation key is in it as well. A TPM has to be vouched for: by a certificate
+that leads to a root of the policy, by the list, or by the policy's [host.NAME]. A REQUEST may be a
+directory of them. What is pending is kept beside the policy's registry.
+
+      --policy FILE      roots and hosts; says where the registry is
+      --approved FILE    approved TPMs, one on a line: FINGERPRINT, or FINGERPRINT HOST. The
+                         fingerprint is the SHA-256 of the public endorsement key (SPKI, DER)
+  -o, --output DIR       where challenges are written: NAME.challenge.json (default: here)
+      --expires S        until when they are answered (default 300; hands may need days)
+      --replace          the host has another TPM than it had, on purpose
+      --json             for programs";
+
+pub const ENROLL_FINISH: &str = "\
+usage: assertctl enroll finish RESPONSE... --policy FILE [--replace]
+
+Compares what `assertctl enroll respond` wrote on hosts with what was in their challenges, and
+records which attestation key is in which TPM of which host. An identity that is a copy is refused:
+one TPM as two hosts, or one attestation key in two TPMs. A RESPONSE may be a directory of them.
+
+      --policy FILE      says where the registry is
+      --replace          the host has another TPM than it had, on purpose
+      --json             for programs";
 
 pub const HELP: &str = "\
 usage: assertctl help [COMMAND]

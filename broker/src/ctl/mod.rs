@@ -20,6 +20,7 @@ mod bring;
 mod certificate;
 mod check;
 mod doctor;
+mod enroll;
 mod env;
 mod explain;
 mod failure;
@@ -37,10 +38,12 @@ pub(crate) mod out;
 mod place;
 mod profiles;
 mod reload;
+mod relying;
 mod respond;
 mod run;
 mod state;
 mod tpm;
+mod verify;
 mod workload;
 
 use self::args::{Args, Command};
@@ -164,6 +167,8 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
         Command::EnrollRequest { keystore, output } => {
             respond::request(args, keystore.as_deref(), output.as_deref(), out)
         }
+        Command::Enroll(wish) => enroll::run(args, wish, out),
+        Command::Verify(wish) => verify::run(args, wish, out),
         Command::EnrollRespond { challenge, output } => {
             respond::respond(args, challenge, output.as_deref(), out)
         }

@@ -270,8 +270,11 @@ fn wanted_key(world: &World, name: &KeyName, wanted: &Wanted, steps: &mut Vec<St
         });
     }
     for entry in entries {
-        steps.extend(lacking_certificate(world, entry, wanted));
-        steps.extend(shown_key(world, entry, home));
+        let shown = shown_key(world, entry, home);
+        if !matches!(shown, Some(Step::Failed { .. })) {
+            steps.extend(lacking_certificate(world, entry, wanted));
+        }
+        steps.extend(shown);
     }
 }
 

@@ -56,10 +56,15 @@ fn keyring() -> (tempfile::TempDir, StateDir, Keyring) {
 }
 
 fn opened(dir: &StateDir) -> Keyring {
+    opened_where_a_look_takes(1, dir)
+}
+
+/// So many seconds from one look at the clock to the next.
+fn opened_where_a_look_takes(seconds: u64, dir: &StateDir) -> Keyring {
     let boot_s = AtomicU64::new(100);
     let clocks = move || Reading {
         wall_s: 1_700_000_000,
-        boot_s: boot_s.fetch_add(1, Ordering::Relaxed),
+        boot_s: boot_s.fetch_add(seconds, Ordering::Relaxed),
         boot: Boot("one".into()),
         sync: Sync::Unknown,
     };
@@ -119,6 +124,31 @@ fn what_has_happened_counts_from_the_end_of_its_second() {
         panic!("{lineage:?}");
     };
     assert_eq!(since, before.plus(2));
+}
+
+#[test]
+fn what_signs_while_its_end_is_written_down_retires_when_that_is_done() {
+    for (look_s, expected) in [(1, 1), (30, 60)] {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = StateDir::lock(&tmp.path().join("state")).unwrap();
+        let keyring = opened_where_a_look_takes(look_s, &dir);
+        let (first, second) = (entry("a/bank.1"), entry("a/bank.2"));
+        activated(&keyring, &first);
+        let version = second.key.version;
+        change(&keyring, &first, &[Change::Intend { lifetime_max_s: 60 }]);
+        keyring.record("hsm", &second, By::Keeper, 1).unwrap();
+        change(&keyring, &first, &[Change::List(version), Change::Written]);
+        let before = keyring.now().age;
+        change(&keyring, &first, &[Change::Activate(version)]); // one look before it is written, one after
+        for keyring in [&keyring, &opened(&dir)] {
+            let lineage = keyring.lineage(&first.key.name).unwrap();
+            let retiring = lineage.version(first.key.version).unwrap();
+            let Phase::Retiring { since } = retiring.phase else {
+                panic!("{lineage:?}");
+            };
+            assert_eq!(since, before.plus(expected).over());
+        }
+    }
 }
 
 #[test]

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// Writing a record takes milliseconds. From here on it is corrected what it says of the time.
+const LATE_S: u64 = 2;
+
 /// What is written down of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,6 +141,23 @@ impl Lineage {
         for version in self.versions.values_mut().filter(signs) {
             version.lifetime_max_s = version.lifetime_max_s.max(lifetime_max_s);
         }
+    }
+
+    /// What was to retire at `stamped` signed until `switched`, because writing that down took longer than
+    /// what is kept for requests in flight is meant for. `None` if nothing did.
+    pub fn retired_late(&self, stamped: Age, switched: Age) -> Option<Lineage> {
+        if switched.since(stamped) <= LATE_S {
+            return None;
+        }
+        let mut late = self.clone();
+        for version in late.versions.values_mut() {
+            if let Phase::Retiring { since } = &mut version.phase
+                && *since == stamped
+            {
+                *since = switched;
+            }
+        }
+        (late != *self).then_some(late)
     }
 
     /// Whether there are versions, and none is to be believed because one was misused.

@@ -6,8 +6,7 @@ use super::routes::Routes;
 use super::serve;
 use crate::config::{self, Published};
 use keystore::hardening::sandbox::{AbstractSockets, Network, Sandbox};
-use keystore::notify::FAILED_START_PAUSE;
-use keystore::program::close_off;
+use keystore::program::companion::{Command, Companion, Failure, Starter};
 use nix::sys::socket::{getsockopt, sockopt};
 use std::ffi::OsString;
 use std::net::{SocketAddr, TcpListener};
@@ -53,40 +52,28 @@ struct Options {
     listen: Listen,
 }
 
-enum Command {
-    Run(Options),
-    Print(String),
-}
-
-/// Why it does not run, with its exit code.
-struct Failure(u8, String);
-
 /// Runs it.
 pub fn main() -> ExitCode {
-    if let Err(code) = close_off(NAME) {
-        return code;
-    }
-    let options = match parse(std::env::args_os().skip(1)) {
-        Ok(Command::Run(options)) => options,
-        Ok(Command::Print(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprint!("{NAME}: {error}\n{USAGE}");
-            return ExitCode::from(2);
-        }
+    let program = Companion {
+        name: NAME,
+        usage: USAGE,
+        parse: |arguments| parse(arguments).map_err(|error| error.to_string()),
+        run,
+        starter,
     };
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure(code, text)) => {
-            eprintln!("{NAME}: {text}");
-            if options.listen == Listen::Stdin {
-                std::thread::sleep(FAILED_START_PAUSE); // systemd starts us again at once
-            }
-            ExitCode::from(code)
-        }
+    program.main()
+}
+
+fn starter(options: &Options) -> Starter {
+    match options.listen {
+        Listen::Stdin => Starter::Again, // systemd
+        Listen::At(_) => Starter::Patient,
     }
+}
+
+fn failure(code: u8, text: impl Into<String>) -> Failure {
+    let text = text.into();
+    Failure { code, text }
 }
 
 fn run(options: &Options) -> Result<(), Failure> {
@@ -104,7 +91,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         .max_blocking_threads(4)
         .enable_all()
         .build()
-        .map_err(|error| Failure(70, format!("runtime: {error}")))?;
+        .map_err(|error| failure(70, format!("runtime: {error}")))?;
     let served = runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let mut told = signal(SignalKind::terminate())?;
@@ -115,11 +102,11 @@ fn run(options: &Options) -> Result<(), Failure> {
         serve::serve(Arc::new(site), listener, stop).await;
         Ok(())
     });
-    served.map_err(|error: std::io::Error| Failure(70, error.to_string()))
+    served.map_err(|error: std::io::Error| failure(70, error.to_string()))
 }
 
 fn site(options: &Options) -> Result<Site, Failure> {
-    let wrong = |text: String| Failure(78, text);
+    let wrong = |text: String| failure(78, text);
     let published = config::published(&options.config).map_err(|error| wrong(error.to_string()))?;
     let routes = Routes::of(&published).map_err(wrong)?;
     let Published { directory, .. } = published;
@@ -134,7 +121,7 @@ fn site(options: &Options) -> Result<Site, Failure> {
             "{}: is not there; assertd makes it when it starts with [publication]",
             directory.display()
         );
-        return Err(Failure(69, text)); // and the sandbox needs something to hold on to
+        return Err(failure(69, text)); // and the sandbox needs something to hold on to
     }
     Ok(Site { directory, routes })
 }
@@ -142,7 +129,7 @@ fn site(options: &Options) -> Result<Site, Failure> {
 fn listener(listen: Listen) -> Result<TcpListener, Failure> {
     let listener = match listen {
         Listen::At(address) => TcpListener::bind(address)
-            .map_err(|error| Failure(69, format!("{address}: cannot be listened at: {error}")))?,
+            .map_err(|error| failure(69, format!("{address}: cannot be listened at: {error}")))?,
         Listen::Stdin => {
             let stdin = std::io::stdin();
             TcpListener::from(stdin.as_fd().try_clone_to_owned().map_err(unavailable)?)
@@ -153,17 +140,17 @@ fn listener(listen: Listen) -> Result<TcpListener, Failure> {
     if !listens {
         let text = "standard input is no TCP socket that listens; start assertd-publish.socket, with \
                     ListenStream= and a port, or use --listen";
-        return Err(Failure(69, text.to_owned()));
+        return Err(failure(69, text.to_owned()));
     }
     listener.set_nonblocking(true).map_err(unavailable)?;
     Ok(listener)
 }
 
 fn unavailable(error: std::io::Error) -> Failure {
-    Failure(69, error.to_string())
+    failure(69, error.to_string())
 }
 
-fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt::Error> {
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command<Options>, lexopt::Error> {
     use lexopt::prelude::{Long, Short, ValueExt};
     let mut parser = lexopt::Parser::from_args(arguments);
     let (mut config, mut listen) = (None, None);

@@ -3,10 +3,9 @@
 //! process's executable can be opened, which is all it is for (docs/decisions/0012).
 
 use super::serve;
-use keystore::notify::FAILED_START_PAUSE;
+use keystore::program::companion::{Command, Companion, Failure, Starter};
 use keystore::program::options::{Broker, Listen};
-use keystore::program::{broker_uid, close_off, die_with_parent, listener};
-use keystore::{Error, Kind};
+use keystore::program::{broker_uid, die_with_parent, listener};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -45,61 +44,40 @@ struct Options {
     broker: Broker,
 }
 
-enum Command {
-    Run(Options),
-    Print(String),
-}
-
 /// Runs the witness.
 pub fn main() -> ExitCode {
-    if let Err(code) = close_off(NAME) {
-        return code;
-    }
-    let options = match parse(std::env::args_os().skip(1)) {
-        Ok(Command::Run(options)) => options,
-        Ok(Command::Print(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
-        }
-        Err(text) => {
-            eprint!("{NAME}: {text}\n{USAGE}");
-            return ExitCode::from(2);
-        }
+    let program = Companion {
+        name: NAME,
+        usage: USAGE,
+        parse,
+        run,
+        starter,
     };
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{NAME}: {error}");
-            if is_managed(&options) {
-                std::thread::sleep(FAILED_START_PAUSE);
-            }
-            ExitCode::from(match error.kind() {
-                Kind::Unavailable | Kind::Refused => 69,
-                _ => 70,
-            })
-        }
-    }
+    program.main()
 }
 
 /// Whether who made our socket starts us again at once while somebody waits there. There is no message
 /// to a service manager to tell it by, because that takes a socket, which the unit does not let us make.
-fn is_managed(options: &Options) -> bool {
-    options.listen == Listen::Stdin && options.parent.is_none()
+fn starter(options: &Options) -> Starter {
+    match options.listen == Listen::Stdin && options.parent.is_none() {
+        true => Starter::Again,
+        false => Starter::Patient,
+    }
 }
 
-fn run(options: &Options) -> Result<(), Error> {
+fn run(options: &Options) -> Result<(), Failure> {
     if options.listen == Listen::Stdin {
         die_with_parent(options.parent)?;
     }
     let broker_uid = broker_uid(&options.broker)?;
-    serve::run(&listener(&options.listen)?, broker_uid)
+    Ok(serve::run(&listener(&options.listen)?, broker_uid)?)
 }
 
-fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command<Options>, String> {
     read(arguments).map_err(|error| error.to_string())
 }
 
-fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt::Error> {
+fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Command<Options>, lexopt::Error> {
     use lexopt::prelude::{Long, Short, ValueExt};
     let mut parser = lexopt::Parser::from_args(arguments);
     let (mut listen, mut parent, mut broker) = (None, None, Broker::OwnUser);

@@ -35,6 +35,7 @@ mod token;
 mod trial;
 
 pub use backend::{Pkcs11Backend, ReadPin, Settings};
+pub use sys::step_back;
 
 /// For tests/fuzz alone: it reads what a token gives, and a fuzz target is another crate. Nothing
 /// here is promised to anybody.

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         name: NAME,
         defaults: &[],
         lock_memory: keystore::hardening::memory::lock,
+        step_back: keystore_pkcs11::step_back,
         open,
         absence_max: |_| TOKEN_WAIT,
     };

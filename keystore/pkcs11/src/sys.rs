@@ -1,13 +1,14 @@
-//! The two unsafe expressions of this crate: C_Initialize's `pReserved`, which NSS softokn and a
-//! few vendors read as a C string (PKCS#11 v3.1 §5.4.4 leaves its meaning to the library), and
-//! mlock(2). Decides nothing (docs/decisions/0006).
+//! The three unsafe expressions of this crate: C_Initialize's `pReserved`, which NSS softokn and a
+//! few vendors read as a C string (PKCS#11 v3.1 §5.4.4 leaves its meaning to the library), mlock(2),
+//! and sched_setscheduler(2). Decides nothing (docs/decisions/0006).
 #![expect(
     unsafe_code,
-    reason = "pReserved is a raw pointer by definition, and no crate we have locks pages safely"
+    reason = "pReserved is a raw pointer by definition, and no crate we have locks pages or chooses SCHED_BATCH safely"
 )]
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags};
 use nix::errno::Errno;
+use nix::libc;
 use std::ffi::{CStr, CString};
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
@@ -43,4 +44,12 @@ pub fn initialize_args(flags: CInitializeFlags, text: CString) -> CInitializeArg
 pub fn lock_pages(bytes: &[u8]) -> Result<(), Errno> {
     // SAFETY: the range is a slice's, so it is mapped; locking it changes no byte of it.
     unsafe { nix::sys::mman::mlock(NonNull::from(bytes).cast(), bytes.len()) }
+}
+
+/// The calling thread displaces no other when it wakes up (SCHED_BATCH, sched(7)), for as long as it lives.
+/// Where the system refuses, it goes on as before.
+pub fn step_back() {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel reads one structure, which is ours and whole; 0 is the calling thread.
+    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
 }

@@ -6,6 +6,7 @@
 pub mod approval;
 pub mod credential;
 pub mod registry;
+pub mod vetting;
 
 use super::bundle::{Bytes, Host, NAME_LEN_MAX, Text, Tpm};
 use super::context::Sha256;

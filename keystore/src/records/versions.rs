@@ -10,6 +10,7 @@ use crate::livekey::{LiveKey, Origin, look, probe};
 use crate::protocol::KeyEntry;
 use crate::{Charter, Error, KeyId, KeyName, KidMember, Kind, PublicKey};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Most versions of one key at a time. A rotation needs two, one that overtakes the last needs three;
 /// a broker that was taken over cannot fill a token with more.
@@ -22,6 +23,19 @@ pub enum Reach {
     Any,
     /// The broker: those that a newer one has taken the place of.
     Superseded,
+}
+
+/// Pauses after a probe that failed. One that fails each time is the object's doing.
+const PROBES: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_millis(400),
+    Duration::ZERO,
+];
+
+/// What an object that a crash left can do.
+enum Signs {
+    Yes,
+    Never,
 }
 
 impl<B: Backend> Keys<B> {
@@ -124,13 +138,28 @@ impl<B: Backend> Keys<B> {
         };
         let public_key = found.public_key.clone();
         let live = LiveKey::recorded(object, intent.charter.clone(), public_key);
-        match probe(&self.backend, key, &live) {
-            Ok(_) => Ok(found),
-            Err(_) => {
+        match self.tried(key, &live)? {
+            Signs::Yes => Ok(found),
+            Signs::Never => {
                 self.backend.destroy(object, &found.public_key)?;
                 make()
             }
         }
+    }
+
+    /// Whether it signs at all. What passes is no answer: a token that is away, or fails once, says
+    /// nothing of the object.
+    fn tried(&self, key: &KeyId, live: &LiveKey) -> Result<Signs, Error> {
+        for pause in PROBES {
+            match probe(&self.backend, key, live) {
+                Ok(()) => return Ok(Signs::Yes),
+                Err(error) if error.kind() == Kind::Mismatch => return Ok(Signs::Never),
+                Err(error) if concerns_the_token(error.kind()) => return Err(error),
+                Err(_) => std::thread::sleep(pause),
+            }
+        }
+        self.backend.inspect(live.object)?; // the token answers, this object alone does not
+        Ok(Signs::Never)
     }
 
     /// The id of an object to be made.
@@ -284,6 +313,10 @@ impl<B: Backend> Keys<B> {
         }
         replace(&mut guard, |stored| drop(stored.keys.remove(key)))
     }
+}
+
+fn concerns_the_token(kind: Kind) -> bool {
+    matches!(kind, Kind::Absent | Kind::Locked | Kind::BadPin)
 }
 
 /// Of a version that somebody asks for in another way than it was begun in.

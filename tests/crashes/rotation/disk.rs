@@ -2,9 +2,14 @@
 //! each key, documents that verifiers can read.
 
 use super::world::{OTHER, ROTATED, World};
+use harness::wait_for;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A file takes its place sooner.
+const MOMENT: Duration = Duration::from_secs(5);
 
 /// The broker's records.
 pub fn keyring(world: &World) -> Value {
@@ -84,8 +89,14 @@ pub fn published(world: &World, document: &str) -> Vec<Value> {
     set["keys"].as_array().expect("a set").clone()
 }
 
-/// Files that were to take another's place and have not: of no use to anyone.
+/// Files that were to take another's place and have not: of no use to anyone. What is being written just
+/// now is gone in a moment.
 pub fn half_written(world: &World) -> BTreeSet<PathBuf> {
+    let gone = || half_written_now(world).is_empty().then(BTreeSet::new);
+    wait_for(MOMENT, gone).unwrap_or_else(|| half_written_now(world))
+}
+
+fn half_written_now(world: &World) -> BTreeSet<PathBuf> {
     let dirs = world.directories();
     let all = dirs.iter().flat_map(|dir| files(dir));
     all.filter(|path| path.extension().is_some_and(|end| end == "new"))

@@ -1,6 +1,6 @@
 //! A step as people read it: `+ payments → bank    new ES256 key in hsm, lifetime 60 s`.
 
-use super::{Conflict, Effect, Record, Step};
+use super::{Change, Conflict, Effect, Record, Step};
 use crate::lifecycle::Span;
 use keystore::KeyName;
 
@@ -52,12 +52,19 @@ impl Step {
                     certificate.unwrap_or_default()
                 )
             }
-            Step::Amend { changes, .. } => {
-                let changes: Vec<String> = changes
+            Step::Amend { changes: list, .. } => {
+                let changes: Vec<String> = list
                     .iter()
                     .map(|change| format!("{}: {} → {}", change.member, change.from, change.to))
                     .collect();
-                changes.join("; ")
+                let is_kid = |change: &Change| change.member == "kid";
+                let of_whom = match list.iter().any(is_kid) {
+                    true => {
+                        " (of the newest version there is; another key comes by `assertctl keys import`)"
+                    }
+                    false => "",
+                };
+                changes.join("; ") + of_whom
             }
             Step::Adopt { key, keystore, kid } => format!(
                 "record version {} that {keystore} has already, kid {kid}",

@@ -13,4 +13,5 @@ mod program;
 mod recovery;
 mod survey;
 mod tools;
+mod verified;
 mod world;
