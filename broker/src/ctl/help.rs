@@ -280,8 +280,8 @@ usage: assertctl attest --nonce N (--target WORKLOAD/TARGET | --all) [--purpose 
 
 Has every keystore say what it can of keys, for somebody who chose the nonce, and writes it with
 the logs of firmware and kernel as one bundle. A TPM certifies each key by its attestation key and
-quotes the PCRs of [attest]; a PKCS#11 token asserts attributes, and no more. Workloads are served between
-the statements. What is left out is said, and the exit code is 1 then. Needs root.
+quotes the PCRs of [attest]; a PKCS#11 token asserts attributes, and no more. Workloads are
+served between the statements. What is left out is said, and the exit code is 1 then. Needs root.
 
       --nonce N        the verifier's: 32 bytes, base64url or hexadecimal, new each time
       --target T       the key of one target, or of an issuer: issuer/NAME
