@@ -7,13 +7,15 @@ use crate::reply::{self, Answer, Refusal};
 use crate::rules;
 use crate::terms;
 use assertd_client::api::{
-    BODY_LEN_MAX, EXPLAIN_PATH, GRANTS_PATH, KEY_VERB_PATH, KEYS_PATH, RELOAD_PATH, STATUS_PATH,
+    ATTEST_PATH, BODY_LEN_MAX, EXPLAIN_PATH, GRANTS_PATH, KEY_VERB_PATH, KEYS_PATH, RELOAD_PATH,
+    STATUS_PATH,
 };
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request};
 use std::sync::Arc;
 
+mod attest;
 mod explain;
 mod keys;
 mod status;
@@ -32,11 +34,11 @@ pub async fn answer(app: Arc<App>, peer: Arc<Peer>, request: Request<Incoming>) 
         (&Method::GET, GRANTS_PATH) => Ok(reply::ok(&terms::grants(&app.rules.now().config))),
         (&Method::POST, KEYS_PATH) => keys::adopt(&app, request).await,
         (&Method::POST, KEY_VERB_PATH) => verb::ask(&app, request).await,
+        (&Method::POST, ATTEST_PATH) => attest::ask(&app, peer.uid(), request).await,
         (&Method::POST, RELOAD_PATH) => reload(&app, request).await,
         (&Method::POST, EXPLAIN_PATH) => explain::explain(&app, request).await,
-        (_, STATUS_PATH | KEYS_PATH | KEY_VERB_PATH | RELOAD_PATH | EXPLAIN_PATH | GRANTS_PATH) => {
-            Err(Refusal::Method)
-        }
+        (_, STATUS_PATH | KEYS_PATH | KEY_VERB_PATH | ATTEST_PATH) => Err(Refusal::Method),
+        (_, RELOAD_PATH | EXPLAIN_PATH | GRANTS_PATH) => Err(Refusal::Method),
         _ => Err(Refusal::Path),
     };
     result.unwrap_or_else(|refusal| reply::problem(&refusal, id.as_str()))

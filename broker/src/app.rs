@@ -4,6 +4,7 @@ use crate::audit::Audit;
 use crate::complaints::Complaints;
 use crate::ctl::out::count;
 use crate::denylist;
+use crate::evidence::Workshop;
 use crate::handover::Handovers;
 use crate::http::Signed;
 use crate::id::{RequestId, random};
@@ -38,6 +39,8 @@ pub struct App {
     pub keystores: BTreeMap<String, Arc<Keystore>>,
     /// Assertions that are handed out again.
     pub shelf: Shelf<Arc<Signed>>,
+    /// Where evidence is made.
+    pub workshop: Workshop,
     /// Answers on their way to a socket.
     pub handovers: Handovers,
     /// The audit log.

@@ -12,6 +12,7 @@ use crate::reuse::Reuse;
 use crate::selector::{self, Selector};
 use keystore::charter::{Charter, Purpose, SubjectPattern};
 use keystore::config::{Diagnostic, Section as KeystoreSection, read_text, reason};
+use keystore::evidence::bundle::{Host, Selection};
 use keystore::protocol::EvidenceLevel;
 use keystore::{Alg, KeyName, Time};
 use std::collections::BTreeMap;
@@ -80,6 +81,8 @@ pub struct Config {
     pub issuers: BTreeMap<String, Arc<Issuer>>,
     /// How published keys are read back.
     pub courier: Courier,
+    /// What is said to who asks for evidence.
+    pub attest: Attest,
     /// By name: those that are shipped, and its own.
     pub profiles: BTreeMap<String, Arc<Profile>>,
     /// By name.
@@ -133,6 +136,15 @@ pub struct Publication {
 pub struct Courier {
     /// The only authorities it accepts certificates of, in place of the host's.
     pub ca: Option<PathBuf>,
+}
+
+/// `[attest]`: what is said of this host to who asks for evidence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attest {
+    /// What it is called there; its host name if nothing is said.
+    pub host: Option<Host>,
+    /// Which PCRs are quoted.
+    pub selection: Selection,
 }
 
 /// An `[issuer.NAME]`: this host, or its fleet, as an OIDC issuer for federation.

@@ -179,6 +179,7 @@ fn run(command: Command) -> Result<(), Failure> {
         counts: crate::reply::Counts::default(),
         connections: std::sync::atomic::AtomicUsize::new(0),
         started: Instant::now(),
+        workshop: crate::evidence::Workshop::default(),
         witness,
         unwitnessed: Complaints::default(),
         ready: std::sync::atomic::AtomicBool::new(false),

@@ -144,7 +144,15 @@ async fn afresh(
     let expected = SigningInput::new(&key.header, claims.wire());
 
     let content = Content::of(claims.wire());
-    let record = reply::decision_record(asking.id, asking.workload, &granted, &key, &content);
+    let evidence = app.keyring.evidence(&key.id);
+    let record = reply::decision_record(
+        asking.id,
+        asking.workload,
+        &granted,
+        &key,
+        evidence,
+        &content,
+    );
     let mut durable = app.audit.decision(record).map_err(no_audit)?;
     let minted = async {
         let jws = mint(&key, &target, share, claims, deadline, place).await?;
@@ -176,7 +184,9 @@ async fn again(asking: &Asking<'_>, grant: Grant, signed: &Signed) -> Result<Ans
     let Asking { app, deadline, .. } = *asking;
     let granted = reply::Granted::of(&grant);
     let (key, content) = (&signed.key, &signed.content);
-    let mut record = reply::decision_record(asking.id, asking.workload, &granted, key, content);
+    let evidence = app.keyring.evidence(&key.id);
+    let mut record =
+        reply::decision_record(asking.id, asking.workload, &granted, key, evidence, content);
     record.reuse = Some(audit::Reuse {
         of: signed.id.as_str().into(),
         at: trusted_time(app)?.wall.unix_s(),

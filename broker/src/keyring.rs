@@ -10,7 +10,7 @@ use crate::lifecycle::{Age, Change, Hold, Lineage, Mark, Reading};
 use accepted::Accepted;
 use anchor::{Counts, Urgency};
 use keystore::jws::Header;
-use keystore::protocol::{EvidenceLevel, KeyEntry};
+use keystore::protocol::KeyEntry;
 use keystore::publickey::Verifier;
 use keystore::statefile::{StateDir, StateFile};
 use keystore::{Alg, Error, KeyId, KeyName, Kid, Kind, PublicKey};
@@ -214,14 +214,6 @@ impl Keyring {
     /// How often the records have been replaced.
     pub fn generation(&self) -> u64 {
         self.book().file.generation()
-    }
-
-    /// What is known about where a key lives.
-    pub fn evidence(&self, key: &KeyId) -> EvidenceLevel {
-        match self.seen(key) {
-            Seen::Shown { evidence, .. } => evidence.level,
-            Seen::Unknown | Seen::Wrong(_) => EvidenceLevel::None,
-        }
     }
 
     /// The version of `name` that signs now.

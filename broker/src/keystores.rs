@@ -3,7 +3,7 @@
 //! where no unit runs it, its *child process*. A dead keystore slows no other.
 
 use crate::keyring::{Keyring, counters};
-use crate::queue::{Job, Queue, Share};
+use crate::queue::{Job, Queue, Share, Turn, Work};
 use assertd_client::api::CounterStatus;
 use keystore::certificate::Validity;
 use keystore::protocol::{
@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 pub mod child;
 mod connection;
@@ -21,6 +22,7 @@ mod lane;
 mod presence;
 mod watch;
 
+use connection::Connection;
 pub use presence::Place;
 use presence::{NoPlace, Presence, WAITING_SILENT_MAX};
 
@@ -227,6 +229,49 @@ impl Keystore {
         self.queue.push(job);
     }
 
+    /// Its turn for something that is no mint, among the workloads that wait, as if it were one of them.
+    ///
+    /// # Errors
+    /// `Unavailable` if it does not come before `deadline`.
+    pub async fn turn(&self, share: &Share, deadline: Instant) -> Result<Turn, Error> {
+        if let Some(why) = self.down() {
+            return Err(Error::new(Kind::Unavailable, why));
+        }
+        let (taker, turn) = oneshot::channel();
+        self.queue.push(Job {
+            work: Work::Turn(taker),
+            share: share.clone(),
+            since: Instant::now(),
+            deadline,
+        });
+        let turn = tokio::time::timeout_at(deadline.into(), turn).await;
+        turn.ok().and_then(Result::ok).ok_or_else(|| {
+            let text = format!(
+                "keystore {}: workloads kept it busy; do this again",
+                self.name
+            );
+            Error::new(Kind::Unavailable, text)
+        })
+    }
+
+    /// A connection of its own, for several questions one after the other.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn talk(&self) -> Result<Talk<'_>, Error> {
+        let opened = Connection::open(&self.socket).await;
+        let connection = opened.map_err(|error| self.named(&error))?;
+        Ok(Talk {
+            keystore: self,
+            connection,
+        })
+    }
+
+    fn named(&self, error: &Error) -> Error {
+        let text = format!("keystore {}: {error}", self.name);
+        Error::new(error.kind(), text)
+    }
+
     /// What it shows of one key, asked now: after the key was made or its charter amended.
     pub async fn entry(&self, key: &KeyId) -> Result<Option<KeyEntry>, Error> {
         watch::entry(self, key).await
@@ -238,10 +283,7 @@ impl Keystore {
     /// What it refuses, or that it does not answer.
     pub async fn ask(&self, request: &Request) -> Result<Reply, Error> {
         let asked = watch::ask(self, request).await;
-        asked.map_err(|error| {
-            let text = format!("keystore {}: {error}", self.name);
-            Error::new(error.kind(), text)
-        })
+        asked.map_err(|error| self.named(&error))
     }
 
     /// Has it make the next version of a key.
@@ -416,6 +458,27 @@ impl Keystore {
             in_flight: self.in_flight.load(Ordering::Relaxed),
             minted: self.minted(),
         }
+    }
+}
+
+/// A connection to a keystore for what belongs together.
+pub struct Talk<'a> {
+    keystore: &'a Keystore,
+    connection: Connection,
+}
+
+impl Talk<'_> {
+    /// Asks one thing. After an error but a refusal it is of no more use.
+    ///
+    /// # Errors
+    /// What it refuses, or that it does not answer.
+    pub async fn ask(&mut self, request: &Request) -> Result<Reply, Error> {
+        let asked = tokio::time::timeout(watch::MAKING_DEADLINE, self.connection.call(request));
+        let asked = asked.await.unwrap_or_else(|_| {
+            let text = format!("no answer within {} s", watch::MAKING_DEADLINE.as_secs());
+            Err(Error::new(Kind::Unavailable, text))
+        });
+        asked.map_err(|error| self.keystore.named(&error))
     }
 }
 

@@ -21,6 +21,7 @@ pub mod courier;
 pub mod ctl;
 pub mod daemon;
 pub mod denylist;
+pub mod evidence;
 pub mod handover;
 pub mod http;
 pub mod id;

@@ -9,7 +9,7 @@ use crate::config::Target;
 use crate::keyring::ActiveKey;
 use crate::keystores::{Busy, Place};
 use crate::policy::Grant;
-use crate::queue::{Job, Share};
+use crate::queue::{Job, Mint, Share, Work};
 use crate::reply::Refusal;
 use keystore::jws::{Bad, SigningInput};
 use keystore::{Assertion, Kind};
@@ -119,13 +119,15 @@ pub async fn mint(
 ) -> Result<String, Refusal> {
     let (reply, answer) = oneshot::channel();
     let job = Job {
-        key: key.id.clone(),
-        purpose: target.profile.row.purpose,
-        claims,
+        work: Work::Mint(Mint {
+            key: key.id.clone(),
+            purpose: target.profile.row.purpose,
+            claims,
+            reply,
+        }),
         share,
         since: Instant::now(),
         deadline,
-        reply,
     };
     place.keystore().enqueue(job);
     match within(deadline, place.wait(answer)).await {

@@ -9,6 +9,7 @@ use crate::claims::Claims;
 use fair::Fair;
 use keystore::charter::PurposeKind;
 use keystore::{Error, KeyId, Kind};
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,34 +30,68 @@ pub struct Share {
     pub weight: u32,
 }
 
-/// One mint to be done.
+/// Something to be done by the keystore.
 pub struct Job {
-    /// Which key.
-    pub key: KeyId,
-    /// What for.
-    pub purpose: PurposeKind,
-    /// What it shall say.
-    pub claims: Claims,
+    /// What.
+    pub work: Work,
     /// Whose it is.
     pub share: Share,
     /// When it came.
     pub since: Instant,
     /// When nobody waits for it any more; it is not signed after.
     pub deadline: Instant,
+}
+
+/// What is to be done.
+pub enum Work {
+    /// An assertion.
+    Mint(Mint),
+    /// Something else, on another connection: the lane sends nothing until it is over.
+    Turn(oneshot::Sender<Turn>),
+}
+
+/// One mint to be done.
+pub struct Mint {
+    /// Which key.
+    pub key: KeyId,
+    /// What for.
+    pub purpose: PurposeKind,
+    /// What it shall say.
+    pub claims: Claims,
     /// Where the JWS goes.
     pub reply: oneshot::Sender<Result<String, Error>>,
+}
+
+/// For as long as it lives a lane leaves the keystore to whoever has it.
+#[derive(Debug)]
+pub struct Turn {
+    _over: oneshot::Sender<Infallible>,
+}
+
+impl Turn {
+    /// One, and who waits for its end.
+    pub fn new() -> (Turn, oneshot::Receiver<Infallible>) {
+        let (over, wait) = oneshot::channel();
+        (Turn { _over: over }, wait)
+    }
 }
 
 impl Job {
     /// Whether somebody waits for it still.
     pub fn is_awaited(&self) -> bool {
-        !self.reply.is_closed()
+        match &self.work {
+            Work::Mint(mint) => !mint.reply.is_closed(),
+            Work::Turn(taker) => !taker.is_closed(),
+        }
     }
 
     /// Tells who waits for it that it comes too late.
     fn refuse(self) {
+        let Work::Mint(mint) = self.work else {
+            return; // who waits for a turn is told by its end
+        };
         let text = "it waited in the queue for too long to be answered in time, and was not signed";
-        let _ = self.reply.send(Err(Error::new(Kind::Unavailable, text))); // it may have gone now
+        let _ = mint.reply.send(Err(Error::new(Kind::Unavailable, text))); // it may have gone now
     }
 }
 

@@ -15,6 +15,7 @@ use hyper::body::Bytes;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use keystore::Claims;
+use keystore::protocol::EvidenceLevel;
 use serde::Serialize;
 use std::fmt::Display;
 use std::sync::Arc;
@@ -319,6 +320,7 @@ pub fn decision_record(
     workload: &Workload,
     granted: &Granted,
     key: &ActiveKey,
+    evidence: EvidenceLevel,
     content: &Content,
 ) -> audit::Decision {
     let unit = workload.unit();
@@ -353,6 +355,7 @@ pub fn decision_record(
         iat: content.iat,
         exp: content.exp,
         claims_sha256: content.claims_sha256,
+        evidence: Some(evidence),
         reuse: None,
     }
 }

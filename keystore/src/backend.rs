@@ -1,11 +1,15 @@
 //! The seam every backend fills: one PKCS#11 token or one TPM. Its library's types never appear
 //! here. All calls may block; a call that blocks too long ends the process (`crate::hang`).
 
-use crate::protocol::Evidence;
+use crate::evidence::bundle::{ATTEST_LEN_MAX, PUBLIC_LEN_MAX, PolicyStep, SIGNATURE_LEN_MAX};
+use crate::evidence::bundle::{Attributes, Bytes, Module, Quote, Selection, Tpm};
+use crate::evidence::context::Sha256;
+use crate::protocol::{Credential, Evidence};
 use crate::survey::Line;
 use crate::{Alg, Error, Kind, PrivateKey, PublicKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
+use zeroize::Zeroizing;
 
 /// Our id of an object in the token: 16 random bytes (CKA_ID). Random, not derived from the name,
 /// so that two hosts with the same configuration can share a network HSM.
@@ -39,6 +43,33 @@ pub struct Inspection {
     pub public_key: PublicKey,
     /// The level its attributes support.
     pub evidence: Evidence,
+}
+
+/// What it says of a key for somebody far away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Testimony {
+    /// A TPM's own signed statement.
+    Certified {
+        /// TPMT_PUBLIC of the key.
+        public: Bytes<PUBLIC_LEN_MAX>,
+        /// TPMS_ATTEST of TPM2_Certify.
+        attest: Bytes<ATTEST_LEN_MAX>,
+        /// TPMT_SIGNATURE over it, by the attestation key.
+        signature: Bytes<SIGNATURE_LEN_MAX>,
+        /// How it may be used, if its auth value is not all that it needs.
+        policy: Option<Vec<PolicyStep>>,
+    },
+    /// Attributes, as they were read back.
+    Asserted(Attributes),
+}
+
+/// What it says of itself for somebody far away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Likeness {
+    /// A TPM.
+    Tpm(Box<Tpm>),
+    /// A token, in the words of its module.
+    Token(Module),
 }
 
 /// One token or TPM.
@@ -130,6 +161,53 @@ pub trait Backend: Send + Sync + 'static {
     /// As [`Self::counted`]; `Unsupported` where there is none, or the TPM lets us have none.
     fn count(&self, _to: u64) -> Result<u64, Error> {
         Err(Error::new(Kind::Unsupported, "the token has no counter"))
+    }
+
+    /// What it says of a key; a TPM signs `about` with it, which says what for. The key is attested only
+    /// while its public key is `public_key`.
+    ///
+    /// # Errors
+    /// As signing.
+    fn attest(
+        &self,
+        _object: ObjectId,
+        _public_key: &PublicKey,
+        _about: &Sha256,
+    ) -> Result<Testimony, Error> {
+        Err(Error::new(
+            Kind::Unsupported,
+            "the token says nothing of its keys",
+        ))
+    }
+
+    /// What it says of itself. It may take as long as making a key.
+    ///
+    /// # Errors
+    /// `Refused` with the reason if it has no attestation key.
+    fn likeness(&self) -> Result<Likeness, Error> {
+        Err(Error::new(
+            Kind::Unsupported,
+            "the token says nothing of itself",
+        ))
+    }
+
+    /// The state of the host as a TPM signs it, with `about`.
+    ///
+    /// # Errors
+    /// `Unsupported` for a token, and for a bank that the TPM does not have.
+    fn quote(&self, _selection: &Selection, _about: &Sha256) -> Result<Quote, Error> {
+        Err(Error::new(
+            Kind::Unsupported,
+            "no token knows the state of the host",
+        ))
+    }
+
+    /// What somebody encrypted to the endorsement key for the attestation key of the same TPM.
+    ///
+    /// # Errors
+    /// `Mismatch` if it is for others; `Unsupported` for a token.
+    fn activate(&self, _credential: &Credential) -> Result<Zeroizing<Vec<u8>>, Error> {
+        Err(Error::new(Kind::Unsupported, "only a TPM is enrolled"))
     }
 
     /// What it alone can tell of its token or TPM, asked now, for people. What cannot be read is a

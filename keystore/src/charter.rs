@@ -90,6 +90,17 @@ pub enum PurposeKind {
     Account,
 }
 
+impl PurposeKind {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            PurposeKind::ClientAuthentication => "client_authentication",
+            PurposeKind::Federation => "federation",
+            PurposeKind::Account => "account",
+        }
+    }
+}
+
 /// The `kid` header a key's assertions carry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

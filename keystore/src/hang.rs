@@ -2,8 +2,13 @@
 //! thread inside a vendor's module, and a new process is better than a stuck one. Under systemd the
 //! watchdog does it: it is fed here, only while no call is overdue.
 
-use crate::backend::{Backend, Existing, Inspection, ObjectId, TokenId, Trial};
+use crate::backend::{
+    Backend, Existing, Inspection, Likeness, ObjectId, Testimony, TokenId, Trial,
+};
+use crate::evidence::bundle::{Quote, Selection};
+use crate::evidence::context::Sha256;
 use crate::notify::notify;
+use crate::protocol::Credential;
 use crate::survey::Line;
 use crate::{Alg, Error, PrivateKey, PublicKey};
 use sd_notify::NotifyState;
@@ -12,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
 
 /// How long the service manager may take to end us when it was asked to.
 const TRIGGER_WAIT: Duration = Duration::from_secs(2);
@@ -301,6 +307,31 @@ impl<B: Backend> Backend for Watched<B> {
     fn count(&self, to: u64) -> Result<u64, Error> {
         let _call = self.watch.enter("advancing the counter", Pace::Look);
         self.backend().count(to)
+    }
+
+    fn attest(
+        &self,
+        object: ObjectId,
+        public_key: &PublicKey,
+        about: &Sha256,
+    ) -> Result<Testimony, Error> {
+        let _call = self.watch.enter("a statement about a key", Pace::Making);
+        self.backend().attest(object, public_key, about)
+    }
+
+    fn likeness(&self) -> Result<Likeness, Error> {
+        let _call = self.watch.enter("asking the token who it is", Pace::Making);
+        self.backend().likeness()
+    }
+
+    fn quote(&self, selection: &Selection, about: &Sha256) -> Result<Quote, Error> {
+        let _call = self.watch.enter("a quote", Pace::Making);
+        self.backend().quote(selection, about)
+    }
+
+    fn activate(&self, credential: &Credential) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let _call = self.watch.enter("activating a credential", Pace::Making);
+        self.backend().activate(credential)
     }
 
     fn survey(&self) -> Vec<Line> {

@@ -26,6 +26,7 @@ pub mod crash;
 pub mod credential;
 pub mod der;
 pub mod error;
+pub mod evidence;
 mod hand;
 pub mod hang;
 pub mod hardening;

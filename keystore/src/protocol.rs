@@ -8,6 +8,9 @@ use crate::backend::Existing;
 use crate::certificate::{Der, Validity};
 use crate::charter::PurposeKind;
 use crate::claims::Claims;
+use crate::evidence::bundle::{AssertedKey, Bytes, CertifiedKey, Host, Module, Nonce};
+use crate::evidence::bundle::{Quote, Selection, Tpm};
+use crate::evidence::enrolment::{BLOB_LEN_MAX, SECRET_LEN};
 use crate::survey::Line;
 use crate::{Alg, Certificate, Charter, Error, KeyFile, KeyId, KeyName, Kid, Kind, PublicKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -17,7 +20,7 @@ use zeroize::Zeroizing;
 
 /// The version both sides must speak. There is no negotiation: broker and keystores are installed
 /// together, and a mismatch is an upgrade that has not been finished.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Longest frame in bytes, either way. A mint is about 600 bytes; a charter with many subjects is
 /// the longest thing sent.
@@ -109,12 +112,49 @@ pub enum Request {
         /// How far.
         to: u64,
     },
+    /// Broker: what the token says of one key, for who gave the nonce. What a TPM signs is made here, of
+    /// the key's own charter.
+    Attest {
+        /// Theirs, new each time.
+        nonce: Nonce,
+        /// What the operator calls this host.
+        host: Host,
+        /// Which key.
+        key: KeyId,
+    },
+    /// Broker: the state of the host, bound to what was said of keys on this connection for the same nonce
+    /// and host, in that order.
+    Quote {
+        /// Theirs.
+        nonce: Nonce,
+        /// What the operator calls this host.
+        host: Host,
+        /// Which PCRs.
+        selection: Selection,
+    },
+    /// Broker, root: what the token is.
+    Identity {},
+    /// Root: opens what a verifier encrypted for this TPM and its attestation key alone.
+    Activate {
+        /// It.
+        credential: Credential,
+    },
     /// Root: destroys one version of a key, in the token too. The broker: one that a newer one has
     /// taken the place of.
     Destroy {
         /// Which one.
         key: KeyId,
     },
+}
+
+/// What TPM2_ActivateCredential opens, made by who enrols a TPM (TPM 2.0 Part 1, credential protection).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credential {
+    /// What stands in TPM2B_ID_OBJECT.
+    pub blob: Bytes<BLOB_LEN_MAX>,
+    /// What stands in TPM2B_ENCRYPTED_SECRET.
+    pub secret: Bytes<BLOB_LEN_MAX>,
 }
 
 /// What is made for a key that is to be known by a certificate.
@@ -172,6 +212,17 @@ pub enum Reply {
     },
     /// To Counter and Advance.
     Counter(Counter),
+    /// To Attest.
+    Attested(Box<Attested>),
+    /// To Quote.
+    Quoted(Box<Quote>),
+    /// To Identity.
+    Identity(Box<Identity>),
+    /// To Activate.
+    Activated {
+        /// What was in it, which proves to who made it that both keys are in one TPM.
+        secret: Bytes<SECRET_LEN>,
+    },
     /// To Amend and Destroy.
     Done {},
     /// To anything.
@@ -202,6 +253,26 @@ pub enum CounterPlace {
     Tpm,
     /// In a file of the keystore's state: a copy that holds that too takes it back.
     File,
+}
+
+/// What a token says of one of its keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Attested {
+    /// A TPM signed it.
+    Certified(CertifiedKey),
+    /// It is what a module said.
+    Asserted(AssertedKey),
+}
+
+/// What a token is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Identity {
+    /// A TPM, with the keys by which others know it.
+    Tpm(Tpm),
+    /// A PKCS#11 token, in the words of its module.
+    Pkcs11(Module),
 }
 
 /// The other side introduces itself.

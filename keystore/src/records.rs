@@ -1,13 +1,15 @@
 //! The keystore's own memory: which object is which key, under which charter. Written before an
 //! object is made and again after, so that a crash leaves an intent to take up, never an orphan
 //! or a second key. What the token does not show any more is reported, never replaced (P5, P6).
-//! How versions come and go stands in [`versions`] and [`foreign`], how they are certified in [`certify`];
-//! here, what they are used for.
+//! How versions come and go stands in [`versions`] and [`foreign`], how they are certified in [`certify`],
+//! what is said of them in [`attest`]; here, what they are used for.
 
+mod attest;
 mod certify;
 mod foreign;
 mod versions;
 
+pub use attest::Linked;
 pub use versions::{Reach, VERSIONS_MAX};
 
 use crate::backend::{Backend, ObjectId, TokenId};

@@ -46,13 +46,22 @@ pub fn allowed(role: Role, request: &Request) -> Result<(), Error> {
             | Request::Health {}
             | Request::List { .. }
             | Request::Check {}
-            | Request::Counter {},
+            | Request::Counter {}
+            | Request::Identity {},
             _,
         ) => Ok(()),
         (Request::Advance { .. }, Role::Root) => refuse("the broker"),
         (Request::Advance { .. }, Role::Broker | Role::Own) => Ok(()),
         (Request::Mint { .. }, Role::Root) => refuse("the broker"),
         (Request::Mint { .. }, Role::Broker | Role::Own) => Ok(()),
+        // It has them in its audit log, and lets workloads go between them.
+        (Request::Attest { .. } | Request::Quote { .. }, Role::Root) => {
+            refuse("the broker (`assertctl attest` asks it)")
+        }
+        (Request::Attest { .. } | Request::Quote { .. }, Role::Broker | Role::Own) => Ok(()),
+        // Who is let in by it stands for the host.
+        (Request::Activate { .. }, Role::Broker) => refuse("root (`assertctl enroll respond`)"),
+        (Request::Activate { .. }, Role::Root | Role::Own) => Ok(()),
         (Request::Make { .. } | Request::Amend { .. }, Role::Broker) => {
             refuse("root (`assertctl apply`)")
         }
@@ -82,6 +91,8 @@ mod tests {
     use crate::KeyFile;
     use crate::backend::Existing;
     use crate::charter::PurposeKind;
+    use crate::evidence::bundle::{Bytes, Host, Nonce, Selection};
+    use crate::protocol::Credential;
     use crate::{Alg, CertificateUse, Charter, Claims, KeyId, KidMember, Purpose, Typ};
     use zeroize::Zeroizing;
 
@@ -144,6 +155,38 @@ mod tests {
             for role in [Role::Broker, Role::Root, Role::Own] {
                 assert!(allowed(role, &request).is_ok(), "{request:?}");
             }
+        }
+    }
+
+    #[test]
+    fn evidence_is_the_brokers_and_enrolment_is_roots() {
+        let (nonce, host): (Nonce, Host) = (Nonce([0; 32]), "a".parse().unwrap());
+        let attest = Request::Attest {
+            nonce,
+            host: host.clone(),
+            key: "a/b.1".parse().unwrap(),
+        };
+        let quote = Request::Quote {
+            nonce,
+            host,
+            selection: Selection::new(),
+        };
+        let bytes = || Bytes::new(Vec::new()).unwrap();
+        let activate = Request::Activate {
+            credential: Credential {
+                blob: bytes(),
+                secret: bytes(),
+            },
+        };
+        for (request, roles) in [
+            (attest, [true, false, true]),
+            (quote, [true, false, true]),
+            (Request::Identity {}, [true, true, true]),
+            (activate, [false, true, true]),
+        ] {
+            let may =
+                [Role::Broker, Role::Root, Role::Own].map(|role| allowed(role, &request).is_ok());
+            assert_eq!(may, roles, "{request:?}");
         }
     }
 

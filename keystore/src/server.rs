@@ -10,13 +10,14 @@ use crate::backend::Backend;
 use crate::check;
 use crate::conversation::{Conversation, Done, Left};
 use crate::counter::CounterFile;
+use crate::evidence::bundle::Bytes;
 use crate::hand::Hand;
 use crate::hang::{HangWatch, Watched};
 use crate::life::{Life, OPENING_QUIET};
 use crate::mint::Mint;
 use crate::notify::notify;
 use crate::protocol::{CertificateForm, Counter, Health, Reply, Request, VERSION, Welcome};
-use crate::records::{Keys, Unminted};
+use crate::records::{Keys, Linked, Unminted};
 use crate::role::{Role, allowed, reach, role};
 use crate::statefile::StateDir;
 use crate::stop::{self, Gate};
@@ -201,7 +202,7 @@ impl<B: Backend> Server<B> {
     fn serve(self: &Arc<Self>, stream: UnixStream, role: Role) -> Result<(), Error> {
         let idle = (role == Role::Root).then_some(ROOT_IDLE);
         let mut conversation = Conversation::on(stream, idle)?;
-        let mut greeted = false;
+        let (mut greeted, mut linked) = (false, Linked::default());
         while let Some(request) = conversation.next()? {
             let Some(pass) = self.gate.enter() else {
                 conversation.catch_up()?;
@@ -235,7 +236,7 @@ impl<B: Backend> Server<B> {
                         conversation.leave(Left { mint, pass });
                         continue;
                     }
-                    (Ok(()), request) => self.answer(role, request),
+                    (Ok(()), request) => self.answer(role, request, &mut linked),
                 },
             };
             if is_mint {
@@ -300,7 +301,7 @@ impl<B: Backend> Server<B> {
         }
     }
 
-    fn answer(&self, role: Role, request: Request) -> Result<Reply, Error> {
+    fn answer(&self, role: Role, request: Request, linked: &mut Linked) -> Result<Reply, Error> {
         match request {
             Request::Hello { .. } => Err(Error::new(Kind::Protocol, "hello was said already")),
             Request::Health {} => Ok(Reply::Health(self.health())),
@@ -366,6 +367,34 @@ impl<B: Backend> Server<B> {
                 let keys = self.life.keys_soon()?;
                 let advanced = self.lock_counter().advance(keys.backend(), to);
                 self.noted(advanced).map(Reply::Counter)
+            }
+            Request::Attest { nonce, host, key } => {
+                let attested = (self.life.keys_soon()?).attest(&key, nonce, &host, linked);
+                let attested = self.noted(attested)?;
+                Ok(Reply::Attested(Box::new(attested)))
+            }
+            Request::Quote {
+                nonce,
+                host,
+                selection,
+            } => {
+                let quote = (self.life.keys_soon()?).quote(nonce, &host, &selection, linked);
+                Ok(Reply::Quoted(Box::new(self.noted(quote)?)))
+            }
+            Request::Identity {} => {
+                let identity = self.noted(self.life.keys_soon()?.identity())?;
+                Ok(Reply::Identity(Box::new(identity)))
+            }
+            Request::Activate { credential } => {
+                let keys = self.life.keys_soon()?;
+                let secret = self.noted(keys.backend().activate(&credential))?;
+                let secret = Bytes::new(secret.to_vec()).ok_or_else(|| {
+                    Error::new(
+                        Kind::Mismatch,
+                        "what the TPM opened is longer than a secret",
+                    )
+                })?;
+                Ok(Reply::Activated { secret })
             }
             Request::Destroy { key } => {
                 let destroyed = self.life.keys_soon()?.destroy(&key, reach(role));

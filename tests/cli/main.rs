@@ -9,6 +9,7 @@
 mod apply;
 mod doctor;
 mod errors;
+mod evidence;
 mod init;
 mod keystore;
 mod schema;

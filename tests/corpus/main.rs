@@ -98,6 +98,26 @@ fn a_published_key_is_seen_only_where_it_stands() {
     replay("readback", targets::readback::check);
 }
 
+#[test]
+fn what_a_tpm_states_is_read_in_one_way() {
+    replay("evidence_structures", targets::evidence_structures::check);
+}
+
+#[test]
+fn an_event_log_is_read_to_its_end_or_refused() {
+    replay("event_log", targets::event_log::check);
+}
+
+#[test]
+fn a_list_of_measurements_leads_to_the_values_that_its_entries_give() {
+    replay("ima_list", targets::ima_list::check);
+}
+
+#[test]
+fn no_bundle_proves_a_key_that_the_tpm_has_not_certified() {
+    replay("bundle", targets::bundle::check);
+}
+
 /// A target that is not replayed would be forgotten, and so would its regressions.
 #[test]
 fn every_target_is_replayed() {

@@ -235,7 +235,7 @@ fn root_makes_keys_and_cannot_use_them() {
 fn a_stranger_is_hung_up_on() {
     let keystore = with_key();
     for uid in [STRANGER, ALICE, 65_534] {
-        for request in [r#"{"hello":{"version":2}}"#, r#"{"health":{}}"#] {
+        for request in [r#"{"hello":{"version":3}}"#, r#"{"health":{}}"#] {
             assert_eq!(
                 keystore.connect_as(uid).ask(request),
                 None,
@@ -264,7 +264,7 @@ fn a_connection_begins_with_one_hello_of_this_version() {
         assert_eq!(peer.reply(), None, "{request}: the connection goes on");
     }
     let mut twice = keystore.greeted_as(BROKER);
-    let reply = twice.ask(r#"{"hello":{"version":2}}"#).unwrap();
+    let reply = twice.ask(r#"{"hello":{"version":3}}"#).unwrap();
     assert_eq!(reply["refused"]["kind"], "protocol", "{reply}");
     mints(&mut keystore.greeted_as(BROKER));
 }

@@ -4,6 +4,7 @@
 
 mod ahead;
 mod assertion;
+mod attest;
 mod certificates;
 mod charter;
 mod courier;
@@ -32,6 +33,7 @@ mod several;
 mod slow;
 mod targets;
 mod tpm;
+mod verified;
 mod who;
 mod witness;
 mod world;

@@ -306,7 +306,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>)> {
         ),
         (
             "a keystore frame",
-            harness::keystore::frame(br#"{"hello":{"version":2}}"#),
+            harness::keystore::frame(br#"{"hello":{"version":3}}"#),
         ),
         ("HTTP/0.9", b"GET /v1/whoami\r\n".to_vec()),
         ("HTTP/2.0", line("POST /v1/assertion HTTP/2.0")),

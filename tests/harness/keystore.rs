@@ -103,7 +103,7 @@ impl Keystore {
     /// A connection of a process of `uid`, past its hello.
     pub fn greeted_as(&self, uid: u32) -> Peer {
         let mut peer = self.connect_as(uid);
-        let welcome = peer.ask(r#"{"hello":{"version":2}}"#).expect("a welcome");
+        let welcome = peer.ask(r#"{"hello":{"version":3}}"#).expect("a welcome");
         assert!(welcome["welcome"].is_object(), "{welcome}");
         peer
     }

@@ -2,8 +2,10 @@
 //! reached by TCP, or behind a device node ([`Device`]). Three slots for objects, three for sessions
 //! and no resource manager, so that a leak of ours is felt at once.
 
+mod authority;
 mod device;
 
+pub use authority::Authority;
 pub use device::Device;
 
 use crate::DEADLINE;
@@ -28,9 +30,19 @@ pub struct Swtpm {
 impl Swtpm {
     /// A new TPM with its state in `dir`.
     pub fn start(dir: &Path) -> Swtpm {
+        Swtpm::start_as(dir, |_| {})
+    }
+
+    /// The same, with certificates of its maker.
+    pub fn start_with_certificates(dir: &Path, maker: &Authority) -> Swtpm {
+        Swtpm::start_as(dir, |state| maker.manufacture(state))
+    }
+
+    fn start_as(dir: &Path, manufacture: impl FnOnce(&Path)) -> Swtpm {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let state = dir.join("swtpm");
         std::fs::create_dir_all(&state).unwrap();
+        manufacture(&state);
         let mut swtpm = Swtpm {
             state,
             host: own_address(),

@@ -2,7 +2,7 @@
 //! may read.
 
 use crate::public_dir;
-use crate::swtpm::Swtpm;
+use crate::swtpm::{Authority, Swtpm};
 use crate::user::give_to;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,12 +22,16 @@ pub struct Tpm {
 impl Tpm {
     /// A new one; its secret belongs to the user who runs the test.
     pub fn new() -> Tpm {
+        Tpm::made(Swtpm::start)
+    }
+
+    fn made(start: impl FnOnce(&Path) -> Swtpm) -> Tpm {
         let dir = public_dir();
         let mut auth = [0; 32];
         let mut random = File::open("/dev/urandom").unwrap();
         random.read_exact(&mut auth).unwrap();
         let tpm = Tpm {
-            swtpm: Swtpm::start(dir.path()),
+            swtpm: start(dir.path()),
             dir,
             auth,
         };
@@ -36,6 +40,11 @@ impl Tpm {
         let mut file = options.open(tpm.auth_file()).unwrap();
         file.write_all(&auth).unwrap();
         tpm
+    }
+
+    /// A new one with certificates of this maker; its secret belongs to the user who runs the test.
+    pub fn with_certificates(maker: &Authority) -> Tpm {
+        Tpm::made(|dir| Swtpm::start_with_certificates(dir, maker))
     }
 
     /// A new one whose secret belongs to `uid`.

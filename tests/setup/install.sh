@@ -123,6 +123,7 @@ check_packages() {
   need curl            "sends the request that assertctl env prints"      have curl
   need strace          "counts and fails system calls in the tests"       have strace
   need openssl         "opens paddings, reads keys of the TPM"            have openssl
+  need swtpm-tools     "gives that TPM the certificates of a maker"       have swtpm_setup
   need tpm2-openssl    "reads our key files, as others would"             have_tpm2_openssl
   need libnss3         "NSS softokn, a second PKCS#11 module"             have_softokn
   need libnss3-tools   "certutil, which makes its databases"              have certutil

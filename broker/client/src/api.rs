@@ -15,6 +15,9 @@ pub const KEYS_PATH: &str = "/v1/keys";
 /// Admin, `POST` [`KeyVerbRequest`] → [`Keys`]: all versions of that key.
 pub const KEY_VERB_PATH: &str = "/v1/keys/verb";
 
+/// Admin, `POST` [`AttestRequest`] → evidence of keys, or how far it is: the same request again.
+pub const ATTEST_PATH: &str = "/v1/attest";
+
 /// Admin, `POST` → [`ConfigStatus`]: reads the configuration again; the answer is the verdict.
 pub const RELOAD_PATH: &str = "/v1/reload";
 
@@ -426,6 +429,20 @@ pub struct AdoptRequest {
     pub keystore: String,
     /// Its id.
     pub key: String,
+}
+
+/// An administrator wants evidence of keys, for somebody who verifies it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttestRequest {
+    /// Theirs: 32 bytes, base64url without padding.
+    pub nonce: String,
+    /// The key of this target (`WORKLOAD/TARGET`, `issuer/NAME`), or all keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Keys for this purpose alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
 }
 
 /// What a configuration grants, sorted by workload and target.

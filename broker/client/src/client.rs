@@ -3,10 +3,10 @@
 //! is restarted: what is asked then goes by a new one.
 
 use crate::api::{
-    ANSWER_LEN_MAX, ASSERTION_PATH, AdoptRequest, AssertionRequest, AssertionResponse,
-    ConfigStatus, EXPLAIN_PATH, ExplainRequest, Explained, GRANTS_PATH, Grants, KEY_VERB_PATH,
-    KEYS_PATH, KeyStatus, KeyVerbRequest, Keys, Problem, RELOAD_PATH, STATUS_PATH, Status,
-    TARGETS_PATH, Targets, WHOAMI_PATH, Whoami,
+    ANSWER_LEN_MAX, ASSERTION_PATH, ATTEST_PATH, AdoptRequest, AssertionRequest, AssertionResponse,
+    AttestRequest, ConfigStatus, EXPLAIN_PATH, ExplainRequest, Explained, GRANTS_PATH, Grants,
+    KEY_VERB_PATH, KEYS_PATH, KeyStatus, KeyVerbRequest, Keys, Problem, RELOAD_PATH, STATUS_PATH,
+    Status, TARGETS_PATH, Targets, WHOAMI_PATH, Whoami,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -137,6 +137,12 @@ impl Client {
     /// Administrators: does something with one key; answers with all its versions.
     pub fn key_verb(&mut self, request: &KeyVerbRequest) -> Result<Keys, Error> {
         self.ask_within(ADOPT_DEADLINE, Method::POST, KEY_VERB_PATH, Some(request))
+    }
+
+    /// Administrators: evidence of keys, or how far it is; the same again until it is there. What is in it
+    /// is the keystore crate's to know.
+    pub fn attest<A: DeserializeOwned>(&mut self, request: &AttestRequest) -> Result<A, Error> {
+        self.ask(Method::POST, ATTEST_PATH, Some(request))
     }
 
     /// Administrators: has the daemon read its configuration again, and waits for the verdict.

@@ -45,7 +45,8 @@ pub use chain::{Verdict, verify, verify_newest};
 pub use durable::Durable;
 pub use error::{Error, Lost, Unavailable};
 pub use record::{
-    Configured, Decision, Denied, KeyAction, KeyChange, Outcome, PeerProof, Record, Reuse, Stamp,
+    Attested, Configured, Decision, Denied, KeyAction, KeyChange, Outcome, PeerProof, Record,
+    Reuse, Stamp,
 };
 pub use shared::{Fault, PENDING_MAX, QUEUE_RECORDS_MAX};
 pub use text::{LongText, Sha256, ShortText, Text};
@@ -202,6 +203,11 @@ impl Audit {
     /// Records which configuration is in force from here on.
     pub fn configured(&self, configured: Configured) -> Result<Durable, Unavailable> {
         self.plain(&Body::Configured(configured))
+    }
+
+    /// Records evidence that is to be handed out.
+    pub fn attested(&self, attested: Attested) -> Result<Durable, Unavailable> {
+        self.plain(&Body::Attested(attested))
     }
 
     /// Says what became of a decision; never waits. The same as `Durable::outcome`.

@@ -11,6 +11,7 @@
 use std::io::Write as _;
 
 use aws_lc_rs::digest;
+use keystore::protocol::EvidenceLevel;
 use serde::{Deserialize, Serialize};
 
 use super::scan::Link;
@@ -59,6 +60,7 @@ pub enum Body {
     Repaired(Repaired),
     Key(KeyChange),
     Configured(Configured),
+    Attested(Attested),
     /// A kind that a later version wrote; this one can still verify it.
     #[serde(other)]
     Unknown,
@@ -94,6 +96,9 @@ pub struct Decision {
     /// Seconds since the Unix epoch.
     pub exp: u64,
     pub claims_sha256: Sha256,
+    /// What is known about where its key lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<EvidenceLevel>,
     /// Where it was signed for an earlier request, or for one at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reuse: Option<Reuse>,
@@ -248,6 +253,23 @@ pub struct Configured {
     pub deny_sha256: Option<Sha256>,
 }
 
+/// Evidence of keys that was made for somebody who asked by a nonce.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attested {
+    /// Who asked us for it.
+    pub uid: u32,
+    /// What the host is called in it.
+    pub host: LongText,
+    pub keystore: LongText,
+    /// What can be concluded from it at most.
+    pub evidence: EvidenceLevel,
+    /// How many keys.
+    pub keys: u64,
+    pub nonce: ShortText,
+    /// What the TPM's quote is bound to: all that it said of keys.
+    pub statements_sha256: Option<Sha256>,
+}
+
 impl OutcomeRecord {
     pub(super) fn new(id: ShortText, outcome: Option<Outcome>) -> OutcomeRecord {
         let (result, reason) = match outcome {
@@ -353,6 +375,7 @@ mod tests {
             iat: u64::MAX,
             exp: u64::MAX,
             claims_sha256: Sha256::ZERO,
+            evidence: Some(EvidenceLevel::DeviceAttested),
             reuse: Some(Reuse {
                 of: worst(),
                 at: u64::MAX,
@@ -392,6 +415,16 @@ mod tests {
             cause: RepairCause::WriteFailed,
         };
         assert!(line_len(&Body::Repaired(repaired)) <= OWN_BYTES_MAX);
+        let attested = Attested {
+            uid: u32::MAX,
+            host: worst(),
+            keystore: worst(),
+            evidence: EvidenceLevel::DeviceAttested,
+            keys: u64::MAX,
+            nonce: worst(),
+            statements_sha256: Some(Sha256::ZERO),
+        };
+        assert!(line_len(&Body::Attested(attested)) <= LINE_BYTES_MAX);
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub(super) fn a_decision(id: &str) -> Decision {
         iat: 1_763_758_255,
         exp: 1_763_758_315,
         claims_sha256: Sha256::of(b"claims"),
+        evidence: None,
         reuse: None,
     }
 }

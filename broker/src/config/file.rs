@@ -54,6 +54,9 @@ pub struct MainFile {
     /// How published keys are read back. Main file alone.
     #[serde(default, deserialize_with = "table")]
     pub courier: CourierSection,
+    /// What is said of this host to who asks for evidence of its keys. Main file alone.
+    #[serde(default, deserialize_with = "table")]
+    pub attest: AttestSection,
     /// A shipped profile, made narrower: `[profile.NAME]`, for targets to name. Main file alone.
     #[serde(default)]
     #[cfg_attr(test, schemars(transform = schema::named_anew))]
@@ -269,6 +272,35 @@ pub struct CourierSection {
     /// `verify_url` must have theirs from. Default: those that the host trusts
     #[cfg_attr(test, schemars(regex(pattern = "^/")))]
     pub ca: Option<Spanned<PathBuf>>,
+}
+
+/// What is said of this host to who asks for evidence of its keys (`assertctl attest`).
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct AttestSection {
+    /// What verifiers call this host. Default: its host name
+    #[cfg_attr(test, schemars(length(min = 1, max = 253)))]
+    pub host: Option<Spanned<String>>,
+    /// The PCRs of a TPM that are quoted, which verifiers must expect to be these. Default: 0 to 7, what
+    /// the firmware and the boot loader have measured
+    #[cfg_attr(test, schemars(length(min = 1), inner(range(min = 0, max = 23))))]
+    pub pcrs: Option<Spanned<Vec<Spanned<u8>>>>,
+    /// The bank they are of. Default: sha256
+    pub bank: Option<PcrBank>,
+}
+
+/// A bank of PCRs. SHA-1 is none that anybody should believe.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(JsonSchema))]
+pub enum PcrBank {
+    /// SHA-256
+    Sha256,
+    /// SHA-384
+    Sha384,
+    /// SHA-512
+    Sha512,
 }
 
 /// A shipped profile, made narrower. What would widen it is refused.

@@ -2,8 +2,8 @@
 //! need and nothing else, users are numbers, lifetimes fit, subjects have one owner.
 
 use super::file::{
-    AuditSection, BoundsSection, CourierSection, DenySection, DropIn, LimitsSection, MainFile,
-    PublicationSection, ServerSection,
+    AttestSection, AuditSection, BoundsSection, CourierSection, DenySection, DropIn, LimitsSection,
+    MainFile, PcrBank, PublicationSection, ServerSection,
 };
 use super::many::OneOrMany;
 use super::spanned::Spanned;
@@ -13,6 +13,7 @@ use bounds::Bounds;
 use issuer::issuers;
 use keystore::claims::{CLAIM_LEN_MAX, is_claim};
 use keystore::config::suggest;
+use keystore::evidence::bundle::{Bank, PcrIndex};
 use keystore::keyid::check_part;
 use matching::Accounts;
 pub use matching::NameService;
@@ -37,8 +38,12 @@ mod workload;
 /// must stay a matter of a second.
 pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
 
+/// The PCRs that are quoted if nothing is said: of firmware and boot loader (PC Client Platform Firmware
+/// Profile §2.3.4).
+const PCRS_QUOTED: std::ops::RangeInclusive<u8> = 0..=7;
+
 /// What a team's file cannot have.
-const MAIN_ALONE: [&str; 10] = [
+const MAIN_ALONE: [&str; 11] = [
     "server",
     "audit",
     "publication",
@@ -46,6 +51,7 @@ const MAIN_ALONE: [&str; 10] = [
     "keystore",
     "issuer",
     "courier",
+    "attest",
     "profile",
     "deny",
     "bounds",
@@ -199,6 +205,7 @@ pub fn resolve(sources: Vec<Source>, names: NameService) -> Result<Config> {
         keystores: known.keystores,
         issuers: known.issuers,
         courier: courier(&file, parsed.courier)?,
+        attest: attest(&file, parsed.attest)?,
         profiles: known.profiles,
         workloads: known.sections.into_values().collect(),
         bounds: written_bounds,
@@ -313,6 +320,38 @@ fn misspelt(file: &File, error: &toml::de::Error, known: &[&str]) -> Option<Diag
 fn courier(file: &File, section: CourierSection) -> Result<Courier> {
     let ca = file.absolute("ca", section.ca)?;
     Ok(Courier { ca })
+}
+
+fn attest(file: &File, section: AttestSection) -> Result<Attest> {
+    let host = section.host.map(|host| {
+        let parsed = host.as_ref().parse::<Host>();
+        parsed.or_else(|wrong| file.error(host.span(), format!("`host`: {wrong}")))
+    });
+    let bank = match section.bank {
+        None | Some(PcrBank::Sha256) => Bank::Sha256,
+        Some(PcrBank::Sha384) => Bank::Sha384,
+        Some(PcrBank::Sha512) => Bank::Sha512,
+    };
+    let indices = match section.pcrs {
+        None => PCRS_QUOTED.filter_map(PcrIndex::new).collect(),
+        Some(pcrs) if pcrs.as_ref().is_empty() => {
+            let message = "`pcrs` is empty; leave it out for 0 to 7";
+            return file.error(pcrs.span(), message);
+        }
+        Some(pcrs) => pcrs
+            .into_inner()
+            .into_iter()
+            .map(|number| {
+                let message = "a PCR is a number from 0 to 23";
+                let index = PcrIndex::new(*number.as_ref());
+                index.map_or_else(|| file.error(number.span(), message), Ok)
+            })
+            .collect::<Result<_>>()?,
+    };
+    Ok(Attest {
+        host: host.transpose()?,
+        selection: Selection::from([(bank, indices)]),
+    })
 }
 
 fn deny(file: &File, section: DenySection) -> Result<denylist::Files> {

@@ -4,6 +4,7 @@
 //! Options may stand before or after the command. One that the command does not know is refused,
 //! never ignored, and so is one that is given twice.
 
+use super::attest::Wish;
 use super::certificate::Form;
 use super::env::{Part, Sdk};
 use super::help;
@@ -29,6 +30,9 @@ pub const RECORDS_SHOWN: usize = 20;
 
 /// Most files of `jwks merge`: each host's set has a key at least, and that many keys are the most.
 const SETS_MAX: usize = crate::publication::merge::MERGED_MAX;
+
+/// Most files of one enrolment that are named; of directories all are taken.
+const FILES_MAX: usize = 10_000;
 
 /// A command line, understood.
 #[derive(Debug, PartialEq, Eq)]
@@ -116,8 +120,21 @@ pub enum Command {
     StateAcceptRollback {
         consent: Consent,
     },
+    Attest(Wish),
+    EnrollRequest {
+        keystore: Option<String>,
+        output: Option<PathBuf>,
+    },
+    /// `enroll challenge` and `enroll finish`
+    Enroll(super::enroll::Wish),
+    Verify(super::verify::Wish),
+    EnrollRespond {
+        challenge: PathBuf,
+        output: Option<PathBuf>,
+    },
     Jwks {
         key: Option<KeyName>,
+        with_evidence: bool,
     },
     JwksMerge {
         files: Vec<PathBuf>,
@@ -248,7 +265,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 34] = [
+pub static SPECS: [Spec; 40] = [
     spec(
         "assertion",
         &[
@@ -305,8 +322,50 @@ pub static SPECS: [Spec; 34] = [
         0,
         help::INIT,
     ),
-    spec("jwks", &[Opt::Key, Opt::Target, Opt::Issuer], 0, help::JWKS),
+    spec(
+        "jwks",
+        &[Opt::Key, Opt::Target, Opt::Issuer, Opt::WithEvidence],
+        0,
+        help::JWKS,
+    ),
     spec("jwks merge", &[Opt::Output], SETS_MAX, help::JWKS_MERGE),
+    spec(
+        "attest",
+        &[Opt::Nonce, Opt::Target, Opt::All, Opt::Purpose, Opt::Output],
+        0,
+        help::ATTEST,
+    ),
+    spec(
+        "enroll request",
+        &[Opt::Keystore, Opt::Output],
+        0,
+        help::ENROLL_REQUEST,
+    ),
+    spec("enroll respond", &[Opt::Output], 1, help::ENROLL_RESPOND),
+    spec(
+        "enroll challenge",
+        &[
+            Opt::Policy,
+            Opt::Approved,
+            Opt::Output,
+            Opt::Expires,
+            Opt::Replace,
+        ],
+        FILES_MAX,
+        help::ENROLL_CHALLENGE,
+    ),
+    spec(
+        "enroll finish",
+        &[Opt::Policy, Opt::Replace],
+        FILES_MAX,
+        help::ENROLL_FINISH,
+    ),
+    spec(
+        "verify",
+        &[Opt::Nonce, Opt::Policy, Opt::Record, Opt::Eat, Opt::EatKey],
+        1,
+        help::VERIFY,
+    ),
     spec(
         "config check",
         &[Opt::HostFacts, Opt::Strict, Opt::Explain],
@@ -377,13 +436,25 @@ enum Opt {
     Csr,
     Id,
     Label,
+    Nonce,
+    All,
+    Purpose,
+    Keystore,
+    WithEvidence,
+    Policy,
+    Approved,
+    Expires,
+    Replace,
+    Record,
+    Eat,
+    EatKey,
 }
 
 /// Options that every command takes, as they are suggested.
 const GLOBAL: [&str; 5] = ["--socket", "--config", "--json", "--help", "--version"];
 
 impl Opt {
-    const ALL: [Opt; 30] = [
+    const ALL: [Opt; 42] = [
         Opt::Target,
         Opt::Lifetime,
         Opt::Key,
@@ -414,6 +485,18 @@ impl Opt {
         Opt::Csr,
         Opt::Id,
         Opt::Label,
+        Opt::Nonce,
+        Opt::All,
+        Opt::Purpose,
+        Opt::Keystore,
+        Opt::WithEvidence,
+        Opt::Policy,
+        Opt::Approved,
+        Opt::Expires,
+        Opt::Replace,
+        Opt::Record,
+        Opt::Eat,
+        Opt::EatKey,
     ];
 
     fn flag(self) -> &'static str {
@@ -448,6 +531,18 @@ impl Opt {
             Opt::Csr => "--csr",
             Opt::Id => "--id",
             Opt::Label => "--label",
+            Opt::Nonce => "--nonce",
+            Opt::All => "--all",
+            Opt::Purpose => "--purpose",
+            Opt::Keystore => "--keystore",
+            Opt::WithEvidence => "--with-evidence",
+            Opt::Policy => "--policy",
+            Opt::Approved => "--approved",
+            Opt::Expires => "--expires",
+            Opt::Replace => "--replace",
+            Opt::Record => "--record",
+            Opt::Eat => "--eat",
+            Opt::EatKey => "--eat-key",
         }
     }
 
@@ -467,6 +562,10 @@ impl Opt {
                 | Opt::Now
                 | Opt::Compromised
                 | Opt::Csr
+                | Opt::All
+                | Opt::WithEvidence
+                | Opt::Replace
+                | Opt::Record
         )
     }
 }

@@ -278,6 +278,18 @@ fn says(body: &Body) -> (&'static str, String) {
                 it.kid.as_str()
             ),
         ),
+        Body::Attested(it) => (
+            "attested",
+            format!(
+                "{} of keystore {} as host {}, {}, for nonce {}, uid {}",
+                count(usize::try_from(it.keys).unwrap_or(usize::MAX), "key"),
+                it.keystore.as_str(),
+                it.host.as_str(),
+                word(&it.evidence),
+                it.nonce.as_str(),
+                it.uid
+            ),
+        ),
         Body::Configured(it) => (
             "configured",
             match &it.deny_sha256 {
@@ -305,6 +317,9 @@ fn remarks(decision: &Decision) -> String {
     }
     if let Some(sha256) = &decision.exe_sha256 {
         text += &format!(", executable sha256 {}", word(sha256));
+    }
+    if let Some(evidence) = &decision.evidence {
+        text += &format!(", evidence {}", word(evidence));
     }
     if decision.peer_proof == PeerProof::Pid {
         text += ", by its pid alone";

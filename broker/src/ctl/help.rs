@@ -34,6 +34,9 @@ for administrators
   keys import             bring in a private key that was made elsewhere
   keys adopt              use a key that is in the token already
   state accept-rollback   the state directory was restored on purpose
+  attest                  evidence of where keys live, for somebody who verifies it
+  enroll request          what this host's TPM is, for who enrols it
+  enroll respond          open what came back for it
   jwks                    public keys, to be registered at the other side
   jwks merge              the sets of several hosts as one
   config check            is the configuration correct, and is it wise?
@@ -46,6 +49,11 @@ for administrators
   explain                 why was a request denied, or would be?
   profiles                kinds of relying parties that assertd knows
   env TARGET              what an SDK needs to use a target: variables, file, unit drop-in
+
+for who relies on keys, on any machine
+  verify                  hold evidence against a policy
+  enroll challenge        what only the TPM of a request can open
+  enroll finish           record whose response was right
 
 options
   -s, --socket SOCKET     ask at this socket
@@ -254,7 +262,7 @@ assertd takes the word when it is started the next time, and has it in the audit
 Asks before, unless --yes. Needs root.";
 
 pub const JWKS: &str = "\
-usage: assertctl jwks [--key NAME | --target WORKLOAD/TARGET | --issuer NAME]
+usage: assertctl jwks [--with-evidence] [--key NAME | --target WORKLOAD/TARGET | --issuer NAME]
 
 Prints a JWK set (RFC 7517). For one key it is exactly what the other side must know: register
 it at the authorization server, or serve it at the issuer's jwks_uri. Without an option: every
@@ -263,7 +271,36 @@ never empty: that is an error. Needs root.
 
       --key NAME                 `workload/target` or `issuer/NAME`, as `assertctl keys` shows it
       --target WORKLOAD/TARGET   the client key of that target
-      --issuer NAME              the key of [issuer.NAME]";
+      --issuer NAME              the key of [issuer.NAME]
+      --with-evidence            and beside the keys, as `assertd_evidence`, what is known about
+                                 where each lives";
+
+pub const ATTEST: &str = "\
+usage: assertctl attest --nonce N (--target WORKLOAD/TARGET | --all) [--purpose P] [-o FILE]
+
+Has every keystore say what it can of keys, for somebody who chose the nonce, and writes it with
+the logs of firmware and kernel as one bundle. A TPM certifies each key by its attestation key and
+quotes the PCRs of [attest]; a PKCS#11 token asserts attributes, and no more. Workloads are
+served between the statements. What is left out is said, and the exit code is 1 then. Needs root.
+
+      --nonce N        the verifier's: 32 bytes, base64url or hexadecimal, new each time
+      --target T       the key of one target, or of an issuer: issuer/NAME
+      --all            all keys that may sign, or whose signatures are still met with
+      --purpose P      client_authentication, federation or account alone
+  -o, --output FILE    write it there; else it is printed";
+
+pub const ENROLL_REQUEST: &str = "\
+usage: assertctl enroll request [--keystore NAME] [-o FILE]
+
+Writes what a keystore's TPM is: its endorsement key with its maker's certificates, its attestation
+key, maker and firmware. `assertctl enroll challenge` reads it, where evidence is verified.
+Needs root.";
+
+pub const ENROLL_RESPOND: &str = "\
+usage: assertctl enroll respond CHALLENGE [-o FILE]
+
+Has the TPM open a challenge, which it can only if both keys of the request are in it, and writes
+what was in it for `assertctl enroll finish`. Needs root.";
 
 pub const JWKS_MERGE: &str = "\
 usage: assertctl jwks merge FILE… [-o FILE]
@@ -380,6 +417,50 @@ of the configuration alone: assertd need not run. What assertd cannot know (a ro
       --json               all of it, for programs
 
 TARGET is WORKLOAD/TARGET where more than one workload has a target of that name.";
+
+pub const VERIFY: &str = "\
+usage: assertctl verify FILE --nonce N --policy FILE [--record] [--eat FILE --eat-key FILE]
+
+Holds the evidence that `assertctl attest` wrote against a policy, and prints one verdict for every
+check: passed, failed, unreachable (what it rests on did not pass) or skipped, and why. Then every
+key with what is known of where it lives, and by what it is used. Exits with 0 only if no check
+failed. Needs no assertd, no TPM and no network. What is proven, and how a policy is written:
+docs/attestation.md.
+
+      --nonce N        the one that the evidence was asked for with; yours, and new each time
+      --policy FILE    roots, hosts, PCRs, firmware, the level that keys must have (TOML)
+      --record         if all passed, keep the TPM's counters in the policy's registry, so that an
+                       older state is found out
+      --eat FILE       write the result as a signed token (EAT, RFC 9711) ...
+      --eat-key FILE   ... by this key of yours: PEM, P-256, mode 0600
+      --json           verdicts, keys, and the policy's SHA-256";
+
+pub const ENROLL_CHALLENGE: &str = "\
+usage: assertctl enroll challenge REQUEST... --policy FILE [--approved FILE] [-o DIRECTORY]
+
+Answers what `assertctl enroll request` wrote on hosts: each with a file that its TPM alone can
+open, and only if the attestation key is in it as well. A TPM has to be vouched for: by a
+certificate that leads to a root of the policy, by the list, or by the policy's [host.NAME]. A
+REQUEST may be a directory of them. What is pending is kept beside the policy's registry.
+
+      --policy FILE      roots and hosts; says where the registry is
+      --approved FILE    approved TPMs, one on a line: FINGERPRINT, or FINGERPRINT HOST. The
+                         fingerprint is the SHA-256 of the public endorsement key (SPKI, DER)
+  -o, --output DIR       where challenges are written: NAME.challenge.json (default: here)
+      --expires S        until when they are answered (default 300; hands may need days)
+      --replace          the host has another TPM than it had, on purpose
+      --json             for programs";
+
+pub const ENROLL_FINISH: &str = "\
+usage: assertctl enroll finish RESPONSE... --policy FILE [--replace]
+
+Compares what `assertctl enroll respond` wrote on hosts with what was in their challenges, and
+records which attestation key is in which TPM of which host. An identity that is a copy is refused:
+one TPM as two hosts, or one attestation key in two TPMs. A RESPONSE may be a directory of them.
+
+      --policy FILE      says where the registry is
+      --replace          the host has another TPM than it had, on purpose
+      --json             for programs";
 
 pub const HELP: &str = "\
 usage: assertctl help [COMMAND]

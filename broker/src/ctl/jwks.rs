@@ -11,6 +11,7 @@ use crate::publication::render::JwkSet;
 use crate::publication::{Key, KeySet};
 use assertd_client::api::KeyStatus;
 use keystore::{KeyId, KeyName, PublicKey};
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Prints what the other side must know about one key, or about all.
@@ -21,6 +22,56 @@ pub fn print(args: &Args, key: Option<&KeyName>, out: &mut Out) -> Result<Exit, 
         None => out.json(&all_sets(&answer.keys)?)?,
     }
     Ok(Exit::Done)
+}
+
+/// The same, with what is known about where each key lives, beside the keys: a member of a key that nobody
+/// expects breaks verifiers, one of the set does not (RFC 7517 §5).
+pub fn print_with_evidence(
+    args: &Args,
+    key: Option<&KeyName>,
+    out: &mut Out,
+) -> Result<Exit, Failure> {
+    let answer = connect(args)?.keys().map_err(|error| failed(&error))?;
+    match key {
+        Some(name) => out.json(&with_evidence(&answer.keys, one_set(&answer.keys, name)?))?,
+        None => {
+            let sets = all_sets(&answer.keys)?.into_iter();
+            let sets = sets.map(|(name, set)| (name, with_evidence(&answer.keys, set)));
+            out.json(&sets.collect::<BTreeMap<&str, Known>>())?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// A set, and what is known of its keys.
+#[derive(Serialize)]
+struct Known {
+    #[serde(flatten)]
+    set: JwkSet,
+    /// By kid.
+    assertd_evidence: BTreeMap<String, KeyEvidence>,
+}
+
+#[derive(Serialize)]
+struct KeyEvidence {
+    level: String,
+    imported: bool,
+}
+
+fn with_evidence(keys: &[KeyStatus], set: JwkSet) -> Known {
+    let members = serde_json::to_value(&set).unwrap_or_default();
+    let is_in = |kid: &str| {
+        let listed = members["keys"].as_array().into_iter().flatten();
+        listed.into_iter().any(|key| key["kid"] == kid)
+    };
+    let known = keys.iter().filter(|key| is_in(&key.kid)).map(|key| {
+        let (level, imported) = (key.evidence.clone(), key.imported);
+        (key.kid.clone(), KeyEvidence { level, imported })
+    });
+    Known {
+        assertd_evidence: known.collect(),
+        set,
+    }
 }
 
 /// The set of one key's versions. Never empty.

@@ -14,11 +14,13 @@ mod account;
 mod admin;
 mod apply;
 mod assertion;
+mod attest;
 mod audit;
 mod bring;
 mod certificate;
 mod check;
 mod doctor;
+mod enroll;
 mod env;
 mod explain;
 mod failure;
@@ -33,11 +35,15 @@ mod keystore;
 mod keyverb;
 mod look;
 pub(crate) mod out;
+mod place;
 mod profiles;
 mod reload;
+mod relying;
+mod respond;
 mod run;
 mod state;
 mod tpm;
+mod verify;
 mod workload;
 
 use self::args::{Args, Command};
@@ -149,7 +155,23 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
         Command::KeyCertificate { key, form } => certificate::show(args, key, *form, out),
         Command::KeyImport { name, file } => bring::import(args, name, file, out),
         Command::KeyAdopt { name, object } => bring::adopt(args, name, object, out),
-        Command::Jwks { key } => jwks::print(args, key.as_ref(), out),
+        Command::Jwks {
+            key,
+            with_evidence: false,
+        } => jwks::print(args, key.as_ref(), out),
+        Command::Jwks {
+            key,
+            with_evidence: true,
+        } => jwks::print_with_evidence(args, key.as_ref(), out),
+        Command::Attest(wish) => attest::run(args, wish, out),
+        Command::EnrollRequest { keystore, output } => {
+            respond::request(args, keystore.as_deref(), output.as_deref(), out)
+        }
+        Command::Enroll(wish) => enroll::run(args, wish, out),
+        Command::Verify(wish) => verify::run(args, wish, out),
+        Command::EnrollRespond { challenge, output } => {
+            respond::respond(args, challenge, output.as_deref(), out)
+        }
         Command::JwksMerge { files, output } => jwks::merge::run(files, output.as_deref(), out),
         Command::ConfigCheck {
             host_facts,

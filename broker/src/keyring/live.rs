@@ -4,7 +4,7 @@
 use super::{ActiveKey, KeyRecord, Keyring, Unusable, words};
 use crate::lifecycle::{Cause, Hold, Lineage};
 use keystore::jws::Header;
-use keystore::protocol::{Condition, Evidence, KeyEntry};
+use keystore::protocol::{Condition, Evidence, EvidenceLevel, KeyEntry};
 use keystore::{Certificate, KeyId, KeyName, KeyVersion};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -222,6 +222,14 @@ impl Keyring {
     pub fn suspend(&self, key: &KeyId) {
         self.write_live().suspended.insert(key.clone());
         self.tell();
+    }
+
+    /// What is known about where a key lives.
+    pub fn evidence(&self, key: &KeyId) -> EvidenceLevel {
+        match self.read().seen.get(key) {
+            Some(Seen::Shown { evidence, .. }) => evidence.level,
+            Some(Seen::Unknown | Seen::Wrong(_)) | None => EvidenceLevel::None,
+        }
     }
 
     /// Whether a key is suspended.

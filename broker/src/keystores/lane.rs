@@ -7,10 +7,12 @@
 
 use super::Keystore;
 use super::connection::Connection;
-use crate::queue::Job;
+use crate::queue::{Job, Mint, Turn, Work};
 use keystore::protocol::{Reply, Request};
 use keystore::{Error, Kind, client};
 use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -20,8 +22,25 @@ use tokio::sync::oneshot;
 /// call outlives its `hang_limit` (60 s by default); this is for when even that fails.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(75);
 
+/// How long somebody else may have its turn: as long as it has one, no workload has.
+const TURN_MAX: Duration = Duration::from_secs(10);
+
 /// First and longest wait between attempts to connect.
 const RECONNECT_WAIT: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// Somebody has a turn.
+struct Away {
+    since: Instant,
+    over: oneshot::Receiver<Infallible>,
+}
+
+/// What becomes of a job.
+enum Taken {
+    Sent(Flight),
+    Turn(Away),
+    /// Who had asked for it is not there any more.
+    Nothing,
+}
 
 /// A job that was sent and is not answered.
 struct Flight {
@@ -52,6 +71,7 @@ pub async fn run(keystore: Arc<Keystore>) {
 /// has signed it is unknown, so that it is not tried again.
 async fn serve(keystore: &Keystore, mut connection: Connection) {
     let mut flights: VecDeque<Flight> = VecDeque::new();
+    let mut away: Option<Away> = None;
     let error = loop {
         let oldest = flights
             .front()
@@ -64,16 +84,19 @@ async fn serve(keystore: &Keystore, mut connection: Connection) {
                 Err(error) => break error,
             },
             job = keystore.queue.next(|deadline| keystore.is_in_time(deadline)),
-                if flights.len() < keystore.jobs_per_lane() =>
+                if away.is_none() && flights.len() < keystore.jobs_per_lane() =>
             {
                 match take_off(&mut connection, job).await {
-                    Ok(flight) => {
+                    Ok(Taken::Sent(flight)) => {
                         keystore.in_flight.fetch_add(1, Ordering::Relaxed);
                         flights.push_back(flight);
                     }
+                    Ok(Taken::Turn(turn)) => away = Some(turn),
+                    Ok(Taken::Nothing) => {}
                     Err(error) => break error,
                 }
             }
+            () = back(&mut away) => away = None,
             () = overdue, if !flights.is_empty() => {
                 break Error::new(Kind::Unavailable, "keystore does not answer");
             }
@@ -87,15 +110,35 @@ async fn serve(keystore: &Keystore, mut connection: Connection) {
     }
 }
 
-/// Sends a job.
-async fn take_off(connection: &mut Connection, job: Job) -> Result<Flight, Error> {
-    let Job {
+/// Returns when the turn of who has one is over, which is never if nobody has.
+async fn back(away: &mut Option<Away>) {
+    match away {
+        None => pending().await,
+        Some(Away { since, over }) => {
+            let end = tokio::time::Instant::from(*since + TURN_MAX);
+            let _ = tokio::time::timeout_at(end, over).await; // it ends by being dropped
+        }
+    }
+}
+
+/// Sends a job, or leaves the keystore to somebody.
+async fn take_off(connection: &mut Connection, job: Job) -> Result<Taken, Error> {
+    let Mint {
         key,
         purpose,
         claims,
         reply,
-        ..
-    } = job;
+    } = match job.work {
+        Work::Mint(mint) => mint,
+        Work::Turn(taker) => {
+            let (turn, over) = Turn::new();
+            let since = Instant::now();
+            return Ok(match taker.send(turn) {
+                Ok(()) => Taken::Turn(Away { since, over }),
+                Err(_gone) => Taken::Nothing,
+            });
+        }
+    };
     let sent = Instant::now();
     let request = Request::Mint {
         key,
@@ -103,7 +146,7 @@ async fn take_off(connection: &mut Connection, job: Job) -> Result<Flight, Error
         claims: claims.into_wire(),
     };
     match connection.send(&request).await {
-        Ok(()) => Ok(Flight { sent, reply }),
+        Ok(()) => Ok(Taken::Sent(Flight { sent, reply })),
         Err(error) => {
             let _ = reply.send(Err(Error::new(error.kind(), error.to_string()))); // the asker may have gone
             Err(error)

@@ -26,7 +26,7 @@ const LOOK_DEADLINE: Duration = Duration::from_secs(20);
 
 /// How long the making of a key may take: an RSA key takes a chip up to a minute, and the keystore ends
 /// itself when a call takes longer than its `hang_limit`.
-const MAKING_DEADLINE: Duration = Duration::from_secs(75);
+pub const MAKING_DEADLINE: Duration = Duration::from_secs(75);
 
 /// Most lanes, whatever a keystore says of itself: its own limit of connections is 64.
 const LANES_MAX: usize = 32;

@@ -60,13 +60,15 @@ pub(crate) fn share(workload: &str) -> Share {
 pub(crate) fn job(workload: &str, deadline: Instant) -> (Job, Answer) {
     let (reply, answer) = oneshot::channel();
     let job = Job {
-        key: "payments/bank.1".parse().unwrap(),
-        purpose: PurposeKind::ClientAuthentication,
-        claims: claims(),
+        work: Work::Mint(Mint {
+            key: "payments/bank.1".parse().unwrap(),
+            purpose: PurposeKind::ClientAuthentication,
+            claims: claims(),
+            reply,
+        }),
         share: share(workload),
         since: Instant::now() - Duration::from_secs(1),
         deadline,
-        reply,
     };
     (job, answer)
 }

@@ -18,8 +18,11 @@ use crate::token::{Access, Token};
 use crate::trial::SessionKey;
 use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::session::Session;
-use keystore::backend::{Backend, Existing, Inspection, LABEL_PREFIX, ObjectId, TokenId, Trial};
+use keystore::backend::{
+    Backend, Existing, Inspection, LABEL_PREFIX, Likeness, ObjectId, Testimony, TokenId, Trial,
+};
 use keystore::config::{Section, TokenSelector};
+use keystore::evidence::context::Sha256;
 use keystore::statefile::StateDir;
 use keystore::survey::Line;
 use keystore::{Alg, Error, Kind, PrivateKey, PublicKey};
@@ -430,6 +433,34 @@ impl Backend for Pkcs11Backend {
             }
             Ok(strange.into_list())
         })
+    }
+
+    /// Nothing that the module says is signed by anybody: it is read anew, and handed on.
+    fn attest(
+        &self,
+        object: ObjectId,
+        public_key: &PublicKey,
+        _about: &Sha256,
+    ) -> Result<Testimony, Error> {
+        self.at_desk(|finder| {
+            let private = finder.private_key(&self.token, object)?;
+            let shown = finder.public_key(&self.token, object, Some(private))?;
+            let view = finder.view(&self.token);
+            if shown != *public_key {
+                let text = format!(
+                    "object {object} has another public key (kid {}) than was recorded (kid {}); nothing \
+                     is said of it; find out who put it there",
+                    shown.kid(),
+                    public_key.kid()
+                );
+                return Err(view.error(Kind::Mismatch, text));
+            }
+            Ok(Testimony::Asserted(view.attributes(private)?))
+        })
+    }
+
+    fn likeness(&self) -> Result<Likeness, Error> {
+        self.token.likeness().map(Likeness::Token)
     }
 
     fn survey(&self) -> Vec<Line> {

@@ -9,6 +9,7 @@ use crate::token::Token;
 use cryptoki::error::Error as Pkcs11Error;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectHandle};
 use cryptoki::session::Session;
+use keystore::evidence::bundle::Attributes;
 use keystore::{Error, Kind, PublicKey};
 
 /// An error, and what it means for the session.
@@ -111,6 +112,28 @@ impl<'a> View<'a> {
         Ok(facts)
     }
 
+    /// All attributes of a private key that say what may become of it, for somebody far away.
+    pub fn attributes(self, private: ObjectHandle) -> Result<Attributes, Failure> {
+        let flag = |attribute| self.flag(private, attribute);
+        Ok(Attributes {
+            token: flag(AttributeType::Token)?,
+            private: flag(AttributeType::Private)?,
+            sensitive: flag(AttributeType::Sensitive)?,
+            always_sensitive: flag(AttributeType::AlwaysSensitive)?,
+            extractable: flag(AttributeType::Extractable)?,
+            never_extractable: flag(AttributeType::NeverExtractable)?,
+            local: flag(AttributeType::Local)?,
+            sign: flag(AttributeType::Sign)?,
+            sign_recover: flag(AttributeType::SignRecover)?,
+            decrypt: flag(AttributeType::Decrypt)?,
+            unwrap: flag(AttributeType::Unwrap)?,
+            derive: flag(AttributeType::Derive)?,
+            modifiable: flag(AttributeType::Modifiable)?,
+            copyable: flag(AttributeType::Copyable)?,
+            wrap_with_trusted: flag(AttributeType::WrapWithTrusted)?,
+        })
+    }
+
     /// One text or byte attribute; `None` if the object has none.
     pub fn bytes(
         self,
@@ -144,7 +167,11 @@ impl<'a> View<'a> {
                 | Attribute::SignRecover(flag)
                 | Attribute::Local(flag)
                 | Attribute::AlwaysSensitive(flag)
-                | Attribute::NeverExtractable(flag) => Some(flag),
+                | Attribute::NeverExtractable(flag)
+                | Attribute::Private(flag)
+                | Attribute::Modifiable(flag)
+                | Attribute::Copyable(flag)
+                | Attribute::WrapWithTrusted(flag) => Some(flag),
                 _ => None,
             }))
     }

@@ -14,6 +14,7 @@ use cryptoki::slot::{Limit, Slot, TokenInfo};
 use cryptoki::types::RawAuthPin;
 use keystore::backend::{ObjectId, TokenId};
 use keystore::clock::Clock;
+use keystore::evidence::bundle::{Module as ModuleEvidence, Text};
 use keystore::inventory::PinState;
 use keystore::{Error, Kind};
 use std::collections::HashMap;
@@ -61,6 +62,29 @@ impl Token {
             Some(id) => id.as_bytes().to_vec(),
             None => object.0.to_vec(),
         }
+    }
+
+    /// What the module says of itself and of the token.
+    ///
+    /// # Errors
+    /// That it does not.
+    pub fn likeness(&self) -> Result<ModuleEvidence, Error> {
+        let failed = |error| explain(&self.place, "asking the token about itself", &error);
+        let library = self.context.get_library_info().map_err(failed)?;
+        let info = self.context.get_token_info(self.slot).map_err(failed)?;
+        let text = |text: &str| Text::cut(&printable(text));
+        Ok(ModuleEvidence {
+            library: text(&format!(
+                "{}, {}, version {}",
+                library.manufacturer_id(),
+                library.library_description(),
+                library.library_version()
+            )),
+            manufacturer: text(info.manufacturer_id()),
+            model: text(info.model()),
+            serial: text(info.serial_number()),
+            firmware: text(&info.firmware_version().to_string()),
+        })
     }
 
     /// Finds the one token with this label and serial number; either may be left out.

@@ -87,6 +87,12 @@ impl Secrets {
         }
     }
 
+    /// The auth value of the attestation key.
+    pub fn attestation(&self) -> Auth {
+        let tag = hmac::sign(&self.0, b"assertd attestation key auth");
+        Auth::try_from(tag.as_ref()).expect("32 bytes are fewer than the largest digest has")
+    }
+
     /// The auth value of one key.
     pub fn of(&self, object: ObjectId) -> Auth {
         let tag = hmac::sign(&self.0, &object.0);

@@ -3,6 +3,7 @@
 //! connection that broke, or a TPM that was reset, is opened anew once for each verb; a busy TPM is
 //! waited for; a wrong auth value is never tried again.
 
+use crate::attestationkey::AkFile;
 use crate::auth::Secrets;
 use crate::codes::Cure;
 use crate::connection::{Connection, Lasting, Order};
@@ -15,10 +16,14 @@ use crate::survey;
 use crate::tcti::Leftovers;
 use crate::template;
 use crate::trial::MemoryKey;
-use keystore::backend::{Backend, Existing, Inspection, ObjectId, TokenId, Trial};
+use keystore::backend::{
+    Backend, Existing, Inspection, Likeness, ObjectId, Testimony, TokenId, Trial,
+};
 use keystore::config::Sessions;
+use keystore::evidence::bundle::{Quote, Selection};
+use keystore::evidence::context::Sha256;
 use keystore::privatekey::Parts;
-use keystore::protocol::{Evidence, EvidenceLevel};
+use keystore::protocol::{Credential, Evidence, EvidenceLevel};
 use keystore::statefile::StateDir;
 use keystore::survey::Line;
 use keystore::tcti::Tcti;
@@ -26,6 +31,7 @@ use keystore::{Alg, Error, Kind, PrivateKey, PublicKey};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Instant;
+use zeroize::Zeroizing;
 
 /// What is signed to find out what PSS means to this TPM.
 const PSS_PROBE: &[u8] = b"assertd: does this TPM make PS256 signatures?";
@@ -53,6 +59,16 @@ pub struct TpmBackend {
     keys: KeyDir,
     /// As the connection has them; health asks without waiting for the TPM.
     algs: Mutex<Vec<Alg>>,
+    /// Whether it can prove what its keys are.
+    pub(crate) proof: Proof,
+}
+
+/// What its attestation key was found to be when the TPM was opened.
+pub(crate) enum Proof {
+    /// It signs what the TPM says.
+    Ready,
+    /// There is none, for this reason.
+    None(String),
 }
 
 /// What one caller at a time works with.
@@ -82,13 +98,27 @@ impl TpmBackend {
         let mut lasting = Lasting {
             place: format!("TPM {tcti}"),
             keys: keys.clone(),
+            ak: AkFile::of(&state),
             memory: Memory::open(&state)?,
             tcti,
             secrets,
             sessions,
         };
         let connection = Connection::open(&mut lasting, Leftovers::Loaded);
-        let connection = connection.map_err(|failure| failure.error)?;
+        let mut connection = connection.map_err(|failure| failure.error)?;
+        let proof = match connection.try_ak(&lasting) {
+            Ok(()) => Proof::Ready,
+            Err(failure) if matches!(failure.cure, Cure::Reconnect | Cure::Wait) => {
+                return Err(not_now(failure)); // it was there a moment ago
+            }
+            Err(failure) => {
+                eprintln!(
+                    "{}: no evidence: {}; its keys are used all the same",
+                    lasting.place, failure.error
+                );
+                Proof::None(failure.error.to_string())
+            }
+        };
         let description = format!(
             "TPM {} at {}: {}, key slots: {}",
             connection.chip,
@@ -115,6 +145,7 @@ impl TpmBackend {
             firmware,
             keys,
             algs,
+            proof,
         })
     }
 
@@ -168,6 +199,13 @@ impl TpmBackend {
             if std::mem::replace(&mut is_last, true) {
                 return Err(failure.error);
             }
+        }
+    }
+
+    fn check_proof(&self) -> Result<(), Error> {
+        match &self.proof {
+            Proof::Ready => Ok(()),
+            Proof::None(why) => Err(Error::new(Kind::Refused, why.clone())),
         }
     }
 
@@ -312,9 +350,11 @@ impl Backend for TpmBackend {
             let stored = lasting.keys.read(object)?;
             Ok((public_key, template::is_imported(&stored.public)))
         })?;
-        let level = match imported {
-            true => EvidenceLevel::None,
-            false => EvidenceLevel::Asserted,
+        // What can be proven of one key can be of all: they are in the same TPM, with the same attributes.
+        let level = match (imported, &self.proof) {
+            (true, _) => EvidenceLevel::None,
+            (false, Proof::Ready) => EvidenceLevel::TpmCertified,
+            (false, Proof::None(_)) => EvidenceLevel::Asserted,
         };
         Ok(Inspection {
             public_key,
@@ -385,6 +425,32 @@ impl Backend for TpmBackend {
 
     fn count(&self, to: u64) -> Result<u64, Error> {
         self.at_desk(|connection, lasting| connection.count(lasting, to))
+    }
+
+    fn attest(
+        &self,
+        object: ObjectId,
+        public_key: &PublicKey,
+        about: &Sha256,
+    ) -> Result<Testimony, Error> {
+        self.check_proof()?;
+        self.at_desk(|connection, lasting| connection.certify(lasting, object, public_key, about))
+    }
+
+    fn likeness(&self) -> Result<Likeness, Error> {
+        self.check_proof()?;
+        let tpm = self.at_desk(|connection, lasting| connection.identity(lasting))?;
+        Ok(Likeness::Tpm(Box::new(tpm)))
+    }
+
+    fn quote(&self, selection: &Selection, about: &Sha256) -> Result<Quote, Error> {
+        self.check_proof()?;
+        self.at_desk(|connection, lasting| connection.quote(lasting, selection, about))
+    }
+
+    fn activate(&self, credential: &Credential) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.check_proof()?;
+        self.at_desk(|connection, lasting| connection.activate(lasting, credential))
     }
 
     fn survey(&self) -> Vec<Line> {

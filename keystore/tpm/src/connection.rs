@@ -3,6 +3,7 @@
 //! steps of the backend's verbs stand here; whether one is tried again is decided in
 //! [`crate::backend`].
 
+use crate::attestationkey::AkFile;
 use crate::auth::Secrets;
 use crate::chip::{self, Chip};
 use crate::duplicate::Duplicate;
@@ -37,6 +38,8 @@ pub struct Lasting {
     pub place: String,
     /// Where key files are.
     pub keys: KeyDir,
+    /// Where the attestation key is.
+    pub ak: AkFile,
     /// What auth values are made of.
     pub secrets: Secrets,
     /// Which sessions, if that is configured.
@@ -281,7 +284,7 @@ impl Connection {
     }
 
     /// Brings a key into a slot, with its auth value set.
-    fn bring(
+    pub fn bring(
         &mut self,
         lasting: &Lasting,
         object: ObjectId,

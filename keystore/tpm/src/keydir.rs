@@ -225,7 +225,11 @@ fn is_half_written(path: &Path) -> bool {
         && path.symlink_metadata().is_ok_and(|it| it.is_file())
 }
 
-fn read_bounded(path: &Path) -> Result<String, Error> {
+/// A key file's text, or the beginning of one that is too long.
+///
+/// # Errors
+/// `NotFound`; `Corrupt`, if it is none; `Unavailable` with what the file system says.
+pub fn read_bounded(path: &Path) -> Result<String, Error> {
     let failed = |error: std::io::Error| match error.kind() {
         ErrorKind::NotFound => {
             let text = format!("key file {}: is not there", path.display());

@@ -6,11 +6,14 @@
 //! [`session`] (how it is shown that we may use them) and [`sign`]. [`template`] says what our keys
 //! are, [`keydir`] and [`keyfile`] how they lie in files, [`auth`] what their auth values
 //! are made of. [`survey`] is what the TPM tells of itself, [`trial`] a key that is never stored,
-//! [`duplicate`] one that comes from elsewhere, [`counter`] a number that never goes back. [`codes`] turns
+//! [`duplicate`] one that comes from elsewhere, [`counter`] a number that never goes back.
+//! [`attestationkey`], [`endorsement`] (with [`nv`]), [`statement`] and [`pcrs`] are what it proves to
+//! somebody far away. [`codes`] turns
 //! every response code into a [`keystore::Kind`] and a remedy; [`patience`] is how long a busy TPM is
 //! waited for.
 #![forbid(unsafe_code)]
 
+mod attestationkey;
 mod auth;
 mod backend;
 mod chip;
@@ -18,14 +21,18 @@ mod codes;
 mod connection;
 mod counter;
 mod duplicate;
+mod endorsement;
 mod failure;
 mod keydir;
 mod keyfile;
+mod nv;
 mod patience;
+mod pcrs;
 mod primary;
 mod session;
 mod sign;
 mod slots;
+mod statement;
 mod survey;
 mod tcti;
 mod template;

@@ -12,7 +12,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 use tss_esapi::attributes::SessionAttributesBuilder;
 use tss_esapi::constants::SessionType;
-use tss_esapi::handles::SessionHandle;
+use tss_esapi::handles::{KeyHandle, SessionHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::SymmetricDefinition;
@@ -76,6 +76,8 @@ impl fmt::Display for Mode {
 pub struct OwnSession {
     sessions: Sessions,
     open: Option<Open>,
+    /// A second one, while a command uses two keys.
+    second: Option<AuthSession>,
 }
 
 struct Open {
@@ -90,6 +92,7 @@ impl OwnSession {
         OwnSession {
             sessions,
             open: None,
+            second: None,
         }
     }
 
@@ -118,6 +121,36 @@ impl OwnSession {
         Ok(open.session)
     }
 
+    /// The session for the second key of a command that uses two. It hides nothing and costs the TPM
+    /// nothing: the auth value is not sent, and what is made with it cannot be guessed back.
+    ///
+    /// # Errors
+    /// Whatever TPM2_StartAuthSession answers.
+    pub fn second(&mut self, context: &mut Context) -> tss_esapi::Result<AuthSession> {
+        if self.sessions == Sessions::Password {
+            return Ok(AuthSession::Password);
+        }
+        self.give_back_second(context)?;
+        let session = hmac_session(context, None)?;
+        self.second = Some(session);
+        let (attributes, mask) = SessionAttributesBuilder::new()
+            .with_continue_session(true) // so that it is ours to flush, whatever comes
+            .build();
+        context.tr_sess_set_attributes(session, attributes, mask)?;
+        Ok(session)
+    }
+
+    /// Flushes that one.
+    ///
+    /// # Errors
+    /// Whatever TPM2_FlushContext answers.
+    pub fn give_back_second(&mut self, context: &mut Context) -> tss_esapi::Result<()> {
+        match self.second.take() {
+            Some(session) => context.flush_context(SessionHandle::from(session).into()),
+            None => Ok(()),
+        }
+    }
+
     /// Flushes the open session, if there is one.
     ///
     /// # Errors
@@ -142,20 +175,7 @@ impl OwnSession {
 }
 
 fn start(context: &mut Context, primary: Primary) -> tss_esapi::Result<Open> {
-    let session = context
-        .execute_without_session(|c| {
-            c.start_auth_session(
-                Some(primary.handle),
-                None,
-                None,
-                SessionType::Hmac,
-                SymmetricDefinition::AES_128_CFB,
-                HashingAlgorithm::Sha256,
-            )
-        })?
-        .ok_or(tss_esapi::Error::WrapperError(
-            WrapperErrorKind::WrongValueFromTpm,
-        ))?;
+    let session = hmac_session(context, Some(primary.handle))?;
     // The library leaves out a direction for which a command has nothing to encrypt.
     let (attributes, mask) = SessionAttributesBuilder::new()
         .with_continue_session(true)
@@ -168,6 +188,23 @@ fn start(context: &mut Context, primary: Primary) -> tss_esapi::Result<Open> {
         uses: 0,
         last: Instant::now(),
     })
+}
+
+/// A new one; `salt` is the key that it is salted with.
+fn hmac_session(context: &mut Context, salt: Option<KeyHandle>) -> tss_esapi::Result<AuthSession> {
+    let session = context.execute_without_session(|c| {
+        c.start_auth_session(
+            salt,
+            None,
+            None,
+            SessionType::Hmac,
+            SymmetricDefinition::AES_128_CFB,
+            HashingAlgorithm::Sha256,
+        )
+    })?;
+    session.ok_or(tss_esapi::Error::WrapperError(
+        WrapperErrorKind::WrongValueFromTpm,
+    ))
 }
 
 #[cfg(test)]

@@ -192,6 +192,29 @@ impl Slots {
         Ok(())
     }
 
+    /// Whether it is in the TPM, or can come back from its saved context.
+    pub fn knows(&self, object: ObjectId) -> bool {
+        self.keys.contains_key(&object)
+    }
+
+    /// The handle of a key that is in the TPM now.
+    pub fn loaded_handle(&self, object: ObjectId) -> Option<KeyHandle> {
+        match self.keys.get(&object)?.place {
+            Place::Loaded { handle, .. } => Some(handle),
+            Place::Saved(_) => None,
+        }
+    }
+
+    /// Takes a key out of the TPM before its place is needed.
+    pub fn put_away(
+        &mut self,
+        context: &mut Context,
+        object: ObjectId,
+        place: &str,
+    ) -> Result<(), Failure> {
+        self.evict(context, object, place)
+    }
+
     /// How many keys may be in the TPM at a time.
     pub fn capacity(&self) -> usize {
         self.capacity

@@ -2,7 +2,7 @@
 //! lockout, algorithms. Only asks; flushes, clears and repairs nothing. The binding remembers what it
 //! was once told of a property, so that what changes is asked of the TPM here. Judgements are pure.
 
-use crate::backend::TpmBackend;
+use crate::backend::{Proof, TpmBackend};
 use crate::chip::{Chip, Make};
 use crate::connection::{Connection, Lasting};
 use crate::failure::Failure;
@@ -52,7 +52,20 @@ pub fn of(backend: &TpmBackend) -> Vec<Line> {
             }
         }
     }
+    lines.extend(proof(backend));
     lines
+}
+
+/// Of a TPM that cannot prove what its keys are.
+fn proof(backend: &TpmBackend) -> Option<Line> {
+    let Proof::None(why) = &backend.proof else {
+        return None;
+    };
+    Some(Line::warn(
+        Subject::Tpm,
+        format!("cannot prove what its keys are: {why}"),
+        "do what it says; until then targets that ask for evidence `tpm-certified` get nothing",
+    ))
 }
 
 fn chip(connection: &mut Connection, lasting: &Lasting) -> Result<Line, Failure> {

@@ -9,9 +9,10 @@ use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
 use tss_esapi::interface_types::ecc::EccCurve;
 use tss_esapi::interface_types::key_bits::RsaKeyBits;
 use tss_esapi::structures::{
-    EccParameter, EccPoint, EccScheme, HashScheme, Public, PublicBuilder, PublicEccParameters,
-    PublicEccParametersBuilder, PublicKeyRsa, PublicParameters, PublicRsaParameters,
-    PublicRsaParametersBuilder, RsaExponent, RsaScheme, SymmetricDefinitionObject,
+    Digest, EccParameter, EccPoint, EccScheme, HashScheme, Public, PublicBuilder,
+    PublicEccParameters, PublicEccParametersBuilder, PublicKeyRsa, PublicParameters,
+    PublicRsaParameters, PublicRsaParametersBuilder, RsaExponent, RsaScheme,
+    SymmetricDefinitionObject,
 };
 use tss_esapi::traits::{Marshall, UnMarshall};
 
@@ -132,6 +133,108 @@ fn rsa_parameters(alg: Alg) -> Option<PublicRsaParameters> {
     let parameters =
         PublicRsaParametersBuilder::new_unrestricted_signing_key(scheme, bits, exponent);
     Some(parameters.build().expect("a signing key has these"))
+}
+
+fn attestation_attributes() -> ObjectAttributes {
+    built(ours().with_sign_encrypt(true).with_restricted(true))
+}
+
+fn attestation_parameters() -> PublicEccParameters {
+    let scheme = EccScheme::EcDsa(HashScheme::new(HashingAlgorithm::Sha256));
+    PublicEccParametersBuilder::new_unrestricted_signing_key(scheme, EccCurve::NistP256)
+        .with_restricted(true)
+        .build()
+        .expect("a restricted signing key has these")
+}
+
+/// The template of the attestation key: P-256, ECDSA with SHA-256, for what the TPM itself says alone.
+/// Not subject to the lockout, because its auth value cannot be guessed: neither is it stopped by others'
+/// guesses, nor are others by a secret of ours that is the wrong one.
+pub fn attestation_key() -> Public {
+    PublicBuilder::new()
+        .with_public_algorithm(PublicAlgorithm::Ecc)
+        .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
+        .with_object_attributes(attestation_attributes())
+        .with_ecc_parameters(attestation_parameters())
+        .with_ecc_unique_identifier(EccPoint::default())
+        .build()
+        .expect("an ECC key has these")
+}
+
+/// The public key of an attestation key.
+///
+/// # Errors
+/// What is wrong with it, as the end of a sentence.
+pub fn read_attestation_key(public: &Public) -> Result<PublicKey, String> {
+    let Public::Ecc { unique, .. } = public else {
+        return Err("is no ECC key".to_owned());
+    };
+    if !is_like(public, &attestation_key()) {
+        return Err("is no attestation key of ours".to_owned());
+    }
+    let key = sec1(Alg::ES256, unique).and_then(|point| PublicKey::from_sec1(&point));
+    key.map_err(|error| format!("has a public key that cannot be used ({error})"))
+}
+
+/// TPM2_PolicySecret of the endorsement hierarchy: PolicyA (EK Credential Profile annex B.6).
+const POLICY_A: [u8; 32] = [
+    0x83, 0x71, 0x97, 0x67, 0x44, 0x84, 0xb3, 0xf8, 0x1a, 0x90, 0xcc, 0x8d, 0x46, 0xa5, 0xd7, 0x24,
+    0xfd, 0x52, 0xd7, 0x6e, 0x06, 0x52, 0x0b, 0x64, 0xf2, 0xa1, 0xda, 0x1b, 0x33, 0x14, 0x69, 0xaa,
+];
+
+fn endorsement() -> PublicBuilder {
+    let attributes = ours()
+        .with_user_with_auth(false)
+        .with_no_da(false)
+        .with_admin_with_policy(true)
+        .with_decrypt(true)
+        .with_restricted(true);
+    PublicBuilder::new()
+        .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
+        .with_object_attributes(built(attributes))
+        .with_auth_policy(Digest::try_from(&POLICY_A[..]).expect("it is a digest"))
+}
+
+/// The template of a P-256 endorsement key (L-2).
+pub fn endorsement_p256() -> Public {
+    let zero = || EccParameter::try_from(vec![0; 32]).expect("it is as long as a coordinate");
+    endorsement()
+        .with_public_algorithm(PublicAlgorithm::Ecc)
+        .with_ecc_parameters(storage_parameters())
+        .with_ecc_unique_identifier(EccPoint::new(zero(), zero()))
+        .build()
+        .expect("an ECC key has these")
+}
+
+/// The template of an RSA endorsement key (L-1).
+pub fn endorsement_rsa() -> Public {
+    let (symmetric, bits) = (SymmetricDefinitionObject::AES_128_CFB, RsaKeyBits::Rsa2048);
+    let parameters = PublicRsaParametersBuilder::new_restricted_decryption_key(
+        symmetric,
+        bits,
+        RsaExponent::default(),
+    );
+    endorsement()
+        .with_public_algorithm(PublicAlgorithm::Rsa)
+        .with_rsa_parameters(parameters.build().expect("a decryption key has these"))
+        .with_rsa_unique_identifier(
+            PublicKeyRsa::try_from(vec![0; RSA_LEN]).expect("it is as long as a modulus"),
+        )
+        .build()
+        .expect("an RSA key has these")
+}
+
+/// Whether a key was made from a template: all of it but what is the key's own.
+pub fn is_like(public: &Public, template: &Public) -> bool {
+    let same = public.object_attributes() == template.object_attributes()
+        && public.name_hashing_algorithm() == template.name_hashing_algorithm()
+        && public.auth_policy() == template.auth_policy();
+    let parameters = match (public, template) {
+        (Public::Ecc { parameters: of, .. }, Public::Ecc { parameters, .. }) => of == parameters,
+        (Public::Rsa { parameters: of, .. }, Public::Rsa { parameters, .. }) => of == parameters,
+        _ => false,
+    };
+    same && parameters
 }
 
 /// The parameters to ask a TPM about; `None` for an algorithm that no TPM has.
@@ -321,6 +424,10 @@ mod tests {
         assert_eq!(bits(&storage_primary()), 0x0003_0472);
         for alg in [Alg::ES256, Alg::ES384, Alg::RS256, Alg::PS256] {
             assert_eq!(bits(&signing_key(alg).unwrap()), 0x0004_0472, "{alg}");
+        }
+        assert_eq!(bits(&attestation_key()), 0x0005_0472);
+        for endorsement in [endorsement_p256(), endorsement_rsa()] {
+            assert_eq!(bits(&endorsement), 0x0003_00b2);
         }
         assert!(signing_key(Alg::EdDSA).is_none());
         assert!(parameters(Alg::EdDSA).is_none());

@@ -1,5 +1,5 @@
 //! Writes the first inputs of the fuzz targets (tests/fuzz/corpus): frames of the keystore's
-//! protocol, points, keys and signatures, published sets, key files of a TPM; and records what a TPM answers a
+//! protocol, points, keys and signatures, published sets, key files of a TPM, evidence; and records what a TPM answers a
 //! keystore that opens, makes, reads and signs, for the target that plays it back
 //! (tests/fuzz/recorded). By hand, when one of these changes:
 //!
@@ -11,6 +11,7 @@
     reason = "run by hand: what goes wrong ends it, and is seen"
 )]
 
+mod evidence;
 mod messages;
 mod points;
 mod readback;
@@ -36,6 +37,7 @@ fn main() {
     let fuzz = std::env::args_os().nth(1).expect("usage: seeds DIRECTORY");
     assert!(Path::new(&fuzz).is_dir(), "{fuzz:?} is no directory");
     let corpus = Corpus { fuzz: fuzz.into() };
+    evidence::write(&corpus);
     messages::write(&corpus);
     points::write(&corpus);
     readback::write(&corpus);

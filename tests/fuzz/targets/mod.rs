@@ -3,8 +3,12 @@
 //! kept, the ordinary tests (tests/corpus). None of them reads a clock, a random number or a file
 //! that is not its own, so that an input does the same again.
 
+pub mod bundle;
 pub mod claims;
 pub mod ecpoint;
+pub mod event_log;
+pub mod evidence_structures;
+pub mod ima_list;
 pub mod input;
 pub mod protocol;
 pub mod readback;

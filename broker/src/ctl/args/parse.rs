@@ -6,11 +6,16 @@ use super::{
     Args, Backends, CREATIONS_MAX, Changes, Command, Consent, Delivery, Format, GLOBAL, Opt,
     RECORDS_SHOWN, SPECS, Spec, Strictness, Upkeep, Usage,
 };
+use crate::ctl::attest::Wish;
 use crate::ctl::certificate::Form;
 use crate::ctl::env::{Part, Sdk};
+use crate::ctl::{enroll, verify};
 use assertd_client::api::KeyVerb;
 use keystore::backend::{Existing, Label, TokenId};
 use keystore::config::{Tcti, suggest};
+use keystore::evidence::bundle::Nonce;
+use keystore::evidence::enrolment::EXPIRES_MAX_S;
+use keystore::evidence::enrolment::registry::Replacing;
 use keystore::keyid::check_part;
 use keystore::{KeyId, KeyName};
 use std::collections::BTreeMap;
@@ -189,6 +194,7 @@ fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage>
         )));
     }
     let path = raw.words.get(taken).map(PathBuf::from);
+    let raw_word = raw.words.get(taken).cloned();
     let pairs = pairs(&raw)?;
     let mut options = Options(raw.options);
     Ok(match spec.name {
@@ -243,7 +249,33 @@ fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage>
         "state accept-rollback" => Command::StateAcceptRollback {
             consent: options.consent(),
         },
+        "attest" => Command::Attest(options.wish()?),
+        "enroll request" => Command::EnrollRequest {
+            keystore: options.text(Opt::Keystore)?,
+            output: options.text(Opt::Output)?.map(PathBuf::from),
+        },
+        "enroll challenge" => Command::Enroll(enroll::Wish::Challenge {
+            requests: files("request", &raw.words[taken..])?,
+            policy: options.policy()?,
+            approved: options.text(Opt::Approved)?.map(PathBuf::from),
+            output: options.text(Opt::Output)?.map_or(".".into(), PathBuf::from),
+            expires_s: options.expires()?,
+            replacing: options.replacing(),
+        }),
+        "enroll finish" => Command::Enroll(enroll::Wish::Finish {
+            responses: files("response", &raw.words[taken..])?,
+            policy: options.policy()?,
+            replacing: options.replacing(),
+        }),
+        "verify" => Command::Verify(options.verify(path)?),
+        "enroll respond" => Command::EnrollRespond {
+            challenge: raw_word.map(PathBuf::from).ok_or_else(|| {
+                Usage::new("which challenge? Name the file that `assertctl enroll challenge` wrote")
+            })?,
+            output: options.text(Opt::Output)?.map(PathBuf::from),
+        },
         "jwks" => Command::Jwks {
+            with_evidence: options.flag(Opt::WithEvidence),
             key: options.key()?,
         },
         "jwks merge" if words.len() == taken => {
@@ -298,6 +330,16 @@ fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage>
         },
         other => unreachable!("`{other}` stands in SPECS and so in this match"),
     })
+}
+
+/// At least one file, or directory.
+fn files(what: &str, words: &[OsString]) -> Result<Vec<PathBuf>, Usage> {
+    match words {
+        [] => Err(Usage::new(format!(
+            "which {what}? Name its file, or a directory of such"
+        ))),
+        words => Ok(words.iter().map(PathBuf::from).collect()),
+    }
 }
 
 /// What is done with one key.
@@ -483,6 +525,91 @@ impl Options {
                 Err(Usage::new(format!("--as `{other}`: {help}")))
             }
         }
+    }
+
+    /// Which evidence, and what it is held against.
+    fn verify(&mut self, evidence: Option<PathBuf>) -> Result<verify::Wish, Usage> {
+        let evidence = evidence.ok_or_else(|| {
+            Usage::new("verify what? Name the file that `assertctl attest` wrote")
+        })?;
+        let eat = match (self.text(Opt::Eat)?, self.text(Opt::EatKey)?) {
+            (None, None) => None,
+            (Some(path), Some(key)) => Some(verify::Eat {
+                path: path.into(),
+                key: key.into(),
+            }),
+            _ => {
+                return Err(Usage::new(
+                    "--eat and --eat-key go together: what is signed, and by which key",
+                ));
+            }
+        };
+        Ok(verify::Wish {
+            evidence,
+            nonce: self.nonce()?,
+            policy: self.policy()?,
+            record: match self.flag(Opt::Record) {
+                true => verify::Record::Counters,
+                false => verify::Record::No,
+            },
+            eat,
+        })
+    }
+
+    fn policy(&mut self) -> Result<PathBuf, Usage> {
+        let policy = self.text(Opt::Policy)?.map(PathBuf::from);
+        policy.ok_or_else(|| Usage::new("--policy is missing: what is evidence held against?"))
+    }
+
+    fn expires(&mut self) -> Result<Option<u32>, Usage> {
+        let seconds = self.number(Opt::Expires)?;
+        match seconds {
+            Some(it) if u64::from(it) > EXPIRES_MAX_S => Err(Usage::new(format!(
+                "--expires {it}: {EXPIRES_MAX_S} seconds at most"
+            ))),
+            _ => Ok(seconds),
+        }
+    }
+
+    fn replacing(&mut self) -> Replacing {
+        match self.flag(Opt::Replace) {
+            true => Replacing::Meant,
+            false => Replacing::Refused,
+        }
+    }
+
+    fn nonce(&mut self) -> Result<Nonce, Usage> {
+        let nonce = self.text(Opt::Nonce)?.ok_or_else(|| {
+            Usage::new(
+                "--nonce is missing: 32 bytes that whoever verifies has chosen for this once",
+            )
+        })?;
+        let nonce = nonce.parse::<Nonce>();
+        nonce.map_err(|wrong| Usage::new(format!("--nonce: {wrong}")))
+    }
+
+    /// What is to be attested, and to whom.
+    fn wish(&mut self) -> Result<Wish, Usage> {
+        let nonce = self.nonce()?;
+        let (target, all) = (self.text(Opt::Target)?, self.flag(Opt::All));
+        match (&target, all) {
+            (Some(_), true) | (None, false) => {
+                return Err(Usage::new(
+                    "which keys? Give --target WORKLOAD/TARGET or --all",
+                ));
+            }
+            (Some(text), false) if !text.contains('/') => {
+                let wrong = format!("--target `{text}`: write WORKLOAD/TARGET, or issuer/NAME");
+                return Err(Usage::new(wrong));
+            }
+            _ => {}
+        }
+        Ok(Wish {
+            nonce,
+            target,
+            purpose: self.text(Opt::Purpose)?,
+            output: self.text(Opt::Output)?.map(PathBuf::from),
+        })
     }
 
     fn sdk(&mut self) -> Result<Option<Sdk>, Usage> {

@@ -1,4 +1,5 @@
 use super::*;
+use keystore::evidence::bundle::Nonce;
 use proptest::prelude::*;
 use std::ffi::OsString;
 
@@ -12,6 +13,9 @@ fn command_of(line: &str) -> Command {
 
 #[test]
 fn every_command_is_understood_by_its_name() {
+    let nonce = "07".repeat(32);
+    let attest = format!("attest --all --nonce {nonce}");
+    let verify = format!("verify evidence.json --nonce {nonce} --policy policy.toml");
     for spec in &SPECS {
         let line = match spec.name {
             "assertion" => "assertion --target bank",
@@ -21,6 +25,11 @@ fn every_command_is_understood_by_its_name() {
             "jwks merge" => "jwks merge a.json",
             "keys import" => "keys import a/b key.pem",
             "keys adopt" => "keys adopt a/b --label theirs",
+            "attest" => &attest,
+            "enroll respond" => "enroll respond challenge.json",
+            "enroll challenge" => "enroll challenge requests --policy policy.toml",
+            "enroll finish" => "enroll finish responses --policy policy.toml",
+            "verify" => &verify,
             name => name,
         };
         let needs_key = spec.name.starts_with("keys ") && !line.contains("a/b");
@@ -131,6 +140,7 @@ fn a_number_has_its_range() {
 fn a_key_is_named_in_one_of_three_ways() {
     let key = |text: &str| Command::Jwks {
         key: Some(text.parse().unwrap()),
+        with_evidence: false,
     };
     assert_eq!(command_of("jwks --key payments/bank"), key("payments/bank"));
     assert_eq!(
@@ -138,7 +148,10 @@ fn a_key_is_named_in_one_of_three_ways() {
         key("payments/bank")
     );
     assert_eq!(command_of("jwks --issuer prod"), key("issuer/prod"));
-    assert_eq!(command_of("jwks"), Command::Jwks { key: None });
+    for (line, with_evidence) in [("jwks", false), ("jwks --with-evidence", true)] {
+        let key = None;
+        assert_eq!(command_of(line), Command::Jwks { key, with_evidence });
+    }
     for wrong in [
         "--key a/b --issuer c",
         "--target bank",
@@ -147,6 +160,42 @@ fn a_key_is_named_in_one_of_three_ways() {
     ] {
         assert!(understood(&format!("jwks {wrong}")).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn what_is_attested_is_said_and_for_which_nonce() {
+    let nonce = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc";
+    let wish = |target: Option<&str>, purpose: Option<&str>, output: Option<&str>| {
+        Command::Attest(Wish {
+            nonce: Nonce([7; 32]),
+            target: target.map(str::to_owned),
+            purpose: purpose.map(str::to_owned),
+            output: output.map(PathBuf::from),
+        })
+    };
+    for nonce in [nonce, &"07".repeat(32)] {
+        assert_eq!(
+            command_of(&format!("attest --nonce {nonce} --all")),
+            wish(None, None, None)
+        );
+    }
+    assert_eq!(
+        command_of(&format!(
+            "attest --nonce {nonce} --target payments/bank --purpose federation -o b.json"
+        )),
+        wish(Some("payments/bank"), Some("federation"), Some("b.json"))
+    );
+    for wrong in [
+        "--all",
+        "--nonce AA --all",
+        &format!("--nonce {nonce}"),
+        &format!("--nonce {nonce} --all --target a/b"),
+        &format!("--nonce {nonce} --target bank"),
+    ] {
+        assert!(understood(&format!("attest {wrong}")).is_err(), "{wrong}");
+    }
+    assert!(understood("enroll respond").is_err());
+    assert!(understood("enroll").is_err());
 }
 
 #[test]
@@ -282,5 +331,36 @@ fn a_verb_takes_one_key_and_a_key_is_revoked_for_one_reason() {
     ] {
         let refused = understood(line).unwrap_err().to_string();
         assert!(refused.contains(said), "{line}: {refused}");
+    }
+}
+
+#[test]
+fn what_is_verified_is_said_and_against_what() {
+    use crate::ctl::verify::{Eat, Record, Wish};
+    let nonce = "07".repeat(32);
+    let line = |more: &str| format!("verify e.json --nonce {nonce} --policy p.toml{more}");
+    let wish = |record, eat| {
+        Command::Verify(Wish {
+            evidence: "e.json".into(),
+            nonce: Nonce([7; 32]),
+            policy: "p.toml".into(),
+            record,
+            eat,
+        })
+    };
+    assert_eq!(command_of(&line("")), wish(Record::No, None));
+    let eat = Eat {
+        path: "r.jwt".into(),
+        key: "v.pem".into(),
+    };
+    assert_eq!(
+        command_of(&line(" --record --eat r.jwt --eat-key v.pem")),
+        wish(Record::Counters, Some(eat))
+    );
+    for wrong in [" --eat r.jwt", " --eat-key v.pem", " f.json"] {
+        assert!(understood(&line(wrong)).is_err(), "{wrong}");
+    }
+    for wrong in ["finish", "challenge", "finish r", "challenge r", "respond"] {
+        assert!(understood(&format!("enroll {wrong}")).is_err(), "{wrong}");
     }
 }

@@ -3,9 +3,9 @@
 
 use crate::ctl::failure::{Exit, Failure};
 use crate::ctl::out::{Out, clean};
+use crate::ctl::place::put;
 use crate::publication::KEYS_MAX;
 use crate::publication::merge::{self, SET_LEN_MAX, Set};
-use crate::publication::tree::Dir;
 use keystore::config::reason;
 use std::fs::File;
 use std::io::Read;
@@ -26,7 +26,7 @@ pub fn run(files: &[PathBuf], output: Option<&Path>, out: &mut Out) -> Result<Ex
     }
     match output {
         None => out.line(String::from_utf8_lossy(&merged.render()).trim_end()),
-        Some(path) => write(path, &merged.render())?,
+        Some(path) => put(path, &merged.render())?,
     }
     Ok(Exit::Done)
 }
@@ -50,21 +50,12 @@ fn read(path: &Path) -> Result<Set, Failure> {
     Set::read(&path.display().to_string(), &bytes).map_err(|why| refused(&why))
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let wrong = |why: &str| Failure::new(Exit::Usage, format!("{}: {why}", path.display()));
-    let name = path.file_name().and_then(|name| name.to_str());
-    let name = name.ok_or_else(|| wrong("names no file"))?;
-    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
-    let dir = Dir::open(parent.unwrap_or(Path::new(".")));
-    let written = dir.and_then(|dir| dir.replace(name, bytes));
-    written.map_err(|error| Failure::new(Exit::Refused, error.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::publication::fixtures::set;
     use crate::publication::render::jwks;
+    use crate::publication::tree::Dir;
     use std::fs;
     use std::os::unix::fs::MetadataExt;
 

@@ -25,7 +25,7 @@ fn a_key_of_every_algorithm_is_made_looked_at_used_and_destroyed(sessions: Sessi
         let label = format!("assertd/a/{alg}/1");
         let made = backend.generate(object(n), &label, alg).unwrap();
         assert!(made.public_key.fits(alg));
-        assert_eq!(made.evidence.level, EvidenceLevel::Asserted);
+        assert_eq!(made.evidence.level, EvidenceLevel::TpmCertified);
         assert!(!made.evidence.imported);
         assert_eq!(
             world.key_file(object(n)).metadata().unwrap().mode() & 0o777,

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod device;
+mod evidence;
 mod foreign;
 mod import;
 mod keys;
@@ -12,4 +13,5 @@ mod program;
 mod recovery;
 mod survey;
 mod tools;
+mod verified;
 mod world;

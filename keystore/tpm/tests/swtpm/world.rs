@@ -1,6 +1,6 @@
 //! A keystore on a TPM: its state directory, its secret, and the backend opened with both.
 
-use harness::swtpm::Swtpm;
+use harness::swtpm::{Authority, Swtpm};
 use keystore::backend::{Backend, ObjectId};
 use keystore::config::Sessions;
 use keystore::statefile::StateDir;
@@ -45,6 +45,13 @@ impl World {
     pub fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
         let swtpm = Swtpm::start(dir.path());
+        World { swtpm, dir }
+    }
+
+    /// A new TPM with certificates of this maker.
+    pub fn with_certificates(maker: &Authority) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let swtpm = Swtpm::start_with_certificates(dir.path(), maker);
         World { swtpm, dir }
     }
 

@@ -1,0 +1,180 @@
+//! `assertctl attest`: evidence of keys for a verifier's nonce, in one file. assertd has the keystores say
+//! it; the logs of firmware and kernel are read here, since root may and assertd may not. They are bytes
+//! that count only as far as they lead to what the TPM has signed.
+
+use super::admin::{connect, failed};
+use super::args::{Args, Format};
+use super::failure::{Exit, Failure};
+use super::out::{Out, count};
+use super::place::put;
+use assertd_client::api::AttestRequest;
+use keystore::Clock;
+use keystore::evidence::Bundle;
+use keystore::evidence::bundle::{
+    BUNDLE_LEN_MAX, BundleType, Bytes, Host, KeystoreEvidence, Nonce, VERSION,
+};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{ErrorKind, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long evidence may take: fifty keys of a chip with ten signatures a second take half a minute.
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
+
+/// Where the kernel shows what firmware and it itself have measured.
+const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
+const IMA: &str = "/sys/kernel/security/ima/binary_runtime_measurements";
+
+/// What evidence is asked of.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The verifier's.
+    pub nonce: Nonce,
+    /// `WORKLOAD/TARGET`; all keys if none is named.
+    pub target: Option<String>,
+    /// Keys for this purpose alone.
+    pub purpose: Option<String>,
+    /// The file.
+    pub output: Option<PathBuf>,
+}
+
+/// What assertd answers.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    Running { done: usize, of: usize },
+    Done(Gathered),
+}
+
+#[derive(Deserialize)]
+struct Gathered {
+    host: Host,
+    keystores: Vec<KeystoreEvidence>,
+    left_out: Vec<LeftOut>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LeftOut {
+    what: String,
+    why: String,
+}
+
+/// `--json`, beside the file.
+#[derive(Serialize)]
+struct AttestJson<'a> {
+    format: u32,
+    host: &'a Host,
+    keys: usize,
+    left_out: &'a [LeftOut],
+    file: Option<&'a Path>,
+}
+
+/// Asks, adds the logs, writes the file.
+pub fn run(args: &Args, wish: &Wish, out: &mut Out) -> Result<Exit, Failure> {
+    if wish.output.is_none() && args.format == Format::Json {
+        let text = "--json says what is in the file: name one, by -o";
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    let Gathered {
+        host,
+        keystores,
+        left_out,
+    } = gathered(args, wish)?;
+    let keys = keystores.iter().map(|it| it.keys().len()).sum();
+    for LeftOut { what, why } in &left_out {
+        eprintln!("assertctl: warn: {what} is not in it: {why}");
+    }
+    if keys == 0 {
+        let text = "nothing is said of any key; see above";
+        return Err(Failure::new(Exit::Refused, text));
+    }
+    let quoted = |it: &KeystoreEvidence| match it {
+        KeystoreEvidence::Tpm(tpm) => tpm.quote.is_some(),
+        KeystoreEvidence::Pkcs11(_) => false,
+    };
+    let is_quoted = keystores.iter().any(quoted);
+    let bundle = Bundle {
+        r#type: BundleType::AssertdEvidence,
+        version: VERSION,
+        made_at: Clock::new().read().unix_s(),
+        host,
+        nonce: wish.nonce,
+        keystores,
+        event_log: log(Path::new(EVENT_LOG), is_quoted),
+        ima: log(Path::new(IMA), is_quoted),
+    };
+    let json = bundle.to_json();
+    if json.len() > BUNDLE_LEN_MAX {
+        let text = format!(
+            "the bundle is longer than {BUNDLE_LEN_MAX} bytes, which no verifier takes: ask for each target"
+        );
+        return Err(Failure::new(Exit::Refused, text));
+    }
+    match &wish.output {
+        None => out.line(&json),
+        Some(path) => put(path, json.as_bytes())?,
+    }
+    match (&wish.output, args.format) {
+        (path, Format::Json) => out.json(&AttestJson {
+            format: 1,
+            host: &bundle.host,
+            keys,
+            left_out: &left_out,
+            file: path.as_deref(),
+        })?,
+        (Some(path), Format::Text) => out.line(&format!(
+            "{}: evidence of {} for {}",
+            path.display(),
+            count(keys, "key"),
+            bundle.host
+        )),
+        (None, Format::Text) => {}
+    }
+    Ok(match left_out.is_empty() {
+        true => Exit::Done,
+        false => Exit::Refused,
+    })
+}
+
+/// The same question until there is an answer.
+fn gathered(args: &Args, wish: &Wish) -> Result<Gathered, Failure> {
+    let request = AttestRequest {
+        nonce: wish.nonce.to_base64url(),
+        target: wish.target.clone(),
+        purpose: wish.purpose.clone(),
+    };
+    let (began, mut client) = (Instant::now(), connect(args)?);
+    let shows = std::io::stderr().is_terminal() && args.format == Format::Text;
+    while began.elapsed() < PATIENCE {
+        match client.attest(&request).map_err(|error| failed(&error))? {
+            Answer::Done(gathered) => return Ok(gathered),
+            Answer::Running { done, of } if shows => eprintln!("{done} of {}", count(of, "key")),
+            Answer::Running { .. } => {}
+        }
+    }
+    let text = format!("no evidence within {} min", PATIENCE.as_secs() / 60);
+    Err(Failure::new(Exit::Unavailable, text))
+}
+
+/// A log, if it belongs into the bundle and there is one.
+fn log<const MAX: usize>(path: &Path, is_quoted: bool) -> Option<Bytes<MAX>> {
+    if !is_quoted {
+        return None;
+    }
+    let warn = |why: &dyn std::fmt::Display| {
+        eprintln!("assertctl: warn: {} is not in it: {why}", path.display());
+        None
+    };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        Err(error) => return warn(&error),
+    };
+    let mut bytes = Vec::new();
+    match file.take(MAX as u64 + 1).read_to_end(&mut bytes) {
+        Err(error) => warn(&error),
+        Ok(0) => None,
+        Ok(_) => Bytes::new(bytes).or_else(|| warn(&format!("it is longer than {MAX} bytes"))),
+    }
+}

@@ -1,0 +1,227 @@
+//! What a relying party keeps in files: its policy, the roots and the registry that the policy names, and what
+//! is pending of enrolments, beside the registry. Nobody here asks assertd, or has a TPM.
+
+use super::failure::{Exit, Failure};
+use super::place::put;
+use crate::publication::tree::Dir;
+use keystore::config::{Diagnostic, reason};
+use keystore::evidence::enrolment::registry::{REGISTRY_LEN_MAX, Registry};
+use keystore::evidence::enrolment::{EnrolmentId, FILE_LEN_MAX, File as _, Pending};
+use keystore::evidence::policy::{POLICY_LEN_MAX, Policy};
+use nix::fcntl::{Flock, FlockArg};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Longest file of roots.
+const ROOTS_LEN_MAX: usize = 4 * 1024 * 1024;
+
+/// Most files of one directory: what one batch may have.
+const BATCH_MAX: usize = 100_000;
+
+/// It.
+pub struct Relying {
+    /// The policy.
+    pub policy: Policy,
+    /// Its text, by which it is known.
+    pub text: String,
+    /// The roots that it names.
+    pub roots: Vec<CertificateDer<'static>>,
+    dir: PathBuf,
+}
+
+/// The registry while nobody else changes it.
+pub struct Held {
+    /// What is in it.
+    pub registry: Registry,
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Relying {
+    /// Reads the policy, and the roots that it names.
+    pub fn load(path: &Path) -> Result<Relying, Failure> {
+        let wrong = |text: String| Failure::new(Exit::Configuration, text);
+        let bytes = read(path, POLICY_LEN_MAX)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| wrong(Diagnostic::file(path, "is no UTF-8").to_string()))?;
+        let policy = Policy::parse(path, &text).map_err(|it| wrong(it.to_string()))?;
+        let dir = path.parent().unwrap_or(Path::new("")).to_owned();
+        let mut roots = Vec::new();
+        for named in &policy.ek.roots {
+            let path = dir.join(named);
+            let bytes = read(&path, ROOTS_LEN_MAX)?;
+            let before = roots.len();
+            for root in CertificateDer::pem_slice_iter(&bytes) {
+                let unreadable = |error| wrong(format!("{}: {error}", path.display()));
+                roots.push(root.map_err(unreadable)?);
+            }
+            if roots.len() == before {
+                let text = format!("{}: has no certificate in PEM", path.display());
+                return Err(wrong(text));
+            }
+        }
+        Ok(Relying {
+            policy,
+            text,
+            roots,
+            dir,
+        })
+    }
+
+    /// The registry that the policy names, as it is now; without one, nobody is enrolled.
+    pub fn registry(&self) -> Result<Registry, Failure> {
+        match self.registry_path() {
+            Ok(path) => read_registry(&path),
+            Err(_) => Ok(Registry::new()),
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn hold_registry(&self) -> Result<Held, Failure> {
+        let path = self.registry_path()?;
+        let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        let failed = |why: &dyn std::fmt::Display| {
+            Failure::new(Exit::Refused, format!("{}: {why}", parent.display()))
+        };
+        let dir = File::open(parent).map_err(|error| failed(&reason(&error)))?;
+        let lock =
+            Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, errno)| failed(&errno))?;
+        Ok(Held {
+            registry: read_registry(&path)?,
+            path,
+            _lock: lock,
+        })
+    }
+
+    fn registry_path(&self) -> Result<PathBuf, Failure> {
+        let named = self.policy.registry.as_ref();
+        let named = named.map(|it| self.dir.join(it));
+        named.ok_or_else(|| {
+            let text = "the policy names no registry: say `registry = \"registry.json\"` in it, where \
+                        what is enrolled is to be recorded";
+            Failure::new(Exit::Configuration, text)
+        })
+    }
+}
+
+impl Held {
+    /// Writes it back.
+    pub fn write(&self) -> Result<(), Failure> {
+        put(&self.path, self.registry.to_json().as_bytes())
+    }
+
+    /// Keeps what a response will be compared with.
+    pub fn keep(&self, pending: &Pending) -> Result<(), Failure> {
+        let dir = self.pending_dir();
+        match std::fs::create_dir(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                let text = format!("{}: {}", dir.display(), reason(&error));
+                return Err(Failure::new(Exit::Refused, text));
+            }
+            _ => {}
+        }
+        put(&dir.join(name(pending.id)), pending.to_json().as_bytes())
+    }
+
+    /// What was kept for a response; none if no challenge is open.
+    pub fn pending(&self, id: EnrolmentId) -> Result<Option<Pending>, Failure> {
+        let path = self.pending_dir().join(name(id));
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = read(&path, FILE_LEN_MAX)?;
+        let pending = Pending::parse(&bytes);
+        let pending = pending
+            .map_err(|why| Failure::new(Exit::Refused, format!("{}: {why}", path.display())));
+        pending.map(Some)
+    }
+
+    /// No challenge is answered twice.
+    pub fn forget(&self, id: EnrolmentId) -> Result<(), Failure> {
+        let dir = Dir::open(&self.pending_dir());
+        let removed = dir.and_then(|dir| dir.remove(&name(id)));
+        removed.map_err(|error| Failure::new(Exit::Refused, error.to_string()))
+    }
+
+    /// `registry.pending` of `registry.json`.
+    fn pending_dir(&self) -> PathBuf {
+        self.path.with_extension("pending")
+    }
+}
+
+/// As a file of what is pending is called. Hexadecimal: no name begins with `-`.
+fn name(id: EnrolmentId) -> String {
+    format!("{}.json", keystore::evidence::bundle::to_hex(&id.0))
+}
+
+fn read_registry(path: &Path) -> Result<Registry, Failure> {
+    if !path.exists() {
+        return Ok(Registry::new());
+    }
+    let bytes = read(path, REGISTRY_LEN_MAX)?;
+    let registry = Registry::parse(&bytes);
+    registry.map_err(|why| Failure::new(Exit::Refused, format!("{}: {why}", path.display())))
+}
+
+/// A file, whole, of at most so many bytes.
+pub fn read(path: &Path, most: usize) -> Result<Vec<u8>, Failure> {
+    let refused = |why: &dyn std::fmt::Display| {
+        Failure::new(Exit::Refused, format!("{}: {why}", path.display()))
+    };
+    let file = File::open(path).map_err(|error| refused(&reason(&error)))?;
+    let mut bytes = Vec::new();
+    let limited = file.take(most as u64 + 1).read_to_end(&mut bytes);
+    limited.map_err(|error| refused(&reason(&error)))?;
+    match bytes.len() <= most {
+        true => Ok(bytes),
+        false => Err(refused(&format!("is longer than {most} bytes"))),
+    }
+}
+
+/// One file of a batch.
+pub struct Named {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether only its directory was named, in which there are others.
+    pub is_one_of_many: bool,
+}
+
+/// The files that are named, and of directories those of their files that end so, in order.
+pub fn batch(named: &[PathBuf], suffix: &str) -> Result<Vec<Named>, Failure> {
+    let mut files = Vec::new();
+    for path in named {
+        if !path.is_dir() {
+            files.push(Named {
+                path: path.clone(),
+                is_one_of_many: false,
+            });
+            continue;
+        }
+        let refused = |error: std::io::Error| {
+            let text = format!("{}: {}", path.display(), reason(&error));
+            Failure::new(Exit::Refused, text)
+        };
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(refused)?.take(BATCH_MAX) {
+            let entry = entry.map_err(refused)?.path();
+            let name = entry.file_name().and_then(|name| name.to_str());
+            if name.is_some_and(|name| name.ends_with(suffix)) {
+                found.push(entry);
+            }
+        }
+        if found.is_empty() {
+            let text = format!("{}: has no file *{suffix}", path.display());
+            return Err(Failure::new(Exit::Refused, text));
+        }
+        found.sort();
+        files.extend(found.into_iter().map(|path| Named {
+            path,
+            is_one_of_many: true,
+        }));
+    }
+    Ok(files)
+}

@@ -1,0 +1,185 @@
+//! `assertctl verify`: holds evidence against a policy, and prints every verdict. Runs on any machine: it links
+//! no TPM library and asks nobody.
+
+use super::args::{Args, Format};
+use super::failure::{Exit, Failure};
+use super::out::{Out, count};
+use super::place::put;
+use super::relying::{Relying, read};
+use keystore::evidence::bundle::{BUNDLE_LEN_MAX, Nonce};
+use keystore::evidence::eat::{VerifierKey, claims};
+use keystore::evidence::policy::Policy;
+use keystore::evidence::verdict::{Outcome, Overall, Report};
+use keystore::evidence::verify::{Question, verify};
+use keystore::keyfile::KEY_FILE_LEN_MAX;
+use keystore::{Clock, KeyFile};
+use serde::Serialize;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Permissions of somebody else than the owner.
+const OTHERS: u32 = 0o077;
+
+/// What was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The bundle.
+    pub evidence: PathBuf,
+    /// The challenge that it is to answer.
+    pub nonce: Nonce,
+    /// `--policy`
+    pub policy: PathBuf,
+    /// `--record`
+    pub record: Record,
+    /// `--eat` and `--eat-key`
+    pub eat: Option<Eat>,
+}
+
+/// Whether what was accepted is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The registry stays as it is.
+    No,
+    /// The TPM's counters go into it.
+    Counters,
+}
+
+/// A result for others.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Eat {
+    /// Where to.
+    pub path: PathBuf,
+    /// The verifier's key.
+    pub key: PathBuf,
+}
+
+/// `--json`
+#[derive(Serialize)]
+struct ReportJson<'a> {
+    format: u32,
+    result: Overall,
+    policy: String,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+/// Does it.
+pub fn run(args: &Args, wish: &Wish, out: &mut Out) -> Result<Exit, Failure> {
+    let relying = Relying::load(&wish.policy)?;
+    // Before anything is printed: a token that cannot be made is not found out at the end.
+    let key = wish.eat.as_ref().map(|eat| verifier_key(&eat.key));
+    let key = key.transpose()?;
+    let evidence = read(&wish.evidence, BUNDLE_LEN_MAX + 1)?;
+    let registry = relying.registry()?;
+    let question = Question {
+        evidence: &evidence,
+        nonce: &wish.nonce,
+        policy: &relying.policy,
+        roots: &relying.roots,
+        registry: &registry,
+        now: Clock::new().read().unix_s(),
+    };
+    let report = verify(&question);
+    let overall = report.overall();
+    match args.format {
+        Format::Json => out.json(&ReportJson {
+            format: 1,
+            result: overall,
+            policy: keystore::evidence::bundle::to_hex(&Policy::digest(&relying.text)),
+            report: &report,
+        })?,
+        Format::Text => show(&report, out),
+    }
+    if let (Some(eat), Some(key)) = (&wish.eat, &key) {
+        let token = key.sign(&claims(&question, &relying.text, &report));
+        let token = token.map_err(|error| Failure::from_keystore(&error))?;
+        put(&eat.path, token.as_bytes())?;
+    }
+    if wish.record == Record::Counters && overall == Overall::Passed {
+        record(&relying, &report)?;
+    }
+    match overall {
+        Overall::Passed => Ok(Exit::Done),
+        Overall::Failed => Ok(Exit::Refused),
+    }
+}
+
+fn show(report: &Report, out: &mut Out) {
+    let row = |it: &keystore::evidence::verdict::Verdict| {
+        let about = match it.about.as_str() {
+            "" => "-".to_owned(),
+            about => about.to_owned(),
+        };
+        let reason = it.outcome.reason().unwrap_or_default();
+        let outcome = it.outcome.name().to_owned();
+        vec![outcome, it.check.to_string(), about, reason]
+    };
+    out.table(&report.verdicts.iter().map(row).collect::<Vec<_>>());
+    out.line("");
+    let keys = report.keys.iter().map(|it| {
+        let imported = if it.imported { "imported" } else { "" };
+        let id = it.key.to_string();
+        let (level, kid) = (it.level.to_string(), it.jwk.kid().to_string());
+        let use_by = it.use_by.map(|by| format!("by {by}")).unwrap_or_default();
+        vec![id, level, use_by, kid, imported.to_owned()]
+    });
+    out.table(&keys.collect::<Vec<_>>());
+    let number =
+        |is: fn(&Outcome) -> bool| report.verdicts.iter().filter(|it| is(&it.outcome)).count();
+    let failed = number(|it| matches!(it, Outcome::Failed { .. }));
+    let unreachable = number(|it| matches!(it, Outcome::Unreachable { .. }));
+    let skipped = number(|it| matches!(it, Outcome::Skipped { .. }));
+    let host = report.host.as_ref().map_or("-", |host| host.as_str());
+    out.line(&match report.overall() {
+        Overall::Passed => format!(
+            "{host}: passed: {}, {skipped} skipped",
+            count(report.verdicts.len() - skipped, "check")
+        ),
+        Overall::Failed => format!(
+            "{host}: failed: {failed} of {} failed, {unreachable} unreachable, {skipped} skipped",
+            count(report.verdicts.len(), "check")
+        ),
+    });
+}
+
+/// The registry is read again under its lock: another run may have accepted newer evidence meanwhile, and
+/// counters never go back.
+fn record(relying: &Relying, report: &Report) -> Result<(), Failure> {
+    let Some(host) = &report.host else {
+        return Ok(());
+    };
+    let mut held = relying.hold_registry()?;
+    for counted in &report.counted {
+        let keystore = &counted.keystore;
+        let last = held
+            .registry
+            .find(host, keystore)
+            .and_then(|it| it.counters);
+        held.registry.count(
+            host,
+            keystore,
+            last.max(Some(counted.counters)).unwrap_or(counted.counters),
+        );
+    }
+    held.write()
+}
+
+/// A key that others can read is everybody's.
+fn verifier_key(path: &Path) -> Result<VerifierKey, Failure> {
+    let refused = |why: &dyn std::fmt::Display| {
+        Failure::new(Exit::Refused, format!("{}: {why}", path.display()))
+    };
+    let file = File::open(path).map_err(|error| refused(&keystore::config::reason(&error)))?;
+    let mode = file.metadata().map(|it| it.mode() & 0o7777);
+    let mode = mode.map_err(|error| refused(&keystore::config::reason(&error)))?;
+    if mode & OTHERS != 0 {
+        return Err(refused(&format!(
+            "others can read the verifier's key (mode {mode:04o}): make a new one with mode 0600"
+        )));
+    }
+    let bytes = read(path, KEY_FILE_LEN_MAX)?;
+    let key = KeyFile::new(bytes.into()).and_then(|file| file.private_key());
+    let key = key.and_then(|key| VerifierKey::new(&key));
+    key.map_err(|error| refused(&error))
+}

@@ -1,0 +1,75 @@
+use super::*;
+
+fn enrolled(host: &str, ek: u8, ak: u8) -> Enrolled {
+    Enrolled {
+        host: host.parse().unwrap(),
+        keystore: Text::cut("tpm"),
+        ek: EkFingerprint([ek; 32]),
+        ak_name: Bytes::new(vec![ak; 34]).unwrap(),
+        ak_qualified_name: Bytes::new(vec![ak; 34]).unwrap(),
+        enrolled_at: 1_800_000_000,
+        counters: None,
+    }
+}
+
+fn host(name: &str) -> Host {
+    name.parse().unwrap()
+}
+
+#[test]
+fn a_copied_identity_is_refused() {
+    let mut registry = Registry::new();
+    let mut record = |it| registry.record(it, Replacing::Refused);
+    assert_eq!(record(enrolled("a", 1, 1)), Ok(()));
+    assert_eq!(
+        record(enrolled("b", 1, 2)),
+        Err(Conflict::SameEk(host("a")))
+    );
+    assert_eq!(
+        record(enrolled("b", 2, 1)),
+        Err(Conflict::SameAk(host("a")))
+    );
+    assert_eq!(
+        record(enrolled("b", 1, 1)),
+        Err(Conflict::SameEk(host("a")))
+    );
+    let other = Conflict::OtherEk(EkFingerprint([1; 32]));
+    assert_eq!(record(enrolled("a", 3, 3)), Err(other));
+    assert_eq!(record(enrolled("b", 2, 2)), Ok(()));
+    // Even where a TPM was replaced on purpose.
+    let replaced = registry.record(enrolled("a", 2, 5), Replacing::Meant);
+    assert_eq!(replaced, Err(Conflict::SameEk(host("b"))));
+}
+
+#[test]
+fn a_tpm_that_stays_goes_on_counting() {
+    let mut registry = Registry::new();
+    registry
+        .record(enrolled("a", 1, 1), Replacing::Refused)
+        .unwrap();
+    let counters = Counters {
+        reset: 7,
+        restart: 1,
+    };
+    registry.count(&host("a"), "tpm", counters);
+    registry
+        .record(enrolled("a", 1, 2), Replacing::Refused)
+        .unwrap();
+    let found = registry.find(&host("a"), "tpm").unwrap();
+    assert_eq!(
+        (found.counters, found.ak_name.as_slice()[0]),
+        (Some(counters), 2)
+    );
+    registry
+        .record(enrolled("a", 3, 3), Replacing::Meant)
+        .unwrap();
+    assert_eq!(registry.find(&host("a"), "tpm").unwrap().counters, None);
+    assert_eq!(Registry::parse(registry.to_json().as_bytes()), Ok(registry));
+}
+
+#[test]
+fn a_keystore_is_recorded_once() {
+    let mut registry = Registry::new();
+    registry.enrolled = vec![enrolled("a", 1, 1), enrolled("a", 1, 2)];
+    assert!(Registry::parse(registry.to_json().as_bytes()).is_err());
+}

@@ -1,0 +1,117 @@
+//! The verifier: a bundle, a challenge, a policy and what was enrolled in, a report out. Each part of it is
+//! one of the algorithms of standards §4: [`ak`] is V-AK, [`certify`] V-CERTIFY, [`quote`] V-QUOTE.
+
+mod ak;
+mod asserted;
+mod certify;
+mod logs;
+mod quote;
+mod state;
+
+pub use ak::{attributes as ak_attributes, certificate as ek_certificate};
+pub use certify::policy_digest;
+pub use rustls_pki_types::CertificateDer;
+
+use super::bundle::{Bundle, KeystoreEvidence, Nonce, TpmEvidence};
+use super::enrolment::registry::Registry;
+use super::policy::Policy;
+use super::verdict::{Check, Done, Finding, Report};
+
+/// How far a host's clock may be ahead, in seconds.
+const AHEAD_MAX_S: u64 = 60;
+
+/// All that a verdict depends on.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    /// What the host has handed out.
+    pub evidence: &'a [u8],
+    /// The challenge that it is to answer.
+    pub nonce: &'a Nonce,
+    /// What is wanted.
+    pub policy: &'a Policy,
+    /// The roots that the policy names.
+    pub roots: &'a [CertificateDer<'static>],
+    /// What was enrolled.
+    pub registry: &'a Registry,
+    /// In seconds since 1970.
+    pub now: u64,
+}
+
+/// Answers it.
+pub fn verify(question: &Question<'_>) -> Report {
+    let mut report = Report::default();
+    let bundle = report.look(Check::Bundle, "", Ok(()), |()| {
+        Finding::of(Bundle::parse(question.evidence))
+    });
+    let nonce = report.look(
+        Check::Nonce,
+        "",
+        bundle.as_ref().map_err(|it| *it),
+        |bundle| match bundle.nonce == *question.nonce {
+            true => Finding::Passed(()),
+            false => Finding::Failed("it answers another challenge".into()),
+        },
+    );
+    let _ = report.look(
+        Check::Age,
+        "",
+        bundle.as_ref().map_err(|it| *it),
+        |bundle| age(bundle.made_at, question),
+    );
+    let Ok(bundle) = bundle else {
+        return report;
+    };
+    report.host = Some(bundle.host.clone());
+    for keystore in &bundle.keystores {
+        match keystore {
+            KeystoreEvidence::Tpm(tpm) => tpm_keystore(question, &bundle, tpm, nonce, &mut report),
+            KeystoreEvidence::Pkcs11(it) => asserted::keys(question.policy, it, &mut report),
+        }
+    }
+    report
+}
+
+fn tpm_keystore(
+    question: &Question<'_>,
+    bundle: &Bundle,
+    tpm: &TpmEvidence,
+    nonce: Done<()>,
+    report: &mut Report,
+) {
+    let session = Session {
+        question,
+        bundle,
+        tpm,
+        nonce,
+    };
+    let vetted = ak::vet(&session, report);
+    let vetted = vetted.as_ref().map_err(|check| *check);
+    let mut statements = Vec::new();
+    for key in &tpm.keys {
+        statements.push(certify::key(&session, key, vetted, report));
+    }
+    quote::state(&session, vetted, statements, report);
+}
+
+/// What the parts look at.
+struct Session<'a> {
+    question: &'a Question<'a>,
+    bundle: &'a Bundle,
+    tpm: &'a TpmEvidence,
+    nonce: Done<()>,
+}
+
+fn age(made_at: u64, question: &Question<'_>) -> Finding<()> {
+    let (now, most) = (question.now, question.policy.max_age_s);
+    if made_at > now.saturating_add(AHEAD_MAX_S) {
+        let ahead = made_at - now;
+        return Finding::Failed(format!(
+            "by the host's clock it was made {ahead} s from now"
+        ));
+    }
+    let age = now.saturating_sub(made_at);
+    match age <= most {
+        true => Finding::Passed(()),
+        false => Finding::Failed(format!("it is {age} s old, and the policy allows {most}")),
+    }
+}

@@ -1,0 +1,307 @@
+//! V-CERTIFY (standards §4.4): whether a key that is to be registered was made in this TPM and cannot leave it, by
+//! the TPM's own statement for this challenge.
+
+use super::Session;
+use super::ak::Vetted;
+use super::state::Stated;
+use crate::evidence::attest::{Attest, Attested};
+use crate::evidence::bundle::{CertifiedKey, PolicyStep};
+use crate::evidence::context;
+use crate::evidence::hash::Hash;
+use crate::evidence::policy::Imported;
+use crate::evidence::public::{Attributes, PublicArea};
+use crate::evidence::signature::Signature;
+use crate::evidence::verdict::{Check, Done, Finding, KeyVerdict, Report, UseBy, both};
+use crate::protocol::EvidenceLevel;
+
+/// What says that the private half was made here and stays here.
+const ORIGIN: u32 =
+    Attributes::FIXED_TPM | Attributes::FIXED_PARENT | Attributes::SENSITIVE_DATA_ORIGIN;
+
+/// What a key that signs JWS is not: a restricted one would be an attestation key misused.
+const CLEAR: u32 = Attributes::RESTRICTED | Attributes::DECRYPT | Attributes::ENCRYPTED_DUPLICATION;
+
+const POLICY_PCR: u32 = 0x17f;
+const POLICY_AUTHORIZE: u32 = 0x16a;
+const POLICY_AUTH_VALUE: u32 = 0x16b;
+
+/// What others rest on.
+pub struct Certified {
+    /// What the TPM stated, if its signature is right.
+    pub stated: Done<Stated>,
+    /// Whether it was for this challenge.
+    pub in_context: Done<()>,
+}
+
+/// Looks at one key.
+pub fn key(
+    session: &Session<'_>,
+    key: &CertifiedKey,
+    vetted: Done<&Vetted>,
+    report: &mut Report,
+) -> Certified {
+    let about = &key.key.to_string();
+    let first = report.verdicts.len();
+    let signed = report.look(Check::CertifySignature, about, vetted, |vetted| {
+        Finding::of(signed(
+            key.signature.as_slice(),
+            key.attest.as_slice(),
+            vetted,
+        ))
+    });
+    let statement = report.look(
+        Check::CertifyStatement,
+        about,
+        signed,
+        |()| match Attest::parse(key.attest.as_slice()) {
+            Ok(attest) if matches!(attest.attested, Attested::Certify { .. }) => {
+                Finding::Passed(attest)
+            }
+            Ok(_) => Finding::Failed("the statement is not one about a key".into()),
+            Err(wrong) => Finding::Failed(format!("the statement {wrong}")),
+        },
+    );
+    let statement = statement.as_ref().map_err(|it| *it);
+    let by = both(vetted, statement);
+    let _ = report.look(Check::CertifySigner, about, by, |(vetted, attest)| {
+        signer(vetted, attest)
+    });
+    let area = report.look(Check::KeyPublic, about, Ok(()), |()| {
+        let area = PublicArea::parse(key.public.as_slice());
+        Finding::of(area.map_err(|wrong| format!("its public area {wrong}")))
+    });
+    let area = area.as_ref().map_err(|it| *it);
+    let named = report.look(
+        Check::CertifyName,
+        about,
+        both(statement, area),
+        |(attest, area)| match &attest.attested {
+            Attested::Certify { name, .. } if name == area.name() => {
+                Finding::Passed((attest, area))
+            }
+            _ => Finding::Failed("the statement is about another key".into()),
+        },
+    );
+    let for_this = both(session.nonce, named);
+    let in_context = report.look(
+        Check::CertifyContext,
+        about,
+        for_this,
+        |((), (attest, area))| is_for_this(session, key, attest, area),
+    );
+    let area = named.map(|(_, area)| area);
+    let origin = report.look(Check::KeyOrigin, about, area, |area| {
+        origin(session, key, area)
+    });
+    let _ = report.look(Check::KeyAttributes, about, area, |area| {
+        match area.attributes.differs(Attributes::SIGN, CLEAR) {
+            Some(differs) => Finding::Failed(differs),
+            None if !area.name_alg.is_strong() => Finding::Failed("its Name is a SHA-1".into()),
+            None => Finding::Passed(()),
+        }
+    });
+    let scheme = report.look(Check::KeyScheme, about, area, |area| match area.alg() {
+        Some(alg) if alg == key.alg => Finding::Passed(area),
+        Some(alg) => Finding::Failed(format!("it is fixed to {alg}, not {}", key.alg)),
+        None => Finding::Failed("it is fixed to no algorithm of ours".into()),
+    });
+    let _ = report.look(Check::KeyJwk, about, scheme, |area| {
+        match area.public_key() {
+            Err(wrong) => Finding::Failed(format!("it {wrong}")),
+            Ok(found) if found.spki() != key.jwk.spki() => {
+                Finding::Failed("the key that is registered is another than the TPM's".into())
+            }
+            Ok(found) if found.kid() != key.kid => {
+                Finding::Failed("its kid is another key's".into())
+            }
+            Ok(_) => Finding::Passed(()),
+        }
+    });
+    let wanted = session.question.policy.use_by;
+    let use_by = report.look(Check::KeyPolicy, about, area, |area| {
+        match policy(key, area) {
+            Ok(found) if found < wanted => Finding::Failed(
+                "its auth value is enough to use it, and may be empty for all that evidence shows; the policy wants \
+                 one of the key's own"
+                    .into(),
+            ),
+            found => Finding::of(found),
+        }
+    });
+    level(session, key, (origin, use_by), first, report);
+    let stated = statement.map(|attest| Stated {
+        clock: attest.clock,
+        firmware: attest.firmware_version,
+    });
+    Certified { stated, in_context }
+}
+
+/// Whether the attestation key has signed this.
+///
+/// # Errors
+/// Why not.
+pub fn signed(signature: &[u8], bytes: &[u8], vetted: &Vetted) -> Result<(), String> {
+    let signature = Signature::parse(signature);
+    let verified = signature.and_then(|it| it.verify(&vetted.ak, bytes));
+    match verified {
+        Ok(_valid) => Ok(()),
+        Err(wrong) => Err(format!("the signature {wrong}")),
+    }
+}
+
+/// Whether the statement says that it is this attestation key's.
+pub fn signer(vetted: &Vetted, attest: &Attest) -> Finding<()> {
+    match attest.qualified_signer == vetted.enrolled.ak_qualified_name.as_slice() {
+        true => Finding::Passed(()),
+        false => Finding::Failed("it says that another key has signed it than was enrolled".into()),
+    }
+}
+
+fn is_for_this(
+    session: &Session<'_>,
+    key: &CertifiedKey,
+    attest: &Attest,
+    area: &PublicArea,
+) -> Finding<()> {
+    let Ok(public_key) = area.public_key() else {
+        return Finding::Failed("there is no key that it could have been made for".into());
+    };
+    let (nonce, host) = (session.question.nonce, &session.bundle.host);
+    let expected = context::certify(nonce, host, key.purpose, &public_key.spki());
+    match attest.extra_data == expected {
+        true => Finding::Passed(()),
+        false => Finding::Failed(format!(
+            "it was made for another challenge, another host than {host} or another purpose than {}",
+            key.purpose.name()
+        )),
+    }
+}
+
+/// Whether the key was made in the TPM; `true` if it was.
+fn origin(session: &Session<'_>, key: &CertifiedKey, area: &PublicArea) -> Finding<bool> {
+    let differs = area.attributes.differs(ORIGIN, 0);
+    let reason = match (differs, key.imported) {
+        (None, false) => return Finding::Passed(true),
+        (Some(differs), _) => format!("{differs}: the key existed outside, or can leave the TPM"),
+        (None, true) => "it is said to be imported".into(),
+    };
+    // What stays in the TPM from now on may be permitted; what can leave it is no key in hardware.
+    match session.question.policy.imported {
+        Imported::Allow if key.imported => {
+            Finding::Skipped(false, format!("{reason}; the policy allows imported keys"))
+        }
+        _ => Finding::Failed(reason),
+    }
+}
+
+/// By what the key is used, if the public area has the policy that the steps lead to.
+fn policy(key: &CertifiedKey, area: &PublicArea) -> Result<UseBy, String> {
+    let by_auth = area.attributes.has(Attributes::USER_WITH_AUTH);
+    let Some(steps) = &key.policy else {
+        return match (area.auth_policy.is_empty(), by_auth) {
+            (true, true) => Ok(UseBy::AuthValue),
+            (true, false) => Err("it can be used by nobody: no auth value, and no policy".into()),
+            (false, _) => Err("it has a policy that is not shown".into()),
+        };
+    };
+    if by_auth {
+        return Err("userWithAuth is set: its auth value is enough, without the policy".into());
+    }
+    match policy_digest(steps, area.name_alg)? == area.auth_policy {
+        true => Ok(UseBy::Policy),
+        false => Err("its policy is another than is shown".into()),
+    }
+}
+
+/// authPolicy of these steps (TPM 2.0 Part 3 §23.7, §23.16, §23.17).
+///
+/// # Errors
+/// A sentence: one of them is unusable.
+pub fn policy_digest(steps: &[PolicyStep], hash: Hash) -> Result<Vec<u8>, String> {
+    let mut digest = vec![0; hash.digest_len()];
+    for step in steps {
+        digest = match step {
+            PolicyStep::AuthValue {} => hash.of(&[&digest, &POLICY_AUTH_VALUE.to_be_bytes()]),
+            PolicyStep::Pcr {
+                selection,
+                digest: of,
+            } => {
+                let selection = marshalled(selection);
+                let command = POLICY_PCR.to_be_bytes();
+                hash.of(&[&digest, &command, &selection, of.as_slice()])
+            }
+            PolicyStep::Authorize {
+                authority,
+                reference,
+            } => {
+                let authority = PublicArea::parse(authority.as_slice());
+                let authority = authority.map_err(|it| format!("who approves its policy {it}"))?;
+                let zero = vec![0; hash.digest_len()];
+                let command = POLICY_AUTHORIZE.to_be_bytes();
+                let named = hash.of(&[&zero, &command, authority.name()]);
+                hash.of(&[&named, reference.as_slice()])
+            }
+        };
+    }
+    Ok(digest)
+}
+
+/// TPML_PCR_SELECTION, three bytes of bitmap each.
+fn marshalled(selection: &crate::evidence::bundle::Selection) -> Vec<u8> {
+    let count = u32::try_from(selection.len()).expect("there are four banks");
+    let mut bytes = count.to_be_bytes().to_vec();
+    for (bank, indices) in selection {
+        bytes.extend(bank.id().to_be_bytes());
+        let mut bitmap = [0u8; 3];
+        for index in indices {
+            bitmap[usize::from(index.number() / 8)] |= 1 << (index.number() % 8);
+        }
+        bytes.push(3);
+        bytes.extend(bitmap);
+    }
+    bytes
+}
+
+/// What all of that comes to, and whether it is enough.
+fn level(
+    session: &Session<'_>,
+    key: &CertifiedKey,
+    (origin, use_by): (Done<bool>, Done<UseBy>),
+    first: usize,
+    report: &mut Report,
+) {
+    use crate::evidence::verdict::Outcome;
+    let wrong = report.verdicts[first..]
+        .iter()
+        .find_map(|it| match it.outcome {
+            Outcome::Failed { .. } => Some(it.check),
+            Outcome::Unreachable { after } => Some(after),
+            Outcome::Passed | Outcome::Skipped { .. } => None,
+        });
+    let level = match (wrong, origin) {
+        (None, Ok(true)) => EvidenceLevel::TpmCertified,
+        _ => EvidenceLevel::None,
+    };
+    report.keys.push(KeyVerdict {
+        key: key.key.clone(),
+        keystore: session.tpm.name.to_string(),
+        jwk: key.jwk.clone(),
+        alg: key.alg,
+        purpose: key.purpose,
+        level,
+        imported: key.imported || origin == Ok(false),
+        use_by: use_by.ok(),
+    });
+    let about = &key.key.to_string();
+    let minimum = session.question.policy.minimum;
+    let _ = report.look(
+        Check::Level,
+        about,
+        wrong.map_or(Ok(origin), Err),
+        |origin| match origin {
+            Ok(false) => Finding::Skipped((), "the policy allows imported keys".into()),
+            _ if level >= minimum => Finding::Passed(()),
+            _ => Finding::Failed(format!("it is {level}, and the policy wants {minimum}")),
+        },
+    );
+}

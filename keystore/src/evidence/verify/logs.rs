@@ -1,0 +1,174 @@
+//! Event log and IMA list (standards §4.5, 5 and 6): they are anybody's bytes, and count as far as they lead to the
+//! values that were quoted.
+
+use super::Session;
+use crate::evidence::bundle::{Bank, PcrIndex, PcrValue, Pcrs};
+use crate::evidence::eventlog::{Event, EventLog};
+use crate::evidence::ima::{self, List, Replay};
+use crate::evidence::policy::EventRule;
+use crate::evidence::verdict::{Check, Done, Finding, Report, both};
+use std::collections::BTreeSet;
+
+/// The last PCR that the event log has to explain: from 10 on the running system extends as well.
+const EXPLAINED_MAX: u8 = 9;
+
+/// Looks at both, with the values that were quoted.
+pub fn logs(session: &Session<'_>, values: Done<&Pcrs>, report: &mut Report) {
+    let about = session.tpm.name.as_str();
+    let policy = session.question.policy;
+    let bytes = session.bundle.event_log.as_ref().map(|it| it.as_slice());
+    let log = report.look(Check::EventLog, about, values, |values| match bytes {
+        Some(bytes) => Finding::of(event_log(bytes, values).map(Some)),
+        None if policy.event_log.required => Finding::Failed("there is none".into()),
+        None => Finding::Skipped(None, "there is none".into()),
+    });
+    let log = log.as_ref().map_err(|it| *it);
+    let wants = policy.event_log.secure_boot.is_some() || !policy.event_log.rule.is_empty();
+    let _ = report.look(
+        Check::EventRules,
+        about,
+        both(values, log),
+        |(values, log)| match (log, wants) {
+            (_, false) => Finding::Skipped((), "the policy has none".into()),
+            (None, true) => Finding::Failed("there is no event log to hold them against".into()),
+            (Some(log), true) => Finding::of(rules(session, values, log)),
+        },
+    );
+    let list = session.bundle.ima.as_ref().map(|it| it.as_slice());
+    let _ = report.look(
+        Check::Ima,
+        about,
+        both(values, log),
+        |(values, log)| match list {
+            Some(list) => ima(list, values, log.as_ref()),
+            None if policy.ima.required => Finding::Failed("there is no list".into()),
+            None => Finding::Skipped((), "there is no list".into()),
+        },
+    );
+}
+
+/// The banks that were quoted and prove something.
+fn banks(values: &Pcrs) -> impl Iterator<Item = Bank> {
+    values.keys().copied().filter(|bank| bank.is_strong())
+}
+
+fn event_log<'a>(bytes: &'a [u8], values: &Pcrs) -> Result<EventLog<'a>, String> {
+    let log = EventLog::parse(bytes).map_err(|wrong| format!("it {wrong}"))?;
+    for bank in banks(values) {
+        let replayed = log.replay(bank);
+        let replayed = replayed.map_err(|wrong| format!("it {wrong}"))?;
+        for (pcr, quoted) in &values[&bank] {
+            if pcr.number() > EXPLAINED_MAX {
+                continue;
+            }
+            let begun = PcrValue::new(&log.beginning(*pcr, bank));
+            if replayed.get(pcr).unwrap_or(&begun) != quoted {
+                return Err(format!("it does not lead to PCR {pcr} of {bank}"));
+            }
+        }
+        log.handover(bank)?;
+    }
+    Ok(log)
+}
+
+fn rules(session: &Session<'_>, values: &Pcrs, log: &EventLog<'_>) -> Result<(), String> {
+    let policy = &session.question.policy.event_log;
+    for bank in banks(values) {
+        let is_quoted = |pcr: PcrIndex| {
+            let is_explained = pcr.number() <= EXPLAINED_MAX;
+            is_explained && values[&bank].contains_key(&pcr)
+        };
+        if let Some(wanted) = policy.secure_boot {
+            let is_quoted = PcrIndex::new(7).is_some_and(is_quoted);
+            match log.secure_boot(bank).filter(|_| is_quoted) {
+                Some(found) if found == wanted => {}
+                Some(true) => return Err("Secure Boot was on".into()),
+                Some(false) => return Err("Secure Boot was off".into()),
+                None => return Err("it is not shown whether Secure Boot was on (PCR 7)".into()),
+            }
+        }
+        for rule in &policy.rule {
+            if !is_quoted(rule.pcr) {
+                let pcr = rule.pcr;
+                return Err(format!(
+                    "a rule is about PCR {pcr}, which no quote and log explain"
+                ));
+            }
+            let is_meant = |event: &&Event<'_>| {
+                event.pcr == rule.pcr && rule.r#type.is_none_or(|kind| kind == event.kind)
+            };
+            let digests = log
+                .events
+                .iter()
+                .filter(is_meant)
+                .filter_map(|it| it.digest(bank));
+            one_rule(rule, &digests.map(PcrValue::new).collect())?;
+        }
+    }
+    Ok(())
+}
+
+fn one_rule(rule: &EventRule, found: &BTreeSet<PcrValue>) -> Result<(), String> {
+    let pcr = rule.pcr;
+    let (only, some, none) = (&rule.only, &rule.some, &rule.none);
+    if let Some(other) = only.as_ref().and_then(|it| found.difference(it).next()) {
+        return Err(format!(
+            "PCR {pcr} was extended by {other}, which the policy does not know"
+        ));
+    }
+    if some.as_ref().is_some_and(|it| it.is_disjoint(found)) {
+        return Err(format!(
+            "PCR {pcr} was extended by none of those that the policy wants"
+        ));
+    }
+    if let Some(denied) = none.as_ref().and_then(|it| found.intersection(it).next()) {
+        return Err(format!(
+            "PCR {pcr} was extended by {denied}, which the policy denies"
+        ));
+    }
+    Ok(())
+}
+
+fn ima(list: &[u8], values: &Pcrs, log: Option<&EventLog<'_>>) -> Finding<()> {
+    let list = match List::parse(list) {
+        Ok(list) => list,
+        Err(wrong) => return Finding::Failed(format!("the list {wrong}")),
+    };
+    let mut looked = false;
+    for bank in banks(values) {
+        let pcr = PcrIndex::new(ima::PCR);
+        let Some(quoted) = pcr.and_then(|pcr| values[&bank].get(&pcr)) else {
+            continue;
+        };
+        looked = true;
+        let by_firmware = log.and_then(|log| log.replay(bank).ok()?.remove(&pcr?));
+        let begin = by_firmware.unwrap_or(PcrValue::new(&vec![0; bank.digest_len()]));
+        match list.replay(bank, begin.as_slice(), quoted) {
+            Replay::Entries(_) => {}
+            Replay::Violation(index) => {
+                let entry = index + 1;
+                return Finding::Failed(format!("entry {entry} of the list is a violation"));
+            }
+            Replay::None => {
+                return Finding::Failed(format!("the list does not lead to PCR 10 of {bank}"));
+            }
+        }
+    }
+    if !looked {
+        return Finding::Failed("PCR 10 was not quoted, so that the list proves nothing".into());
+    }
+    match aggregate(&list, values) {
+        Some(false) => Finding::Failed("boot_aggregate is not of the PCRs that were quoted".into()),
+        Some(true) | None => Finding::Passed(()),
+    }
+}
+
+/// Whether the list begins with the PCRs of this boot; none if not all of them were quoted.
+fn aggregate(list: &List<'_>, values: &Pcrs) -> Option<bool> {
+    let (bank, found) = list.boot_aggregate()?;
+    let values = values.get(&bank)?;
+    let parts: Option<Vec<&[u8]>> = ima::aggregated(bank)
+        .map(|pcr| values.get(&pcr).map(PcrValue::as_slice))
+        .collect();
+    Some(bank.of(&parts?) == found)
+}

@@ -1,0 +1,100 @@
+//! What all statements of one TPM share: how often it had been reset, and which firmware it ran. Both are
+//! signed, and true as they stand, since the attestation key is in the endorsement hierarchy (TPM 2.0
+//! Part 1 §36.7: in others they are blurred).
+
+use super::Session;
+use super::ak::Vetted;
+use crate::evidence::attest::ClockInfo;
+use crate::evidence::bundle::Firmware;
+use crate::evidence::enrolment::registry::Counters;
+use crate::evidence::policy::FirmwareRange;
+use crate::evidence::verdict::{Check, Counted, Done, Finding, Report, both};
+use crate::evidence::weak;
+
+/// Of one statement whose signature is right.
+#[derive(Clone, Copy)]
+pub struct Stated {
+    /// When.
+    pub clock: ClockInfo,
+    /// Of what.
+    pub firmware: u64,
+}
+
+/// Compares the statements with each other, with what was accepted last, and with the policy.
+pub fn compare(
+    session: &Session<'_>,
+    vetted: Done<&Vetted>,
+    statements: Vec<Done<Stated>>,
+    report: &mut Report,
+) {
+    let about = session.tpm.name.as_str();
+    let statements: Done<Vec<Stated>> = statements.into_iter().collect();
+    let statements = statements.as_deref().map_err(|it| *it);
+    let all = both(vetted, statements);
+    let counted = report.look(Check::Counters, about, all, |(vetted, all)| {
+        counters(session, vetted, all)
+    });
+    if let Ok(Some(counters)) = counted {
+        report.counted.push(Counted {
+            keystore: about.to_owned(),
+            counters,
+        });
+    }
+    let _ = report.look(Check::Firmware, about, all, |(vetted, all)| {
+        firmware(session, vetted, all)
+    });
+}
+
+fn counters(session: &Session<'_>, vetted: &Vetted, all: &[Stated]) -> Finding<Option<Counters>> {
+    let of = |it: &Stated| Counters {
+        reset: it.clock.reset_count,
+        restart: it.clock.restart_count,
+    };
+    let Some(found) = all.first().map(of) else {
+        return Finding::Skipped(None, "the TPM has stated nothing".into());
+    };
+    if all.iter().any(|it| of(it) != found) {
+        return Finding::Failed("the statements were not made between two boots".into());
+    }
+    let by_policy = session.question.policy.host.get(&session.bundle.host);
+    let last = vetted
+        .enrolled
+        .counters
+        .max(by_policy.and_then(|it| it.counters));
+    match last {
+        Some(last) if found < last => Finding::Failed(format!(
+            "the TPM was reset {} times and restarted {} times, and {} and {} were accepted before: \
+             it was cleared or replaced (enrol it again), or this is an older state",
+            found.reset, found.restart, last.reset, last.restart
+        )),
+        _ => Finding::Passed(Some(found)),
+    }
+}
+
+fn firmware(session: &Session<'_>, vetted: &Vetted, all: &[Stated]) -> Finding<()> {
+    let policy = &session.question.policy.firmware;
+    let tpm = &session.tpm.tpm;
+    let Some(found) = all.first().map(|it| Firmware(it.firmware)) else {
+        return Finding::Skipped((), "the TPM has stated nothing".into());
+    };
+    if all.iter().any(|it| it.firmware != found.0) || found != tpm.firmware {
+        let said = tpm.firmware;
+        return Finding::Failed(format!(
+            "it states firmware {found}, and the host says {said}"
+        ));
+    }
+    // The maker stands in the certificate; without one only the host says it.
+    let maker = vetted.manufacturer.as_ref().unwrap_or(&tpm.manufacturer);
+    let is_it = |range: &&FirmwareRange| range.contains(maker.as_str(), found);
+    if let Some(hole) = weak::known_hole(maker.as_str(), found) {
+        return Finding::Failed(format!("{maker} {found}: {hole}"));
+    }
+    if let Some(range) = policy.deny.iter().find(is_it) {
+        let why = range.reason.as_deref().unwrap_or("the policy denies it");
+        return Finding::Failed(format!("{maker} {found}: {why}"));
+    }
+    match policy.allow.is_empty() || policy.allow.iter().any(|it| is_it(&it)) {
+        true => Finding::Passed(()),
+        false => Finding::Failed(format!("{maker} {found} is not one that the policy allows")),
+    }
+}
