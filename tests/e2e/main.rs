@@ -33,6 +33,7 @@ mod several;
 mod slow;
 mod targets;
 mod tpm;
+mod verified;
 mod who;
 mod witness;
 mod world;

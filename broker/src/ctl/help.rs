@@ -278,10 +278,10 @@ never empty: that is an error. Needs root.
 pub const ATTEST: &str = "\
 usage: assertctl attest --nonce N (--target WORKLOAD/TARGET | --all) [--purpose P] [-o FILE]
 
-Has every keystore say what it can of keys, for somebody who chose the nonce, and writes it with the
-logs of firmware and kernel as one bundle. A TPM certifies each key by its attestation key and quotes
-the PCRs of [attest]; a PKCS#11 token asserts attributes, and no more. Workloads are served between
-the statements. What is left out is said, and the exit code is 1 then. Needs root.
+Has every keystore say what it can of keys, for somebody who chose the nonce, and writes it with
+the logs of firmware and kernel as one bundle. A TPM certifies each key by its attestation key and
+quotes the PCRs of [attest]; a PKCS#11 token asserts attributes, and no more. Workloads are
+served between the statements. What is left out is said, and the exit code is 1 then. Needs root.
 
       --nonce N        the verifier's: 32 bytes, base64url or hexadecimal, new each time
       --target T       the key of one target, or of an issuer: issuer/NAME
@@ -293,7 +293,8 @@ pub const ENROLL_REQUEST: &str = "\
 usage: assertctl enroll request [--keystore NAME] [-o FILE]
 
 Writes what a keystore's TPM is: its endorsement key with its maker's certificates, its attestation
-key, maker and firmware. `assertctl enroll challenge` reads it, where evidence is verified. Needs root.";
+key, maker and firmware. `assertctl enroll challenge` reads it, where evidence is verified.
+Needs root.";
 
 pub const ENROLL_RESPOND: &str = "\
 usage: assertctl enroll respond CHALLENGE [-o FILE]
@@ -421,9 +422,10 @@ pub const VERIFY: &str = "\
 usage: assertctl verify FILE --nonce N --policy FILE [--record] [--eat FILE --eat-key FILE]
 
 Holds the evidence that `assertctl attest` wrote against a policy, and prints one verdict for every
-check: passed, failed, unreachable (what it rests on did not pass) or skipped, and why. Then every key
-with what is known of where it lives. Exits with 0 only if no check failed. Needs no assertd, no TPM
-and no network. What is proven, and how a policy is written: docs/attestation.md.
+check: passed, failed, unreachable (what it rests on did not pass) or skipped, and why. Then every
+key with what is known of where it lives, and by what it is used. Exits with 0 only if no check
+failed. Needs no assertd, no TPM and no network. What is proven, and how a policy is written:
+docs/attestation.md.
 
       --nonce N        the one that the evidence was asked for with; yours, and new each time
       --policy FILE    roots, hosts, PCRs, firmware, the level that keys must have (TOML)
@@ -436,10 +438,10 @@ and no network. What is proven, and how a policy is written: docs/attestation.md
 pub const ENROLL_CHALLENGE: &str = "\
 usage: assertctl enroll challenge REQUEST... --policy FILE [--approved FILE] [-o DIRECTORY]
 
-Answers what `assertctl enroll request` wrote on hosts: each with a file that its TPM alone can open,
-and only if the attestation key is in it as well. A TPM has to be vouched for: by a certificate
-that leads to a root of the policy, by the list, or by the policy's [host.NAME]. A REQUEST may be a
-directory of them. What is pending is kept beside the policy's registry.
+Answers what `assertctl enroll request` wrote on hosts: each with a file that its TPM alone can
+open, and only if the attestation key is in it as well. A TPM has to be vouched for: by a
+certificate that leads to a root of the policy, by the list, or by the policy's [host.NAME]. A
+REQUEST may be a directory of them. What is pending is kept beside the policy's registry.
 
       --policy FILE      roots and hosts; says where the registry is
       --approved FILE    approved TPMs, one on a line: FINGERPRINT, or FINGERPRINT HOST. The

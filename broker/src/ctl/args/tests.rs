@@ -13,6 +13,9 @@ fn command_of(line: &str) -> Command {
 
 #[test]
 fn every_command_is_understood_by_its_name() {
+    let nonce = "07".repeat(32);
+    let attest = format!("attest --all --nonce {nonce}");
+    let verify = format!("verify evidence.json --nonce {nonce} --policy policy.toml");
     for spec in &SPECS {
         let line = match spec.name {
             "assertion" => "assertion --target bank",
@@ -22,6 +25,11 @@ fn every_command_is_understood_by_its_name() {
             "jwks merge" => "jwks merge a.json",
             "keys import" => "keys import a/b key.pem",
             "keys adopt" => "keys adopt a/b --label theirs",
+            "attest" => &attest,
+            "enroll respond" => "enroll respond challenge.json",
+            "enroll challenge" => "enroll challenge requests --policy policy.toml",
+            "enroll finish" => "enroll finish responses --policy policy.toml",
+            "verify" => &verify,
             name => name,
         };
         let needs_key = spec.name.starts_with("keys ") && !line.contains("a/b");
@@ -323,5 +331,36 @@ fn a_verb_takes_one_key_and_a_key_is_revoked_for_one_reason() {
     ] {
         let refused = understood(line).unwrap_err().to_string();
         assert!(refused.contains(said), "{line}: {refused}");
+    }
+}
+
+#[test]
+fn what_is_verified_is_said_and_against_what() {
+    use crate::ctl::verify::{Eat, Record, Wish};
+    let nonce = "07".repeat(32);
+    let line = |more: &str| format!("verify e.json --nonce {nonce} --policy p.toml{more}");
+    let wish = |record, eat| {
+        Command::Verify(Wish {
+            evidence: "e.json".into(),
+            nonce: Nonce([7; 32]),
+            policy: "p.toml".into(),
+            record,
+            eat,
+        })
+    };
+    assert_eq!(command_of(&line("")), wish(Record::No, None));
+    let eat = Eat {
+        path: "r.jwt".into(),
+        key: "v.pem".into(),
+    };
+    assert_eq!(
+        command_of(&line(" --record --eat r.jwt --eat-key v.pem")),
+        wish(Record::Counters, Some(eat))
+    );
+    for wrong in [" --eat r.jwt", " --eat-key v.pem", " f.json"] {
+        assert!(understood(&line(wrong)).is_err(), "{wrong}");
+    }
+    for wrong in ["finish", "challenge", "finish r", "challenge r", "respond"] {
+        assert!(understood(&format!("enroll {wrong}")).is_err(), "{wrong}");
     }
 }
