@@ -20,7 +20,7 @@ use keystore::backend::{
     Backend, Existing, Inspection, Likeness, ObjectId, Testimony, TokenId, Trial,
 };
 use keystore::config::Sessions;
-use keystore::evidence::bundle::{Quote, Selection};
+use keystore::evidence::bundle::{Quote, Selection, Tpm};
 use keystore::evidence::context::Sha256;
 use keystore::privatekey::Parts;
 use keystore::protocol::{Credential, Evidence, EvidenceLevel};
@@ -61,6 +61,8 @@ pub struct TpmBackend {
     algs: Mutex<Vec<Alg>>,
     /// Whether it can prove what its keys are.
     pub(crate) proof: Proof,
+    /// What it is, once somebody has asked: an RSA endorsement key takes a chip seconds to make.
+    likeness: Mutex<Option<Tpm>>,
 }
 
 /// What its attestation key was found to be when the TPM was opened.
@@ -146,6 +148,7 @@ impl TpmBackend {
             keys,
             algs,
             proof,
+            likeness: Mutex::default(),
         })
     }
 
@@ -439,7 +442,12 @@ impl Backend for TpmBackend {
 
     fn likeness(&self) -> Result<Likeness, Error> {
         self.check_proof()?;
-        let tpm = self.at_desk(|connection, lasting| connection.identity(lasting))?;
+        let mut known = (self.likeness.lock()).unwrap_or_else(PoisonError::into_inner);
+        let tpm = match &*known {
+            Some(tpm) => tpm.clone(),
+            None => self.at_desk(|connection, lasting| connection.identity(lasting))?,
+        };
+        *known = Some(tpm.clone());
         Ok(Likeness::Tpm(Box::new(tpm)))
     }
 

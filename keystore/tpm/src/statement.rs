@@ -2,6 +2,7 @@
 //! its signature verified before it leaves this process: what is handed out says what it was made for.
 
 use crate::attestationkey::{self, StoredAk};
+use crate::codes::Cure;
 use crate::connection::{Connection, Lasting};
 use crate::failure::Failure;
 use crate::{pcrs, sign, template};
@@ -47,7 +48,11 @@ impl Connection {
                 "{place}: has no room for a key and the attestation key at the same time; end programs \
                  that use it"
             );
-            return Err(Error::new(Kind::Unavailable, text).into());
+            // Others took a place; how many there are is asked anew with the next connection.
+            return Err(Failure {
+                error: Error::new(Kind::Unavailable, text),
+                cure: Cure::Room,
+            });
         };
         let doing = format!("certifying object {object}");
         let failed = |error: tss_esapi::Error| Failure::of(place, &doing, &error);

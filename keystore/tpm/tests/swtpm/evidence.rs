@@ -372,7 +372,7 @@ fn the_endorsement_key_comes_with_the_certificates_that_its_maker_has_put_into_n
         );
         world.tool("tpm2_nvwrite", &["-C", "o", "-i", "part", index]);
     }
-    let backend = world.open();
+    let mut backend = world.open();
     let again = likeness(&backend);
     let chain: Vec<&[u8]> = again.ek.chain.iter().map(Bytes::as_slice).collect();
     assert_eq!(chain, [&issuer[..], &issuer]);
@@ -381,7 +381,9 @@ fn the_endorsement_key_comes_with_the_certificates_that_its_maker_has_put_into_n
     // A credential for it opens where its key is persistent and where it is made anew.
     for is_persistent in [true, false] {
         if !is_persistent {
-            drop(world.tool("tpm2_evictcontrol", &["-C", "o", "-c", "0x81010001"]));
+            world.tool("tpm2_evictcontrol", &["-C", "o", "-c", "0x81010001"]);
+            drop(backend);
+            backend = world.open(); // what it was is remembered
         }
         let credential = credential(&world, tpm.ek.public.as_slice(), tpm.ak.public.as_slice());
         assert_eq!(
