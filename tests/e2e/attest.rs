@@ -54,8 +54,9 @@ fn of_tpm(bundle: &Bundle) -> &TpmEvidence {
 fn is_bound(bundle: &Bundle) {
     let (tpm, nonce) = (of_tpm(bundle), Nonce([7; 32]));
     let holds = |attest: &[u8], about: &[u8]| attest.windows(about.len()).any(|it| it == about);
-    let about =
-        |key: &CertifiedKey| context::certify(&nonce, &bundle.host, key.purpose, &key.jwk.spki());
+    let about = |key: &CertifiedKey| {
+        context::certify(&nonce, &bundle.host, &key.key, key.purpose, &key.jwk.spki())
+    };
     for key in &tpm.keys {
         assert!(holds(key.attest.as_slice(), &about(key)), "{}", key.key);
     }

@@ -49,7 +49,7 @@ fn a_host_is_enrolled_attests_and_is_verified_where_no_tpm_is() {
     std::fs::copy(maker.issuer(), at("issuer.pem")).unwrap();
     let policy = "minimum = \"tpm-certified\"\nregistry = \"registry.json\"\n\
                   [ek]\nroots = [\"root.pem\", \"issuer.pem\"]\n\
-                  [quote]\nselect = { sha256 = [0, 4, 7] }\n";
+                  [quote]\nselect = { sha256 = [0, 4, 7] }\nany = true\n";
     std::fs::write(at("policy.toml"), policy).unwrap();
 
     done(&daemon.assertctl(&["enroll", "request", "-o", &at("web-1.request.json")]));

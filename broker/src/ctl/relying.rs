@@ -130,7 +130,7 @@ impl Held {
     /// What was kept for a response; none if no challenge is open.
     pub fn pending(&self, id: EnrolmentId) -> Result<Option<Pending>, Failure> {
         let path = self.pending_dir().join(name(id));
-        if !path.exists() {
+        if is_absent(&path) {
             return Ok(None);
         }
         let bytes = read(&path, FILE_LEN_MAX)?;
@@ -158,8 +158,14 @@ fn name(id: EnrolmentId) -> String {
     format!("{}.json", keystore::evidence::bundle::to_hex(&id.0))
 }
 
+/// Whether there certainly is nothing: one that cannot be looked at must not pass for an empty one.
+fn is_absent(path: &Path) -> bool {
+    let found = std::fs::symlink_metadata(path);
+    found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
 fn read_registry(path: &Path) -> Result<Registry, Failure> {
-    if !path.exists() {
+    if is_absent(path) {
         return Ok(Registry::new());
     }
     let bytes = read(path, REGISTRY_LEN_MAX)?;

@@ -3,6 +3,7 @@
 //! another; every part that varies in length has its length before it.
 
 use super::bundle::{Host, Nonce};
+use crate::KeyId;
 use crate::charter::PurposeKind;
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -11,10 +12,18 @@ const DOMAIN: &[u8] = b"assertd-attest-v1\0";
 /// A SHA-256.
 pub type Sha256 = [u8; 32];
 
-/// `extraData` of TPM2_Certify: this challenge, this host, this purpose, this public key
-/// (SubjectPublicKeyInfo in DER).
-pub fn certify(nonce: &Nonce, host: &Host, purpose: PurposeKind, spki: &[u8]) -> Sha256 {
+/// `extraData` of TPM2_Certify: this challenge, this host, the key by what it is called here, its purpose,
+/// its public half (SubjectPublicKeyInfo in DER). Without its id, who carries evidence could have one key
+/// registered as another.
+pub fn certify(
+    nonce: &Nonce,
+    host: &Host,
+    key: &KeyId,
+    purpose: PurposeKind,
+    spki: &[u8],
+) -> Sha256 {
     let mut bytes = begin(b"certify\0", nonce, host);
+    sized(&mut bytes, key.to_string().as_bytes());
     sized(&mut bytes, purpose.name().as_bytes());
     bytes.extend(sha256(spki));
     sha256(&bytes)
@@ -42,7 +51,7 @@ fn begin(kind: &[u8], nonce: &Nonce, host: &Host) -> Vec<u8> {
 
 /// Two bytes of length, big-endian, and the bytes.
 fn sized(out: &mut Vec<u8>, bytes: &[u8]) {
-    let length = u16::try_from(bytes.len()).expect("names of hosts and purposes are short");
+    let length = u16::try_from(bytes.len()).expect("names of hosts, keys and purposes are short");
     out.extend(length.to_be_bytes());
     out.extend(bytes);
 }
@@ -61,10 +70,11 @@ mod tests {
     #[test]
     fn a_context_is_what_the_documents_say() {
         let (nonce, host) = (Nonce([7; 32]), "web-1".parse().unwrap());
-        let of = |purpose| to_hex(&certify(&nonce, &host, purpose, b"spki"));
+        let key = "ours/bank.1".parse().unwrap();
+        let of = |purpose| to_hex(&certify(&nonce, &host, &key, purpose, b"spki"));
         assert_eq!(
             of(PurposeKind::Federation),
-            "22e9b3ec7cce46ffa8b175548713dc0c240cb198c95fe32be4e1373f84992af2"
+            "eb9583484d45d33ca18ca8d104dbbc39db736b51d869dfe1a923b6cd1d26ea5a"
         );
         assert_ne!(of(PurposeKind::Federation), of(PurposeKind::Account));
         let statements = statements([&b"one"[..], b"two"]);

@@ -7,7 +7,7 @@ use super::verdict::{Overall, Report};
 use super::verify::Question;
 use crate::privatekey::Parts;
 use crate::{Alg, Error, Kind, PrivateKey, PublicKey};
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
@@ -39,17 +39,25 @@ pub fn claims(question: &Question<'_>, policy_text: &str, report: &Report) -> Va
             verdict
         })
         .collect();
+    // The policy names files of roots; which ones were in them is said beside it.
+    let mut roots = Context::new(&SHA256);
+    for root in question.roots {
+        roots.update(digest(&SHA256, root).as_ref());
+    }
     let mut claims = json!({
         "eat_profile": PROFILE,
         "eat_nonce": question.nonce.to_base64url(),
         "iat": question.now,
         "assertd_result": overall,
         "assertd_policy": BASE64URL.encode(Policy::digest(policy_text)),
+        "assertd_roots": BASE64URL.encode(roots.finish()),
         "assertd_evidence": BASE64URL.encode(digest(&SHA256, question.evidence)),
         "assertd_verdicts": verdicts,
     });
     if overall == Overall::Passed {
-        claims["assertd_host"] = json!(report.host);
+        if let Some(host) = report.verified_host() {
+            claims["assertd_host"] = json!(host);
+        }
         let keys = report.keys.iter().map(|key| {
             let mut jwk = json!(key.jwk);
             jwk["alg"] = json!(key.alg);

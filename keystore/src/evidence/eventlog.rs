@@ -49,6 +49,9 @@ const BEFORE_HANDOVER: [u32; 9] = [
     kind::EFI_HCRTM,
 ];
 
+/// What a separator says where the firmware has failed (§10.4.2).
+const FAILED: [u8; 4] = 1u32.to_le_bytes();
+
 const SIGNATURE: &[u8; 16] = b"Spec ID Event03\0";
 const STARTUP_LOCALITY: &[u8; 16] = b"StartupLocality\0";
 
@@ -194,12 +197,20 @@ impl<'a> EventLog<'a> {
                 continue;
             };
             let pcr = event.pcr;
-            if event.kind == kind::SEPARATOR {
+            // The type of an event is in nothing that is measured: what has a separator's digest is one, and what
+            // has another is none, whatever they are said to be.
+            let separates = event.separates(bank);
+            if (event.kind == kind::SEPARATOR) != separates.is_some() {
+                let kind = event.kind;
+                return Err(format!(
+                    "an event of PCR {pcr} is said to be of type {kind:#x}, and was measured as another"
+                ));
+            }
+            if let Some(separator) = separates {
                 if std::mem::replace(closed, true) {
                     return Err(format!("PCR {pcr} has two separators"));
                 }
-                let is_plain = [[0; 4], [0xff; 4]].iter().any(|it| event.data == it);
-                if !is_plain || !event.says_what_was_measured(bank) {
+                if separator == FAILED {
                     return Err(format!(
                         "the separator of PCR {pcr} says that something failed"
                     ));
@@ -244,6 +255,13 @@ impl<'a> Event<'a> {
     /// Whether its data is what was measured: then, and only then, it may be believed.
     pub fn says_what_was_measured(&self, bank: Bank) -> bool {
         self.digest(bank) == Some(&bank.of(&[self.data]))
+    }
+
+    /// What it says as a separator, if it was measured as one.
+    fn separates(&self, bank: Bank) -> Option<[u8; 4]> {
+        let digest = self.digest(bank)?;
+        let mut known = [[0; 4], [0xff; 4], FAILED].into_iter();
+        known.find(|it| bank.of(&[it]) == digest)
     }
 
     fn is_firmwares(&self) -> bool {

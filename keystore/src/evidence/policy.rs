@@ -3,7 +3,6 @@
 
 use super::bundle::{Bank, Firmware, Host, PcrIndex, PcrValue, Selection};
 use super::enrolment::registry::{Counters, EkFingerprint};
-use super::verdict::UseBy;
 use crate::config::Diagnostic;
 use crate::protocol::EvidenceLevel;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -26,9 +25,6 @@ pub struct Policy {
     /// Keys that existed outside.
     #[serde(default)]
     pub imported: Imported,
-    /// By what a key in a TPM may be used, at least.
-    #[serde(default)]
-    pub use_by: UseBy,
     /// How old evidence may be, by the host's clock, in seconds.
     #[serde(default = "max_age_s")]
     pub max_age_s: u64,
@@ -130,6 +126,9 @@ pub struct FirmwareRange {
 pub struct QuotePolicy {
     /// Exactly these must be quoted.
     pub select: Selection,
+    /// Any state will do: what was quoted is only shown.
+    #[serde(default)]
+    pub any: bool,
     /// What they may be; those that are not here may be anything.
     #[serde(default)]
     pub values: BTreeMap<Bank, BTreeMap<PcrIndex, BTreeSet<PcrValue>>>,
@@ -153,10 +152,8 @@ pub struct EventLogPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventRule {
-    /// Events of this PCR …
+    /// Events of this PCR, whatever type they are said to be: the type is in nothing that is measured.
     pub pcr: PcrIndex,
-    /// … and of this type (EV_EFI_BOOT_SERVICES_APPLICATION is 0x80000003); none: of any.
-    pub r#type: Option<u32>,
     /// Each has one of these digests.
     pub only: Option<BTreeSet<PcrValue>>,
     /// One of them has one of these digests.
@@ -199,6 +196,15 @@ impl Policy {
         if let Some(quote) = &policy.quote {
             if quote.select.values().all(BTreeSet::is_empty) {
                 return wrong("[quote] select names no PCR");
+            }
+            let log = &policy.event_log;
+            let wants = log.secure_boot.is_some() || !log.rule.is_empty();
+            let knows = quote.values.values().any(|it| !it.is_empty());
+            if !knows && !wants && !quote.any {
+                return wrong(
+                    "[quote] selects PCRs and wants nothing of them: give [quote.values.sha256], [event_log] \
+                     secure_boot or rules, or say any = true if every state will do",
+                );
             }
             if quote.select.contains_key(&Bank::Sha1) {
                 return wrong(

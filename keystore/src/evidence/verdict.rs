@@ -87,6 +87,8 @@ pub enum Check {
     Firmware,
     /// The key is as well proven as the policy wants.
     Level,
+    /// There is something that it proves.
+    Proof,
 }
 
 /// What came of one.
@@ -146,13 +148,13 @@ pub struct KeyVerdict {
 }
 
 /// By what a key in a TPM is used (standards §4.4, 8).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum UseBy {
     /// Its auth value alone, which no evidence shows: it may be empty.
-    #[default]
     AuthValue,
-    /// A policy, which is shown and is its own.
+    /// A policy that asks for a state of the host, which is shown. Whether that state is a good one, or who
+    /// approves it, is not.
     Policy,
 }
 
@@ -222,6 +224,20 @@ impl Report {
             outcome,
         });
         done
+    }
+
+    /// Whose it is, if that was verified of every TPM in it, and there is one.
+    pub fn verified_host(&self) -> Option<&Host> {
+        let mut of_host = self
+            .verdicts
+            .iter()
+            .filter(|it| it.check == Check::Host)
+            .peekable();
+        of_host.peek()?;
+        match of_host.all(|it| it.outcome == Outcome::Passed) {
+            true => self.host.as_ref(),
+            false => None,
+        }
     }
 
     /// The whole.
@@ -300,6 +316,7 @@ impl Check {
             Check::Counters => "counters",
             Check::Firmware => "firmware",
             Check::Level => "level",
+            Check::Proof => "proof",
         }
     }
 }

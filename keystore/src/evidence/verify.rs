@@ -59,6 +59,12 @@ pub fn verify(question: &Question<'_>) -> Report {
         |bundle| age(bundle.made_at, question),
     );
     let Ok(bundle) = bundle else {
+        let _ = report.look(
+            Check::Proof,
+            "",
+            Err::<(), _>(Check::Bundle),
+            Finding::Passed,
+        );
         return report;
     };
     report.host = Some(bundle.host.clone());
@@ -68,7 +74,21 @@ pub fn verify(question: &Question<'_>) -> Report {
             KeystoreEvidence::Pkcs11(it) => asserted::keys(question.policy, it, &mut report),
         }
     }
+    let proves = proves(question, &bundle, &report);
+    let _ = report.look(Check::Proof, "", Ok(()), |()| Finding::of(proves));
     report
+}
+
+/// Whether there is something that the other checks were about: none of them fails over what is not there.
+fn proves(question: &Question<'_>, bundle: &Bundle, report: &Report) -> Result<(), &'static str> {
+    let is_tpm = |it: &KeystoreEvidence| matches!(it, KeystoreEvidence::Tpm(_));
+    if report.keys.is_empty() {
+        return Err("there is no key in it: it proves nothing");
+    }
+    match question.policy.quote.is_some() && !bundle.keystores.iter().any(is_tpm) {
+        true => Err("the policy wants the state of the host, and no TPM is in it"),
+        false => Ok(()),
+    }
 }
 
 fn tpm_keystore(

@@ -68,7 +68,7 @@ impl<B: Backend> Keys<B> {
             return Err(Error::new(*kind, why.clone()));
         }
         let purpose = live.charter.purpose.kind();
-        let about = context::certify(&nonce, host, purpose, &live.public_key.spki());
+        let about = context::certify(&nonce, host, key, purpose, &live.public_key.spki());
         let testimony = self.backend.attest(live.object, &live.public_key, &about);
         let (key, kid) = (key.clone(), live.kid.clone());
         let (alg, jwk, imported) = (

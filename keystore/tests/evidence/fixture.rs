@@ -22,7 +22,7 @@ use keystore::evidence::context;
 use keystore::evidence::enrolment::registry::{EkFingerprint, Enrolled, Registry, Replacing};
 use keystore::evidence::hash::Hash;
 use keystore::evidence::public::PublicArea;
-use keystore::{Alg, PublicKey};
+use keystore::{Alg, KeyId, PublicKey};
 use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{Signature, SigningKey};
 use std::collections::BTreeMap;
@@ -237,9 +237,10 @@ impl World {
         let public_key = public(&key.secret);
         let area = area(&key.secret, key.attributes, &key.auth_policy, false);
         let purpose = PurposeKind::ClientAuthentication;
-        let extra = context::certify(&self.nonce, &self.host, purpose, &public_key.spki());
+        let id: KeyId = key.id.parse().expect("it is an id");
+        let extra = context::certify(&self.nonce, &self.host, &id, purpose, &public_key.spki());
         let mut certified = CertifiedKey {
-            key: key.id.parse().expect("it is an id"),
+            key: id,
             target: None,
             kid: public_key.kid(),
             purpose,
@@ -354,7 +355,7 @@ impl World {
              [quote]\nselect = {{ sha256 = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10] }}\n\
              [quote.values.sha256]\n7 = [\"{seven}\"]\n\
              [event_log]\nrequired = true\nsecure_boot = true\n\
-             [[event_log.rule]]\npcr = 4\ntype = 0x80000003\nnone = [\"{}\"]\n\
+             [[event_log.rule]]\npcr = 4\nnone = [\"{}\"]\n\
              [ima]\nrequired = true\n",
             "00".repeat(32)
         )

@@ -53,10 +53,19 @@ fn succeeded(output: Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// What `pkcs11-tool`, logged in, prints when it does this.
+/// What `pkcs11-tool`, logged in, prints when it does this. SoftHSM fails now and then where another process
+/// looks through the same token.
 fn tool(token: &SoftHsm, arguments: &[&str]) -> String {
-    let done = token.pkcs11_tool().args(arguments).output();
-    succeeded(done.expect("pkcs11-tool is installed by `make setup`"))
+    let mut tries = 3;
+    loop {
+        tries -= 1;
+        let done = token.pkcs11_tool().args(arguments).output();
+        let done = done.expect("pkcs11-tool is installed by `make setup`");
+        let said = String::from_utf8_lossy(&done.stderr);
+        if tries == 0 || done.status.success() || !said.contains("CKR_FUNCTION_FAILED") {
+            return succeeded(done);
+        }
+    }
 }
 
 /// The CKA_ID of the key of [`TARGET`], in hexadecimal.

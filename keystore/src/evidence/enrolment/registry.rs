@@ -161,13 +161,9 @@ impl Registry {
         self.check(&new, replacing)?;
         let is_place = |it: &Enrolled| it.host == new.host && it.keystore == new.keystore;
         match self.enrolled.iter().position(is_place) {
-            Some(index) => {
-                let old = &self.enrolled[index];
-                // The TPM goes on counting, whichever attestation key it has.
-                let counters = old.counters.filter(|_| old.ek == new.ek);
-                let counters = new.counters.or(counters);
-                self.enrolled[index] = Enrolled { counters, ..new };
-            }
+            // Its counters with it: a TPM that was cleared begins to count anew, and what it has
+            // signed for older challenges answers none.
+            Some(index) => self.enrolled[index] = new,
             None => self.enrolled.push(new),
         }
         self.enrolled.sort_by(|a, b| {

@@ -91,6 +91,14 @@ fn the_firmware_closes_each_of_its_pcrs_once() {
         (vec![closed(0..7)], "PCR 7 has no separator"),
         (vec![closed(0..8), separator(3)], "PCR 3 has two separators"),
         (
+            vec![closed(0..7), event(7, 5, &[0; 4], &[0; 4]), separator(7)],
+            "an event of PCR 7 is said to be of type 0x5, and was measured as another",
+        ),
+        (
+            vec![closed(0..7), event(7, kind::SEPARATOR, b"x", &[0; 4])],
+            "an event of PCR 7 is said to be of type 0x4, and was measured as another",
+        ),
+        (
             vec![closed(0..8), version()],
             "an event of type 0x8 extends PCR 0 after its separator",
         ),

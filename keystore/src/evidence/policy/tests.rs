@@ -29,7 +29,6 @@ secure_boot = true
 
 [[event_log.rule]]
 pcr = 4
-type = 0x80000003
 none = ["0000000000000000000000000000000000000000000000000000000000000000"]
 "#;
 
@@ -47,7 +46,7 @@ fn a_policy_is_read() {
         BTreeSet::from([pcr(0), pcr(7)])
     );
     assert!(quote.values[&Bank::Sha256].contains_key(&pcr(7)));
-    assert_eq!(policy.event_log.rule[0].r#type, Some(0x8000_0003));
+    assert_eq!(policy.event_log.rule[0].pcr, pcr(4));
     assert!(policy.firmware.deny[0].contains("STM", Firmware(0x0046_0000_0000_0000)));
     assert!(!policy.firmware.deny[0].contains("STM", Firmware(0x0047_0000_0000_0001)));
     assert!(!policy.firmware.deny[0].contains("IFX", Firmware(0)));

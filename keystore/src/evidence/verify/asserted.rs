@@ -3,7 +3,7 @@
 
 use crate::evidence::bundle::{AssertedKey, Attributes, Pkcs11Evidence};
 use crate::evidence::policy::{Imported, Policy};
-use crate::evidence::verdict::{Check, Finding, KeyVerdict, Report};
+use crate::evidence::verdict::{Check, Finding, KeyVerdict, Report, both};
 use crate::protocol::EvidenceLevel;
 
 /// Looks at the keys of one token.
@@ -30,9 +30,25 @@ fn one(policy: &Policy, evidence: &Pkcs11Evidence, key: &AssertedKey, report: &m
     let attributes = report.look(Check::AssertedAttributes, about, Ok(()), |()| {
         Finding::of(attributes(&key.attributes))
     });
-    let known = jwk.and(attributes);
+    let origin = report.look(Check::KeyOrigin, about, attributes, |()| {
+        let reason = match (key.imported, key.attributes.local) {
+            (false, Some(true)) => match stayed(&key.attributes) {
+                Ok(()) => return Finding::Passed(true),
+                Err(reason) => reason,
+            },
+            (false, _) => "CKA_LOCAL is not true: it was not made in the token".into(),
+            (true, _) => "it is said to be imported".into(),
+        };
+        match policy.imported {
+            Imported::Allow if key.imported => {
+                Finding::Skipped(false, format!("{reason}; the policy allows imported keys"))
+            }
+            _ => Finding::Failed(reason),
+        }
+    });
+    let known = both(jwk, origin);
     let level = match known {
-        Ok(()) if !key.imported => EvidenceLevel::Asserted,
+        Ok(((), true)) => EvidenceLevel::Asserted,
         _ => EvidenceLevel::None,
     };
     report.keys.push(KeyVerdict {
@@ -45,8 +61,8 @@ fn one(policy: &Policy, evidence: &Pkcs11Evidence, key: &AssertedKey, report: &m
         imported: key.imported,
         use_by: None,
     });
-    let _ = report.look(Check::Level, about, known, |()| {
-        if key.imported && policy.imported == Imported::Allow {
+    let _ = report.look(Check::Level, about, known, |((), is_own)| {
+        if !is_own {
             return Finding::Skipped((), "the policy allows imported keys".into());
         }
         match level >= policy.minimum {
@@ -57,6 +73,19 @@ fn one(policy: &Policy, evidence: &Pkcs11Evidence, key: &AssertedKey, report: &m
             )),
         }
     });
+}
+
+/// Whether it was never out of the token, as far as the token says so.
+fn stayed(attributes: &Attributes) -> Result<(), String> {
+    for (name, value) in [
+        ("CKA_ALWAYS_SENSITIVE", attributes.always_sensitive),
+        ("CKA_NEVER_EXTRACTABLE", attributes.never_extractable),
+    ] {
+        if value == Some(false) {
+            return Err(format!("{name} is false"));
+        }
+    }
+    Ok(())
 }
 
 /// The mandatory ones, and uses that would sign or give away what the keystore never sees.

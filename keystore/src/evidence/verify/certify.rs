@@ -4,6 +4,7 @@
 use super::Session;
 use super::ak::Vetted;
 use super::state::Stated;
+use crate::PublicKey;
 use crate::evidence::attest::{Attest, Attested};
 use crate::evidence::bundle::{CertifiedKey, PolicyStep};
 use crate::evidence::context;
@@ -12,6 +13,7 @@ use crate::evidence::policy::Imported;
 use crate::evidence::public::{Attributes, PublicArea};
 use crate::evidence::signature::Signature;
 use crate::evidence::verdict::{Check, Done, Finding, KeyVerdict, Report, UseBy, both};
+use crate::evidence::weak;
 use crate::protocol::EvidenceLevel;
 
 /// What says that the private half was made here and stays here.
@@ -101,7 +103,10 @@ pub fn key(
         }
     });
     let scheme = report.look(Check::KeyScheme, about, area, |area| match area.alg() {
-        Some(alg) if alg == key.alg => Finding::Passed(area),
+        Some(alg) if alg == key.alg => match strength(area) {
+            Ok(()) => Finding::Passed(area),
+            Err(reason) => Finding::Failed(reason),
+        },
         Some(alg) => Finding::Failed(format!("it is fixed to {alg}, not {}", key.alg)),
         None => Finding::Failed("it is fixed to no algorithm of ours".into()),
     });
@@ -117,16 +122,8 @@ pub fn key(
             Ok(_) => Finding::Passed(()),
         }
     });
-    let wanted = session.question.policy.use_by;
     let use_by = report.look(Check::KeyPolicy, about, area, |area| {
-        match policy(key, area) {
-            Ok(found) if found < wanted => Finding::Failed(
-                "its auth value is enough to use it, and may be empty for all that evidence shows; the policy wants \
-                 one of the key's own"
-                    .into(),
-            ),
-            found => Finding::of(found),
-        }
+        Finding::of(policy(key, area))
     });
     level(session, key, (origin, use_by), first, report);
     let stated = statement.map(|attest| Stated {
@@ -167,11 +164,12 @@ fn is_for_this(
         return Finding::Failed("there is no key that it could have been made for".into());
     };
     let (nonce, host) = (session.question.nonce, &session.bundle.host);
-    let expected = context::certify(nonce, host, key.purpose, &public_key.spki());
+    let expected = context::certify(nonce, host, &key.key, key.purpose, &public_key.spki());
     match attest.extra_data == expected {
         true => Finding::Passed(()),
         false => Finding::Failed(format!(
-            "it was made for another challenge, another host than {host} or another purpose than {}",
+            "it was made for another challenge, another host than {host}, another key than this one or another \
+             purpose than {}",
             key.purpose.name()
         )),
     }
@@ -194,6 +192,17 @@ fn origin(session: &Session<'_>, key: &CertifiedKey, area: &PublicArea) -> Findi
     }
 }
 
+/// Whether a key is none of those whose private half can be computed.
+fn strength(area: &PublicArea) -> Result<(), String> {
+    match area.public_key() {
+        Ok(PublicKey::Rsa { e, .. }) if e != [1, 0, 1] => Err("its exponent is not 65537".into()),
+        Ok(PublicKey::Rsa { n, .. }) if weak::is_roca(&n) => {
+            Err("its private half can be computed (ROCA, CVE-2017-15361)".into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// By what the key is used, if the public area has the policy that the steps lead to.
 fn policy(key: &CertifiedKey, area: &PublicArea) -> Result<UseBy, String> {
     let by_auth = area.attributes.has(Attributes::USER_WITH_AUTH);
@@ -208,8 +217,20 @@ fn policy(key: &CertifiedKey, area: &PublicArea) -> Result<UseBy, String> {
         return Err("userWithAuth is set: its auth value is enough, without the policy".into());
     }
     match policy_digest(steps, area.name_alg)? == area.auth_policy {
-        true => Ok(UseBy::Policy),
+        true => use_by(steps),
         false => Err("its policy is another than is shown".into()),
+    }
+}
+
+/// What these steps ask of who uses the key. Whose word they take for the host's state is shown by nothing but
+/// themselves: a relying party has to know the PCRs or the authority.
+fn use_by(steps: &[PolicyStep]) -> Result<UseBy, String> {
+    let is_of_state =
+        |it: &PolicyStep| matches!(it, PolicyStep::Pcr { .. } | PolicyStep::Authorize { .. });
+    match steps.iter().any(is_of_state) {
+        true => Ok(UseBy::Policy),
+        false if steps.is_empty() => Err("its policy asks for nothing: anybody can use it".into()),
+        false => Ok(UseBy::AuthValue),
     }
 }
 

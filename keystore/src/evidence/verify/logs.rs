@@ -16,14 +16,18 @@ const EXPLAINED_MAX: u8 = 9;
 pub fn logs(session: &Session<'_>, values: Done<&Pcrs>, report: &mut Report) {
     let about = session.tpm.name.as_str();
     let policy = session.question.policy;
+    let wants = policy.event_log.secure_boot.is_some() || !policy.event_log.rule.is_empty();
     let bytes = session.bundle.event_log.as_ref().map(|it| it.as_slice());
     let log = report.look(Check::EventLog, about, values, |values| match bytes {
-        Some(bytes) => Finding::of(event_log(bytes, values).map(Some)),
+        Some(bytes) => match event_log(bytes, values) {
+            Ok(log) => Finding::Passed(Some(log)),
+            Err(reason) if policy.event_log.required || wants => Finding::Failed(reason),
+            Err(reason) => Finding::Skipped(None, format!("the policy wants none; {reason}")),
+        },
         None if policy.event_log.required => Finding::Failed("there is none".into()),
         None => Finding::Skipped(None, "there is none".into()),
     });
     let log = log.as_ref().map_err(|it| *it);
-    let wants = policy.event_log.secure_boot.is_some() || !policy.event_log.rule.is_empty();
     let _ = report.look(
         Check::EventRules,
         about,
@@ -35,16 +39,17 @@ pub fn logs(session: &Session<'_>, values: Done<&Pcrs>, report: &mut Report) {
         },
     );
     let list = session.bundle.ima.as_ref().map(|it| it.as_slice());
-    let _ = report.look(
-        Check::Ima,
-        about,
-        both(values, log),
-        |(values, log)| match list {
-            Some(list) => ima(list, values, log.as_ref()),
-            None if policy.ima.required => Finding::Failed("there is no list".into()),
-            None => Finding::Skipped((), "there is no list".into()),
-        },
-    );
+    let _ = report.look(Check::Ima, about, values, |values| {
+        let found = match list {
+            Some(list) => ima(list, values),
+            None => Err("there is no list".into()),
+        };
+        match found {
+            Ok(()) => Finding::Passed(()),
+            Err(reason) if policy.ima.required => Finding::Failed(reason),
+            Err(reason) => Finding::Skipped((), format!("the policy wants none; {reason}")),
+        }
+    });
 }
 
 /// The banks that were quoted and prove something.
@@ -94,9 +99,7 @@ fn rules(session: &Session<'_>, values: &Pcrs, log: &EventLog<'_>) -> Result<(),
                     "a rule is about PCR {pcr}, which no quote and log explain"
                 ));
             }
-            let is_meant = |event: &&Event<'_>| {
-                event.pcr == rule.pcr && rule.r#type.is_none_or(|kind| kind == event.kind)
-            };
+            let is_meant = |event: &&Event<'_>| event.pcr == rule.pcr;
             let digests = log
                 .events
                 .iter()
@@ -129,11 +132,10 @@ fn one_rule(rule: &EventRule, found: &BTreeSet<PcrValue>) -> Result<(), String> 
     Ok(())
 }
 
-fn ima(list: &[u8], values: &Pcrs, log: Option<&EventLog<'_>>) -> Finding<()> {
-    let list = match List::parse(list) {
-        Ok(list) => list,
-        Err(wrong) => return Finding::Failed(format!("the list {wrong}")),
-    };
+/// Whether the list, from its first entry on, leads to PCR 10, which the kernel alone extends: what an event log
+/// says of it is nothing.
+fn ima(list: &[u8], values: &Pcrs) -> Result<(), String> {
+    let list = List::parse(list).map_err(|wrong| format!("the list {wrong}"))?;
     let mut looked = false;
     for bank in banks(values) {
         let pcr = PcrIndex::new(ima::PCR);
@@ -141,25 +143,27 @@ fn ima(list: &[u8], values: &Pcrs, log: Option<&EventLog<'_>>) -> Finding<()> {
             continue;
         };
         looked = true;
-        let by_firmware = log.and_then(|log| log.replay(bank).ok()?.remove(&pcr?));
-        let begin = by_firmware.unwrap_or(PcrValue::new(&vec![0; bank.digest_len()]));
-        match list.replay(bank, begin.as_slice(), quoted) {
+        match list.replay(bank, &vec![0; bank.digest_len()], quoted) {
+            Replay::Entries(0) => return Err("nothing of the list was measured: IMA is off".into()),
             Replay::Entries(_) => {}
             Replay::Violation(index) => {
                 let entry = index + 1;
-                return Finding::Failed(format!("entry {entry} of the list is a violation"));
+                return Err(format!("entry {entry} of the list is a violation"));
             }
-            Replay::None => {
-                return Finding::Failed(format!("the list does not lead to PCR 10 of {bank}"));
-            }
+            Replay::None => return Err(format!("the list does not lead to PCR 10 of {bank}")),
         }
     }
     if !looked {
-        return Finding::Failed("PCR 10 was not quoted, so that the list proves nothing".into());
+        return Err("PCR 10 was not quoted, so that the list proves nothing".into());
     }
     match aggregate(&list, values) {
-        Some(false) => Finding::Failed("boot_aggregate is not of the PCRs that were quoted".into()),
-        Some(true) | None => Finding::Passed(()),
+        Some(true) => Ok(()),
+        Some(false) => Err("boot_aggregate is not of the PCRs that were quoted".into()),
+        None => Err(
+            "the list does not begin with a boot_aggregate of PCRs that were quoted (0 to 9): it may \
+             be another boot's"
+                .into(),
+        ),
     }
 }
 

@@ -18,6 +18,27 @@ fn a_replayed_bundle() {
     assert_eq!(party.finds(&bundle), only("certify-context"));
 }
 
+/// Nothing is wrong with what is not there.
+#[test]
+fn a_bundle_that_proves_nothing() {
+    let world = World::new();
+    let party = Party::of(&world);
+    let mut bundle = world.bundle();
+    bundle.keystores.clear();
+    assert_eq!(party.finds(&bundle), only("proof"));
+    let mut party = Party::of(&world);
+    party.policy = "minimum = \"tpm-certified\"\n[ek]\nroots = [\"r\"]\n".into();
+    let mut bundle = world.bundle();
+    let tpm = tpm_of(&mut bundle);
+    tpm.keys.clear();
+    tpm.quote = None;
+    let found = party.finds(&bundle);
+    assert_eq!(
+        found,
+        std::collections::BTreeSet::from(["counters", "proof"])
+    );
+}
+
 #[test]
 fn an_old_bundle() {
     let world = World::new();
@@ -191,7 +212,7 @@ fn an_endorsement_key_that_can_be_computed() {
 }
 
 /// A number of 2048 bits that is 1, and so a power of 65537, modulo each of them, and odd.
-fn roca() -> Vec<u8> {
+pub fn roca() -> Vec<u8> {
     let primes = [
         2, 11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157,
     ];

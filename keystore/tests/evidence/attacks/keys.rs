@@ -44,6 +44,40 @@ fn another_key_than_was_certified() {
 }
 
 #[test]
+fn two_keys_under_each_others_names() {
+    let world = World::new();
+    let mut bundle = world.bundle();
+    let keys = &mut tpm_of(&mut bundle).keys;
+    let first = keys[0].key.clone();
+    keys[0].key = std::mem::replace(&mut keys[1].key, first);
+    assert_eq!(Party::of(&world).finds(&bundle), only("certify-context"));
+}
+
+#[test]
+fn an_rsa_key_that_can_be_computed() {
+    let world = World::new();
+    let mut bundle = world.bundle();
+    let n = super::chip::roca();
+    let head = b"\x00\x01\x00\x0b\x00\x04\x04\x72\0\0\x00\x10\x00\x14\x00\x0b\x08\0\0\0\0\0";
+    let area = [&head[..], &crate::fixture::sized(&n)].concat();
+    let jwk = keystore::PublicKey::from_rsa(&n, &[1, 0, 1]).unwrap();
+    let tpm = tpm_of(&mut bundle);
+    let key = &mut tpm.keys[0];
+    (key.alg, key.kid, key.public) = (keystore::Alg::RS256, jwk.kid(), bytes(&area));
+    let extra = context::certify(
+        &world.nonce,
+        &world.host,
+        &key.key,
+        key.purpose,
+        &jwk.spki(),
+    );
+    key.jwk = jwk;
+    world.restate(key, &world.certify(&area, &extra));
+    tpm.quote = Some(world.quoted(&tpm.keys));
+    assert_eq!(Party::of(&world).finds(&bundle), only("key-scheme"));
+}
+
+#[test]
 fn a_key_for_another_purpose_or_algorithm() {
     let world = World::new();
     let mut bundle = world.bundle();
@@ -60,7 +94,13 @@ fn a_statement_of_another_kind() {
     let mut bundle = world.bundle();
     let spki = public(&world.keys[0].secret).spki();
     let purpose = PurposeKind::ClientAuthentication;
-    let extra = context::certify(&world.nonce, &world.host, purpose, &spki);
+    let extra = context::certify(
+        &world.nonce,
+        &world.host,
+        &"ours/bank.1".parse().unwrap(),
+        purpose,
+        &spki,
+    );
     let quote = world.quote(&extra, &world.pcrs);
     let tpm = tpm_of(&mut bundle);
     world.restate(&mut tpm.keys[0], &quote);
@@ -181,17 +221,14 @@ fn a_key_with_another_policy_than_is_shown() {
         bundle
     };
     assert!(party.finds(&with(&bound, Some(steps.clone()))).is_empty());
-    // A relying party may want one of every key.
-    let mut strict = Party::of(&world);
-    strict.policy = format!("use_by = \"policy\"\n{}", strict.policy);
-    assert_eq!(strict.finds(&world.bundle()), only("key-policy"));
-    bound.keys.truncate(1);
-    let report = strict.asks(with(&bound, Some(steps.clone())).to_json().as_bytes());
-    assert!(super::super::failed(&report).is_empty());
-    assert_eq!(
-        report.keys[0].use_by.map(|it| it.to_string()),
-        Some("policy".into())
-    );
+    let mut report = party.asks(with(&bound, Some(steps.clone())).to_json().as_bytes());
+    let use_by = report.keys.remove(0).use_by;
+    assert_eq!(use_by.map(|it| it.to_string()), Some("policy".into()));
+    // One that asks for nothing is no policy.
+    let mut open = bound.clone();
+    open.keys[0].auth_policy = vec![0; 32];
+    let nothing = party.finds(&with(&open, Some(Vec::new())));
+    assert_eq!(nothing, only("key-policy"));
     let other = only("key-policy");
     assert_eq!(party.finds(&with(&bound, Some(vec![pcrs]))), other);
     assert_eq!(party.finds(&with(&bound, None)), other);
@@ -234,14 +271,17 @@ fn what_is_only_asserted() {
         bundle
     };
     let good = Attributes {
+        local: Some(true),
         sensitive: Some(true),
         extractable: Some(false),
         sign: Some(true),
         ..Attributes::default()
     };
     let mut party = Party::of(&world);
-    assert_eq!(party.finds(&asserted(good.clone())), only("level"));
-    party.policy = party.policy.replace("tpm-certified", "asserted");
+    // Nor does it show the state of a host, which this policy wants.
+    let level = BTreeSet::from(["level", "proof"]);
+    assert_eq!(party.finds(&asserted(good.clone())), level);
+    party.policy = "minimum = \"asserted\"\n".into();
     assert!(party.finds(&asserted(good.clone())).is_empty());
     for bad in [
         Attributes {
@@ -258,9 +298,25 @@ fn what_is_only_asserted() {
         },
         Attributes {
             derive: Some(true),
-            ..good
+            ..good.clone()
         },
     ] {
         assert_eq!(party.finds(&asserted(bad)), only("asserted-attributes"));
+    }
+    for foreign in [
+        Attributes {
+            local: Some(false),
+            ..good.clone()
+        },
+        Attributes {
+            local: None,
+            ..good.clone()
+        },
+        Attributes {
+            never_extractable: Some(false),
+            ..good.clone()
+        },
+    ] {
+        assert_eq!(party.finds(&asserted(foreign)), only("key-origin"));
     }
 }

@@ -141,6 +141,67 @@ fn a_state_that_the_policy_does_not_know() {
     assert_eq!(party.finds(&late.bundle()), only("event-log"));
 }
 
+/// A host that booted without Secure Boot, and whose root has made up for it since.
+#[test]
+fn events_under_other_names() {
+    let world = World::new();
+    let mut party = Party::of(&world);
+    let values = party.policy.find("[quote.values").unwrap();
+    let end = party.policy.find("[event_log]").unwrap();
+    party.policy.replace_range(values..end, "");
+    let mut other = world.clone();
+    other.event_log = logs::begun();
+    other.event_log.extend(logs::event(0, 8, b"version"));
+    // What the firmware measured, as something else; then what it should have.
+    other
+        .event_log
+        .extend(logs::event(7, 5, &logs::variable(0)));
+    for pcr in 0..8 {
+        let kind = if pcr == 7 { 5 } else { 4 };
+        other.event_log.extend(logs::event(pcr, kind, &[0; 4]));
+    }
+    other
+        .event_log
+        .extend(logs::event(7, 0x8000_0001, &logs::variable(1)));
+    other.event_log.extend(logs::event(7, 4, &[0; 4]));
+    other.boot();
+    assert_eq!(party.finds(&other.bundle()), only("event-log"));
+    // What a rule denies, said to be something else.
+    let mut other = world.clone();
+    other
+        .event_log
+        .extend(logs::event(4, 0xd, b"a loader with a hole"));
+    other.boot();
+    let denied = Bank::Sha256.of(&[b"a loader with a hole"]);
+    let denied = keystore::evidence::bundle::to_hex(&denied);
+    party.policy = party.policy.replace(&"00".repeat(32), &denied);
+    assert!(party.finds(&world.bundle()).is_empty());
+    assert_eq!(party.finds(&other.bundle()), only("event-rules"));
+}
+
+/// A list whose beginning is hidden in the event log, and none at all.
+#[test]
+fn a_list_that_does_not_begin_at_its_beginning() {
+    let world = World::new();
+    let party = Party::of(&world);
+    let mut hidden = world.clone();
+    let first = 4 + 20 + 4 + 6 + 4; // up to the data of the first entry
+    let length = u32::from_le_bytes(world.ima[first - 4..first].try_into().unwrap()) as usize;
+    let data = &world.ima[first..first + length];
+    hidden.event_log.extend(logs::event(10, 0xd, data));
+    hidden.ima = world.ima[first + length..].to_vec();
+    assert_eq!(party.finds(&hidden.bundle()), only("ima"));
+    let mut off = world.clone();
+    off.ima = Vec::new();
+    let values = off.pcrs.get_mut(&Bank::Sha256).unwrap();
+    values.insert(pcr(10), PcrValue::new(&[0; 32]));
+    assert_eq!(party.finds(&off.bundle()), only("ima"));
+    // What nobody asks for fails nobody.
+    let mut party = Party::of(&world);
+    party.policy = party.policy.replace("[ima]\nrequired = true\n", "");
+    assert!(party.finds(&off.bundle()).is_empty());
+}
+
 #[test]
 fn a_list_of_another_boot() {
     let world = World::new();

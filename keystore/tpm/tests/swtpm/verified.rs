@@ -41,7 +41,7 @@ fn host() -> Host {
 
 fn policy() -> Policy {
     let text = "minimum = \"tpm-certified\"\n[ek]\ncertificate = \"optional\"\n\
-                [quote]\nselect = { sha256 = [0, 4, 7] }\n";
+                [quote]\nselect = { sha256 = [0, 4, 7] }\nany = true\n";
     Policy::parse(Path::new("policy.toml"), text).unwrap()
 }
 
@@ -49,7 +49,8 @@ fn policy() -> Policy {
 fn bundle(backend: &TpmBackend, keys: &[(u8, Alg, PublicKey)]) -> Bundle {
     let purpose = PurposeKind::ClientAuthentication;
     let certified = keys.iter().map(|(n, alg, jwk)| {
-        let about = context::certify(&NONCE, &host(), purpose, &jwk.spki());
+        let id: keystore::KeyId = format!("ours/key{n}.1").parse().unwrap();
+        let about = context::certify(&NONCE, &host(), &id, purpose, &jwk.spki());
         let Testimony::Certified {
             public,
             attest,
@@ -60,7 +61,7 @@ fn bundle(backend: &TpmBackend, keys: &[(u8, Alg, PublicKey)]) -> Bundle {
             panic!("a TPM certifies");
         };
         CertifiedKey {
-            key: format!("ours/key{n}.1").parse().unwrap(),
+            key: id,
             target: None,
             kid: jwk.kid(),
             purpose,
