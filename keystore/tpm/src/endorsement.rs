@@ -81,6 +81,11 @@ impl Connection {
             .context
             .execute_without_session(|c| c.read_public(signer))
             .map_err(failed)?;
+        let limit = self.slots.capacity();
+        self.slots.make_room(&mut self.context, limit, place)?;
+        let (above, parent) =
+            primary_of_endorsement(&mut self.context, template::storage_primary(), place)?;
+        self.context.flush_context(above.into()).map_err(failed)?;
         let loaded = self.load(which, place)?;
         let public = template::marshalled(&loaded.public).map_err(failed);
         self.unload(&loaded, place)?;
@@ -102,6 +107,8 @@ impl Connection {
                 public: Bytes::new(template::marshalled(&ak.public).map_err(failed)?)
                     .ok_or_else(too_long)?,
                 qualified_name: Bytes::new(qualified_name.value().to_vec()).ok_or_else(too_long)?,
+                parent: Bytes::new(template::marshalled(&parent).map_err(failed)?)
+                    .ok_or_else(too_long)?,
             },
         })
     }

@@ -9,6 +9,7 @@ use keystore::backend::{Backend, Likeness, Testimony};
 use keystore::config::Sessions;
 use keystore::evidence::bundle::{Bank, Bytes, PcrIndex, Selection, Tpm};
 use keystore::evidence::context::Sha256;
+use keystore::evidence::public::PublicArea;
 use keystore::protocol::{Credential, EvidenceLevel};
 use keystore::{Alg, Kind};
 use keystore_tpm::TpmBackend;
@@ -66,7 +67,14 @@ fn keys_are_certified_and_sign_meanwhile(sessions: Sessions) {
         .map(|(n, alg)| make(&backend, n, alg))
         .collect();
     let ak = likeness(&backend).ak;
-    write(&world, "ak.tpmt", ak.public.as_slice());
+    let area = |bytes: &[u8]| PublicArea::parse(bytes).unwrap();
+    let parent = area(ak.parent.as_slice());
+    let below = area(ak.public.as_slice()).qualified_name(&parent);
+    assert_eq!(
+        below,
+        ak.qualified_name.as_slice(),
+        "in the endorsement hierarchy"
+    );
     for ((n, alg), key) in (1..).zip(algs).zip(&keys) {
         let looked = backend.inspect(object(n)).unwrap();
         assert_eq!(looked.evidence.level, EvidenceLevel::TpmCertified);
