@@ -11,7 +11,7 @@ use keystore::evidence::enrolment::approval::{Approved, LIST_LEN_MAX};
 use keystore::evidence::enrolment::registry::Replacing;
 use keystore::evidence::enrolment::vetting::{Rules, vet};
 use keystore::evidence::enrolment::{
-    EXPIRES_S, FILE_LEN_MAX, File as _, Request, Response, challenge,
+    EXPIRES_S, EnrolmentId, FILE_LEN_MAX, File as _, Request, Response, challenge,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -191,19 +191,24 @@ fn finish(responses: &[PathBuf], policy: &Path, replacing: Replacing) -> Result<
     let relying = Relying::load(policy)?;
     let mut held = relying.hold_registry()?;
     let now = Clock::new().read().unix_s();
-    let mut rows = Vec::new();
+    let (mut rows, mut used) = (Vec::new(), Vec::new());
     for named in batch(responses, JSON)? {
         if is_another(&named, RESPONSE) {
             continue;
         }
         let path = named.path;
         let mut row = Row::of(&path);
-        match one_response(&path, now, replacing, &mut held, &mut row) {
+        match one_response(&path, now, replacing, &mut held, &mut used, &mut row) {
             Ok(()) => {}
             Err(failure) if failure.exit == Exit::Refused => row.refused = Some(failure.message),
             Err(failure) => return Err(failure),
         }
         rows.push(row);
+    }
+    // Once for all: what a crash has left out is answered again in the same way.
+    if !used.is_empty() {
+        held.write()?;
+        used.into_iter().try_for_each(|id| held.forget(id))?;
     }
     Ok(rows)
 }
@@ -213,6 +218,7 @@ fn one_response(
     now: u64,
     replacing: Replacing,
     held: &mut Held,
+    used: &mut Vec<EnrolmentId>,
     row: &mut Row,
 ) -> Result<(), Failure> {
     let refused = |why: String| Failure::new(Exit::Refused, why);
@@ -224,13 +230,20 @@ fn one_response(
     };
     row.keystore = Some(pending.enrolled.keystore.to_string());
     row.ek = Some(pending.enrolled.ek.to_string());
-    let proven = pending.proven(&response, now).cloned();
-    // A challenge is good for one answer, be it right or wrong.
-    held.forget(response.id)?;
-    let enrolled = proven.map_err(|why| refused(why.to_string()))?;
-    let recorded = held.registry.record(enrolled, replacing);
-    recorded.map_err(|conflict| refused(conflict.to_string()))?;
-    held.write()
+    match pending.proven(&response, now) {
+        Ok(enrolled) => {
+            // Before the challenge is used up: who forgot --replace need not go the whole way again.
+            let recorded = held.registry.record(enrolled.clone(), replacing);
+            recorded.map_err(|conflict| refused(conflict.to_string()))?;
+            used.push(response.id);
+            Ok(())
+        }
+        // A challenge is good for one answer, be it right or wrong.
+        Err(why) => {
+            held.forget(response.id)?;
+            Err(refused(why.to_string()))
+        }
+    }
 }
 
 /// Whether it is one of the other files of an enrolment, which may lie in the same directory.

@@ -8,18 +8,26 @@ use keystore::config::{Diagnostic, reason};
 use keystore::evidence::enrolment::registry::{REGISTRY_LEN_MAX, Registry};
 use keystore::evidence::enrolment::{EnrolmentId, FILE_LEN_MAX, File as _, Pending};
 use keystore::evidence::policy::{POLICY_LEN_MAX, Policy};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::libc::O_NONBLOCK;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Longest file of roots.
 const ROOTS_LEN_MAX: usize = 4 * 1024 * 1024;
 
 /// Most files of one directory: what one batch may have.
 const BATCH_MAX: usize = 100_000;
+
+/// How often, and how far apart, the registry is tried for while another changes it: 10 s.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// It.
 pub struct Relying {
@@ -87,9 +95,21 @@ impl Relying {
         let failed = |why: &dyn std::fmt::Display| {
             Failure::new(Exit::Refused, format!("{}: {why}", parent.display()))
         };
-        let dir = File::open(parent).map_err(|error| failed(&reason(&error)))?;
-        let lock =
-            Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, errno)| failed(&errno))?;
+        let mut dir = File::open(parent).map_err(|error| failed(&reason(&error)))?;
+        let mut tries = LOCK_TRIES;
+        let lock = loop {
+            match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => break lock,
+                Err((back, Errno::EWOULDBLOCK)) if tries > 0 => dir = back,
+                Err((_, Errno::EWOULDBLOCK)) => {
+                    let text = "another assertctl has held the registry for long; try again when it is done";
+                    return Err(failed(&text));
+                }
+                Err((_, errno)) => return Err(failed(&errno)),
+            }
+            tries -= 1;
+            std::thread::sleep(LOCK_PAUSE);
+        };
         Ok(Held {
             registry: read_registry(&path)?,
             path,
@@ -175,10 +195,29 @@ fn read_registry(path: &Path) -> Result<Registry, Failure> {
 
 /// A file, whole, of at most so many bytes.
 pub fn read(path: &Path, most: usize) -> Result<Vec<u8>, Failure> {
+    read_all(open(path)?, path, most)
+}
+
+/// Opens a file: no pipe, for which somebody else would have to be waited.
+pub fn open(path: &Path) -> Result<File, Failure> {
     let refused = |why: &dyn std::fmt::Display| {
         Failure::new(Exit::Refused, format!("{}: {why}", path.display()))
     };
-    let file = File::open(path).map_err(|error| refused(&reason(&error)))?;
+    let mut options = OpenOptions::new();
+    let options = options.read(true).custom_flags(O_NONBLOCK);
+    let file = options.open(path);
+    let file = file.map_err(|error| refused(&reason(&error)))?;
+    match file.metadata().is_ok_and(|it| it.is_file()) {
+        true => Ok(file),
+        false => Err(refused(&"is no file")),
+    }
+}
+
+/// What is in one that was opened.
+pub fn read_all(file: File, path: &Path, most: usize) -> Result<Vec<u8>, Failure> {
+    let refused = |why: &dyn std::fmt::Display| {
+        Failure::new(Exit::Refused, format!("{}: {why}", path.display()))
+    };
     let mut bytes = Vec::new();
     let limited = file.take(most as u64 + 1).read_to_end(&mut bytes);
     limited.map_err(|error| refused(&reason(&error)))?;

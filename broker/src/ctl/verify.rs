@@ -5,7 +5,7 @@ use super::args::{Args, Format};
 use super::failure::{Exit, Failure};
 use super::out::{Out, count};
 use super::place::put;
-use super::relying::{Relying, read};
+use super::relying::{Relying, open, read, read_all};
 use keystore::evidence::bundle::{BUNDLE_LEN_MAX, Nonce};
 use keystore::evidence::eat::{VerifierKey, claims};
 use keystore::evidence::policy::Policy;
@@ -14,7 +14,6 @@ use keystore::evidence::verify::{Question, verify};
 use keystore::keyfile::KEY_FILE_LEN_MAX;
 use keystore::{Clock, KeyFile};
 use serde::Serialize;
-use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -152,15 +151,14 @@ fn record(relying: &Relying, report: &Report) -> Result<(), Failure> {
     let mut held = relying.hold_registry()?;
     for counted in &report.counted {
         let keystore = &counted.keystore;
-        let last = held
-            .registry
-            .find(host, keystore)
-            .and_then(|it| it.counters);
-        held.registry.count(
-            host,
-            keystore,
-            last.max(Some(counted.counters)).unwrap_or(counted.counters),
-        );
+        let enrolled = held.registry.find(host, keystore);
+        // Another may have been enrolled in its place meanwhile.
+        let Some(enrolled) = enrolled.filter(|it| it.ak_name == counted.ak_name) else {
+            continue;
+        };
+        let newer = enrolled.counters.max(Some(counted.counters));
+        let newer = newer.unwrap_or(counted.counters);
+        held.registry.count(host, keystore, newer);
     }
     held.write()
 }
@@ -170,7 +168,7 @@ fn verifier_key(path: &Path) -> Result<VerifierKey, Failure> {
     let refused = |why: &dyn std::fmt::Display| {
         Failure::new(Exit::Refused, format!("{}: {why}", path.display()))
     };
-    let file = File::open(path).map_err(|error| refused(&keystore::config::reason(&error)))?;
+    let file = open(path)?;
     let mode = file.metadata().map(|it| it.mode() & 0o7777);
     let mode = mode.map_err(|error| refused(&keystore::config::reason(&error)))?;
     if mode & OTHERS != 0 {
@@ -178,7 +176,7 @@ fn verifier_key(path: &Path) -> Result<VerifierKey, Failure> {
             "others can read the verifier's key (mode {mode:04o}): make a new one with mode 0600"
         )));
     }
-    let bytes = read(path, KEY_FILE_LEN_MAX)?;
+    let bytes = read_all(file, path, KEY_FILE_LEN_MAX)?;
     let key = KeyFile::new(bytes.into()).and_then(|file| file.private_key());
     let key = key.and_then(|key| VerifierKey::new(&key));
     key.map_err(|error| refused(&error))

@@ -8,7 +8,6 @@ use crate::evidence::public::PublicArea;
 use crate::evidence::wire::Wrong;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -108,16 +107,17 @@ impl Registry {
         if json.len() > REGISTRY_LEN_MAX {
             return Err(format!("it is longer than {REGISTRY_LEN_MAX} bytes"));
         }
-        let registry: Registry = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let mut registry: Registry =
+            serde_json::from_slice(json).map_err(|error| error.to_string())?;
         if registry.version != super::VERSION {
             let (found, known) = (registry.version, super::VERSION);
             return Err(format!(
                 "its version is {found}, and this program knows {known}"
             ));
         }
-        let mut seen = BTreeSet::new();
-        let place = |it: &Enrolled| (it.host.clone(), it.keystore.clone());
-        if let Some(twice) = registry.enrolled.iter().find(|it| !seen.insert(place(it))) {
+        registry.enrolled.sort_by(|a, b| a.place().cmp(&b.place()));
+        let pairs = registry.enrolled.windows(2);
+        if let Some([twice, _]) = pairs.into_iter().find(|it| it[0].place() == it[1].place()) {
             return Err(format!("it has {} of {} twice", twice.keystore, twice.host));
         }
         Ok(registry)
@@ -160,17 +160,15 @@ impl Registry {
     /// As [`Self::check`].
     pub fn record(&mut self, new: Enrolled, replacing: Replacing) -> Result<(), Conflict> {
         self.check(&new, replacing)?;
-        let is_place = |it: &Enrolled| it.host == new.host && it.keystore == new.keystore;
-        match self.enrolled.iter().position(is_place) {
+        match self
+            .enrolled
+            .binary_search_by(|it| it.place().cmp(&new.place()))
+        {
             // Its counters with it: a TPM that was cleared begins to count anew, and what it has
             // signed for older challenges answers none.
-            Some(index) => self.enrolled[index] = new,
-            None => self.enrolled.push(new),
+            Ok(index) => self.enrolled[index] = new,
+            Err(index) => self.enrolled.insert(index, new),
         }
-        self.enrolled.sort_by(|a, b| {
-            let place = |it: &Enrolled| (it.host.clone(), it.keystore.clone());
-            place(a).cmp(&place(b))
-        });
         Ok(())
     }
 
@@ -180,6 +178,13 @@ impl Registry {
         if let Some(enrolled) = self.enrolled.iter_mut().find(is_it) {
             enrolled.counters = Some(counters);
         }
+    }
+}
+
+impl Enrolled {
+    /// By which it is found.
+    fn place(&self) -> (&Host, &Text) {
+        (&self.host, &self.keystore)
     }
 }
 

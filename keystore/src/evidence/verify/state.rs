@@ -5,7 +5,7 @@
 use super::Session;
 use super::ak::Vetted;
 use crate::evidence::attest::ClockInfo;
-use crate::evidence::bundle::Firmware;
+use crate::evidence::bundle::{Bytes, Firmware, NAME_LEN_MAX};
 use crate::evidence::enrolment::registry::Counters;
 use crate::evidence::policy::FirmwareRange;
 use crate::evidence::verdict::{Check, Counted, Done, Finding, Report, both};
@@ -34,9 +34,10 @@ pub fn compare(
     let counted = report.look(Check::Counters, about, all, |(vetted, all)| {
         counters(session, vetted, all)
     });
-    if let Ok(counters) = counted {
+    if let Ok((ak_name, counters)) = counted {
         report.counted.push(Counted {
             keystore: about.to_owned(),
+            ak_name,
             counters,
         });
     }
@@ -45,7 +46,11 @@ pub fn compare(
     });
 }
 
-fn counters(session: &Session<'_>, vetted: &Vetted, all: &[Stated]) -> Finding<Counters> {
+fn counters(
+    session: &Session<'_>,
+    vetted: &Vetted,
+    all: &[Stated],
+) -> Finding<(Bytes<NAME_LEN_MAX>, Counters)> {
     let of = |it: &Stated| Counters {
         reset: it.clock.reset_count,
         restart: it.clock.restart_count,
@@ -67,7 +72,7 @@ fn counters(session: &Session<'_>, vetted: &Vetted, all: &[Stated]) -> Finding<C
              it was cleared or replaced (enrol it again), or this is an older state",
             found.reset, found.restart, last.reset, last.restart
         )),
-        _ => Finding::Passed(found),
+        _ => Finding::Passed((vetted.enrolled.ak_name.clone(), found)),
     }
 }
 
