@@ -277,10 +277,6 @@ pub fn evidence_says_where_the_key_was_born(subject: &Subject<'_>) {
         };
         match subject.birth {
             Birth::Told => assert_eq!(made.evidence, born_here, "{alg}"),
-            Birth::Proven => {
-                let level = EvidenceLevel::TpmCertified;
-                assert_eq!(made.evidence, Evidence { level, ..born_here }, "{alg}");
-            }
             Birth::NotTold => assert_eq!(made.evidence, anywhere, "{alg}"),
             Birth::Shown => {
                 println!("{alg}: evidence {:?}", made.evidence);

@@ -51,8 +51,6 @@ pub enum Neighbours {
 pub enum Birth {
     /// That it was here.
     Told,
-    /// The same, and it can prove it.
-    Proven,
     /// Nothing that could not be said of an imported key as well.
     NotTold,
     /// Whatever it says is shown, and believed: nobody knows this token.
