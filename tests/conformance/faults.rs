@@ -58,7 +58,7 @@ fn signs(backend: &dyn Backend, key: &PublicKey) {
 fn a_wrong_pin_is_tried_once() {
     shimmed("a_wrong_pin_is_tried_once", |token| {
         let wrong = Settings {
-            pin: pin(b"1234"),
+            pin: pin(b"not-the-pin"),
             ..token.settings()
         };
         let error = Pkcs11Backend::open(wrong).map(drop).unwrap_err();
@@ -68,7 +68,7 @@ fn a_wrong_pin_is_tried_once() {
             shown.contains(LABEL) && shown.contains("correct the PIN"),
             "{shown}"
         );
-        assert!(!shown.contains("1234"), "{shown}");
+        assert!(!shown.contains("not-the-pin"), "{shown}");
         assert_eq!(count(token, Function::C_Login), 1);
     });
 }

@@ -271,12 +271,17 @@ pub fn evidence_says_where_the_key_was_born(subject: &Subject<'_>) {
             level: EvidenceLevel::Asserted,
             imported: false,
         };
+        let proven = Evidence {
+            level: EvidenceLevel::TpmCertified,
+            imported: false,
+        };
         let anywhere = Evidence {
             level: EvidenceLevel::None,
             imported: true,
         };
         match subject.birth {
             Birth::Told => assert_eq!(made.evidence, born_here, "{alg}"),
+            Birth::Proven => assert_eq!(made.evidence, proven, "{alg}"),
             Birth::NotTold => assert_eq!(made.evidence, anywhere, "{alg}"),
             Birth::Shown => {
                 println!("{alg}: evidence {:?}", made.evidence);

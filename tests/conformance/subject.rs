@@ -51,6 +51,8 @@ pub enum Neighbours {
 pub enum Birth {
     /// That it was here.
     Told,
+    /// That, and the token states it of each key with a key that others know.
+    Proven,
     /// Nothing that could not be said of an imported key as well.
     NotTold,
     /// Whatever it says is shown, and believed: nobody knows this token.

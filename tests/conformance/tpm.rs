@@ -45,7 +45,7 @@ fn keeps(tcti: &Tcti, sessions: Option<Sessions>, signatures: usize, dir: &Path,
         };
         Box::new(TpmBackend::open(settings).unwrap())
     };
-    Subject::new(open, Neighbours::Nobody, Birth::Told, signatures)
+    Subject::new(open, Neighbours::Nobody, Birth::Proven, signatures)
         .checked(|_| nothing_is_left(tcti))
         .keeps(promise);
 }

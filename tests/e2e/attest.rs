@@ -67,7 +67,7 @@ fn is_bound(bundle: &Bundle) {
 }
 
 #[test]
-fn keys_of_a_tpm_and_of_a_token_are_in_one_bundle_and_on_record() {
+fn keys_of_a_tpm_and_of_a_pkcs11_token_are_in_one_bundle_and_on_record() {
     let (tpm, token, tmp) = (Tpm::new(), Token::new(), public_dir());
     let config = Config::default()
         .keystore("chip", &tpm, "")

@@ -255,8 +255,8 @@ fn a_connection_begins_with_one_hello_of_this_version() {
         r#"{"health":{}}"#.to_owned(),
         r#"{"list":{"after":null}}"#.to_owned(),
         r#"{"hello":{"version":0}}"#.to_owned(),
-        r#"{"hello":{"version":1}}"#.to_owned(),
-        r#"{"hello":{"version":3}}"#.to_owned(),
+        r#"{"hello":{"version":2}}"#.to_owned(),
+        r#"{"hello":{"version":4}}"#.to_owned(),
     ] {
         let mut peer = keystore.connect_as(BROKER);
         let reply = peer.ask(&request).unwrap();

@@ -68,16 +68,9 @@ pub fn main() -> ExitCode {
         usage: USAGE,
         parse,
         run,
-        starter,
+        starter: |options| Starter::of(&options.listen, options.parent),
     };
     program.main()
-}
-
-fn starter(options: &Options) -> Starter {
-    match options.listen == Listen::Stdin && options.parent.is_none() {
-        true => Starter::Again,
-        false => Starter::Patient,
-    }
 }
 
 fn run(options: &Options) -> Result<(), Failure> {

@@ -51,18 +51,9 @@ pub fn main() -> ExitCode {
         usage: USAGE,
         parse,
         run,
-        starter,
+        starter: |options| Starter::of(&options.listen, options.parent),
     };
     program.main()
-}
-
-/// Whether who made our socket starts us again at once while somebody waits there. There is no message
-/// to a service manager to tell it by, because that takes a socket, which the unit does not let us make.
-fn starter(options: &Options) -> Starter {
-    match options.listen == Listen::Stdin && options.parent.is_none() {
-        true => Starter::Again,
-        false => Starter::Patient,
-    }
 }
 
 fn run(options: &Options) -> Result<(), Failure> {

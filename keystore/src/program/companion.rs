@@ -2,6 +2,7 @@
 //! read its arguments, say why it ends.
 
 use super::close_off;
+use super::options::Listen;
 use crate::notify::FAILED_START_PAUSE;
 use crate::{Error, Kind};
 use std::env::ArgsOs;
@@ -24,6 +25,17 @@ pub enum Starter {
     Again,
     /// A person, or a program that takes its own pauses.
     Patient,
+}
+
+impl Starter {
+    /// Whether who made our socket starts us again at once while somebody waits there. There is no message
+    /// to a service manager to tell it by: that takes a socket, which a unit may not let us make.
+    pub fn of(listen: &Listen, parent: Option<i32>) -> Starter {
+        match *listen == Listen::Stdin && parent.is_none() {
+            true => Starter::Again,
+            false => Starter::Patient,
+        }
+    }
 }
 
 /// Why it does not serve.

@@ -56,11 +56,18 @@ impl Place {
     pub fn of(config: Config, token: Shimmed) -> Place {
         let daemon = Daemon::with_keys(&config);
         let place = Place { daemon, token };
-        for target in [TARGET, OTHER] {
-            if config.text().contains(&format!(".target.{target}]")) {
-                place.daemon.wait_served(target);
-            }
+        let has = |target: &&str| config.text().contains(&format!(".target.{target}]"));
+        let ours: Vec<&str> = [TARGET, OTHER].into_iter().filter(has).collect();
+        for target in &ours {
+            place.daemon.wait_served(target);
         }
+        // Or the records change once more when it is.
+        let is_counted = || {
+            let keystore = place.daemon.keystore(KEYSTORE);
+            let counter = keystore.and_then(|it| it.counter);
+            counter.is_some_and(|it| it.value.is_some())
+        };
+        assert!(ours.is_empty() || wait_until(DEADLINE, is_counted));
         place
     }
 

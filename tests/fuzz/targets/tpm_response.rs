@@ -254,8 +254,9 @@ fn lock(play: &Mutex<Play>) -> MutexGuard<'_, Play> {
 
 const RECORDED: &[u8] = include_bytes!("../recorded/conversation");
 
-const RECORDED_STATE: [(&str, &[u8]); 4] = [
+const RECORDED_STATE: [(&str, &[u8]); 5] = [
     ("tpm.v1", include_bytes!("../recorded/state/tpm.v1")),
+    ("ak.pem", include_bytes!("../recorded/state/ak.pem")),
     (
         "keys/01010101010101010101010101010101.pem",
         include_bytes!("../recorded/state/keys/01010101010101010101010101010101.pem"),
