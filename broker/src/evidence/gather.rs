@@ -156,7 +156,7 @@ impl Desk<'_> {
         let deadline = Instant::now() + TURN_WAIT;
         let turn: Turn = self.keystore.turn(&self.share, deadline).await?;
         let began = Instant::now();
-        let reply = self.talk.ask(request).await;
+        let reply = self.talk.ask(request, &turn).await;
         let took = began.elapsed();
         drop(turn);
         tokio::time::sleep((took * REST).min(REST_MAX)).await;
