@@ -327,8 +327,13 @@ impl Keystore {
     }
 
     /// How many assertions it has minted since we started.
-    fn minted(&self) -> u64 {
+    pub fn minted(&self) -> u64 {
         self.minted.load(Ordering::Relaxed)
+    }
+
+    /// How many requests wait for it now.
+    pub fn waiting(&self) -> usize {
+        self.queue.depth().jobs
     }
 
     /// Its name.
