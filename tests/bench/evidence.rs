@@ -23,7 +23,6 @@ use keystore::evidence::enrolment::{File, Request};
 use keystore::evidence::hash::Hash;
 use keystore::evidence::public::PublicArea;
 use serde_json::Value;
-use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
