@@ -325,6 +325,35 @@ fn who_it_is_is_read_when_it_is_opened_and_asked_quickly_from_then_on() {
     sign_all();
 }
 
+/// There are places for two keys. What is certified once makes room first, so that a workload's key and the
+/// attestation key do not drive each other out.
+#[test]
+fn a_key_that_is_certified_takes_no_place_of_those_in_use() {
+    let world = World::new();
+    let proxy = TpmProxy::before(&world.swtpm);
+    let how = How {
+        tcti: Some(proxy.tcti()),
+        ..How::default()
+    };
+    let backend = world.open_as(&how).unwrap();
+    let keys: Vec<_> = (1..=6).map(|n| make(&backend, n, Alg::ES256)).collect();
+    let round = || {
+        let before = proxy.seen("TPM2_ContextLoad");
+        for (n, key) in (2..).zip(&keys[1..]) {
+            sign(&backend, 1, &keys[0], Alg::ES256);
+            certified(&backend, n, key);
+        }
+        proxy.seen("TPM2_ContextLoad") - before
+    };
+    round(); // each is saved once
+    let loaded = round();
+    assert_eq!(
+        loaded,
+        2 * 5,
+        "the workload's, and the one that is certified"
+    );
+}
+
 #[test]
 fn another_tpm_in_its_place_is_not_shown_as_the_first() {
     let mut world = World::new();
