@@ -94,7 +94,8 @@ impl Place {
         std::fs::write(at("policy.toml"), POLICY).expect("the directory is ours");
         let log = booted(&tpm);
         let uid = nix::unistd::geteuid().as_raw();
-        let config = Config::new(&tpm)
+        let config = Config::default()
+            .keystore("tpm", &tpm, "sessions = \"password\"\n")
             .with("[attest]\nhost = \"web-1\"\nbank = \"sha256\"")
             .workload("bench", uid, NO_LIMIT)
             .target("bench", TARGET, "");
