@@ -16,15 +16,20 @@ use keystore::evidence::bundle::{
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Read};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long evidence may take: fifty keys of a chip with ten signatures a second take half a minute.
+/// How long evidence may take: each key takes two seconds at most where workloads ask all the time.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// Where the kernel shows what firmware and it itself have measured.
 const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 const IMA: &str = "/sys/kernel/security/ima/binary_runtime_measurements";
+
+/// The PCRs that each of them leads to.
+const FIRMWARE_PCRS: RangeInclusive<u8> = 0..=9;
+const IMA_PCRS: RangeInclusive<u8> = 10..=10;
 
 /// What evidence is asked of.
 #[derive(Debug, PartialEq, Eq)]
@@ -89,20 +94,17 @@ pub fn run(args: &Args, wish: &Wish, out: &mut Out) -> Result<Exit, Failure> {
         let text = "nothing is said of any key; see above";
         return Err(Failure::new(Exit::Refused, text));
     }
-    let quoted = |it: &KeystoreEvidence| match it {
-        KeystoreEvidence::Tpm(tpm) => tpm.quote.is_some(),
-        KeystoreEvidence::Pkcs11(_) => false,
-    };
-    let is_quoted = keystores.iter().any(quoted);
+    let is_quoted = |pcrs: RangeInclusive<u8>| is_quoted(&keystores, pcrs);
+    let (firmware, kernel) = (is_quoted(FIRMWARE_PCRS), is_quoted(IMA_PCRS));
     let bundle = Bundle {
         r#type: BundleType::AssertdEvidence,
         version: VERSION,
         made_at: Clock::new().read().unix_s(),
         host,
         nonce: wish.nonce,
+        event_log: log(Path::new(EVENT_LOG), firmware),
+        ima: log(Path::new(IMA), kernel),
         keystores,
-        event_log: log(Path::new(EVENT_LOG), is_quoted),
-        ima: log(Path::new(IMA), is_quoted),
     };
     let json = bundle.to_json();
     if json.len() > BUNDLE_LEN_MAX {
@@ -157,6 +159,16 @@ fn gathered(args: &Args, wish: &Wish) -> Result<Gathered, Failure> {
     Err(Failure::new(Exit::Unavailable, text))
 }
 
+/// Whether a TPM has signed one of these: a log that leads to no value proves nothing.
+fn is_quoted(keystores: &[KeystoreEvidence], pcrs: RangeInclusive<u8>) -> bool {
+    let quotes = keystores.iter().filter_map(|it| match it {
+        KeystoreEvidence::Tpm(tpm) => tpm.quote.as_ref(),
+        KeystoreEvidence::Pkcs11(_) => None,
+    });
+    let mut indices = quotes.flat_map(|quote| quote.pcrs.values().flat_map(|bank| bank.keys()));
+    indices.any(|index| pcrs.contains(&index.number()))
+}
+
 /// A log, if it belongs into the bundle and there is one.
 fn log<const MAX: usize>(path: &Path, is_quoted: bool) -> Option<Bytes<MAX>> {
     if !is_quoted {
@@ -176,5 +188,42 @@ fn log<const MAX: usize>(path: &Path, is_quoted: bool) -> Option<Bytes<MAX>> {
         Err(error) => warn(&error),
         Ok(0) => None,
         Ok(_) => Bytes::new(bytes).or_else(|| warn(&format!("it is longer than {MAX} bytes"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_log_is_in_it_only_if_a_tpm_has_signed_where_it_leads() {
+        let quoting = |pcrs: &[u8]| -> Vec<KeystoreEvidence> {
+            let values = pcrs
+                .iter()
+                .map(|it| (it.to_string(), "00".repeat(32).into()));
+            let values: serde_json::Map<String, serde_json::Value> = values.collect();
+            let tpm = json!([{
+                "kind": "tpm", "name": "tpm", "keys": [],
+                "tpm": {
+                    "manufacturer": "IBM", "vendor": "SW", "firmware": "0000000000000000",
+                    "family_revision": "1.64", "ek": { "public": "AQ" },
+                    "ak": { "public": "AQ", "qualified_name": "Ag", "parent": "AQ" },
+                },
+                "quote": { "attest": "AQ", "signature": "Ag", "pcrs": { "sha256": values } },
+            }]);
+            serde_json::from_value(tpm).unwrap()
+        };
+        for (pcrs, firmware, kernel) in [
+            (&[0, 1, 2, 3, 4, 5, 6, 7][..], true, false), // if nothing is configured
+            (&[10], false, true),
+            (&[0, 10], true, true),
+            (&[11, 15, 23], false, false),
+        ] {
+            let keystores = quoting(pcrs);
+            assert_eq!(is_quoted(&keystores, FIRMWARE_PCRS), firmware, "{pcrs:?}");
+            assert_eq!(is_quoted(&keystores, IMA_PCRS), kernel, "{pcrs:?}");
+        }
+        assert!(!is_quoted(&[], FIRMWARE_PCRS));
     }
 }

@@ -151,6 +151,8 @@ pub struct AttestationKey {
     pub public: Bytes<PUBLIC_LEN_MAX>,
     /// Its Qualified Name.
     pub qualified_name: Bytes<NAME_LEN_MAX>,
+    /// TPMT_PUBLIC of the key it lives below, from which the Qualified Name follows.
+    pub parent: Bytes<PUBLIC_LEN_MAX>,
 }
 
 /// A signing key in a TPM, and the TPM's statement about it.

@@ -71,6 +71,9 @@ pub enum Unique {
     Ecc { curve: u16, x: Vec<u8>, y: Vec<u8> },
 }
 
+/// TPM_RH_ENDORSEMENT: what a primary key of the endorsement hierarchy is below.
+const ENDORSEMENT: [u8; 4] = [0x40, 0x00, 0x00, 0x0b];
+
 impl Scheme {
     /// RSASSA-PKCS1-v1_5
     pub const RSASSA: u16 = 0x0014;
@@ -172,6 +175,16 @@ impl PublicArea {
     /// Its Name: the hash's id and the digest of the area as it was read, without a size.
     pub fn name(&self) -> &[u8] {
         &self.name
+    }
+
+    /// Its Qualified Name, if it lives below this primary key of the endorsement hierarchy: the one in
+    /// which a TPM shows its counters and its firmware's version as they are (TPM 2.0 Part 1, names).
+    pub fn qualified_name(&self, parent: &PublicArea) -> Vec<u8> {
+        let qualified = |area: &PublicArea, above: &[u8]| {
+            let digest = area.name_alg.of(&[above, area.name()]);
+            [&area.name_alg.id().to_be_bytes()[..], &digest].concat()
+        };
+        qualified(self, &qualified(parent, &ENDORSEMENT))
     }
 
     /// The public key, its parameters checked.

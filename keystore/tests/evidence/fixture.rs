@@ -48,7 +48,8 @@ pub struct World {
     /// AK's attributes.
     pub ak_attributes: u32,
     /// Qualified Name of the AK.
-    pub ak_qn: Vec<u8>,
+    /// Whom statements name as their signer, if not the attestation key.
+    pub signer: Option<Vec<u8>>,
     pub keys: Vec<Key>,
     pub reset: u32,
     pub restart: u32,
@@ -151,7 +152,7 @@ impl World {
             ek: secret(2),
             ak: secret(3),
             ak_attributes: AK,
-            ak_qn: [&[0, 11][..], &[9; 32]].concat(),
+            signer: None,
             keys: vec![key("ours/bank.1", 4), key("issuer/prod.2", 5)],
             reset: 12,
             restart: 3,
@@ -184,6 +185,17 @@ impl World {
         area(&self.ak, self.ak_attributes, &[], false)
     }
 
+    /// By which the attestation key is one of the endorsement hierarchy.
+    pub fn ak_qn(&self) -> Vec<u8> {
+        let area = |bytes: &[u8]| PublicArea::parse(bytes).expect("it is one");
+        area(&self.ak_area()).qualified_name(&area(&self.parent_area()))
+    }
+
+    /// Of the key above the attestation key.
+    pub fn parent_area(&self) -> Vec<u8> {
+        area(&self.ek, 0x0003_0472, &[], true)
+    }
+
     pub fn ek_area(&self) -> Vec<u8> {
         area(&self.ek, EK, &[0xa5; 32], true)
     }
@@ -196,7 +208,7 @@ impl World {
         Statement {
             magic: 0xff54_4347,
             kind,
-            signer: self.ak_qn.clone(),
+            signer: self.signer.clone().unwrap_or_else(|| self.ak_qn()),
             extra: extra.to_vec(),
             reset: self.reset,
             restart: self.restart,
@@ -305,7 +317,8 @@ impl World {
             },
             ak: AttestationKey {
                 public: bytes(&self.ak_area()),
-                qualified_name: bytes(&self.ak_qn),
+                qualified_name: bytes(&self.ak_qn()),
+                parent: bytes(&self.parent_area()),
             },
         }
     }
@@ -333,7 +346,7 @@ impl World {
             keystore: Text::cut("tpm"),
             ek: EkFingerprint::of_spki(&public(&self.ek).spki()),
             ak_name: bytes(&name(&self.ak_area())),
-            ak_qualified_name: bytes(&self.ak_qn),
+            ak_qualified_name: bytes(&self.ak_qn()),
             enrolled_at: NOW,
             counters: None,
         }

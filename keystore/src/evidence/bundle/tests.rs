@@ -28,7 +28,7 @@ fn whole() -> Value {
                     "manufacturer": "IBM", "vendor": "SW   TPM", "firmware": "2019102300163636",
                     "family_revision": "1.59",
                     "ek": { "public": "AQ", "certificate": "Ag", "chain": ["Aw"] },
-                    "ak": { "public": "AQ", "qualified_name": "Ag" },
+                    "ak": { "public": "AQ", "qualified_name": "Ag", "parent": "Aw" },
                 },
                 "keys": [key("ours/bank.1")],
                 "quote": {

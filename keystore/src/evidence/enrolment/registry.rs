@@ -145,8 +145,9 @@ impl Registry {
             if old.ak_name == new.ak_name && old.ek != new.ek {
                 return Err(Conflict::SameAk(old.host.clone()));
             }
-            let is_place = old.host == new.host && old.keystore == new.keystore;
-            if is_place && old.ek != new.ek && replacing == Replacing::Refused {
+            // Whatever its keystore is called: who asks chooses that.
+            let is_other = old.host == new.host && old.ek != new.ek;
+            if is_other && replacing == Replacing::Refused {
                 return Err(Conflict::OtherEk(old.ek));
             }
         }

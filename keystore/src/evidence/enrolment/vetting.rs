@@ -37,6 +37,15 @@ pub fn vet(request: &Request, rules: &Rules<'_>) -> Result<(Enrolled, PublicArea
     let ak = PublicArea::parse(tpm.ak.public.as_slice());
     let ak = ak.map_err(|wrong| format!("the attestation key's public area {wrong}"))?;
     ak_attributes(&ak).map_err(|wrong| format!("the attestation key: {wrong}"))?;
+    let parent = PublicArea::parse(tpm.ak.parent.as_slice());
+    let parent = parent.map_err(|wrong| format!("the public area of the key above it {wrong}"))?;
+    if ak.qualified_name(&parent) != tpm.ak.qualified_name.as_slice() {
+        return Err(
+            "the attestation key is not below that key in the endorsement hierarchy, so that its TPM \
+             may show counters and firmware as they are not"
+                .into(),
+        );
+    }
     let ek = PublicArea::parse(tpm.ek.public.as_slice());
     let ek = ek.map_err(|wrong| format!("the endorsement key's public area {wrong}"))?;
     let key = ek.public_key();
@@ -59,6 +68,13 @@ pub fn vet(request: &Request, rules: &Rules<'_>) -> Result<(Enrolled, PublicArea
         let host = &request.host;
         return Err(format!(
             "by the policy its TPM ({fingerprint}) is not the one of {host}"
+        ));
+    }
+    let elsewhere = rules.policy.host.iter();
+    let mut elsewhere = elsewhere.filter(|(host, _)| **host != request.host);
+    if let Some((host, _)) = elsewhere.find(|(_, it)| it.ek.contains(&fingerprint)) {
+        return Err(format!(
+            "by the policy its TPM ({fingerprint}) is that of {host}"
         ));
     }
     if let Some(approved) = rules.approved {

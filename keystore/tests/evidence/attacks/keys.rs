@@ -126,7 +126,6 @@ fn a_second_attestation_key_of_the_same_tpm() {
     let world = World::new();
     let second = World {
         ak: secret(68),
-        ak_qn: [&[0, 11][..], &[6; 32]].concat(),
         ..world.clone()
     };
     // Its statements in a bundle that names the first.
@@ -139,7 +138,7 @@ fn a_second_attestation_key_of_the_same_tpm() {
     let mut bundle = world.bundle();
     let tpm = tpm_of(&mut bundle);
     tpm.keys[0] = World {
-        ak_qn: second.ak_qn.clone(),
+        signer: Some(second.ak_qn()),
         ..world.clone()
     }
     .certified(&world.keys[0]);

@@ -34,7 +34,12 @@ fn a_copied_identity_is_refused() {
         Err(Conflict::SameEk(host("a")))
     );
     let other = Conflict::OtherEk(EkFingerprint([1; 32]));
-    assert_eq!(record(enrolled("a", 3, 3)), Err(other));
+    assert_eq!(record(enrolled("a", 3, 3)), Err(other.clone()));
+    let beside = Enrolled {
+        keystore: Text::cut("tpm2"),
+        ..enrolled("a", 3, 3)
+    };
+    assert_eq!(record(beside), Err(other), "another TPM by another name");
     assert_eq!(record(enrolled("b", 2, 2)), Ok(()));
     // Even where a TPM was replaced on purpose.
     let replaced = registry.record(enrolled("a", 2, 5), Replacing::Meant);
