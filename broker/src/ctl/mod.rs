@@ -34,6 +34,7 @@ mod jwks;
 mod keystore;
 mod keyverb;
 mod look;
+mod nonce;
 pub(crate) mod out;
 mod place;
 mod profiles;
@@ -168,6 +169,7 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
             respond::request(args, keystore.as_deref(), output.as_deref(), out)
         }
         Command::Enroll(wish) => enroll::run(args, wish, out),
+        Command::Nonce { policy } => nonce::run(args, policy, out),
         Command::Verify(wish) => verify::run(args, wish, out),
         Command::EnrollRespond { challenge, output } => {
             respond::respond(args, challenge, output.as_deref(), out)
