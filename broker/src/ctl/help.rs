@@ -423,8 +423,8 @@ pub const NONCE: &str = "\
 usage: assertctl nonce --policy FILE
 
 Makes a challenge for `assertctl attest` on a host, and prints it: 32 bytes in hexadecimal. Its
-SHA-256 is kept beside the policy's registry, so that `assertctl verify --record` accepts one answer
-to it, and none that comes later than the policy's max_age_s.
+SHA-256 is kept beside the policy's registry, so that `assertctl verify --record` accepts one
+answer to it, and none that comes later than the policy's max_age_s.
 
       --policy FILE    says where the registry is, and how old an answer may be
       --json           for programs";
