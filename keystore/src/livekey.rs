@@ -79,10 +79,18 @@ impl LiveKey {
         };
         match kind {
             Kind::Unavailable | Kind::Absent | Kind::NotFound => true,
+            // Approvals come, and so do states of the host.
+            Kind::Unhealthy => true,
             // A module that is ill also says that it cannot do what it did.
             Kind::Internal | Kind::Unsupported => true,
             _ => false,
         }
+    }
+
+    /// Whether it does not sign because of the state that the host is in.
+    pub fn is_unhealthy(&self) -> bool {
+        let kind = Kind::Unhealthy;
+        matches!(&self.condition, Condition::Failed { kind: of, .. } if *of == kind)
     }
 
     /// As it is listed.

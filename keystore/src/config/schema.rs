@@ -9,7 +9,7 @@ pub(super) fn by_backend(schema: &mut Schema) {
     let pkcs11 = json!({
         "if": { "properties": { "backend": { "const": "pkcs11" } }, "required": ["backend"] },
         "then": {
-            "properties": { "tcti": false, "auth": false, "sessions": false },
+            "properties": { "tcti": false, "auth": false, "sessions": false, "healthy": false },
             "required": ["module", "token", "pin"],
         },
     });

@@ -9,7 +9,6 @@ mod quote;
 mod state;
 
 pub use ak::{attributes as ak_attributes, certificate as ek_certificate};
-pub use certify::policy_digest;
 pub use rustls_pki_types::CertificateDer;
 
 use super::bundle::{Bundle, KeystoreEvidence, Nonce, TpmEvidence};

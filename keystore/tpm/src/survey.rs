@@ -238,7 +238,7 @@ fn of_slots(places: &Places) -> Line {
 }
 
 fn session_slots(connection: &mut Connection, lasting: &Lasting) -> Result<Line, Failure> {
-    let ours = usize::from(connection.session.is_open());
+    let ours = connection.session.open();
     Ok(of_session_slots(
         lasting.tcti.company(),
         ours,
