@@ -128,6 +128,8 @@ pub enum Command {
     /// `enroll challenge` and `enroll finish`
     Enroll(super::enroll::Wish),
     Verify(super::verify::Wish),
+    /// `approve request` and `approve finish`
+    Approve(super::approve::Wish),
     EnrollRespond {
         challenge: PathBuf,
         output: Option<PathBuf>,
@@ -265,7 +267,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 40] = [
+pub static SPECS: [Spec; 42] = [
     spec(
         "assertion",
         &[
@@ -361,6 +363,13 @@ pub static SPECS: [Spec; 40] = [
         help::ENROLL_FINISH,
     ),
     spec(
+        "approve request",
+        &[Opt::Keystore, Opt::Pcr, Opt::Output],
+        0,
+        help::APPROVE_REQUEST,
+    ),
+    spec("approve finish", &[Opt::Keystore], 2, help::APPROVE_FINISH),
+    spec(
         "verify",
         &[Opt::Nonce, Opt::Policy, Opt::Record, Opt::Eat, Opt::EatKey],
         1,
@@ -448,13 +457,14 @@ enum Opt {
     Record,
     Eat,
     EatKey,
+    Pcr,
 }
 
 /// Options that every command takes, as they are suggested.
 const GLOBAL: [&str; 5] = ["--socket", "--config", "--json", "--help", "--version"];
 
 impl Opt {
-    const ALL: [Opt; 42] = [
+    const ALL: [Opt; 43] = [
         Opt::Target,
         Opt::Lifetime,
         Opt::Key,
@@ -497,6 +507,7 @@ impl Opt {
         Opt::Record,
         Opt::Eat,
         Opt::EatKey,
+        Opt::Pcr,
     ];
 
     fn flag(self) -> &'static str {
@@ -543,12 +554,13 @@ impl Opt {
             Opt::Record => "--record",
             Opt::Eat => "--eat",
             Opt::EatKey => "--eat-key",
+            Opt::Pcr => "--pcr",
         }
     }
 
     /// Those of `NAME=VALUE`. No command has two of them.
     fn repeats(self) -> bool {
-        matches!(self, Opt::Environment | Opt::Set)
+        matches!(self, Opt::Environment | Opt::Set | Opt::Pcr)
     }
 
     fn takes_value(self) -> bool {

@@ -7,7 +7,7 @@
 //! need one.
 
 use super::bundle::{
-    Bank, Bytes, PCRS, PUBLIC_LEN_MAX, PcrIndex, PcrValue, Pcrs, PolicyStep, Selection, to_hex,
+    Bank, Bytes, PCRS, PUBLIC_LEN_MAX, PcrIndex, PcrValue, Pcrs, PolicyStep, Selection, hex, to_hex,
 };
 use super::context::Sha256;
 use super::hash::Hash;
@@ -32,6 +32,9 @@ pub const VERSION: u32 = 1;
 
 /// Bytes that an authority signs: two digests.
 pub const SIGNED_LEN: usize = 64;
+
+/// Bytes of a Name of SHA-256.
+const NAME_LEN: usize = 34;
 
 /// PCRs that are no state to be bound to: 10 changes with whatever runs, 16 and 23 can be reset at any time.
 pub const UNFIT: [u8; 3] = [10, 16, 23];
@@ -61,8 +64,14 @@ pub struct Generation(pub u32);
 pub struct Authority {
     key: PublicKey,
     area: Bytes<PUBLIC_LEN_MAX>,
-    name: Vec<u8>,
+    name: AuthorityName,
 }
+
+/// By which keys and policies know an authority: TPM_ALG_SHA256 and the digest of its public area, 68
+/// hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AuthorityName([u8; NAME_LEN]);
 
 /// A state that was approved, or is to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -236,10 +245,7 @@ impl Authority {
             return Err("is no P-256 key".to_owned());
         };
         let area = [&AREA[..], x, &[0, 32], y].concat();
-        let name = PublicArea::parse(&area)
-            .map_err(str::to_owned)?
-            .name()
-            .to_vec();
+        let name = AuthorityName::of(&area).ok_or("has no Name")?;
         let area = Bytes::new(area).expect("a public area of P-256 has 90 bytes");
         Ok(Authority { key, area, name })
     }
@@ -287,7 +293,7 @@ impl Authority {
     }
 
     /// Its Name, by which keys and policies know it.
-    pub fn name(&self) -> &[u8] {
+    pub fn name(&self) -> &AuthorityName {
         &self.name
     }
 
@@ -303,7 +309,47 @@ impl Authority {
 
 impl fmt::Display for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&to_hex(&self.name))
+        self.name.fmt(f)
+    }
+}
+
+impl AuthorityName {
+    /// Of a public area that is one.
+    pub fn of(area: &[u8]) -> Option<AuthorityName> {
+        let area = PublicArea::parse(area).ok()?;
+        area.name().try_into().ok().map(AuthorityName)
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for AuthorityName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&to_hex(&self.0))
+    }
+}
+
+impl From<AuthorityName> for String {
+    fn from(name: AuthorityName) -> String {
+        name.to_string()
+    }
+}
+
+impl TryFrom<String> for AuthorityName {
+    type Error = String;
+    fn try_from(text: String) -> Result<AuthorityName, String> {
+        let bytes: Option<[u8; NAME_LEN]> = hex(&text).and_then(|it| it.try_into().ok());
+        bytes
+            .filter(|bytes| bytes.starts_with(&Bank::Sha256.id().to_be_bytes()))
+            .map(AuthorityName)
+            .ok_or_else(|| {
+                "an authority is named by 68 hexadecimal digits, which begin with 000b: `assertctl approve \
+                 request` shows them"
+                    .to_owned()
+            })
     }
 }
 

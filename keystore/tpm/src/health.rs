@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use keystore::config::Healthy;
 use keystore::evidence::bundle::Selection;
 use keystore::evidence::healthy::{
-    Approval, Authority, Difference, Generation, SIGNED_LEN, State, selection,
+    Approval, Authority, AuthorityName, Difference, Generation, SIGNED_LEN, State, selection,
 };
 use keystore::{Error, Kind};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub const TRIES_MAX: usize = 4;
 const NAMED_MAX: usize = 4;
 
 /// Of whom an approval was accepted: the authority's Name.
-pub type Whose = (Vec<u8>, Generation);
+pub type Whose = (AuthorityName, Generation);
 
 /// An approval whose signature the TPM has verified.
 pub struct Accepted {
@@ -97,7 +97,7 @@ impl Connection {
                 accepted: None,
             });
         };
-        let whose: Whose = (authority.name().to_vec(), *generation);
+        let whose: Whose = (authority.name().clone(), *generation);
         let known = self.accepted.get(&whose);
         let accepted = match known.filter(|it| it.place.is_unchanged()) {
             Some(accepted) => accepted.clone(),
@@ -187,7 +187,7 @@ impl Connection {
             state: approval.pcrs.clone(),
             policy: Digest::try_from(&approval.pcrs.policy()[..]).map_err(failed)?,
             reference: Nonce::try_from(&approval.generation.reference()[..]).map_err(failed)?,
-            name: Name::try_from(authority.name().to_vec()).map_err(failed)?,
+            name: Name::try_from(authority.name().as_slice().to_vec()).map_err(failed)?,
             ticket,
         })
     }
@@ -221,7 +221,7 @@ impl Connection {
                 if let Some((authority, generation)) = &bond.authority {
                     // Another approval may be about it.
                     self.accepted
-                        .remove(&(authority.name().to_vec(), *generation));
+                        .remove(&(authority.name().clone(), *generation));
                     return Ok(None);
                 }
                 let now = self.state_now(lasting, &leave.state.selection())?;
@@ -272,12 +272,6 @@ impl Connection {
                 c.sign(handle, digest, SignatureScheme::Null, sign::no_ticket())
             })
             .map_err(of_sign)
-    }
-
-    /// Whether the host is in a state that keys can be made in, for people.
-    pub fn health(&mut self, lasting: &Lasting, healthy: &Healthy) -> Result<State, Failure> {
-        self.bond_now(lasting)?;
-        self.state_now(lasting, &wanted(healthy))
     }
 }
 

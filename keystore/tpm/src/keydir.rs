@@ -175,6 +175,29 @@ impl KeyDir {
         })
     }
 
+    /// How many keys are bound to a state of the host, and the labels of those that are not.
+    ///
+    /// # Errors
+    /// `Unavailable` with what the file system says.
+    pub fn bonds(&self) -> Result<(usize, Vec<String>), Error> {
+        let failed = |error| unavailable(&self.path, "cannot be read", error);
+        let (mut bound, mut unbound) = (0, Vec::new());
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_none_or(|suffix| suffix != "pem") {
+                continue;
+            }
+            let text = read_bounded(&path).ok();
+            match text.and_then(|text| KeyFile::parse(&text).ok()) {
+                Some(KeyFile { bond: Some(_), .. }) => bound += 1,
+                Some(KeyFile { label, .. }) => unbound.push(label),
+                None => {} // what is wrong with it is said of the key
+            }
+        }
+        unbound.sort();
+        Ok((bound, unbound))
+    }
+
     /// Takes a key away. One that is not there is success.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ fn every_command_is_understood_by_its_name() {
             "enroll challenge" => "enroll challenge requests --policy policy.toml",
             "enroll finish" => "enroll finish responses --policy policy.toml",
             "verify" => &verify,
+            "approve request" => "approve request -o new.json",
+            "approve finish" => "approve finish new.json new.sig",
             name => name,
         };
         let needs_key = spec.name.starts_with("keys ") && !line.contains("a/b");

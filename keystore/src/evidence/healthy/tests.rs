@@ -1,7 +1,6 @@
 //! Approvals: what is signed, what is read, and what is refused.
 
 use super::*;
-use crate::evidence::bundle::hex;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 
@@ -95,7 +94,11 @@ fn a_policy_is_what_the_standard_says() {
     ]);
     assert_eq!(zero.policy(), policy);
     let authority = authority(&pair());
-    let named = sha256(&[&[0; 32], &0x16au32.to_be_bytes(), authority.name()]);
+    let named = sha256(&[
+        &[0; 32],
+        &0x16au32.to_be_bytes(),
+        authority.name().as_slice(),
+    ]);
     let reference = sha256(&[b"assertd-approval-v1\0\0\0\0\x02"]);
     let authorized = sha256(&[&named, &reference]);
     let with_auth = sha256(&[&authorized, &0x16bu32.to_be_bytes()]);
@@ -115,10 +118,24 @@ fn an_authority_is_read_as_openssl_writes_it() {
     let pem = format!("-----BEGIN PUBLIC KEY-----\n{first}\n{second}\n-----END PUBLIC KEY-----\n");
     assert_eq!(Authority::from_pem(&pem), Ok(key.clone()));
     assert_eq!(Authority::from_area(key.area().as_slice()), Ok(key.clone()));
-    assert_eq!(key.name().len(), 34);
+    assert_eq!(key.name().as_slice().len(), 34);
     let mut restricted = key.area().as_slice().to_vec();
     restricted[5] |= 1;
     assert!(Authority::from_area(&restricted).is_err());
+    let named = AuthorityName::try_from(key.to_string());
+    assert_eq!(named.as_ref(), Ok(key.name()));
+    assert_ne!(AuthorityName::of(&restricted).as_ref(), Some(key.name()));
+    for wrong in [
+        "",
+        "000b",
+        &"00".repeat(34),
+        &key.to_string().to_uppercase(),
+    ] {
+        assert!(
+            AuthorityName::try_from(wrong.to_owned()).is_err(),
+            "{wrong}"
+        );
+    }
     for wrong in [
         "",
         "-----BEGIN PUBLIC KEY-----",

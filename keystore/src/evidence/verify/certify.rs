@@ -119,7 +119,7 @@ pub fn key(
         }
     });
     let use_by = report.look(Check::KeyPolicy, about, area, |area| {
-        Finding::of(policy(key, area))
+        Finding::of(policy(session, key, area))
     });
     level(session, key, (origin, use_by), first, report);
     let stated = statement.map(|attest| Stated {
@@ -200,10 +200,13 @@ fn strength(area: &PublicArea) -> Result<(), String> {
 }
 
 /// By what the key is used, if the public area has the policy that the steps lead to.
-fn policy(key: &CertifiedKey, area: &PublicArea) -> Result<UseBy, String> {
+fn policy(session: &Session<'_>, key: &CertifiedKey, area: &PublicArea) -> Result<UseBy, String> {
     let by_auth = area.attributes.has(Attributes::USER_WITH_AUTH);
     let Some(steps) = &key.policy else {
         return match (area.auth_policy.is_empty(), by_auth) {
+            (true, true) if session.question.policy.healthy.is_some() => {
+                Err("it signs in any state of its host".into())
+            }
             (true, true) => Ok(UseBy::AuthValue),
             (true, false) => Err("it can be used by nobody: no auth value, and no policy".into()),
             (false, _) => Err("it has a policy that is not shown".into()),
@@ -213,8 +216,23 @@ fn policy(key: &CertifiedKey, area: &PublicArea) -> Result<UseBy, String> {
         return Err("userWithAuth is set: its auth value is enough, without the policy".into());
     }
     match policy_digest(steps, area.name_alg)? == area.auth_policy {
-        true => use_by(steps),
+        true => wanted(session, steps).and_then(|()| use_by(steps)),
         false => Err("its policy is another than is shown".into()),
+    }
+}
+
+/// Whether the states that these steps let the key be used in are those that the relying party wants.
+fn wanted(session: &Session<'_>, steps: &[PolicyStep]) -> Result<(), String> {
+    let Some(healthy) = &session.question.policy.healthy else {
+        return Ok(());
+    };
+    let is_more = |it: &PolicyStep| !matches!(it, PolicyStep::AuthValue {});
+    match steps {
+        [first, rest @ ..] if healthy.wants(first) && !rest.iter().any(is_more) => Ok(()),
+        [PolicyStep::Authorize { .. }, ..] => {
+            Err("who approves the states that it signs in is nobody that the policy names".into())
+        }
+        _ => Err("the state that it signs in is none that the policy names".into()),
     }
 }
 
