@@ -2,6 +2,7 @@
 //! can, and the one check that names it.
 
 mod chip;
+mod healthy;
 mod keys;
 mod state;
 
