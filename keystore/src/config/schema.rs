@@ -40,7 +40,10 @@ pub(super) fn of_healthy(schema: &mut Schema) {
         "generation": ["authority"],
     });
     schema.insert("dependentRequired".to_owned(), both);
-    if let Some(pcrs) = schema.pointer_mut("/properties/pcrs").and_then(|it| it.as_object_mut()) {
+    if let Some(pcrs) = schema
+        .pointer_mut("/properties/pcrs")
+        .and_then(|it| it.as_object_mut())
+    {
         pcrs.insert("uniqueItems".to_owned(), json!(true));
         if let Some(items) = pcrs.get_mut("items").and_then(|it| it.as_object_mut()) {
             items.insert("not".to_owned(), json!({ "enum": UNFIT }));

@@ -23,6 +23,7 @@ use tss_esapi::interface_types::session_handles::PolicySession;
 use tss_esapi::structures::{
     Digest, EccParameter, EccSignature, Name, Nonce, Signature, SignatureScheme, VerifiedTicket,
 };
+use tss_esapi::tss2_esys::TPMT_TK_VERIFIED;
 
 /// PCRs may change between being looked at and the signature so often; then something is wrong.
 pub const TRIES_MAX: usize = 4;
@@ -40,7 +41,8 @@ pub struct Accepted {
     policy: Digest,
     reference: Nonce,
     name: Name,
-    ticket: VerifiedTicket,
+    /// As the library has it: the binding's cannot be copied.
+    ticket: TPMT_TK_VERIFIED,
 }
 
 /// How far a signature came.
@@ -188,7 +190,7 @@ impl Connection {
             policy: Digest::try_from(&approval.pcrs.policy()[..]).map_err(failed)?,
             reference: Nonce::try_from(&approval.generation.reference()[..]).map_err(failed)?,
             name: Name::try_from(authority.name().as_slice().to_vec()).map_err(failed)?,
-            ticket,
+            ticket: TPMT_TK_VERIFIED::try_from(ticket).map_err(failed)?,
         })
     }
 
@@ -257,7 +259,7 @@ impl Connection {
             .map_err(of_policy)?;
         if let Some(it) = leave.accepted.as_deref() {
             let (approved, reference) = (it.policy.clone(), it.reference.clone());
-            let ticket = it.ticket.clone();
+            let ticket = VerifiedTicket::try_from(it.ticket).map_err(failed)?;
             context
                 .execute_without_session(|c| {
                     c.policy_authorize(policy, approved, reference, &it.name, ticket)

@@ -46,7 +46,11 @@ fn a_key_that_signs_in_states_that_nobody_wants() {
     let first = Generation::FIRST;
     let party = wanting(&format!("authorities = [\"{ours}\"]"));
     let good = state(7, 1);
-    assert!(party.finds(&bound(steps(&good, Some((&ours, first))))).is_empty());
+    assert!(
+        party
+            .finds(&bound(steps(&good, Some((&ours, first)))))
+            .is_empty()
+    );
     let mut with_auth_twice = steps(&good, Some((&ours, first)));
     with_auth_twice.push(PolicyStep::AuthValue {});
     assert!(party.finds(&bound(with_auth_twice)).is_empty());
@@ -84,8 +88,15 @@ fn a_key_that_signs_in_states_that_nobody_wants() {
         assert_eq!(party.finds(&bound(wrong)), only("key-policy"), "{shown}");
     }
     let party = wanting(&format!("authorities = [\"{ours}\"]\ngenerations = [2, 3]"));
-    assert!(party.finds(&bound(steps(&good, Some((&ours, Generation(3)))))).is_empty());
-    assert_eq!(party.finds(&bound(steps(&good, Some((&ours, first))))), only("key-policy"));
+    assert!(
+        party
+            .finds(&bound(steps(&good, Some((&ours, Generation(3))))))
+            .is_empty()
+    );
+    assert_eq!(
+        party.finds(&bound(steps(&good, Some((&ours, first))))),
+        only("key-policy")
+    );
 }
 
 #[test]
@@ -101,9 +112,18 @@ fn a_wish_that_no_key_could_meet_is_a_mistake() {
             format!("{begin}{authorities}").replace("tpm-certified", "asserted"),
             "write minimum",
         ),
-        (format!("{begin}authorities = [\"{}\"]\n", &name[2..]), "68 hexadecimal"),
-        (format!("{begin}[[healthy.state]]\n16 = \"{}\"\n", "00".repeat(32)), "can be reset"),
-        (format!("{begin}[[healthy.state]]\n7 = \"00\"\n"), "hexadecimal"),
+        (
+            format!("{begin}authorities = [\"{}\"]\n", &name[2..]),
+            "68 hexadecimal",
+        ),
+        (
+            format!("{begin}[[healthy.state]]\n16 = \"{}\"\n", "00".repeat(32)),
+            "can be reset",
+        ),
+        (
+            format!("{begin}[[healthy.state]]\n7 = \"00\"\n"),
+            "hexadecimal",
+        ),
     ] {
         let said = parse(&wrong).unwrap_err().to_string();
         assert!(said.contains(why), "{why}: {said}");
