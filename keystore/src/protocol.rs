@@ -135,7 +135,7 @@ pub enum Request {
     },
     /// Broker, root: what the token is.
     Identity {},
-    /// Root: the state of the host that keys are bound to from now on, as it is.
+    /// Broker, root: the state of the host that keys are bound to from now on, as it is.
     State {},
     /// Root: opens what a verifier encrypted for this TPM and its attestation key alone.
     Activate {

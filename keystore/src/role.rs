@@ -47,7 +47,8 @@ pub fn allowed(role: Role, request: &Request) -> Result<(), Error> {
             | Request::List { .. }
             | Request::Check {}
             | Request::Counter {}
-            | Request::Identity {},
+            | Request::Identity {}
+            | Request::State {},
             _,
         ) => Ok(()),
         (Request::Advance { .. }, Role::Root) => refuse("the broker"),
@@ -59,8 +60,6 @@ pub fn allowed(role: Role, request: &Request) -> Result<(), Error> {
             refuse("the broker (`assertctl attest` asks it)")
         }
         (Request::Attest { .. } | Request::Quote { .. }, Role::Broker | Role::Own) => Ok(()),
-        // It is for who has it approved, and no secret: programs can read PCRs.
-        (Request::State {}, _) => Ok(()),
         // Who is let in by it stands for the host.
         (Request::Activate { .. }, Role::Broker) => refuse("root (`assertctl enroll respond`)"),
         (Request::Activate { .. }, Role::Root | Role::Own) => Ok(()),
@@ -184,6 +183,7 @@ mod tests {
             (attest, [true, false, true]),
             (quote, [true, false, true]),
             (Request::Identity {}, [true, true, true]),
+            (Request::State {}, [true, true, true]),
             (activate, [false, true, true]),
         ] {
             let may =

@@ -412,6 +412,8 @@ fn the_tpm_holds_the_key_to_the_policy_that_is_shown() {
     let authority = Authority::from_pem(&pem).unwrap();
     write(&world, "name", authority.name().as_slice());
     drop(backend);
+    let shown = world.public_pem(&world.key_file(object(1)).display().to_string());
+    assert_eq!(Authority::from_pem(&shown).unwrap().key(), &key);
     world.tool("tpm2_startauthsession", &["-S", "trial.ctx"]);
     let arguments = ["-S", "trial.ctx", "-q", "reference", "-n", "name"];
     world.tool("tpm2_policyauthorize", &arguments);
