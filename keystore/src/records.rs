@@ -321,7 +321,8 @@ impl<B: Backend> Keys<B> {
     /// If none does although there are some, and one may do so again: why it does not.
     pub fn signs(&self) -> Result<(), Error> {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        if live.values().any(|live| live.is_usable()) {
+        // The token does as it should where the host is not as it should be.
+        if live.values().any(|live| live.is_usable() || live.is_unhealthy()) {
             return Ok(());
         }
         // What one of them says of the token counts more than that another one is missing.
@@ -330,9 +331,7 @@ impl<B: Backend> Keys<B> {
             Kind::Unsupported => 2,
             _ => 0,
         };
-        // The token does as it should where the host is not as it should be.
-        let is_away = |live: &&Arc<LiveKey>| live.may_come_back() && !live.is_unhealthy();
-        let away = live.values().filter(is_away);
+        let away = live.values().filter(|live| live.may_come_back());
         let reasons = away.filter_map(|live| match &live.condition {
             Condition::Failed { kind, why } => Some((*kind, why)),
             Condition::Usable {} => None,
