@@ -322,7 +322,10 @@ impl<B: Backend> Keys<B> {
     pub fn signs(&self) -> Result<(), Error> {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
         // The token does as it should where the host is not as it should be.
-        if live.values().any(|live| live.is_usable() || live.is_unhealthy()) {
+        if live
+            .values()
+            .any(|live| live.is_usable() || live.is_unhealthy())
+        {
             return Ok(());
         }
         // What one of them says of the token counts more than that another one is missing.
