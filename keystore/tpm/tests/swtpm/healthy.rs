@@ -415,7 +415,17 @@ fn the_tpm_holds_the_key_to_the_policy_that_is_shown() {
     let shown = world.public_pem(&world.key_file(object(1)).display().to_string());
     assert_eq!(Authority::from_pem(&shown).unwrap().key(), &key);
     world.tool("tpm2_startauthsession", &["-S", "trial.ctx"]);
-    let arguments = ["-S", "trial.ctx", "-q", "reference", "-n", "name"];
+    // What was approved is no matter of a trial.
+    let arguments = [
+        "-S",
+        "trial.ctx",
+        "-q",
+        "reference",
+        "-n",
+        "name",
+        "-i",
+        "reference",
+    ];
     world.tool("tpm2_policyauthorize", &arguments);
     world.tool("tpm2_policyauthvalue", &["-S", "trial.ctx", "-L", "policy"]);
     world.tool("tpm2_flushcontext", &["trial.ctx"]);
