@@ -151,6 +151,13 @@ fn a_key_signs_in_the_state_that_it_was_made_in_and_in_no_other() {
         // Another is for the state that the host is in now.
         let next = make(&backend, 3, ES256);
         sign(&backend, 3, &next, ES256);
+        for (n, key) in [(1, &key), (3, &next)] {
+            assert!(
+                backend.attest(object(n), key, &[1; 32]).is_ok(),
+                "{sessions:?} {n}"
+            );
+        }
+        sign(&backend, 3, &next, ES256);
         let ours = 2; // at most: the kept one, and the one for keys with a policy
         assert!(world.handles("loaded-session") <= ours, "{sessions:?}");
         world.swtpm.restart();
