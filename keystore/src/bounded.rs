@@ -38,7 +38,8 @@ mod tests {
     fn a_file_is_read_up_to_its_limit_and_nothing_else_is() {
         let tmp = tempfile::tempdir().unwrap();
         let (file, pipe) = (tmp.path().join("file"), tmp.path().join("pipe"));
-        let mut written = std::fs::File::create(&file).unwrap();
+        let mut options = OpenOptions::new();
+        let mut written = options.create_new(true).write(true).open(&file).unwrap();
         std::io::Write::write_all(&mut written, b"12345").unwrap();
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert_eq!(read(&file, 5).unwrap().0, b"12345");

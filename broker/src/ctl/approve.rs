@@ -18,9 +18,9 @@ use keystore::evidence::healthy::{
 use keystore::protocol::{Reply, Request};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs::Permissions;
+use std::fs::DirBuilder;
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Longest signature in DER: ECDSA on P-256 has 72 bytes.
@@ -219,10 +219,8 @@ fn finish(
     let name = request.file_name().unwrap_or_default();
     let name = Path::new(name).with_extension("json");
     let place = bound.approvals.join(name);
-    let everybody = Permissions::from_mode(0o755); // the keystore has a user of its own
-    let made = std::fs::create_dir(bound.approvals)
-        .and_then(|()| std::fs::set_permissions(bound.approvals, everybody));
-    match made {
+    // The keystore has a user of its own.
+    match DirBuilder::new().mode(0o755).create(bound.approvals) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             return Err(refused(bound.approvals, &reason(&error)));
         }

@@ -16,18 +16,18 @@ fn bound(steps: Vec<PolicyStep>) -> Bundle {
     let mut world = World::new();
     world.keys.truncate(1);
     world.keys[0].attributes = KEY & !(1 << 6); // without userWithAuth
-    world.keys[0].auth_policy = policy_digest(&steps, Hash::Sha256).unwrap();
+    world.keys[0].auth_policy = policy_digest(&steps, Hash::Sha256).expect("they lead to one");
     let mut bundle = world.bundle();
     tpm_of(&mut bundle).keys[0].policy = Some(steps);
     bundle
 }
 
 fn state(index: u8, byte: u8) -> State {
-    State::new([(pcr(index), PcrValue::new(&[byte; 32]))].into()).unwrap()
+    State::new([(pcr(index), PcrValue::new(&[byte; 32]))].into()).expect("it is one")
 }
 
 fn authority(byte: u8) -> Authority {
-    Authority::new(public(&secret(byte))).unwrap()
+    Authority::new(public(&secret(byte))).expect("it is on P-256")
 }
 
 fn wanting(healthy: &str) -> Party {

@@ -365,7 +365,14 @@ fn a_key_whose_file_says_another_state_is_not_used() {
         "bound to {{\"state\":{}}}",
         serde_json::to_string(&now).unwrap()
     );
-    fs::write(&path, text.replace(line, &forged)).unwrap();
+    let put = |text: String| {
+        write(
+            &world,
+            &format!("state/keys/{}.pem", object(1)),
+            text.as_bytes(),
+        )
+    };
+    put(text.replace(line, &forged));
     drop(backend);
     let backend = world.open();
     let wrong = refusal(&backend, 1, &key, ES256);
@@ -377,7 +384,7 @@ fn a_key_whose_file_says_another_state_is_not_used() {
         "{wrong}"
     );
     // Without the line it is no key of ours at all.
-    fs::write(&path, text.replace(&format!("{line}\n"), "")).unwrap();
+    put(text.replace(&format!("{line}\n"), ""));
     let wrong = refusal(&backend, 1, &key, ES256);
     assert_eq!(wrong.kind(), Kind::Mismatch, "{wrong}");
 }
