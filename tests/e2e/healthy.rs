@@ -245,6 +245,16 @@ fn an_update_that_is_approved_costs_no_key() {
         said(&foreign)
     );
     assert!(!approvals.join("second.json").exists());
+    // A keystore with no other key starts all the same.
+    let daemon = daemon.restart();
+    daemon.wait_usable();
+    is_refused(&daemon, &["PCR 7 is", "in first.json"]);
+    let looked = daemon.assertctl(&["keystore", "check"]);
+    assert!(
+        said(&looked).contains("does not sign now"),
+        "{}",
+        said(&looked)
+    );
     let done = approve(&daemon, dir, "second.json", "approver");
     assert_eq!(done.status.code(), Some(0), "{}", said(&done));
     comes_back(&daemon);
