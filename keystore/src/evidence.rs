@@ -18,6 +18,7 @@ pub mod eventlog;
 pub mod hash;
 pub mod healthy;
 pub mod ima;
+pub mod nonces;
 pub mod policy;
 pub mod public;
 pub mod signature;

@@ -127,6 +127,9 @@ pub enum Command {
     },
     /// `enroll challenge` and `enroll finish`
     Enroll(super::enroll::Wish),
+    Nonce {
+        policy: PathBuf,
+    },
     Verify(super::verify::Wish),
     /// `approve request` and `approve finish`
     Approve(super::approve::Wish),
@@ -267,7 +270,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 42] = [
+pub static SPECS: [Spec; 43] = [
     spec(
         "assertion",
         &[
@@ -362,6 +365,7 @@ pub static SPECS: [Spec; 42] = [
         FILES_MAX,
         help::ENROLL_FINISH,
     ),
+    spec("nonce", &[Opt::Policy], 0, help::NONCE),
     spec(
         "approve request",
         &[Opt::Keystore, Opt::Pcr, Opt::Output],
@@ -558,9 +562,9 @@ impl Opt {
         }
     }
 
-    /// Those of `NAME=VALUE`. No command has two of them.
+    /// Those that may be given more than once. No command has two of them.
     fn repeats(self) -> bool {
-        matches!(self, Opt::Environment | Opt::Set | Opt::Pcr)
+        matches!(self, Opt::Environment | Opt::Set | Opt::Pcr | Opt::Replace)
     }
 
     fn takes_value(self) -> bool {
@@ -576,7 +580,6 @@ impl Opt {
                 | Opt::Csr
                 | Opt::All
                 | Opt::WithEvidence
-                | Opt::Replace
                 | Opt::Record
         )
     }

@@ -8,9 +8,8 @@
 //! are made of. [`survey`] is what the TPM tells of itself, [`trial`] a key that is never stored,
 //! [`duplicate`] one that comes from elsewhere, [`counter`] a number that never goes back.
 //! [`bond`], [`health`] and [`approvals`] are keys that sign in some states of the host alone.
-//! [`attestationkey`], [`endorsement`] (with [`nv`]), [`statement`] and [`pcrs`] are what it proves to
-//! somebody far away. [`codes`] turns
-//! every response code into a [`keystore::Kind`] and a remedy; [`patience`] is how long a busy TPM is
+//! [`attestationkey`], [`endorsement`] (with [`nv`]), [`identity`], [`statement`] and [`pcrs`] are what it
+//! proves to somebody far away. [`codes`] turns every response code into a [`keystore::Kind`] and a remedy; [`patience`] is how long a busy TPM is
 //! waited for.
 #![forbid(unsafe_code)]
 
@@ -27,6 +26,7 @@ mod duplicate;
 mod endorsement;
 mod failure;
 mod health;
+mod identity;
 mod keydir;
 mod keyfile;
 mod nv;

@@ -179,7 +179,7 @@ fn origin(session: &Session<'_>, key: &CertifiedKey, area: &PublicArea) -> Findi
         (Some(differs), _) => format!("{differs}: the key existed outside, or can leave the TPM"),
         (None, true) => "it is said to be imported".into(),
     };
-    // What stays in the TPM from now on may be permitted; what can leave it is no key in hardware.
+    // A policy may permit a key that is said to be imported, wherever it was and may go; its level is `none` then.
     match session.question.policy.imported {
         Imported::Allow if key.imported => {
             Finding::Skipped(false, format!("{reason}; the policy allows imported keys"))
