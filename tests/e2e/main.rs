@@ -14,6 +14,7 @@ mod explain;
 mod fallback;
 mod files;
 mod hardening;
+mod healthy;
 mod import;
 mod keys;
 mod lifecycle;
