@@ -3,9 +3,10 @@
 
 use super::args::{Args, Format};
 use super::failure::{Exit, Failure};
+use super::given::read;
 use super::out::Out;
 use super::place::put;
-use super::relying::{Held, Named, Relying, batch, read};
+use super::relying::{Held, Named, Relying, batch};
 use keystore::Clock;
 use keystore::evidence::enrolment::approval::{Approved, LIST_LEN_MAX};
 use keystore::evidence::enrolment::registry::Replacing;

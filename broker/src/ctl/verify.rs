@@ -3,9 +3,10 @@
 
 use super::args::{Args, Format};
 use super::failure::{Exit, Failure};
+use super::given::{Given, read, refused};
 use super::out::{Out, count};
 use super::place::put;
-use super::relying::{Relying, open, read, read_all};
+use super::relying::Relying;
 use keystore::evidence::bundle::{BUNDLE_LEN_MAX, Nonce};
 use keystore::evidence::eat::{VerifierKey, claims};
 use keystore::evidence::policy::Policy;
@@ -14,7 +15,6 @@ use keystore::evidence::verify::{Question, verify};
 use keystore::keyfile::KEY_FILE_LEN_MAX;
 use keystore::{Clock, KeyFile};
 use serde::Serialize;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Permissions of somebody else than the owner.
@@ -165,19 +165,16 @@ fn record(relying: &Relying, report: &Report) -> Result<(), Failure> {
 
 /// A key that others can read is everybody's.
 fn verifier_key(path: &Path) -> Result<VerifierKey, Failure> {
-    let refused = |why: &dyn std::fmt::Display| {
-        Failure::new(Exit::Refused, format!("{}: {why}", path.display()))
-    };
-    let file = open(path)?;
-    let mode = file.metadata().map(|it| it.mode() & 0o7777);
-    let mode = mode.map_err(|error| refused(&keystore::config::reason(&error)))?;
+    let file = Given::open(path)?;
+    let mode = file.mode();
     if mode & OTHERS != 0 {
-        return Err(refused(&format!(
+        let why = format!(
             "others can read the verifier's key (mode {mode:04o}): make a new one with mode 0600"
-        )));
+        );
+        return Err(refused(path, &why));
     }
-    let bytes = read_all(file, path, KEY_FILE_LEN_MAX)?;
+    let bytes = file.read(KEY_FILE_LEN_MAX)?;
     let key = KeyFile::new(bytes.into()).and_then(|file| file.private_key());
     let key = key.and_then(|key| VerifierKey::new(&key));
-    key.map_err(|error| refused(&error))
+    key.map_err(|error| refused(path, &error))
 }
