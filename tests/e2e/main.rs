@@ -5,6 +5,7 @@
 mod ahead;
 mod assertion;
 mod attest;
+mod attested;
 mod certificates;
 mod charter;
 mod courier;
@@ -15,6 +16,7 @@ mod fallback;
 mod files;
 mod hardening;
 mod import;
+mod independent;
 mod keys;
 mod lifecycle;
 mod notify;
