@@ -45,11 +45,8 @@ fn blocks(page: &str) -> Vec<Block> {
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
         let Some(language) = line.trim_start().strip_prefix("```") else {
-            let is_command = |prompt: &&str| line.trim_start().starts_with(**prompt);
-            assert!(
-                !PROMPTS.iter().any(|it| is_command(&it)),
-                "not fenced in: {line}"
-            );
+            let is_command = PROMPTS.iter().any(|it| line.trim_start().starts_with(it));
+            assert!(!is_command, "not fenced in: {line}");
             continue;
         };
         let inside: Vec<&str> = lines.by_ref().take_while(|it| *it != "```").collect();

@@ -178,3 +178,25 @@ fn verifier_key(path: &Path) -> Result<VerifierKey, Failure> {
     let key = key.and_then(|key| VerifierKey::new(&key));
     key.map_err(|error| refused(path, &error))
 }
+
+#[cfg(test)]
+mod tests {
+    use keystore::evidence::verdict::Check;
+
+    #[test]
+    fn every_check_has_a_line_in_the_manual() {
+        let manual = include_str!("../../../docs/man/assertctl.1.md");
+        // serde knows all of them, and says so to whom it does not know.
+        let wrong = serde_json::from_str::<Check>("\"\"")
+            .unwrap_err()
+            .to_string();
+        let (_, all) = wrong.split_once("expected one of ").unwrap();
+        let (all, _) = all.split_once(" at line").unwrap();
+        let rows: Vec<&str> = manual.lines().filter(|it| it.starts_with("| `")).collect();
+        for name in all.split(", ") {
+            let is_its = |row: &&&str| row.starts_with(&format!("| {name} |"));
+            assert_eq!(rows.iter().filter(is_its).count(), 1, "{name}");
+        }
+        assert!(all.contains("`certify-context`"), "{all}");
+    }
+}
