@@ -327,8 +327,13 @@ impl Keystore {
     }
 
     /// How many assertions it has minted since we started.
-    fn minted(&self) -> u64 {
+    pub fn minted(&self) -> u64 {
         self.minted.load(Ordering::Relaxed)
+    }
+
+    /// How many requests wait for it now.
+    pub fn waiting(&self) -> usize {
+        self.queue.depth().jobs
     }
 
     /// Its name.
@@ -468,14 +473,14 @@ pub struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    /// Asks one thing. After an error but a refusal it is of no more use.
+    /// Asks one thing in this turn. After an error but a refusal it is of no more use.
     ///
     /// # Errors
-    /// What it refuses, or that it does not answer.
-    pub async fn ask(&mut self, request: &Request) -> Result<Reply, Error> {
-        let asked = tokio::time::timeout(watch::MAKING_DEADLINE, self.connection.call(request));
+    /// What it refuses, or that it does not answer before the turn ends.
+    pub async fn ask(&mut self, request: &Request, turn: &Turn) -> Result<Reply, Error> {
+        let asked = tokio::time::timeout_at(turn.end().into(), self.connection.call(request));
         let asked = asked.await.unwrap_or_else(|_| {
-            let text = format!("no answer within {} s", watch::MAKING_DEADLINE.as_secs());
+            let text = "no answer before its turn was over; workloads go first; do this again";
             Err(Error::new(Kind::Unavailable, text))
         });
         asked.map_err(|error| self.keystore.named(&error))

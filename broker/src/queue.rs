@@ -46,7 +46,8 @@ pub struct Job {
 pub enum Work {
     /// An assertion.
     Mint(Mint),
-    /// Something else, on another connection: the lane sends nothing until it is over.
+    /// Something else, on another connection: the lane sends nothing until it is over. It takes one of the
+    /// token's signers for as long, so that the keystore's other lanes, which have one each, go on.
     Turn(oneshot::Sender<Turn>),
 }
 
@@ -62,17 +63,24 @@ pub struct Mint {
     pub reply: oneshot::Sender<Result<String, Error>>,
 }
 
-/// For as long as it lives a lane leaves the keystore to whoever has it.
+/// For as long as it lives a lane leaves the keystore to whoever has it, but not for longer than until
+/// its end.
 #[derive(Debug)]
 pub struct Turn {
+    end: Instant,
     _over: oneshot::Sender<Infallible>,
 }
 
 impl Turn {
-    /// One, and who waits for its end.
-    pub fn new() -> (Turn, oneshot::Receiver<Infallible>) {
+    /// One that ends then, and who waits for it to be over.
+    pub fn new(end: Instant) -> (Turn, oneshot::Receiver<Infallible>) {
         let (over, wait) = oneshot::channel();
-        (Turn { _over: over }, wait)
+        (Turn { end, _over: over }, wait)
+    }
+
+    /// When workloads have the keystore again, whatever is still waited for.
+    pub fn end(&self) -> Instant {
+        self.end
     }
 }
 

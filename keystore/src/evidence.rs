@@ -16,6 +16,7 @@ pub mod enrolment;
 pub mod eventlog;
 pub mod hash;
 pub mod ima;
+pub mod nonces;
 pub mod policy;
 pub mod public;
 pub mod signature;

@@ -7,6 +7,7 @@
 //! of the assertions is verified.
 
 mod echo;
+mod evidence;
 mod fair;
 mod floors;
 mod load;
@@ -32,7 +33,9 @@ use summary::Summary;
 use window::{Cpu, Run, WINDOW, rate, run, together};
 
 /// What can be asked for alone, by words on the command line.
-const PARTS: [&str; 7] = ["token", "tpm", "several", "many", "reuse", "slow", "fair"];
+const PARTS: [&str; 8] = [
+    "token", "tpm", "evidence", "several", "many", "reuse", "slow", "fair",
+];
 
 /// Turns of all measurements.
 const ROUNDS: usize = 3;
@@ -70,6 +73,9 @@ fn main() -> ExitCode {
     }
     if wanted("tpm") {
         tpm::report(&mut summary);
+    }
+    if wanted("evidence") {
+        evidence::report(&mut summary);
     }
     if wanted("several") {
         several::report(&mut summary);

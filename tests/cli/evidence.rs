@@ -3,6 +3,7 @@
 
 #[path = "../../keystore/tests/evidence/fixture.rs"]
 mod fixture;
+mod records;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use fixture::{World, public, secret};
@@ -12,6 +13,7 @@ use keystore::evidence::enrolment::registry::{EkFingerprint, Registry};
 use keystore::evidence::enrolment::{
     Challenge, File as _, Request, RequestType, Response, ResponseType, VERSION,
 };
+use keystore::evidence::nonces::Nonces;
 use p256::pkcs8::EncodePrivateKey as _;
 use serde_json::Value;
 use std::fs;
@@ -84,6 +86,13 @@ impl Desk {
             "policy.toml",
         ];
         self.run(&[&arguments[..], more].concat())
+    }
+
+    /// As if the host's challenge had been made here, now.
+    fn opens(&self) {
+        let mut nonces = Nonces::new();
+        nonces.keep(&self.world.nonce, now());
+        self.put("registry.nonces", &nonces.to_json());
     }
 
     fn registry(&self) -> Registry {
@@ -249,6 +258,8 @@ fn a_result_is_signed_by_a_key_that_nobody_else_can_read() {
     let payload: Value = serde_json::from_slice(&BASE64URL.decode(payload).unwrap()).unwrap();
     assert_eq!(payload["eat_nonce"], desk.world.nonce.to_base64url());
     assert_eq!(payload["assertd_result"], "passed");
+    let (made, over) = (payload["iat"].as_u64(), payload["exp"].as_u64());
+    assert_eq!(made.map(|it| it + 300), over);
 }
 
 #[test]
@@ -256,6 +267,7 @@ fn counters_that_were_accepted_are_kept_and_an_older_state_is_found_out() {
     let desk = Desk::new();
     assert_eq!(desk.verify(&[]).status.code(), Some(0));
     assert_eq!(desk.registry().enrolled[0].counters, None);
+    desk.opens();
     assert_eq!(desk.verify(&["--record"]).status.code(), Some(0));
     let counters = desk.registry().enrolled[0].counters.unwrap();
     assert_eq!(
@@ -271,6 +283,7 @@ fn counters_that_were_accepted_are_kept_and_an_older_state_is_found_out() {
         ..older.bundle()
     };
     desk.put("evidence.json", &older.to_json());
+    desk.opens();
     let failed = desk.verify(&["--record"]);
     assert_eq!(failed.status.code(), Some(1));
     assert!(
@@ -410,7 +423,14 @@ fn a_copy_a_software_key_and_a_tpm_that_nobody_vouches_for_are_not_even_challeng
         ak: secret(41),
         ..known.clone()
     };
-    assert!(refused(&replaced, &[]).contains("--replace"));
+    assert!(refused(&replaced, &[]).contains("--replace web-1"));
+    assert!(refused(&replaced, &["--replace", "web-2"]).contains("--replace web-1"));
+    // A genuine one, of which nobody has said whose it is.
+    let genuine = refused(&host("web-3", 42, 43), &[]);
+    assert!(
+        genuine.contains("nobody has said that it is the one of web-3"),
+        "{genuine}"
+    );
     let software = World {
         ak_attributes: fixture::KEY,
         ..host("web-3", 42, 43)
@@ -439,6 +459,7 @@ fn a_copy_a_software_key_and_a_tpm_that_nobody_vouches_for_are_not_even_challeng
         "--approved",
         "approved",
         "--replace",
+        "web-1",
     ]);
     assert_eq!(meant.status.code(), Some(0), "{}", stdout(&meant));
 }

@@ -118,6 +118,21 @@ fn no_bundle_proves_a_key_that_the_tpm_has_not_certified() {
     replay("bundle", targets::bundle::check);
 }
 
+#[test]
+fn no_certificate_is_believed_that_its_maker_has_not_signed() {
+    replay("ekcert", targets::ekcert::check);
+}
+
+#[test]
+fn nobody_is_enrolled_by_a_strange_file() {
+    replay("enrolment", targets::enrolment::check);
+}
+
+#[test]
+fn a_policy_is_enforced_or_refused() {
+    replay("policy", targets::policy::check);
+}
+
 /// A target that is not replayed would be forgotten, and so would its regressions.
 #[test]
 fn every_target_is_replayed() {

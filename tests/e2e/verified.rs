@@ -5,11 +5,12 @@ use crate::world::{bank, serves};
 use harness::programs::Programs;
 use harness::swtpm::Authority;
 use harness::{Daemon, Tpm, public_dir};
+use keystore::evidence::enrolment::registry::EkFingerprint;
+use keystore::evidence::enrolment::{File as _, Request};
+use keystore::evidence::public::PublicArea;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-
-const NONCE: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc";
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
@@ -60,6 +61,15 @@ fn a_host_is_enrolled_attests_and_is_verified_where_no_tpm_is() {
         "--policy",
         "policy.toml",
     ];
+    // Its maker says that it is genuine, and somebody has to say whose it is.
+    let unknown = party(&programs, desk.path(), &challenge);
+    assert_eq!(unknown.status.code(), Some(1), "{}", said(&unknown));
+    let request = std::fs::read(at("web-1.request.json")).unwrap();
+    let request = Request::parse(&request).unwrap();
+    let ek = PublicArea::parse(request.tpm.ek.public.as_slice()).unwrap();
+    let ek = EkFingerprint::of(&ek).unwrap();
+    std::fs::write(at("approved"), format!("{ek} web-1\n")).unwrap();
+    let challenge = [&challenge[..], &["--approved", "approved"]].concat();
     done(&party(&programs, desk.path(), &challenge));
     let (challenged, response) = (at("web-1.challenge.json"), at("web-1.response.json"));
     done(&daemon.assertctl(&["enroll", "respond", &challenged, "-o", &response]));
@@ -74,10 +84,20 @@ fn a_host_is_enrolled_attests_and_is_verified_where_no_tpm_is() {
     let again = party(&programs, desk.path(), &finish);
     assert_eq!(again.status.code(), Some(1), "a challenge is answered once");
 
+    let nonce = party(
+        &programs,
+        desk.path(),
+        &["nonce", "--policy", "policy.toml"],
+    );
+    done(&nonce);
+    let nonce = String::from_utf8(nonce.stdout)
+        .unwrap()
+        .trim_end()
+        .to_owned();
     done(&daemon.assertctl(&[
         "attest",
         "--nonce",
-        NONCE,
+        &nonce,
         "--all",
         "-o",
         &at("evidence.json"),
@@ -94,8 +114,13 @@ fn a_host_is_enrolled_attests_and_is_verified_where_no_tpm_is() {
         ];
         party(&programs, desk.path(), &[&arguments[..], more].concat())
     };
-    let verified = verify(NONCE, &["--record"]);
+    let verified = verify(&nonce, &["--record"]);
     done(&verified);
+    let again = verify(&nonce, &["--record"]);
+    assert_eq!(
+        (again.status.code(), failed(&again)),
+        (Some(1), vec!["nonce-use".to_owned()])
+    );
     let report: Value = serde_json::from_slice(&verified.stdout).unwrap();
     assert_eq!(report["keys"][0]["key"], "ours/bank.1");
     assert_eq!(report["keys"][0]["level"], "tpm-certified");
@@ -114,12 +139,12 @@ fn a_host_is_enrolled_attests_and_is_verified_where_no_tpm_is() {
     done(&impostor.assertctl(&[
         "attest",
         "--nonce",
-        NONCE,
+        &nonce,
         "--all",
         "-o",
         &at("evidence.json"),
     ]));
-    let other = verify(NONCE, &[]);
+    let other = verify(&nonce, &[]);
     assert_eq!(
         (other.status.code(), failed(&other)),
         (Some(1), vec!["host".to_owned()])

@@ -127,6 +127,9 @@ pub enum Command {
     },
     /// `enroll challenge` and `enroll finish`
     Enroll(super::enroll::Wish),
+    Nonce {
+        policy: PathBuf,
+    },
     Verify(super::verify::Wish),
     EnrollRespond {
         challenge: PathBuf,
@@ -265,7 +268,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 40] = [
+pub static SPECS: [Spec; 41] = [
     spec(
         "assertion",
         &[
@@ -360,6 +363,7 @@ pub static SPECS: [Spec; 40] = [
         FILES_MAX,
         help::ENROLL_FINISH,
     ),
+    spec("nonce", &[Opt::Policy], 0, help::NONCE),
     spec(
         "verify",
         &[Opt::Nonce, Opt::Policy, Opt::Record, Opt::Eat, Opt::EatKey],
@@ -546,9 +550,9 @@ impl Opt {
         }
     }
 
-    /// Those of `NAME=VALUE`. No command has two of them.
+    /// Those that may be given more than once. No command has two of them.
     fn repeats(self) -> bool {
-        matches!(self, Opt::Environment | Opt::Set)
+        matches!(self, Opt::Environment | Opt::Set | Opt::Replace)
     }
 
     fn takes_value(self) -> bool {
@@ -564,7 +568,6 @@ impl Opt {
                 | Opt::Csr
                 | Opt::All
                 | Opt::WithEvidence
-                | Opt::Replace
                 | Opt::Record
         )
     }

@@ -20,7 +20,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long evidence may take: fifty keys of a chip with ten signatures a second take half a minute.
+/// How long evidence may take: each key takes two seconds at most where workloads ask all the time.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// Where the kernel shows what firmware and it itself have measured.

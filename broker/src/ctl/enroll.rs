@@ -6,8 +6,9 @@ use super::failure::{Exit, Failure};
 use super::given::read;
 use super::out::Out;
 use super::place::put;
-use super::relying::{Held, Named, Relying, batch};
+use super::relying::{Held, JSON, Named, PENDING_MAX, Relying, batch};
 use keystore::Clock;
+use keystore::evidence::bundle::Host;
 use keystore::evidence::enrolment::approval::{Approved, LIST_LEN_MAX};
 use keystore::evidence::enrolment::registry::Replacing;
 use keystore::evidence::enrolment::vetting::{Rules, vet};
@@ -17,9 +18,6 @@ use keystore::evidence::enrolment::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-
-/// What files of a directory are taken, by how they end.
-const JSON: &str = ".json";
 
 /// How the files of an enrolment say what they are.
 const ENROLMENT: &str = "assertd-enrolment-";
@@ -42,7 +40,7 @@ pub enum Wish {
         /// `--expires`
         expires_s: Option<u32>,
         /// `--replace`
-        replacing: Replacing,
+        replaced: BTreeSet<Host>,
     },
     /// `enroll finish`
     Finish {
@@ -51,7 +49,7 @@ pub enum Wish {
         /// `--policy`
         policy: PathBuf,
         /// `--replace`
-        replacing: Replacing,
+        replaced: BTreeSet<Host>,
     },
 }
 
@@ -85,8 +83,8 @@ pub fn run(args: &Args, wish: &Wish, out: &mut Out) -> Result<Exit, Failure> {
         Wish::Finish {
             responses,
             policy,
-            replacing,
-        } => finish(responses, policy, *replacing)?,
+            replaced,
+        } => finish(responses, policy, replaced)?,
     };
     match args.format {
         Format::Json => out.json(&BatchJson {
@@ -108,7 +106,7 @@ fn challenges(wish: &Wish) -> Result<Vec<Row>, Failure> {
         approved,
         output,
         expires_s,
-        replacing,
+        replaced,
     } = wish
     else {
         return Ok(Vec::new());
@@ -122,11 +120,17 @@ fn challenges(wish: &Wish) -> Result<Vec<Row>, Failure> {
         roots: &relying.roots,
         approved: approved.as_ref(),
         registry: &held.registry,
-        replacing: *replacing,
+        replaced,
         now,
     };
-    let expires_at = now.saturating_add(expires_s.map_or(EXPIRES_S, u64::from));
-    let mut written = BTreeSet::new();
+    let mut desk = Desk {
+        rules,
+        expires_at: now.saturating_add(expires_s.map_or(EXPIRES_S, u64::from)),
+        output,
+        room: PENDING_MAX.saturating_sub(held.beside.forget_expired(now)?),
+        held: &held,
+        written: BTreeSet::new(),
+    };
     let mut rows = Vec::new();
     for named in batch(requests, JSON)? {
         if is_another(&named, REQUEST) {
@@ -134,15 +138,7 @@ fn challenges(wish: &Wish) -> Result<Vec<Row>, Failure> {
         }
         let path = named.path;
         let mut row = Row::of(&path);
-        match one_challenge(
-            &path,
-            &rules,
-            expires_at,
-            output,
-            &held,
-            &mut written,
-            &mut row,
-        ) {
+        match desk.challenge(&path, &mut row) {
             Ok(()) => {}
             Err(failure) if failure.exit == Exit::Refused => row.refused = Some(failure.message),
             Err(failure) => return Err(failure),
@@ -152,43 +148,59 @@ fn challenges(wish: &Wish) -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
-fn one_challenge(
-    path: &Path,
-    rules: &Rules<'_>,
+/// What requests of a batch are answered with.
+struct Desk<'a> {
+    rules: Rules<'a>,
     expires_at: u64,
-    output: &Path,
-    held: &Held,
-    written: &mut BTreeSet<PathBuf>,
-    row: &mut Row,
-) -> Result<(), Failure> {
-    let refused = |why: String| Failure::new(Exit::Refused, why);
-    let request = Request::parse(&read(path, FILE_LEN_MAX)?).map_err(refused)?;
-    row.host = Some(request.host.to_string());
-    row.keystore = Some(request.keystore.to_string());
-    let (enrolled, ek) = vet(&request, rules).map_err(refused)?;
-    row.ek = Some(enrolled.ek.to_string());
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
-    let name = name.strip_suffix(JSON).unwrap_or(name);
-    let name = name.strip_suffix(".request").unwrap_or(name);
-    let to = output.join(format!("{name}.challenge.json"));
-    if !written.insert(to.clone()) {
-        let text = format!(
-            "{}: is another request's challenge of this batch",
-            to.display()
-        );
-        return Err(refused(text));
-    }
-    let (challenge, pending) = challenge(&request, enrolled, &ek, expires_at).map_err(refused)?;
-    held.keep(&pending)?;
-    put(&to, challenge.to_json().as_bytes())?;
-    row.challenge = Some(to.display().to_string());
-    Ok(())
+    output: &'a Path,
+    held: &'a Held,
+    /// How many more can be pending.
+    room: usize,
+    written: BTreeSet<PathBuf>,
 }
 
-fn finish(responses: &[PathBuf], policy: &Path, replacing: Replacing) -> Result<Vec<Row>, Failure> {
+impl Desk<'_> {
+    fn challenge(&mut self, path: &Path, row: &mut Row) -> Result<(), Failure> {
+        let refused = |why: String| Failure::new(Exit::Refused, why);
+        let request = Request::parse(&read(path, FILE_LEN_MAX)?).map_err(refused)?;
+        row.host = Some(request.host.to_string());
+        row.keystore = Some(request.keystore.to_string());
+        let (enrolled, ek) = vet(&request, &self.rules).map_err(refused)?;
+        row.ek = Some(enrolled.ek.to_string());
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let name = name.strip_suffix(JSON).unwrap_or(name);
+        let name = name.strip_suffix(".request").unwrap_or(name);
+        let to = self.output.join(format!("{name}.challenge.json"));
+        if !self.written.insert(to.clone()) {
+            let text = format!(
+                "{}: is another request's challenge of this batch",
+                to.display()
+            );
+            return Err(refused(text));
+        }
+        if self.room == 0 {
+            let text =
+                format!("{PENDING_MAX} challenges are open, which is the most: finish them first");
+            return Err(refused(text));
+        }
+        let made = challenge(&request, enrolled, &ek, self.expires_at);
+        let (challenge, pending) = made.map_err(refused)?;
+        self.held.beside.keep(&pending)?;
+        self.room -= 1;
+        put(&to, challenge.to_json().as_bytes())?;
+        row.challenge = Some(to.display().to_string());
+        Ok(())
+    }
+}
+
+fn finish(
+    responses: &[PathBuf],
+    policy: &Path,
+    replaced: &BTreeSet<Host>,
+) -> Result<Vec<Row>, Failure> {
     let relying = Relying::load(policy)?;
     let mut held = relying.hold_registry()?;
     let now = Clock::new().read().unix_s();
@@ -199,7 +211,7 @@ fn finish(responses: &[PathBuf], policy: &Path, replacing: Replacing) -> Result<
         }
         let path = named.path;
         let mut row = Row::of(&path);
-        match one_response(&path, now, replacing, &mut held, &mut used, &mut row) {
+        match one_response(&path, now, replaced, &mut held, &mut used, &mut row) {
             Ok(()) => {}
             Err(failure) if failure.exit == Exit::Refused => row.refused = Some(failure.message),
             Err(failure) => return Err(failure),
@@ -209,7 +221,7 @@ fn finish(responses: &[PathBuf], policy: &Path, replacing: Replacing) -> Result<
     // Once for all: what a crash has left out is answered again in the same way.
     if !used.is_empty() {
         held.write()?;
-        used.into_iter().try_for_each(|id| held.forget(id))?;
+        used.into_iter().try_for_each(|id| held.beside.forget(id))?;
     }
     Ok(rows)
 }
@@ -217,7 +229,7 @@ fn finish(responses: &[PathBuf], policy: &Path, replacing: Replacing) -> Result<
 fn one_response(
     path: &Path,
     now: u64,
-    replacing: Replacing,
+    replaced: &BTreeSet<Host>,
     held: &mut Held,
     used: &mut Vec<EnrolmentId>,
     row: &mut Row,
@@ -225,7 +237,7 @@ fn one_response(
     let refused = |why: String| Failure::new(Exit::Refused, why);
     let response = Response::parse(&read(path, FILE_LEN_MAX)?).map_err(refused)?;
     row.host = Some(response.host.to_string());
-    let Some(pending) = held.pending(response.id)? else {
+    let Some(pending) = held.beside.pending(response.id)? else {
         let text = "no challenge is open for it: it was answered already, or is another verifier's";
         return Err(refused(text.into()));
     };
@@ -233,6 +245,10 @@ fn one_response(
     row.ek = Some(pending.enrolled.ek.to_string());
     match pending.proven(&response, now) {
         Ok(enrolled) => {
+            let replacing = match replaced.contains(&enrolled.host) {
+                true => Replacing::Meant,
+                false => Replacing::Refused,
+            };
             // Before the challenge is used up: who forgot --replace need not go the whole way again.
             let recorded = held.registry.record(enrolled.clone(), replacing);
             recorded.map_err(|conflict| refused(conflict.to_string()))?;
@@ -241,7 +257,7 @@ fn one_response(
         }
         // A challenge is good for one answer, be it right or wrong.
         Err(why) => {
-            held.forget(response.id)?;
+            held.beside.forget(response.id)?;
             Err(refused(why.to_string()))
         }
     }

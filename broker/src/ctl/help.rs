@@ -51,6 +51,7 @@ for administrators
   env TARGET              what an SDK needs to use a target: variables, file, unit drop-in
 
 for who relies on keys, on any machine
+  nonce                   a challenge for a host, for one answer
   verify                  hold evidence against a policy
   enroll challenge        what only the TPM of a request can open
   enroll finish           record whose response was right
@@ -418,6 +419,16 @@ of the configuration alone: assertd need not run. What assertd cannot know (a ro
 
 TARGET is WORKLOAD/TARGET where more than one workload has a target of that name.";
 
+pub const NONCE: &str = "\
+usage: assertctl nonce --policy FILE
+
+Makes a challenge for `assertctl attest` on a host, and prints it: 32 bytes in hexadecimal. Its
+SHA-256 is kept beside the policy's registry, so that `assertctl verify --record` accepts one answer
+to it, and none that comes later than the policy's max_age_s.
+
+      --policy FILE    says where the registry is, and how old an answer may be
+      --json           for programs";
+
 pub const VERIFY: &str = "\
 usage: assertctl verify FILE --nonce N --policy FILE [--record] [--eat FILE --eat-key FILE]
 
@@ -429,8 +440,9 @@ docs/attestation.md.
 
       --nonce N        the one that the evidence was asked for with; yours, and new each time
       --policy FILE    roots, hosts, PCRs, firmware, the level that keys must have (TOML)
-      --record         if all passed, keep the TPM's counters in the policy's registry, so that an
-                       older state is found out
+      --record         N has to be one that `assertctl nonce` made with this policy, lately; if all
+                       passed, it is used up, and the TPM's counters go into the registry, so that
+                       an older state is found out
       --eat FILE       write the result as a signed token (EAT, RFC 9711) ...
       --eat-key FILE   ... by this key of yours: PEM, P-256, mode 0600
       --json           verdicts, keys, and the policy's SHA-256";
@@ -439,27 +451,27 @@ pub const ENROLL_CHALLENGE: &str = "\
 usage: assertctl enroll challenge REQUEST... --policy FILE [--approved FILE] [-o DIRECTORY]
 
 Answers what `assertctl enroll request` wrote on hosts: each with a file that its TPM alone can
-open, and only if the attestation key is in it as well. A TPM has to be vouched for: by a
-certificate that leads to a root of the policy, by the list, or by the policy's [host.NAME]. A
-REQUEST may be a directory of them. What is pending is kept beside the policy's registry.
+open, and only if the attestation key is in it as well. Somebody has to have said whose TPM it is:
+the list, or the policy's [host.NAME]; or else the policy says that any TPM with a certificate may
+be any host. A REQUEST may be a directory of them. What is pending is kept beside the registry.
 
       --policy FILE      roots and hosts; says where the registry is
       --approved FILE    approved TPMs, one on a line: FINGERPRINT, or FINGERPRINT HOST. The
                          fingerprint is the SHA-256 of the public endorsement key (SPKI, DER)
   -o, --output DIR       where challenges are written: NAME.challenge.json (default: here)
       --expires S        until when they are answered (default 300; hands may need days)
-      --replace          the host has another TPM than it had, on purpose
+      --replace HOST     this host has another TPM than it had, on purpose; for each such host
       --json             for programs";
 
 pub const ENROLL_FINISH: &str = "\
-usage: assertctl enroll finish RESPONSE... --policy FILE [--replace]
+usage: assertctl enroll finish RESPONSE... --policy FILE [--replace HOST]
 
 Compares what `assertctl enroll respond` wrote on hosts with what was in their challenges, and
 records which attestation key is in which TPM of which host. An identity that is a copy is refused:
 one TPM as two hosts, or one attestation key in two TPMs. A RESPONSE may be a directory of them.
 
       --policy FILE      says where the registry is
-      --replace          the host has another TPM than it had, on purpose
+      --replace HOST     this host has another TPM than it had, on purpose; for each such host
       --json             for programs";
 
 pub const HELP: &str = "\

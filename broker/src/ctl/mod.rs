@@ -35,6 +35,7 @@ mod jwks;
 mod keystore;
 mod keyverb;
 mod look;
+mod nonce;
 pub(crate) mod out;
 mod place;
 mod profiles;
@@ -169,6 +170,7 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
             respond::request(args, keystore.as_deref(), output.as_deref(), out)
         }
         Command::Enroll(wish) => enroll::run(args, wish, out),
+        Command::Nonce { policy } => nonce::run(args, policy, out),
         Command::Verify(wish) => verify::run(args, wish, out),
         Command::EnrollRespond { challenge, output } => {
             respond::respond(args, challenge, output.as_deref(), out)

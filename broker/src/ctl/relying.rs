@@ -1,5 +1,5 @@
-//! What a relying party keeps in files: its policy, the roots and the registry that the policy names, and what
-//! is pending of enrolments, beside the registry. Nobody here asks assertd, or has a TPM.
+//! What a relying party keeps in files: its policy, the roots and the registry that the policy names; beside the
+//! registry what is pending of enrolments, and which challenges are open. Nobody here asks assertd, or has a TPM.
 
 use super::failure::{Exit, Failure};
 use super::given::{is_absent, read, refused};
@@ -8,6 +8,7 @@ use crate::publication::tree::Dir;
 use keystore::config::{Diagnostic, reason};
 use keystore::evidence::enrolment::registry::{REGISTRY_LEN_MAX, Registry};
 use keystore::evidence::enrolment::{EnrolmentId, FILE_LEN_MAX, File as _, Pending};
+use keystore::evidence::nonces::{NONCES_LEN_MAX, Nonces};
 use keystore::evidence::policy::{POLICY_LEN_MAX, Policy};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -22,6 +23,12 @@ const ROOTS_LEN_MAX: usize = 4 * 1024 * 1024;
 
 /// Most files of one directory: what one batch may have.
 const BATCH_MAX: usize = 100_000;
+
+/// Most enrolments that are pending: what one batch may have, all waiting for hands.
+pub const PENDING_MAX: usize = BATCH_MAX;
+
+/// How files of an enrolment end.
+pub const JSON: &str = ".json";
 
 /// How often, and how far apart, the registry is tried for while another changes it: 10 s.
 const LOCK_TRIES: u32 = 100;
@@ -38,10 +45,16 @@ pub struct Relying {
     dir: PathBuf,
 }
 
-/// The registry while nobody else changes it.
+/// The registry, and what is beside it, while nobody else changes it.
 pub struct Held {
     /// What is in it.
     pub registry: Registry,
+    /// What is beside it.
+    pub beside: Beside,
+}
+
+/// What is beside the registry, while nobody else changes it.
+pub struct Beside {
     path: PathBuf,
     _lock: Flock<File>,
 }
@@ -87,6 +100,15 @@ impl Relying {
 
     /// The same, to be changed.
     pub fn hold_registry(&self) -> Result<Held, Failure> {
+        let beside = self.hold()?;
+        Ok(Held {
+            registry: read_registry(&beside.path)?,
+            beside,
+        })
+    }
+
+    /// What is beside it, to be changed.
+    pub fn hold(&self) -> Result<Beside, Failure> {
         let path = self.registry_path()?;
         let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
@@ -106,11 +128,7 @@ impl Relying {
             tries -= 1;
             std::thread::sleep(LOCK_PAUSE);
         };
-        Ok(Held {
-            registry: read_registry(&path)?,
-            path,
-            _lock: lock,
-        })
+        Ok(Beside { path, _lock: lock })
     }
 
     fn registry_path(&self) -> Result<PathBuf, Failure> {
@@ -127,7 +145,49 @@ impl Relying {
 impl Held {
     /// Writes it back.
     pub fn write(&self) -> Result<(), Failure> {
-        put(&self.path, self.registry.to_json().as_bytes())
+        put(&self.beside.path, self.registry.to_json().as_bytes())
+    }
+}
+
+impl Beside {
+    /// The challenges that are open.
+    pub fn nonces(&self) -> Result<Nonces, Failure> {
+        let path = self.nonces_path();
+        if is_absent(&path) {
+            return Ok(Nonces::new());
+        }
+        let nonces = Nonces::parse(&read(&path, NONCES_LEN_MAX)?);
+        nonces.map_err(|why| refused(&path, &why))
+    }
+
+    /// Writes them back. When this returns, they survive a power cut.
+    pub fn write_nonces(&self, nonces: &Nonces) -> Result<(), Failure> {
+        put(&self.nonces_path(), nonces.to_json().as_bytes())
+    }
+
+    /// `registry.nonces` of `registry.json`.
+    fn nonces_path(&self) -> PathBuf {
+        self.path.with_extension("nonces")
+    }
+
+    /// Forgets the challenges of enrolments that have expired, and says how many are left. What is no challenge is left
+    /// alone, and counted.
+    pub fn forget_expired(&self, now: u64) -> Result<usize, Failure> {
+        let dir = self.pending_dir();
+        if is_absent(&dir) {
+            return Ok(0);
+        }
+        let mut left = 0;
+        for named in files(&dir, JSON)? {
+            let pending = read(&named, FILE_LEN_MAX).ok();
+            let pending = pending.and_then(|bytes| Pending::parse(&bytes).ok());
+            let is_over = |it: &Pending| it.expires_at < now && named.ends_with(name(it.id));
+            match pending.filter(is_over) {
+                Some(over) => self.forget(over.id)?,
+                None => left += 1,
+            }
+        }
+        Ok(left)
     }
 
     /// Keeps what a response will be compared with.
@@ -168,7 +228,7 @@ impl Held {
 
 /// As a file of what is pending is called. Hexadecimal: no name begins with `-`.
 fn name(id: EnrolmentId) -> String {
-    format!("{}.json", keystore::evidence::bundle::to_hex(&id.0))
+    format!("{}{JSON}", keystore::evidence::bundle::to_hex(&id.0))
 }
 
 fn read_registry(path: &Path) -> Result<Registry, Failure> {
@@ -198,23 +258,33 @@ pub fn batch(named: &[PathBuf], suffix: &str) -> Result<Vec<Named>, Failure> {
             });
             continue;
         }
-        let failed = |error: std::io::Error| refused(path, &reason(&error));
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(path).map_err(failed)?.take(BATCH_MAX) {
-            let entry = entry.map_err(failed)?.path();
-            let name = entry.file_name().and_then(|name| name.to_str());
-            if name.is_some_and(|name| name.ends_with(suffix)) {
-                found.push(entry);
-            }
-        }
+        let found = self::files(path, suffix)?;
         if found.is_empty() {
             return Err(refused(path, &format!("has no file *{suffix}")));
         }
-        found.sort();
         files.extend(found.into_iter().map(|path| Named {
             path,
             is_one_of_many: true,
         }));
     }
     Ok(files)
+}
+
+/// The files of a directory that end so, in order.
+fn files(dir: &Path, suffix: &str) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |error: std::io::Error| refused(dir, &reason(&error));
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?.path();
+        let name = entry.file_name().and_then(|name| name.to_str());
+        if name.is_some_and(|name| name.ends_with(suffix)) {
+            found.push(entry);
+        }
+        if found.len() > BATCH_MAX {
+            let why = format!("has more than {BATCH_MAX} files *{suffix}; name some of them");
+            return Err(refused(dir, &why));
+        }
+    }
+    found.sort();
+    Ok(found)
 }

@@ -6,9 +6,11 @@ use super::failure::{Exit, Failure};
 use super::given::{Given, read, refused};
 use super::out::{Out, count};
 use super::place::put;
-use super::relying::Relying;
+use super::relying::{Held, Relying};
 use keystore::evidence::bundle::{BUNDLE_LEN_MAX, Nonce};
 use keystore::evidence::eat::{VerifierKey, claims};
+use keystore::evidence::enrolment::registry::Registry;
+use keystore::evidence::nonces::{NonceUse, Nonces};
 use keystore::evidence::policy::Policy;
 use keystore::evidence::verdict::{Outcome, Overall, Report};
 use keystore::evidence::verify::{Question, verify};
@@ -38,10 +40,10 @@ pub struct Wish {
 /// Whether what was accepted is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// The registry stays as it is.
+    /// What is beside the policy stays as it is.
     No,
-    /// The TPM's counters go into it.
-    Counters,
+    /// The challenge is one that was made there, and is used up; the TPM's counters go into the registry.
+    Accepted,
 }
 
 /// A result for others.
@@ -70,17 +72,39 @@ pub fn run(args: &Args, wish: &Wish, out: &mut Out) -> Result<Exit, Failure> {
     let key = wish.eat.as_ref().map(|eat| verifier_key(&eat.key));
     let key = key.transpose()?;
     let evidence = read(&wish.evidence, BUNDLE_LEN_MAX + 1)?;
-    let registry = relying.registry()?;
+    // Until it is recorded what came of it, nobody else has the same challenge answered, or changes the registry.
+    let mut held = match wish.record {
+        Record::No => None,
+        Record::Accepted => Some(relying.hold_registry()?),
+    };
+    let nonces = held.as_ref().map(|held| held.beside.nonces()).transpose()?;
+    let unheld = match held {
+        Some(_) => Registry::new(),
+        None => relying.registry()?,
+    };
     let question = Question {
         evidence: &evidence,
         nonce: &wish.nonce,
+        nonce_use: nonces
+            .as_ref()
+            .map_or(NonceUse::NotKept, |nonces| nonces.find(&wish.nonce)),
         policy: &relying.policy,
         roots: &relying.roots,
-        registry: &registry,
+        registry: held.as_ref().map_or(&unheld, |held| &held.registry),
         now: Clock::new().read().unix_s(),
     };
     let report = verify(&question);
     let overall = report.overall();
+    let token = key.map(|key| key.sign(&claims(&question, &relying.text, &report)));
+    let token = token.transpose();
+    let token = token.map_err(|error| Failure::from_keystore(&error))?;
+    // Before anybody learns that it was accepted: no crash lets a challenge be answered again.
+    if let (Some(held), Some(nonces), Overall::Passed) = (&mut held, nonces, overall) {
+        record(held, nonces, &wish.nonce, &report)?;
+    }
+    if let (Some(eat), Some(token)) = (&wish.eat, token) {
+        put(&eat.path, token.as_bytes())?;
+    }
     match args.format {
         Format::Json => out.json(&ReportJson {
             format: 1,
@@ -89,14 +113,6 @@ pub fn run(args: &Args, wish: &Wish, out: &mut Out) -> Result<Exit, Failure> {
             report: &report,
         })?,
         Format::Text => show(&report, out),
-    }
-    if let (Some(eat), Some(key)) = (&wish.eat, &key) {
-        let token = key.sign(&claims(&question, &relying.text, &report));
-        let token = token.map_err(|error| Failure::from_keystore(&error))?;
-        put(&eat.path, token.as_bytes())?;
-    }
-    if wish.record == Record::Counters && overall == Overall::Passed {
-        record(&relying, &report)?;
     }
     match overall {
         Overall::Passed => Ok(Exit::Done),
@@ -142,23 +158,21 @@ fn show(report: &Report, out: &mut Out) {
     });
 }
 
-/// The registry is read again under its lock: another run may have accepted newer evidence meanwhile, and
-/// counters never go back.
-fn record(relying: &Relying, report: &Report) -> Result<(), Failure> {
+/// The challenge first: without it nothing is accepted.
+fn record(
+    held: &mut Held,
+    mut nonces: Nonces,
+    nonce: &Nonce,
+    report: &Report,
+) -> Result<(), Failure> {
+    nonces.close(nonce);
+    held.beside.write_nonces(&nonces)?;
     let Some(host) = &report.host else {
         return Ok(());
     };
-    let mut held = relying.hold_registry()?;
     for counted in &report.counted {
-        let keystore = &counted.keystore;
-        let enrolled = held.registry.find(host, keystore);
-        // Another may have been enrolled in its place meanwhile.
-        let Some(enrolled) = enrolled.filter(|it| it.ak_name == counted.ak_name) else {
-            continue;
-        };
-        let newer = enrolled.counters.max(Some(counted.counters));
-        let newer = newer.unwrap_or(counted.counters);
-        held.registry.count(host, keystore, newer);
+        held.registry
+            .count(host, &counted.keystore, counted.counters);
     }
     held.write()
 }

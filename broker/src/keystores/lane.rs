@@ -30,7 +30,7 @@ const RECONNECT_WAIT: (Duration, Duration) = (Duration::from_millis(5), Duration
 
 /// Somebody has a turn.
 struct Away {
-    since: Instant,
+    end: Instant,
     over: oneshot::Receiver<Infallible>,
 }
 
@@ -114,9 +114,8 @@ async fn serve(keystore: &Keystore, mut connection: Connection) {
 async fn back(away: &mut Option<Away>) {
     match away {
         None => pending().await,
-        Some(Away { since, over }) => {
-            let end = tokio::time::Instant::from(*since + TURN_MAX);
-            let _ = tokio::time::timeout_at(end, over).await; // it ends by being dropped
+        Some(Away { end, over }) => {
+            let _ = tokio::time::timeout_at((*end).into(), over).await; // it ends by being dropped
         }
     }
 }
@@ -131,10 +130,10 @@ async fn take_off(connection: &mut Connection, job: Job) -> Result<Taken, Error>
     } = match job.work {
         Work::Mint(mint) => mint,
         Work::Turn(taker) => {
-            let (turn, over) = Turn::new();
-            let since = Instant::now();
+            let end = Instant::now() + TURN_MAX;
+            let (turn, over) = Turn::new(end);
             return Ok(match taker.send(turn) {
-                Ok(()) => Taken::Turn(Away { since, over }),
+                Ok(()) => Taken::Turn(Away { end, over }),
                 Err(_gone) => Taken::Nothing,
             });
         }
@@ -191,8 +190,9 @@ fn land(
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::keystore;
+    use super::super::tests::{keystore, mute, run};
     use super::*;
+    use crate::queue::tests::share;
 
     /// What a reply makes of a token that took 100 ms for each before.
     fn round_trip_after(reply: Result<Reply, Error>) -> Duration {
@@ -217,5 +217,36 @@ mod tests {
         assert!(refused(Kind::Unavailable) < Duration::from_millis(100));
         let jws = String::new();
         assert!(round_trip_after(Ok(Reply::Minted { jws })) < Duration::from_millis(100));
+    }
+
+    /// Who has it knows when the workloads have the keystore again, and cannot keep it from them.
+    #[test]
+    fn a_turn_ends_when_it_was_said_to() {
+        let tmp = tempfile::tempdir().unwrap();
+        let keystore = mute(tmp.path());
+        run(async {
+            let mut connection = Connection::open(&keystore.socket).await.unwrap();
+            let (taker, turn) = oneshot::channel();
+            let now = Instant::now();
+            let job = Job {
+                work: Work::Turn(taker),
+                share: share("(attest)"),
+                since: now,
+                deadline: now + TURN_MAX,
+            };
+            let taken = take_off(&mut connection, job).await;
+            let Ok(Taken::Turn(away)) = taken else {
+                panic!("somebody waits for it");
+            };
+            let kept = turn.await.unwrap();
+            assert_eq!(kept.end(), away.end);
+            assert!((now..=Instant::now()).contains(&(away.end - TURN_MAX)));
+            let mut away = Some(Away {
+                end: Instant::now() + Duration::from_millis(50),
+                ..away
+            });
+            back(&mut away).await;
+            drop(kept);
+        });
     }
 }

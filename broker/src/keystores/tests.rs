@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::queue::tests::{Answer, job, share};
+use keystore::protocol;
 use keystore::statefile::StateDir;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 const SIGNATURE: Duration = Duration::from_millis(100);
 
@@ -12,8 +15,11 @@ fn soon() -> Instant {
 
 /// A keystore with one signer that nobody has reached, and which took so long for what it did.
 pub(super) fn keystore(round_trip: Duration) -> Arc<Keystore> {
-    let tmp = tempfile::tempdir().unwrap();
-    let dir = StateDir::lock(&tmp.path().join("state")).unwrap();
+    keystore_in(tempfile::tempdir().unwrap().path(), round_trip)
+}
+
+fn keystore_in(tmp: &Path, round_trip: Duration) -> Arc<Keystore> {
+    let dir = StateDir::lock(&tmp.join("state")).unwrap();
     let clocks = || crate::lifecycle::Reading {
         wall_s: 1,
         boot_s: 1,
@@ -21,9 +27,32 @@ pub(super) fn keystore(round_trip: Duration) -> Arc<Keystore> {
         sync: crate::lifecycle::Sync::Unknown,
     };
     let keyring = Arc::new(Keyring::open(&dir, Box::new(clocks)).unwrap());
-    let keystore = Keystore::new("hsm", tmp.path().join("socket"), keyring);
+    let keystore = Keystore::new("hsm", tmp.join("socket"), keyring);
     keystore.note_round_trip(round_trip);
     keystore
+}
+
+/// One that says hello there, and then nothing more.
+pub(super) fn mute(tmp: &Path) -> Arc<Keystore> {
+    let listener = UnixListener::bind(tmp.join("socket")).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _hello: Request = protocol::read(&mut stream).unwrap().unwrap();
+            protocol::write(&mut stream, &Reply::Welcome(Welcome::nobody())).unwrap();
+            std::mem::forget(stream); // it stays open until the test's process ends
+        }
+    });
+    keystore_in(tmp, SIGNATURE)
+}
+
+/// Runs with one thread until it is over. What waits for nothing has failed.
+pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let test = async { tokio::time::timeout(Duration::from_secs(20), test).await };
+    runtime.block_on(test).expect("it ends")
 }
 
 /// Has so many jobs wait. While what is returned is kept somebody waits for them.
@@ -80,6 +109,24 @@ fn a_token_that_was_slow_once_is_tried_again() {
     let _more = fill(&keystore, 1);
     let late = keystore.reserve(&share("greedy"), soon());
     assert!(matches!(late, Err(Busy::Late(_))));
+}
+
+/// A TPM that has hung itself up: its turn is over, and it is not waited for.
+#[test]
+fn what_is_asked_in_a_turn_is_waited_for_until_the_turn_ends() {
+    let tmp = tempfile::tempdir().unwrap();
+    let keystore = mute(tmp.path());
+    run(async {
+        let mut talk = keystore.talk().await.unwrap();
+        let (turn, _over) = Turn::new(Instant::now() + SIGNATURE);
+        let error = talk.ask(&Request::Identity {}, &turn).await.unwrap_err();
+        assert!(turn.end() <= Instant::now());
+        assert_eq!(error.kind(), Kind::Unavailable);
+        assert!(
+            error.to_string().contains("keystore hsm: no answer"),
+            "{error}"
+        );
+    });
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub use bytes::{Bytes, Firmware, Host, Nonce, Text, hex, to_hex};
 pub use pcr::{Bank, PcrIndex, PcrValue, Pcrs, Selection};
 
 use crate::charter::PurposeKind;
+use crate::keyid::check_part;
 use crate::publickey::Kid;
 use crate::{Alg, KeyId, PublicKey};
 use serde::{Deserialize, Serialize};
@@ -339,6 +340,16 @@ impl Bundle {
     }
 }
 
+/// Whether a keystore can be called so in a configuration: verdicts are about keystores and keys by their names, and none
+/// of them is to pass for another, or for the whole.
+///
+/// # Errors
+/// A sentence's end.
+pub fn check_keystore(name: &Text) -> Result<(), String> {
+    check_part(name.as_str())
+        .map_err(|wrong| format!("its keystore has a name that is none: {wrong}"))
+}
+
 impl KeystoreEvidence {
     /// The keystore's, in the configuration.
     pub fn name(&self) -> &str {
@@ -357,9 +368,11 @@ impl KeystoreEvidence {
     }
 
     fn check(&self) -> Result<(), String> {
-        let KeystoreEvidence::Tpm(tpm) = self else {
-            return Ok(());
+        let tpm = match self {
+            KeystoreEvidence::Tpm(tpm) => tpm,
+            KeystoreEvidence::Pkcs11(token) => return check_keystore(&token.name),
         };
+        check_keystore(&tpm.name)?;
         if tpm.tpm.ek.chain.len() > CHAIN_MAX {
             return Err(format!(
                 "it has more than {CHAIN_MAX} certificates in a chain"

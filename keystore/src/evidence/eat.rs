@@ -48,6 +48,8 @@ pub fn claims(question: &Question<'_>, policy_text: &str, report: &Report) -> Va
         "eat_profile": PROFILE,
         "eat_nonce": question.nonce.to_base64url(),
         "iat": question.now,
+        // What the policy finds too old as evidence is no news as a result either.
+        "exp": question.now.saturating_add(question.policy.max_age_s),
         "assertd_result": overall,
         "assertd_policy": BASE64URL.encode(Policy::digest(policy_text)),
         "assertd_roots": BASE64URL.encode(roots.finish()),

@@ -83,6 +83,16 @@ pub fn verify(
     read(&certificate).map_err(|wrong| format!("{wrong} (TCG EK Credential Profile §3)"))
 }
 
+/// Which key a certificate is about, whoever may have signed it.
+///
+/// # Errors
+/// What it is instead.
+pub fn subject_key(certificate: &[u8]) -> Result<PublicKey, Wrong> {
+    let mut whole = Elements::of(without_padding(certificate));
+    let mut certificate = Elements::of(whole.take(SEQUENCE)?);
+    key_in(&mut Elements::of(certificate.take(SEQUENCE)?))
+}
+
 /// Which usage an authority may certify is not said in most of theirs; that of the certificate itself is
 /// looked at below.
 struct AnyUsage;
@@ -102,13 +112,7 @@ fn read(der: &[u8]) -> Result<EkCertificate, Wrong> {
     let mut whole = Elements::of(der);
     let mut certificate = Elements::of(whole.take(SEQUENCE)?);
     let mut content = Elements::of(certificate.take(SEQUENCE)?);
-    content.take(CONTEXT_0)?; // version
-    content.take(INTEGER)?; // serial number
-    content.take(SEQUENCE)?; // algorithm
-    content.take(SEQUENCE)?; // issuer
-    content.take(SEQUENCE)?; // validity
-    content.take(SEQUENCE)?; // subject, which is empty as a rule
-    let key = key(content.take(SEQUENCE)?)?;
+    let key = key_in(&mut content)?;
     content.take_optional(CONTEXT_1_PRIMITIVE)?;
     content.take_optional(CONTEXT_2_PRIMITIVE)?;
     let mut extensions = Elements::of(content.take(CONTEXT_3)?);
@@ -141,6 +145,17 @@ fn read(der: &[u8]) -> Result<EkCertificate, Wrong> {
         manufacturer: Text::cut(&maker(&manufacturer)),
         model: Text::cut(&model),
     })
+}
+
+/// The beginning of a TBSCertificate, up to its key.
+fn key_in(content: &mut Elements<'_>) -> Result<PublicKey, Wrong> {
+    content.take(CONTEXT_0)?; // version
+    content.take(INTEGER)?; // serial number
+    content.take(SEQUENCE)?; // algorithm
+    content.take(SEQUENCE)?; // issuer
+    content.take(SEQUENCE)?; // validity
+    content.take(SEQUENCE)?; // subject, which is empty as a rule
+    key(content.take(SEQUENCE)?)
 }
 
 /// SubjectPublicKeyInfo

@@ -8,7 +8,7 @@ pub mod credential;
 pub mod registry;
 pub mod vetting;
 
-use super::bundle::{Bytes, Host, NAME_LEN_MAX, Text, Tpm};
+use super::bundle::{Bytes, Host, NAME_LEN_MAX, Text, Tpm, check_keystore};
 use super::context::Sha256;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -148,6 +148,14 @@ pub trait File: Serialize + DeserializeOwned {
     /// Its version.
     fn version(&self) -> u32;
 
+    /// What the types do not say.
+    ///
+    /// # Errors
+    /// A sentence's end.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Reads one.
     ///
     /// # Errors
@@ -158,11 +166,15 @@ pub trait File: Serialize + DeserializeOwned {
         }
         let file: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         match file.version() {
-            VERSION => Ok(file),
-            other => Err(format!(
-                "its version is {other}, and this program knows {VERSION}"
-            )),
+            VERSION => {}
+            other => {
+                return Err(format!(
+                    "its version is {other}, and this program knows {VERSION}"
+                ));
+            }
         }
+        file.check()?;
+        Ok(file)
     }
 
     /// As it is written: one line of JSON.
@@ -175,11 +187,19 @@ impl File for Request {
     fn version(&self) -> u32 {
         self.version
     }
+
+    fn check(&self) -> Result<(), String> {
+        check_keystore(&self.keystore)
+    }
 }
 
 impl File for Challenge {
     fn version(&self) -> u32 {
         self.version
+    }
+
+    fn check(&self) -> Result<(), String> {
+        check_keystore(&self.keystore)
     }
 }
 
@@ -192,6 +212,10 @@ impl File for Response {
 impl File for Pending {
     fn version(&self) -> u32 {
         self.version
+    }
+
+    fn check(&self) -> Result<(), String> {
+        check_keystore(&self.enrolled.keystore)
     }
 }
 

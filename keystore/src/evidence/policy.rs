@@ -70,6 +70,21 @@ pub struct EkPolicy {
     /// Whether there has to be a certificate.
     #[serde(default)]
     pub certificate: Certificates,
+    /// Who may be enrolled.
+    #[serde(default)]
+    pub enroll: Enroll,
+}
+
+/// Whose TPM is challenged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Enroll {
+    /// One that a list of approved TPMs or `[host.NAME]` has.
+    #[default]
+    Approved,
+    /// Also any other with a certificate that is trusted, as whatever host that is not enrolled yet: who has a
+    /// genuine TPM chooses his name.
+    AnyCertified,
 }
 
 /// Whether an endorsement key has to have a certificate.
@@ -79,7 +94,7 @@ pub enum Certificates {
     /// It has to: its maker's word that there is a TPM around it.
     #[default]
     Required,
-    /// Who has recorded its fingerprint knows it; one that is there is checked all the same.
+    /// Who has recorded its fingerprint knows it; one that is there is checked all the same, if there are roots.
     Optional,
 }
 
@@ -110,7 +125,7 @@ pub struct FirmwarePolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FirmwareRange {
-    /// TPM_PT_MANUFACTURER: `IFX`
+    /// As certificates name it: `IFX`
     pub manufacturer: String,
     /// None: from the first on.
     pub from: Option<Firmware>,
@@ -193,6 +208,21 @@ impl Policy {
                  where you trust them",
             );
         }
+        if policy.ek.enroll == Enroll::AnyCertified && policy.ek.roots.is_empty() {
+            return wrong(
+                "[ek] enroll = \"any-certified\" needs roots, by which a TPM is certified",
+            );
+        }
+        let mut hosts = BTreeMap::new();
+        for (host, ek) in policy
+            .host
+            .iter()
+            .flat_map(|(host, it)| it.ek.iter().map(move |ek| (host, ek)))
+        {
+            if let Some(other) = hosts.insert(ek, host) {
+                return wrong(&format!("[host] {other} and {host} have one TPM ({ek})"));
+            }
+        }
         if let Some(quote) = &policy.quote {
             if quote.select.values().all(BTreeSet::is_empty) {
                 return wrong("[quote] select names no PCR");
@@ -241,9 +271,9 @@ impl Policy {
 }
 
 impl FirmwareRange {
-    /// Whether this firmware is among them.
-    pub fn contains(&self, manufacturer: &str, firmware: Firmware) -> bool {
-        self.manufacturer == manufacturer
+    /// Whether this firmware is among them, or could be, where nobody knows whose it is.
+    pub fn contains(&self, manufacturer: Option<&str>, firmware: Firmware) -> bool {
+        manufacturer.is_none_or(|it| self.manufacturer == it)
             && self.from.is_none_or(|from| from <= firmware)
             && self.to.is_none_or(|to| firmware <= to)
     }

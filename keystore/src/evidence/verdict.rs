@@ -17,12 +17,16 @@ pub enum Check {
     Bundle,
     /// It answers this challenge.
     Nonce,
+    /// The challenge was handed out here, a short while ago, and was not answered before.
+    NonceUse,
     /// It is young enough.
     Age,
     /// The attestation key's public area is one, and its Name is computed.
     AkPublic,
     /// What the TPM enforces about it: it signs only what the TPM has made.
     AkAttributes,
+    /// It is one of the endorsement hierarchy, so that counters and firmware are stated as they are.
+    AkHierarchy,
     /// The endorsement key's public area is one.
     EkPublic,
     /// It is not one of those whose private half can be computed.
@@ -283,9 +287,11 @@ impl Check {
         match self {
             Check::Bundle => "bundle",
             Check::Nonce => "nonce",
+            Check::NonceUse => "nonce-use",
             Check::Age => "age",
             Check::AkPublic => "ak-public",
             Check::AkAttributes => "ak-attributes",
+            Check::AkHierarchy => "ak-hierarchy",
             Check::EkPublic => "ek-public",
             Check::EkStrength => "ek-strength",
             Check::EkCertificate => "ek-certificate",

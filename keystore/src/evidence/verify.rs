@@ -8,17 +8,17 @@ mod logs;
 mod quote;
 mod state;
 
-pub use ak::{attributes as ak_attributes, certificate as ek_certificate};
+pub use ak::{
+    attributes as ak_attributes, certificate as ek_certificate, hierarchy as ak_hierarchy,
+};
 pub use certify::policy_digest;
 pub use rustls_pki_types::CertificateDer;
 
 use super::bundle::{Bundle, KeystoreEvidence, Nonce, TpmEvidence};
 use super::enrolment::registry::Registry;
+use super::nonces::{Age, NonceUse};
 use super::policy::Policy;
 use super::verdict::{Check, Done, Finding, Report};
-
-/// How far a host's clock may be ahead, in seconds.
-const AHEAD_MAX_S: u64 = 60;
 
 /// All that a verdict depends on.
 #[derive(Clone, Copy)]
@@ -27,6 +27,8 @@ pub struct Question<'a> {
     pub evidence: &'a [u8],
     /// The challenge that it is to answer.
     pub nonce: &'a Nonce,
+    /// Whether it may still be answered.
+    pub nonce_use: NonceUse,
     /// What is wanted.
     pub policy: &'a Policy,
     /// The roots that the policy names.
@@ -52,6 +54,7 @@ pub fn verify(question: &Question<'_>) -> Report {
             false => Finding::Failed("it answers another challenge".into()),
         },
     );
+    let _ = report.look(Check::NonceUse, "", nonce, |()| nonce_use(question));
     let _ = report.look(
         Check::Age,
         "",
@@ -121,17 +124,41 @@ struct Session<'a> {
     nonce: Done<()>,
 }
 
-fn age(made_at: u64, question: &Question<'_>) -> Finding<()> {
-    let (now, most) = (question.now, question.policy.max_age_s);
-    if made_at > now.saturating_add(AHEAD_MAX_S) {
-        let ahead = made_at - now;
-        return Finding::Failed(format!(
-            "by the host's clock it was made {ahead} s from now"
-        ));
+fn nonce_use(question: &Question<'_>) -> Finding<()> {
+    let most = question.policy.max_age_s;
+    let made_at = match question.nonce_use {
+        NonceUse::NotKept => {
+            let reason = "no challenges are kept here: that each is answered once, and soon, is up to who calls \
+                          (`assertctl nonce`, and `verify --record`)";
+            return Finding::Skipped((), reason.into());
+        }
+        NonceUse::NotOpen => {
+            let reason = "this challenge is not open: it was answered already, has grown too old, or was not \
+                          made here (`assertctl nonce` makes one)";
+            return Finding::Failed(reason.into());
+        }
+        NonceUse::Open { made_at } => made_at,
+    };
+    match Age::of(made_at, question.now, most) {
+        Age::Young => Finding::Passed(()),
+        Age::Old(age) => Finding::Failed(format!(
+            "the challenge was made {age} s ago, and the policy allows {most}"
+        )),
+        Age::Ahead(ahead) => Finding::Failed(format!(
+            "the challenge was made {ahead} s from now: the clock of this machine was set"
+        )),
     }
-    let age = now.saturating_sub(made_at);
-    match age <= most {
-        true => Finding::Passed(()),
-        false => Finding::Failed(format!("it is {age} s old, and the policy allows {most}")),
+}
+
+fn age(made_at: u64, question: &Question<'_>) -> Finding<()> {
+    let most = question.policy.max_age_s;
+    match Age::of(made_at, question.now, most) {
+        Age::Young => Finding::Passed(()),
+        Age::Old(age) => {
+            Finding::Failed(format!("it is {age} s old, and the policy allows {most}"))
+        }
+        Age::Ahead(ahead) => Finding::Failed(format!(
+            "by the host's clock it was made {ahead} s from now"
+        )),
     }
 }

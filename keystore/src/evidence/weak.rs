@@ -42,12 +42,12 @@ const ST_TPM_FAIL: [(u16, u16); 14] = [
     (74, 16),
 ];
 
-/// Why firmware is denied that every policy denies: TPM_PT_MANUFACTURER, and TPM_PT_FIRMWARE_VERSION_1 and 2, the
-/// first of which has the major version in its upper half.
-pub fn known_hole(manufacturer: &str, firmware: Firmware) -> Option<&'static str> {
+/// Why firmware is denied that every policy denies: whose it is, if a certificate says so, and TPM_PT_FIRMWARE_VERSION_1
+/// and 2, the first of which has the major version in its upper half.
+pub fn known_hole(manufacturer: Option<&str>, firmware: Firmware) -> Option<&'static str> {
     let version = ((firmware.0 >> 48) as u16, (firmware.0 >> 32) as u16);
     let is_affected = ST_TPM_FAIL.contains(&version);
-    (manufacturer == "STM" && is_affected).then_some(
+    (manufacturer.is_none_or(|it| it == "STM") && is_affected).then_some(
         "its ECDSA keys can be computed from how long signatures take (TPM-FAIL, CVE-2019-16863): update \
          its firmware, and make its keys anew",
     )
@@ -85,9 +85,11 @@ mod tests {
         let hole = |maker, major: u64, minor: u64| {
             known_hole(maker, Firmware(major << 48 | minor << 32 | 7)).is_some()
         };
-        assert!(hole("STM", 71, 12) && hole("STM", 73, 8) && hole("STM", 74, 16));
-        assert!(!hole("STM", 71, 16) && !hole("STM", 73, 64) && !hole("STM", 1, 512));
-        assert!(!hole("IFX", 71, 12));
+        let (st, other) = (Some("STM"), Some("IFX"));
+        assert!(hole(st, 71, 12) && hole(st, 73, 8) && hole(st, 74, 16));
+        assert!(!hole(st, 71, 16) && !hole(st, 73, 64) && !hole(st, 1, 512));
+        assert!(!hole(other, 71, 12));
+        assert!(hole(None, 71, 12) && !hole(None, 7, 85));
     }
 
     /// 65537^a times 65537^b, with room for 2048 bits: of the form that the primes have.

@@ -32,9 +32,14 @@ impl Authority {
 
     /// Its own certificate.
     pub fn certificate(&self) -> Vec<u8> {
+        self.certifies(self)
+    }
+
+    /// One of an authority below it.
+    pub fn certifies(&self, other: &Authority) -> Vec<u8> {
         let is_ca = element(SEQUENCE, &element(BOOLEAN, &[0xff]));
         let extensions = extension(b"\x55\x1d\x13", true, &is_ca);
-        self.issue(&self.name, &public(&self.secret).spki(), &extensions, NOW)
+        self.issue(&other.name, &public(&other.secret).spki(), &extensions, NOW)
     }
 
     pub fn pem(&self) -> String {
@@ -95,10 +100,14 @@ impl Authority {
             spki.to_vec(),
             element(CONTEXT_3, &element(SEQUENCE, extensions)),
         ];
-        let content = element(SEQUENCE, &content.concat());
-        let signature: Signature = self.secret.sign(&content);
+        self.sign(&element(SEQUENCE, &content.concat()))
+    }
+
+    /// A certificate of this content (TBSCertificate), whatever it is.
+    pub fn sign(&self, content: &[u8]) -> Vec<u8> {
+        let signature: Signature = self.secret.sign(content);
         let signature = [&[0], signature.to_der().as_bytes()].concat();
-        let whole = [&content, ECDSA_SHA256, &element(BIT_STRING, &signature)].concat();
+        let whole = [content, ECDSA_SHA256, &element(BIT_STRING, &signature)].concat();
         element(SEQUENCE, &whole)
     }
 }

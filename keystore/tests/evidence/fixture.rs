@@ -35,6 +35,9 @@ pub const AK: u32 = 0x0005_0472;
 pub const EK: u32 = 0x0003_00b2;
 pub const KEY: u32 = 0x0004_0472;
 
+/// TPM_RH_ENDORSEMENT
+pub const ENDORSEMENT: u32 = 0x4000_000b;
+
 const EKU: &[u8] = &[0x67, 0x81, 0x05, 0x08, 0x01];
 
 /// A host with its TPM.
@@ -47,7 +50,8 @@ pub struct World {
     pub ak: SigningKey,
     /// AK's attributes.
     pub ak_attributes: u32,
-    /// Qualified Name of the AK.
+    /// TPM_RH_ENDORSEMENT: in which hierarchy it is.
+    pub hierarchy: u32,
     /// Whom statements name as their signer, if not the attestation key.
     pub signer: Option<Vec<u8>>,
     pub keys: Vec<Key>,
@@ -152,6 +156,7 @@ impl World {
             ek: secret(2),
             ak: secret(3),
             ak_attributes: AK,
+            hierarchy: ENDORSEMENT,
             signer: None,
             keys: vec![key("ours/bank.1", 4), key("issuer/prod.2", 5)],
             reset: 12,
@@ -185,10 +190,14 @@ impl World {
         area(&self.ak, self.ak_attributes, &[], false)
     }
 
-    /// By which the attestation key is one of the endorsement hierarchy.
+    /// Qualified Name of the attestation key, as its TPM has it (TPM 2.0 Part 1, names).
     pub fn ak_qn(&self) -> Vec<u8> {
-        let area = |bytes: &[u8]| PublicArea::parse(bytes).expect("it is one");
-        area(&self.ak_area()).qualified_name(&area(&self.parent_area()))
+        let below = |above: &[u8], area: &[u8]| {
+            let digest = Hash::Sha256.of(&[above, &name(area)]);
+            [&[0, 0x0b], &digest[..]].concat()
+        };
+        let parent = below(&self.hierarchy.to_be_bytes(), &self.parent_area());
+        below(&parent, &self.ak_area())
     }
 
     /// Of the key above the attestation key.
@@ -345,6 +354,7 @@ impl World {
             host: self.host.clone(),
             keystore: Text::cut("tpm"),
             ek: EkFingerprint::of_spki(&public(&self.ek).spki()),
+            manufacturer: Some(Text::cut("IBM")),
             ak_name: bytes(&name(&self.ak_area())),
             ak_qualified_name: bytes(&self.ak_qn()),
             enrolled_at: NOW,

@@ -117,8 +117,11 @@ impl Connection {
             let limit = self.slots.capacity().saturating_sub(1);
             self.slots.make_room(&mut self.context, limit, place)?;
         }
+        let above_ak = &mut self.above_ak;
         let mut load = |context: &mut Context| {
-            let parent = parent(context, place)?;
+            let template = template::storage_primary();
+            let (parent, above) = primary_of_endorsement(context, template, place)?;
+            *above_ak = Some(above);
             let loaded = context.execute_with_session(Some(AuthSession::Password), |c| {
                 c.load(parent, stored.private.clone(), stored.public.clone())
             });

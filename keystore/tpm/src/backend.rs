@@ -61,7 +61,8 @@ pub struct TpmBackend {
     algs: Mutex<Vec<Alg>>,
     /// Whether it can prove what its keys are.
     pub(crate) proof: Proof,
-    /// What it is, once somebody has asked: an RSA endorsement key takes a chip seconds to make.
+    /// What it was found to be when it was opened: reading that takes dozens of commands, for which no
+    /// workload is to wait.
     likeness: Mutex<Option<Tpm>>,
 }
 
@@ -108,8 +109,8 @@ impl TpmBackend {
         };
         let connection = Connection::open(&mut lasting, Leftovers::Loaded);
         let mut connection = connection.map_err(|failure| failure.error)?;
-        let proof = match connection.try_ak(&lasting) {
-            Ok(()) => Proof::Ready,
+        let (proof, likeness) = match connection.introduce(&lasting) {
+            Ok(tpm) => (Proof::Ready, Some(tpm)),
             Err(failure) if matches!(failure.cure, Cure::Reconnect | Cure::Wait) => {
                 return Err(not_now(failure)); // it was there a moment ago
             }
@@ -118,7 +119,7 @@ impl TpmBackend {
                     "{}: no evidence: {}; its keys are used all the same",
                     lasting.place, failure.error
                 );
-                Proof::None(failure.error.to_string())
+                (Proof::None(failure.error.to_string()), None)
             }
         };
         let description = format!(
@@ -148,7 +149,7 @@ impl TpmBackend {
             keys,
             algs,
             proof,
-            likeness: Mutex::default(),
+            likeness: Mutex::new(likeness),
         })
     }
 
@@ -443,10 +444,8 @@ impl Backend for TpmBackend {
     fn likeness(&self) -> Result<Likeness, Error> {
         self.check_proof()?;
         let mut known = (self.likeness.lock()).unwrap_or_else(PoisonError::into_inner);
-        let tpm = match &*known {
-            Some(tpm) => tpm.clone(),
-            None => self.at_desk(|connection, lasting| connection.identity(lasting))?,
-        };
+        let tpm =
+            self.at_desk(|connection, lasting| connection.identity(lasting, known.as_ref()))?;
         *known = Some(tpm.clone());
         Ok(Likeness::Tpm(Box::new(tpm)))
     }

@@ -56,6 +56,8 @@ pub struct Connection {
     pub session: OwnSession,
     /// The parent of our keys.
     pub primary: Primary,
+    /// The parent of the attestation key, as it was when that was loaded.
+    pub above_ak: Option<Public>,
     /// What the TPM said of itself.
     pub chip: Chip,
     /// Which sessions are used.
@@ -100,6 +102,7 @@ impl Connection {
             slots: crate::slots::Slots::new(slots),
             session: OwnSession::new(mode.sessions),
             primary,
+            above_ak: None,
             chip,
             mode,
             algs,

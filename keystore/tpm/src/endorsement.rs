@@ -7,12 +7,11 @@ use crate::codes::{Code, Cure};
 use crate::connection::{Connection, Lasting};
 use crate::failure::Failure;
 use crate::{nv, template};
-use keystore::evidence::bundle::{
-    AttestationKey, Bytes, CERTIFICATE_LEN_MAX, CHAIN_MAX, EndorsementKey, Firmware, Text, Tpm,
-};
+use keystore::evidence::bundle::{CERTIFICATE_LEN_MAX, CHAIN_MAX};
+use keystore::evidence::ekcert;
 use keystore::protocol::Credential;
 use keystore::{Error, Kind, der};
-use tss_esapi::constants::{PropertyTag, SessionType};
+use tss_esapi::constants::SessionType;
 use tss_esapi::handles::{AuthHandle, KeyHandle, PersistentTpmHandle, SessionHandle, TpmHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
@@ -66,53 +65,6 @@ enum Place {
 }
 
 impl Connection {
-    /// What the TPM is, with the keys by which others know it.
-    pub fn identity(&mut self, lasting: &Lasting) -> Result<Tpm, Failure> {
-        let place = &lasting.place;
-        let failed = |error: tss_esapi::Error| Failure::of(place, "reading what it is", &error);
-        let too_long = || Error::new(Kind::Internal, format!("{place}: its keys are too long"));
-        let (which, certificate) = self.certificate(place)?;
-        let chain = match &certificate {
-            Some(certificate) => self.chain(place, certificate.len())?,
-            None => Vec::new(),
-        };
-        let (signer, ak) = self.bring_ak(lasting)?;
-        let (_, _, qualified_name) = self
-            .context
-            .execute_without_session(|c| c.read_public(signer))
-            .map_err(failed)?;
-        let limit = self.slots.capacity();
-        self.slots.make_room(&mut self.context, limit, place)?;
-        let (above, parent) =
-            primary_of_endorsement(&mut self.context, template::storage_primary(), place)?;
-        self.context.flush_context(above.into()).map_err(failed)?;
-        let loaded = self.load(which, place)?;
-        let public = template::marshalled(&loaded.public).map_err(failed);
-        self.unload(&loaded, place)?;
-        let revision = self.context.get_tpm_property(PropertyTag::Revision);
-        let revision = revision.map_err(failed)?.unwrap_or_default();
-        let (first, second) = self.chip.firmware;
-        let bounded = |der: Vec<u8>| Bytes::new(der).ok_or_else(too_long);
-        Ok(Tpm {
-            manufacturer: Text::cut(&self.chip.maker),
-            vendor: Text::cut(&self.chip.model),
-            firmware: Firmware(u64::from(first) << 32 | u64::from(second)),
-            family_revision: Text::cut(&format!("{}.{:02}", revision / 100, revision % 100)),
-            ek: EndorsementKey {
-                public: Bytes::new(public?).ok_or_else(too_long)?,
-                certificate: certificate.map(bounded).transpose()?,
-                chain: chain.into_iter().map(bounded).collect::<Result<_, _>>()?,
-            },
-            ak: AttestationKey {
-                public: Bytes::new(template::marshalled(&ak.public).map_err(failed)?)
-                    .ok_or_else(too_long)?,
-                qualified_name: Bytes::new(qualified_name.value().to_vec()).ok_or_else(too_long)?,
-                parent: Bytes::new(template::marshalled(&parent).map_err(failed)?)
-                    .ok_or_else(too_long)?,
-            },
-        })
-    }
-
     /// Opens what was encrypted to the endorsement key for our attestation key.
     pub fn activate(
         &mut self,
@@ -185,7 +137,7 @@ impl Connection {
 
     /// The template that has a certificate, and that; P-256 before RSA, since it is there in no time, and
     /// where there is none.
-    fn certificate(&mut self, place: &str) -> Result<(Template, Option<Vec<u8>>), Failure> {
+    pub fn certificate(&mut self, place: &str) -> Result<(Template, Option<Vec<u8>>), Failure> {
         for (which, index) in [
             (Template::P256, CERTIFICATE_P256),
             (Template::Rsa2048, CERTIFICATE_RSA),
@@ -202,7 +154,7 @@ impl Connection {
     }
 
     /// The certificates of authorities: the indices hold one text together (§2.2.1.5.2).
-    fn chain(&mut self, place: &str, before: usize) -> Result<Vec<Vec<u8>>, Failure> {
+    pub fn chain(&mut self, place: &str, before: usize) -> Result<Vec<Vec<u8>>, Failure> {
         let mut bytes = Vec::new();
         for index in nv::indices(&mut self.context, CHAIN, place)? {
             let room = CERTIFICATES_LEN_MAX.saturating_sub(before + bytes.len());
@@ -212,6 +164,33 @@ impl Connection {
             }
         }
         Ok(split(&bytes))
+    }
+
+    /// Its public area. An RSA key that is not kept takes a chip seconds to make anew, at every start: its
+    /// maker says in the certificate which one it is. Whether it is in this TPM is not believed anyway but
+    /// shown, once, by what it opens.
+    pub fn endorsement_public(
+        &mut self,
+        which: Template,
+        certificate: Option<&[u8]>,
+        place: &str,
+    ) -> Result<Public, Failure> {
+        let template = which.public();
+        let kept = match which {
+            Template::Rsa2048 => persistent(&mut self.context, &template, place)?,
+            Template::P256 => None,
+        };
+        let certified = || {
+            let key = ekcert::subject_key(certificate?).ok()?;
+            template::endorsement_rsa_of(&key)
+        };
+        let loaded = match (kept, certified()) {
+            (Some(kept), _) => kept,
+            (None, Some(public)) => return Ok(public),
+            (None, None) => self.load(which, place)?,
+        };
+        self.unload(&loaded, place)?;
+        Ok(loaded.public)
     }
 
     /// The endorsement key, in the TPM until [`Self::unload`].

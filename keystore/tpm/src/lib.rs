@@ -7,9 +7,8 @@
 //! are, [`keydir`] and [`keyfile`] how they lie in files, [`auth`] what their auth values
 //! are made of. [`survey`] is what the TPM tells of itself, [`trial`] a key that is never stored,
 //! [`duplicate`] one that comes from elsewhere, [`counter`] a number that never goes back.
-//! [`attestationkey`], [`endorsement`] (with [`nv`]), [`statement`] and [`pcrs`] are what it proves to
-//! somebody far away. [`codes`] turns
-//! every response code into a [`keystore::Kind`] and a remedy; [`patience`] is how long a busy TPM is
+//! [`attestationkey`], [`endorsement`] (with [`nv`]), [`identity`], [`statement`] and [`pcrs`] are what it
+//! proves to somebody far away. [`codes`] turns every response code into a [`keystore::Kind`] and a remedy; [`patience`] is how long a busy TPM is
 //! waited for.
 #![forbid(unsafe_code)]
 
@@ -23,6 +22,7 @@ mod counter;
 mod duplicate;
 mod endorsement;
 mod failure;
+mod identity;
 mod keydir;
 mod keyfile;
 mod nv;

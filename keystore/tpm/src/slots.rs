@@ -205,6 +205,17 @@ impl Slots {
         }
     }
 
+    /// Has a key make room before all others: it was needed once, among those that are needed all the time.
+    pub fn first_to_go(&mut self, object: ObjectId) {
+        if let Some(Key {
+            place: Place::Loaded { used, .. },
+            ..
+        }) = self.keys.get_mut(&object)
+        {
+            *used = 0;
+        }
+    }
+
     /// Takes a key out of the TPM before its place is needed.
     pub fn put_away(
         &mut self,

@@ -33,6 +33,7 @@ impl Connection {
         let place = &lasting.place;
         let (_, ak) = self.bring_ak(lasting)?;
         let stored = lasting.keys.read(object)?;
+        let is_in_use = self.slots.loaded_handle(object).is_some();
         let (key, loaded) = self.bring(lasting, object, &|| lasting.keys.read(object))?;
         if loaded != *public_key || stored.public_key != *public_key {
             let text = format!(
@@ -57,6 +58,9 @@ impl Connection {
         let doing = format!("certifying object {object}");
         let failed = |error: tss_esapi::Error| Failure::of(place, &doing, &error);
         let (attest, signature) = self.certified(lasting, key, signer, about, &doing)?;
+        if !is_in_use {
+            self.slots.first_to_go(object); // not a key that a workload uses, nor ours, for the next
+        }
         let name = template::name(&stored.public).map_err(failed)?;
         let is_it = match attest.attested() {
             AttestInfo::Certify { info } => info.name().value() == name,
@@ -73,7 +77,7 @@ impl Connection {
         })
     }
 
-    /// Whether the attestation key works: it certifies itself. It leaves its place again.
+    /// Whether the attestation key works: it certifies itself.
     pub fn try_ak(&mut self, lasting: &Lasting) -> Result<(), Failure> {
         let (place, doing) = (&lasting.place, "trying the attestation key");
         let (handle, ak) = self.bring_ak(lasting)?;
@@ -89,8 +93,7 @@ impl Connection {
             _ => false,
         };
         checked(lasting, &ak, &attest, &signature, &about, is_it, doing)?;
-        self.slots
-            .put_away(&mut self.context, attestationkey::OBJECT, place)
+        Ok(())
     }
 
     fn certified(

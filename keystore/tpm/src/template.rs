@@ -208,6 +208,20 @@ pub fn endorsement_p256() -> Public {
 
 /// The template of an RSA endorsement key (L-1).
 pub fn endorsement_rsa() -> Public {
+    endorsement_rsa_with(vec![0; RSA_LEN])
+}
+
+/// The RSA endorsement key with this public key; `None` if the template makes no such key.
+pub fn endorsement_rsa_of(key: &PublicKey) -> Option<Public> {
+    match key {
+        PublicKey::Rsa { n, e } if n.len() == RSA_LEN && *e == RSA_EXPONENT => {
+            Some(endorsement_rsa_with(n.clone()))
+        }
+        _ => None,
+    }
+}
+
+fn endorsement_rsa_with(modulus: Vec<u8>) -> Public {
     let (symmetric, bits) = (SymmetricDefinitionObject::AES_128_CFB, RsaKeyBits::Rsa2048);
     let parameters = PublicRsaParametersBuilder::new_restricted_decryption_key(
         symmetric,
@@ -218,7 +232,7 @@ pub fn endorsement_rsa() -> Public {
         .with_public_algorithm(PublicAlgorithm::Rsa)
         .with_rsa_parameters(parameters.build().expect("a decryption key has these"))
         .with_rsa_unique_identifier(
-            PublicKeyRsa::try_from(vec![0; RSA_LEN]).expect("it is as long as a modulus"),
+            PublicKeyRsa::try_from(modulus).expect("it is as long as a modulus"),
         )
         .build()
         .expect("an RSA key has these")

@@ -1,11 +1,18 @@
-//! Evidence of a host: the structures of its TPM, its logs, and bundles of them, whole and damaged.
+//! Evidence of a host: the structures of its TPM, its logs, bundles of them, whole and damaged; certificates, files of an
+//! enrolment, and policies.
 
 #[path = "../../../keystore/tests/evidence/fixture.rs"]
 mod fixture;
 
 use super::Corpus;
 use fixture::{EK, KEY, World, area, logs};
-use keystore::evidence::bundle::{Bank, KeystoreEvidence, TpmEvidence};
+use keystore::evidence::bundle::{Bank, KeystoreEvidence, Nonce, Text, TpmEvidence};
+use keystore::evidence::enrolment::registry::{Counters, Enrolled};
+use keystore::evidence::enrolment::{
+    Challenge, ChallengeType, EnrolmentId, File as _, Pending, PendingType, Request, RequestType,
+    Response, ResponseType, VERSION,
+};
+use keystore::evidence::nonces::Nonces;
 
 /// Writes them.
 pub fn write(corpus: &Corpus) {
@@ -48,6 +55,144 @@ pub fn write(corpus: &Corpus) {
     corpus.put("bundle", "no-quote", other.to_json().as_bytes());
     other.keystores.clear();
     corpus.put("bundle", "empty", other.to_json().as_bytes());
+    certificates(corpus, &world);
+    enrolments(corpus, &world);
+    policies(corpus, &world);
+}
+
+/// Of a SEQUENCE's content, whose length has two bytes: its first element.
+fn content(certificate: &[u8]) -> &[u8] {
+    let inner = &certificate[4..];
+    let length = usize::from(u16::from_be_bytes([inner[2], inner[3]]));
+    &inner[..4 + length]
+}
+
+fn certificates(corpus: &Corpus, world: &World) {
+    let put = |name: &str, kind: u8, bytes: &[u8]| {
+        corpus.put("ekcert", name, &[&[kind], bytes].concat());
+    };
+    let whole = world.ek_certificate();
+    put("whole", 0, &whole);
+    put("padded", 0, &[&whole[..], &[0xff; 20]].concat());
+    put("root", 0, &world.root.certificate());
+    put("content", 1, content(&whole));
+    let issuer = fixture::Authority::new(10, "Issuer");
+    let above = world.root.certifies(&issuer);
+    put("issuer", 2, content(&above));
+    let spki = fixture::public(&world.ek).spki();
+    let other = world
+        .root
+        .ek_certificate(&spki, &[0x55, 0x1d, 0x25, 0x00], fixture::NOW);
+    put("another-usage", 1, content(&other));
+    let over = world
+        .root
+        .ek_certificate(&spki, &[0x67, 0x81, 0x05, 0x08, 0x01], 0);
+    put("over", 1, content(&over));
+}
+
+fn enrolments(corpus: &Corpus, world: &World) {
+    let put = |name: &str, kind: u8, text: &str| {
+        corpus.put("enrolment", name, &[&[kind], text.as_bytes()].concat());
+    };
+    let request = Request {
+        r#type: RequestType::Request,
+        version: VERSION,
+        host: world.host.clone(),
+        keystore: Text::cut("tpm"),
+        tpm: world.tpm(),
+    };
+    put("request", 0, &request.to_json());
+    let mut other = request.clone();
+    other.keystore = Text::cut("tpm2");
+    other.tpm.ek.certificate = None;
+    put("request-uncertified", 0, &other.to_json());
+    let id = EnrolmentId([3; 16]);
+    let challenge = Challenge {
+        r#type: ChallengeType::Challenge,
+        version: VERSION,
+        id,
+        host: world.host.clone(),
+        keystore: Text::cut("tpm"),
+        ak_name: world.enrolled().ak_name,
+        expires_at: fixture::NOW + 300,
+        credential: fixture::bytes(&[1; 68]),
+        secret: fixture::bytes(&[2; 68]),
+    };
+    put("challenge", 1, &challenge.to_json());
+    let response = Response {
+        r#type: ResponseType::Response,
+        version: VERSION,
+        id,
+        host: world.host.clone(),
+        secret: fixture::bytes(&[9; 32]),
+    };
+    put("response", 2, &response.to_json());
+    let mut pending = Pending {
+        r#type: PendingType::Pending,
+        version: VERSION,
+        id,
+        expires_at: fixture::NOW + 300,
+        enrolled: world.enrolled(),
+        secret_digest: fixture::bytes(&Bank::Sha256.of(&[&[9; 32]])),
+    };
+    put("pending", 3, &pending.to_json());
+    pending.expires_at = 1;
+    put("pending-over", 3, &pending.to_json());
+    let mut registry = world.registry();
+    put("registry", 4, &registry.to_json());
+    let second = registry.enrolled[0].clone();
+    registry.enrolled.push(Enrolled {
+        keystore: Text::cut("tpm2"),
+        counters: Some(Counters {
+            reset: 1,
+            restart: 2,
+        }),
+        manufacturer: None,
+        ..second.clone()
+    });
+    put("registry-two", 4, &registry.to_json());
+    registry.enrolled[0].host = "web-2".parse().unwrap();
+    put("registry-copy", 4, &registry.to_json());
+    let ek = second.ek;
+    put("approved", 5, &format!("# rack 4\n{ek} web-1\n"));
+    put("approved-any", 5, &format!("{ek}\n{}\n", "01".repeat(32)));
+    put("approved-twice", 5, &format!("{ek}\n{ek}\n"));
+    let mut nonces = Nonces::new();
+    put("nonces-none", 6, &nonces.to_json());
+    nonces.keep(&Nonce([7; 32]), fixture::NOW);
+    nonces.keep(&Nonce([8; 32]), fixture::NOW + 1);
+    put("nonces", 6, &nonces.to_json());
+}
+
+fn policies(corpus: &Corpus, world: &World) {
+    let put = |name: &str, text: &str| corpus.put("policy", name, text.as_bytes());
+    let whole = world.policy();
+    put("whole", &whole);
+    put("least", "minimum = \"none\"\n");
+    put(
+        "any",
+        "minimum = \"tpm-certified\"\nimported = \"allow\"\nmax_age_s = 600\n\
+         [ek]\nroots = [\"r.pem\"]\nenroll = \"any-certified\"\n\
+         [quote]\nselect = { sha256 = [0, 4, 7], sha384 = [] }\nany = true\n",
+    );
+    let ek = world.enrolled().ek;
+    put(
+        "hosts",
+        &format!(
+            "minimum = \"asserted\"\nregistry = \"registry.json\"\n\
+             [ek]\ncertificate = \"optional\"\n\
+             [host.web-1]\nek = [\"{ek}\"]\ncounters = {{ reset = 12, restart = 0 }}\n\
+             [host.\"web 2\"]\n\
+             [[firmware.deny]]\nmanufacturer = \"STM\"\nto = \"0049000800000000\"\nreason = \"CVE\"\n\
+             [[firmware.allow]]\nmanufacturer = \"IBM\"\nfrom = \"0000000000000001\"\n"
+        ),
+    );
+    put(
+        "rules",
+        &whole.replace("none =", "only = []\nsome = [\"00\"]\nnone ="),
+    );
+    put("mistake", &whole.replace("roots", "rots"));
+    put("sha1", &whole.replace("sha256 = [0,", "sha1 = [0,"));
 }
 
 fn structures(corpus: &Corpus, world: &World, evidence: &TpmEvidence) {

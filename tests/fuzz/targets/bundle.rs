@@ -5,11 +5,9 @@
 //! has not certified, and nothing passes that does not answer the challenge; every reason is short, and no check
 //! is looked at twice.
 
-#[path = "../../../keystore/tests/evidence/fixture.rs"]
-mod fixture;
-
-use fixture::{NOW, World, public};
+use super::fixture::{NOW, World, public};
 use keystore::evidence::Bundle;
+use keystore::evidence::nonces::NonceUse;
 use keystore::evidence::policy::Policy;
 use keystore::evidence::verdict::Overall;
 use keystore::evidence::verify::{CertificateDer, Question, verify};
@@ -31,6 +29,7 @@ pub fn check(data: &[u8]) {
     let report = verify(&Question {
         evidence: data,
         nonce: &world.nonce,
+        nonce_use: NonceUse::Open { made_at: NOW },
         policy: &policy,
         roots: &[CertificateDer::from(world.root.certificate())],
         registry: &world.registry(),

@@ -6,10 +6,15 @@
 pub mod bundle;
 pub mod claims;
 pub mod ecpoint;
+pub mod ekcert;
+pub mod enrolment;
 pub mod event_log;
 pub mod evidence_structures;
+#[path = "../../../keystore/tests/evidence/fixture.rs"]
+mod fixture;
 pub mod ima_list;
 pub mod input;
+pub mod policy;
 pub mod protocol;
 pub mod readback;
 pub mod signature;

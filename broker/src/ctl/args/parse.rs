@@ -13,12 +13,11 @@ use crate::ctl::{enroll, verify};
 use assertd_client::api::KeyVerb;
 use keystore::backend::{Existing, Label, TokenId};
 use keystore::config::{Tcti, suggest};
-use keystore::evidence::bundle::Nonce;
+use keystore::evidence::bundle::{Host, Nonce};
 use keystore::evidence::enrolment::EXPIRES_MAX_S;
-use keystore::evidence::enrolment::registry::Replacing;
 use keystore::keyid::check_part;
 use keystore::{KeyId, KeyName};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -31,7 +30,7 @@ struct Raw {
     help: bool,
     version: bool,
     options: BTreeMap<Opt, OsString>,
-    pairs: Vec<OsString>,
+    repeated: Vec<OsString>,
     words: Vec<OsString>,
 }
 
@@ -120,7 +119,7 @@ fn split(arguments: impl IntoIterator<Item = OsString>, raw: &mut Raw) -> Result
             OsString::new()
         };
         if option.repeats() {
-            raw.pairs.push(value.clone());
+            raw.repeated.push(value.clone());
         }
         if raw.options.insert(option, value).is_some() && !option.repeats() {
             return Err(Usage::new(format!("{} is given twice", option.flag())));
@@ -196,6 +195,7 @@ fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage>
     let path = raw.words.get(taken).map(PathBuf::from);
     let raw_word = raw.words.get(taken).cloned();
     let pairs = pairs(&raw)?;
+    let replaced = replaced(&raw)?;
     let mut options = Options(raw.options);
     Ok(match spec.name {
         "assertion" => Command::Assertion {
@@ -260,13 +260,16 @@ fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage>
             approved: options.text(Opt::Approved)?.map(PathBuf::from),
             output: options.text(Opt::Output)?.map_or(".".into(), PathBuf::from),
             expires_s: options.expires()?,
-            replacing: options.replacing(),
+            replaced,
         }),
         "enroll finish" => Command::Enroll(enroll::Wish::Finish {
             responses: files("response", &raw.words[taken..])?,
             policy: options.policy()?,
-            replacing: options.replacing(),
+            replaced,
         }),
+        "nonce" => Command::Nonce {
+            policy: options.policy()?,
+        },
         "verify" => Command::Verify(options.verify(path)?),
         "enroll respond" => Command::EnrollRespond {
             challenge: raw_word.map(PathBuf::from).ok_or_else(|| {
@@ -410,7 +413,10 @@ fn pairs(raw: &Raw) -> Result<BTreeMap<String, String>, Usage> {
     let flag = raw.options.keys().find(|option| option.repeats());
     let flag = flag.map_or("", |option| option.flag());
     let mut pairs = BTreeMap::new();
-    for pair in &raw.pairs {
+    if raw.options.contains_key(&Opt::Replace) {
+        return Ok(pairs);
+    }
+    for pair in &raw.repeated {
         let pair = pair.to_string_lossy();
         let wrong = |why: &str| Usage::new(format!("{flag} `{pair}`: {why}"));
         let (name, value) = pair
@@ -422,6 +428,17 @@ fn pairs(raw: &Raw) -> Result<BTreeMap<String, String>, Usage> {
         }
     }
     Ok(pairs)
+}
+
+/// `--replace HOST`, as often as it is given.
+fn replaced(raw: &Raw) -> Result<BTreeSet<Host>, Usage> {
+    let hosts = raw.repeated.iter();
+    let hosts = hosts.filter(|_| raw.options.contains_key(&Opt::Replace));
+    let host = |it: &OsString| {
+        let host = it.to_string_lossy().parse::<Host>();
+        host.map_err(|wrong| Usage::new(format!("--replace: {wrong}")))
+    };
+    hosts.map(host).collect()
 }
 
 /// The command that the first word or two name, and how many words that are.
@@ -549,7 +566,7 @@ impl Options {
             nonce: self.nonce()?,
             policy: self.policy()?,
             record: match self.flag(Opt::Record) {
-                true => verify::Record::Counters,
+                true => verify::Record::Accepted,
                 false => verify::Record::No,
             },
             eat,
@@ -568,13 +585,6 @@ impl Options {
                 "--expires {it}: {EXPIRES_MAX_S} seconds at most"
             ))),
             _ => Ok(seconds),
-        }
-    }
-
-    fn replacing(&mut self) -> Replacing {
-        match self.flag(Opt::Replace) {
-            true => Replacing::Meant,
-            false => Replacing::Refused,
         }
     }
 

@@ -29,6 +29,7 @@ fn every_command_is_understood_by_its_name() {
             "enroll respond" => "enroll respond challenge.json",
             "enroll challenge" => "enroll challenge requests --policy policy.toml",
             "enroll finish" => "enroll finish responses --policy policy.toml",
+            "nonce" => "nonce --policy policy.toml",
             "verify" => &verify,
             name => name,
         };
@@ -355,7 +356,7 @@ fn what_is_verified_is_said_and_against_what() {
     };
     assert_eq!(
         command_of(&line(" --record --eat r.jwt --eat-key v.pem")),
-        wish(Record::Counters, Some(eat))
+        wish(Record::Accepted, Some(eat))
     );
     for wrong in [" --eat r.jwt", " --eat-key v.pem", " f.json"] {
         assert!(understood(&line(wrong)).is_err(), "{wrong}");
@@ -363,4 +364,32 @@ fn what_is_verified_is_said_and_against_what() {
     for wrong in ["finish", "challenge", "finish r", "challenge r", "respond"] {
         assert!(understood(&format!("enroll {wrong}")).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn whose_tpm_was_replaced_is_said_by_name() {
+    use crate::ctl::enroll::Wish;
+    let replaced = |line: &str| match command_of(line) {
+        Command::Enroll(Wish::Challenge {
+            replaced, requests, ..
+        }) => (replaced, requests),
+        Command::Enroll(Wish::Finish {
+            replaced,
+            responses,
+            ..
+        }) => (replaced, responses),
+        other => panic!("{other:?}"),
+    };
+    for verb in ["challenge", "finish"] {
+        let line = format!("enroll {verb} all --policy p.toml");
+        let files = vec![PathBuf::from("all")];
+        assert_eq!(replaced(&line), (Default::default(), files.clone()));
+        let line = format!("{line} --replace web-1 --replace web-2");
+        let hosts = ["web-1", "web-2"].map(|it| it.parse().unwrap());
+        assert_eq!(replaced(&line), (hosts.into(), files));
+        assert!(understood(&format!("enroll {verb} all --policy p --replace")).is_err());
+        assert!(understood(&format!("enroll {verb} all --policy p --replace=")).is_err());
+    }
+    assert!(understood("nonce").is_err());
+    assert!(understood("nonce --policy p.toml more").is_err());
 }

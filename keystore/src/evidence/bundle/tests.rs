@@ -143,6 +143,9 @@ fn a_value_has_its_limit_and_its_form() {
         ),
         ("/keystores/1/keys/0/key", json!("ours/bank.1")),
         ("/keystores/1/name", json!("tpm")),
+        ("/keystores/0/name", json!("")),
+        ("/keystores/0/name", json!("tpm\n")),
+        ("/keystores/1/name", json!("ours/bank.1")),
     ] {
         let mut bundle = whole();
         *bundle.pointer_mut(at).unwrap() = value.clone();

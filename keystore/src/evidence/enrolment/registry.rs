@@ -2,13 +2,14 @@
 //! host that is. A TPM is one host's, and an attestation key is in one TPM; what says otherwise is a
 //! copy, and is refused.
 
-use crate::evidence::bundle::{Bytes, Host, NAME_LEN_MAX, Text, hex, to_hex};
+use crate::evidence::bundle::{Bytes, Host, NAME_LEN_MAX, Text, check_keystore, hex, to_hex};
 use crate::evidence::context::Sha256;
 use crate::evidence::public::PublicArea;
 use crate::evidence::wire::Wrong;
 use crate::textual::textual;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -52,6 +53,9 @@ pub struct Enrolled {
     pub ak_name: Bytes<NAME_LEN_MAX>,
     /// The key's Qualified Name.
     pub ak_qualified_name: Bytes<NAME_LEN_MAX>,
+    /// Whose TPM it is, by the certificate that was verified then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manufacturer: Option<Text>,
     /// When, in seconds since 1970.
     pub enrolled_at: u64,
     /// As they were in the last evidence that was accepted.
@@ -76,8 +80,8 @@ pub enum Conflict {
     SameEk(Host),
     /// Its attestation key was shown to be in another TPM.
     SameAk(Host),
-    /// It has another TPM now.
-    OtherEk(EkFingerprint),
+    /// It has another TPM now than this one.
+    OtherEk(Host, EkFingerprint),
 }
 
 /// Whether a host may have another TPM than it had.
@@ -120,6 +124,7 @@ impl Registry {
         if let Some([twice, _]) = pairs.into_iter().find(|it| it[0].place() == it[1].place()) {
             return Err(format!("it has {} of {} twice", twice.keystore, twice.host));
         }
+        registry.has_no_copy()?;
         Ok(registry)
     }
 
@@ -128,6 +133,27 @@ impl Registry {
         let mut json = serde_json::to_string_pretty(self).expect("it has no map and no float");
         json.push('\n');
         json
+    }
+
+    /// What [`Self::check`] would have refused, had it been asked: somebody has edited the file.
+    fn has_no_copy(&self) -> Result<(), String> {
+        let (mut hosts, mut eks, mut aks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for it in &self.enrolled {
+            check_keystore(&it.keystore)?;
+            if *hosts.entry(it.ek).or_insert(&it.host) != &it.host {
+                return Err(format!("it has the TPM {} as two hosts", it.ek));
+            }
+            if *eks.entry(&it.host).or_insert(it.ek) != it.ek {
+                return Err(format!("it has {} with two TPMs", it.host));
+            }
+            if *aks.entry(it.ak_name.as_slice()).or_insert(it.ek) != it.ek {
+                return Err(format!(
+                    "it has the attestation key of {} in two TPMs",
+                    it.host
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// What is recorded of a host's keystore.
@@ -148,18 +174,20 @@ impl Registry {
             // Whatever its keystore is called: who asks chooses that.
             let is_other = old.host == new.host && old.ek != new.ek;
             if is_other && replacing == Replacing::Refused {
-                return Err(Conflict::OtherEk(old.ek));
+                return Err(Conflict::OtherEk(old.host.clone(), old.ek));
             }
         }
         Ok(())
     }
 
-    /// Records it, in place of what was recorded of the keystore.
+    /// Records it, in place of what was recorded of the keystore, and of a TPM that the host has no longer.
     ///
     /// # Errors
     /// As [`Self::check`].
     pub fn record(&mut self, new: Enrolled, replacing: Replacing) -> Result<(), Conflict> {
         self.check(&new, replacing)?;
+        let is_gone = |it: &Enrolled| it.host == new.host && it.ek != new.ek;
+        self.enrolled.retain(|it| !is_gone(it));
         match self
             .enrolled
             .binary_search_by(|it| it.place().cmp(&new.place()))
@@ -236,9 +264,9 @@ impl fmt::Display for Conflict {
                 f,
                 "its attestation key is enrolled with the TPM of {host}: one of them is a copy"
             ),
-            Conflict::OtherEk(ek) => write!(
+            Conflict::OtherEk(host, ek) => write!(
                 f,
-                "it is enrolled with the TPM {ek}; if that was replaced on purpose: --replace"
+                "it is enrolled with the TPM {ek}; if that was replaced on purpose: --replace {host}"
             ),
         }
     }

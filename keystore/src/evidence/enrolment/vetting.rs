@@ -1,15 +1,18 @@
 //! Which request is answered with a challenge (standards §4.3): one of an attestation key that signs only what its
-//! TPM has made, beside an endorsement key that somebody vouches for, of a host whose TPM it may be.
+//! TPM has made, beside an endorsement key that somebody vouches for, of a host whose TPM it is by the word of who
+//! keeps the inventory: a maker's certificate says that there is a TPM, and not in which machine.
 
 use super::Request;
 use super::approval::Approved;
 use super::registry::{EkFingerprint, Enrolled, Registry, Replacing};
 use crate::PublicKey;
-use crate::evidence::policy::Policy;
+use crate::evidence::bundle::Host;
+use crate::evidence::policy::{Enroll, Policy};
 use crate::evidence::public::PublicArea;
-use crate::evidence::verify::{ak_attributes, ek_certificate};
+use crate::evidence::verify::{ak_attributes, ak_hierarchy, ek_certificate};
 use crate::evidence::weak;
 use rustls_pki_types::CertificateDer;
+use std::collections::BTreeSet;
 
 /// What a request is held against.
 #[derive(Clone, Copy)]
@@ -22,8 +25,8 @@ pub struct Rules<'a> {
     pub approved: Option<&'a Approved>,
     /// Who is enrolled.
     pub registry: &'a Registry,
-    /// Whether a host may have another TPM than it had.
-    pub replacing: Replacing,
+    /// Hosts that have another TPM than they had, as an operator has said.
+    pub replaced: &'a BTreeSet<Host>,
     /// In seconds since 1970.
     pub now: u64,
 }
@@ -37,15 +40,7 @@ pub fn vet(request: &Request, rules: &Rules<'_>) -> Result<(Enrolled, PublicArea
     let ak = PublicArea::parse(tpm.ak.public.as_slice());
     let ak = ak.map_err(|wrong| format!("the attestation key's public area {wrong}"))?;
     ak_attributes(&ak).map_err(|wrong| format!("the attestation key: {wrong}"))?;
-    let parent = PublicArea::parse(tpm.ak.parent.as_slice());
-    let parent = parent.map_err(|wrong| format!("the public area of the key above it {wrong}"))?;
-    if ak.qualified_name(&parent) != tpm.ak.qualified_name.as_slice() {
-        return Err(
-            "the attestation key is not below that key in the endorsement hierarchy, so that its TPM \
-             may show counters and firmware as they are not"
-                .into(),
-        );
-    }
+    ak_hierarchy(&ak, &tpm.ak).map_err(|wrong| format!("the attestation key: {wrong}"))?;
     let ek = PublicArea::parse(tpm.ek.public.as_slice());
     let ek = ek.map_err(|wrong| format!("the endorsement key's public area {wrong}"))?;
     let key = ek.public_key();
@@ -81,22 +76,34 @@ pub fn vet(request: &Request, rules: &Rules<'_>) -> Result<(Enrolled, PublicArea
         let permitted = approved.permits(&fingerprint, &request.host);
         permitted.map_err(|why| format!("{why} ({fingerprint})"))?;
     }
-    if certificate.is_none() && rules.approved.is_none() && pinned.is_none() {
-        return Err(format!(
-            "nobody vouches for its TPM ({fingerprint}): no certificate was verified, and no list of \
-             approved TPMs is given (--approved)"
-        ));
-    }
     let enrolled = Enrolled {
         host: request.host.clone(),
         keystore: request.keystore.clone(),
+        manufacturer: certificate.as_ref().map(|it| it.manufacturer.clone()),
         ek: fingerprint,
         ak_name: super::Bytes::new(ak.name().to_vec()).ok_or("its Name is too long")?,
         ak_qualified_name: tpm.ak.qualified_name.clone(),
         enrolled_at: rules.now,
         counters: None,
     };
-    let recorded = rules.registry.check(&enrolled, rules.replacing);
+    let replacing = match rules.replaced.contains(&request.host) {
+        true => Replacing::Meant,
+        false => Replacing::Refused,
+    };
+    let recorded = rules.registry.check(&enrolled, replacing);
     recorded.map_err(|conflict| conflict.to_string())?;
-    Ok((enrolled, ek))
+    let is_named = rules.approved.is_some() || pinned.is_some();
+    match (is_named, certificate, rules.policy.ek.enroll) {
+        (true, _, _) | (false, Some(_), Enroll::AnyCertified) => Ok((enrolled, ek)),
+        (false, None, _) => Err(format!(
+            "nobody vouches for its TPM ({fingerprint}): no certificate was verified, and neither a list of \
+             approved TPMs (--approved) nor the policy's [host.NAME] has it"
+        )),
+        // Activation will show that there is a genuine TPM, and not whose (standards §4.3, 4).
+        (false, Some(_), Enroll::Approved) => Err(format!(
+            "its TPM ({fingerprint}) is a genuine one, and nobody has said that it is the one of {}: give a list of \
+             approved TPMs (--approved), or name it in the policy's [host.NAME]",
+            request.host
+        )),
+    }
 }

@@ -47,9 +47,14 @@ fn a_policy_is_read() {
     );
     assert!(quote.values[&Bank::Sha256].contains_key(&pcr(7)));
     assert_eq!(policy.event_log.rule[0].pcr, pcr(4));
-    assert!(policy.firmware.deny[0].contains("STM", Firmware(0x0046_0000_0000_0000)));
-    assert!(!policy.firmware.deny[0].contains("STM", Firmware(0x0047_0000_0000_0001)));
-    assert!(!policy.firmware.deny[0].contains("IFX", Firmware(0)));
+    assert!(policy.firmware.deny[0].contains(Some("STM"), Firmware(0x0046_0000_0000_0000)));
+    assert!(!policy.firmware.deny[0].contains(Some("STM"), Firmware(0x0047_0000_0000_0001)));
+    assert!(!policy.firmware.deny[0].contains(Some("IFX"), Firmware(0)));
+    assert!(
+        policy.firmware.deny[0].contains(None, Firmware(0)),
+        "it may be theirs"
+    );
+    assert_eq!(policy.ek.enroll, Enroll::Approved);
 }
 
 #[test]
@@ -60,6 +65,17 @@ fn a_rule_that_would_not_be_enforced_is_a_mistake() {
             "roots = [\"roots/infineon.pem\"]",
             "",
             "[ek] roots is missing",
+        ),
+        ("roots =", "enroll = \"any\"\nroots =", "any-certified"),
+        (
+            "roots = [\"roots/infineon.pem\"]",
+            "certificate = \"optional\"\nenroll = \"any-certified\"",
+            "needs roots",
+        ),
+        (
+            "[host.web-1]",
+            "[host.web-9]\nek = [\"0101010101010101010101010101010101010101010101010101010101010101\"]\n[host.web-1]",
+            "web-1 and web-9 have one TPM",
         ),
         ("sha256 = [0, 7]", "sha1 = [0, 7]", "SHA-1 bank"),
         ("sha256 = [0, 7]", "sha256 = []", "names no PCR"),

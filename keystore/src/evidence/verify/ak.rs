@@ -3,7 +3,7 @@
 
 use super::Session;
 use crate::PublicKey;
-use crate::evidence::bundle::{EndorsementKey, Text};
+use crate::evidence::bundle::{AttestationKey, EndorsementKey, Text};
 use crate::evidence::ekcert::{self, EkCertificate};
 use crate::evidence::enrolment::registry::{EkFingerprint, Enrolled};
 use crate::evidence::policy::{Certificates, Policy};
@@ -18,7 +18,7 @@ pub struct Vetted {
     pub ak: PublicArea,
     /// What was recorded about it.
     pub enrolled: Enrolled,
-    /// Whose TPM, by its certificate.
+    /// Whose TPM, by its certificate, if one is shown.
     pub manufacturer: Option<Text>,
 }
 
@@ -43,6 +43,12 @@ pub fn vet(session: &Session<'_>, report: &mut Report) -> Done<Vetted> {
         about,
         ak.as_ref().map_err(|it| *it),
         |ak| Finding::of(attributes(ak)),
+    );
+    let placed = report.look(
+        Check::AkHierarchy,
+        about,
+        both(ak.as_ref().map_err(|it| *it), attributes),
+        |(ak, ())| Finding::of(hierarchy(ak, &tpm.ak)),
     );
     let ek = report.look(Check::EkPublic, about, Ok(()), |()| {
         let key = PublicArea::parse(tpm.ek.public.as_slice());
@@ -90,7 +96,7 @@ pub fn vet(session: &Session<'_>, report: &mut Report) -> Done<Vetted> {
             Err(reason) => Finding::Failed(reason),
         },
     );
-    let rests_on = both(both(ak, attributes), both(strong, host));
+    let rests_on = both(both(ak, placed), both(strong, host));
     report.look(
         Check::AkEnrolled,
         about,
@@ -143,6 +149,24 @@ pub fn attributes(ak: &PublicArea) -> Result<(), String> {
     }
 }
 
+/// Whether the key lives below the one that is shown, a primary key of the endorsement hierarchy: nobody finds another
+/// that leads to the same Qualified Name. In other hierarchies a TPM disguises its counters and its firmware.
+///
+/// # Errors
+/// What it is not.
+pub fn hierarchy(ak: &PublicArea, key: &AttestationKey) -> Result<(), String> {
+    let parent = PublicArea::parse(key.parent.as_slice());
+    let parent = parent.map_err(|wrong| format!("the public area of the key above it {wrong}"))?;
+    match ak.qualified_name(&parent) == key.qualified_name.as_slice() {
+        true => Ok(()),
+        false => Err(
+            "its Qualified Name is not one of the endorsement hierarchy, below the key that is shown: its TPM may \
+             state counters and firmware as they are not"
+                .into(),
+        ),
+    }
+}
+
 /// What the certificate says, verified; none where there is none to be verified, and the policy is content.
 ///
 /// # Errors
@@ -176,6 +200,11 @@ fn host(session: &Session<'_>, ek: EkFingerprint) -> Result<(), String> {
         .get(host)
         .filter(|it| !it.ek.is_empty());
     let by_registry = question.registry.find(host, session.tpm.name.as_str());
+    let others = question.policy.host.iter();
+    let mut others = others.filter(|(it, of)| *it != host && of.ek.contains(&ek));
+    if let Some((other, _)) = others.next() {
+        return Err(format!("its TPM ({ek}) is, by the policy, that of {other}"));
+    }
     if by_policy.is_none() && by_registry.is_none() {
         return Err(format!(
             "nothing is known of a host {host}: enrol it, or name its EK in the policy"

@@ -183,7 +183,7 @@ fn origin(session: &Session<'_>, key: &CertifiedKey, area: &PublicArea) -> Findi
         (Some(differs), _) => format!("{differs}: the key existed outside, or can leave the TPM"),
         (None, true) => "it is said to be imported".into(),
     };
-    // What stays in the TPM from now on may be permitted; what can leave it is no key in hardware.
+    // A policy may permit a key that is said to be imported, wherever it was and may go; its level is `none` then.
     match session.question.policy.imported {
         Imported::Allow if key.imported => {
             Finding::Skipped(false, format!("{reason}; the policy allows imported keys"))
@@ -237,11 +237,15 @@ fn use_by(steps: &[PolicyStep]) -> Result<UseBy, String> {
 /// authPolicy of these steps (TPM 2.0 Part 3 §23.7, §23.16, §23.17).
 ///
 /// # Errors
-/// A sentence: one of them is unusable.
+/// A sentence: one of them is unusable, or is in front of an approval, which forgets what it approves: anybody could
+/// show any step there.
 pub fn policy_digest(steps: &[PolicyStep], hash: Hash) -> Result<Vec<u8>, String> {
     let mut digest = vec![0; hash.digest_len()];
-    for step in steps {
+    for (index, step) in steps.iter().enumerate() {
         digest = match step {
+            PolicyStep::Authorize { .. } if index > 0 => {
+                return Err("it shows steps in front of an approval, which prove nothing".into());
+            }
             PolicyStep::AuthValue {} => hash.of(&[&digest, &POLICY_AUTH_VALUE.to_be_bytes()]),
             PolicyStep::Pcr {
                 selection,

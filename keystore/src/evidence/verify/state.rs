@@ -1,11 +1,11 @@
 //! What all statements of one TPM share: how often it had been reset, and which firmware it ran. Both are
-//! signed, and true as they stand, since the attestation key is in the endorsement hierarchy (TPM 2.0
+//! signed, and true as they stand, since the attestation key is in the endorsement hierarchy ([`Check::AkHierarchy`]; TPM 2.0
 //! Part 1 §36.7: in others they are blurred).
 
 use super::Session;
 use super::ak::Vetted;
 use crate::evidence::attest::ClockInfo;
-use crate::evidence::bundle::{Bytes, Firmware, NAME_LEN_MAX};
+use crate::evidence::bundle::{Bytes, Firmware, NAME_LEN_MAX, Text};
 use crate::evidence::enrolment::registry::Counters;
 use crate::evidence::policy::FirmwareRange;
 use crate::evidence::verdict::{Check, Counted, Done, Finding, Report, both};
@@ -88,18 +88,23 @@ fn firmware(session: &Session<'_>, vetted: &Vetted, all: &[Stated]) -> Finding<(
             "it states firmware {found}, and the host says {said}"
         ));
     }
-    // The maker stands in the certificate; without one only the host says it.
-    let maker = vetted.manufacturer.as_ref().unwrap_or(&tpm.manufacturer);
-    let is_it = |range: &&FirmwareRange| range.contains(maker.as_str(), found);
-    if let Some(hole) = weak::known_hole(maker.as_str(), found) {
-        return Finding::Failed(format!("{maker} {found}: {hole}"));
+    // Whose it is stands in a certificate, shown now or when it was enrolled. What the host says is no maker: it would
+    // name one that no list has. So nobody's version is another's.
+    let recorded = vetted.enrolled.manufacturer.as_ref();
+    let maker = vetted.manufacturer.as_ref().or(recorded);
+    let maker = maker.map(Text::as_str);
+    let shown = maker.unwrap_or("(by no certificate known whose)");
+    let is_it = |range: &&FirmwareRange| range.contains(maker, found);
+    if let Some(hole) = weak::known_hole(maker, found) {
+        return Finding::Failed(format!("{shown} {found}: {hole}"));
     }
     if let Some(range) = policy.deny.iter().find(is_it) {
         let why = range.reason.as_deref().unwrap_or("the policy denies it");
-        return Finding::Failed(format!("{maker} {found}: {why}"));
+        return Finding::Failed(format!("{shown} {found}: {why}"));
     }
-    match policy.allow.is_empty() || policy.allow.iter().any(|it| is_it(&it)) {
+    let is_allowed = maker.is_some() && policy.allow.iter().any(|it| is_it(&it));
+    match policy.allow.is_empty() || is_allowed {
         true => Finding::Passed(()),
-        false => Finding::Failed(format!("{maker} {found} is not one that the policy allows")),
+        false => Finding::Failed(format!("{shown} {found} is not one that the policy allows")),
     }
 }

@@ -5,6 +5,7 @@ use crate::tools::{read, write};
 use crate::world::{How, World, make, object, sign};
 use aws_lc_rs::digest::{SHA256, digest};
 use harness::swtpm::Authority;
+use harness::tpmproxy::TpmProxy;
 use keystore::backend::{Backend, Likeness, Testimony};
 use keystore::config::Sessions;
 use keystore::evidence::bundle::{Bank, Bytes, PcrIndex, Selection, Tpm};
@@ -263,6 +264,104 @@ fn credential(world: &World, ek: &[u8], ak: &[u8]) -> Credential {
 fn unsized_(bytes: &[u8]) -> (&[u8], &[u8]) {
     let (size, rest) = bytes.split_first_chunk::<2>().unwrap();
     rest.split_at(usize::from(u16::from_be_bytes(*size)))
+}
+
+/// What every bundle begins with, while workloads wait. Its maker has certified an RSA key here, which
+/// nobody keeps in the TPM: it would have to be made, which takes a chip seconds.
+#[test]
+fn who_it_is_is_read_when_it_is_opened_and_asked_quickly_from_then_on() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut world = World::with_certificates(&Authority::new(tmp.path()));
+    let kept = likeness(&world.open()).ek;
+    assert!(kept.certificate.is_some());
+    world.tool("tpm2_evictcontrol", &["-C", "o", "-c", "0x81010001"]);
+    let proxy = TpmProxy::before(&world.swtpm);
+    let how = How {
+        tcti: Some(proxy.tcti()),
+        ..How::default()
+    };
+    let backend = world.open_as(&how).unwrap();
+    let made = proxy.seen("TPM2_CreatePrimary");
+    assert_eq!(
+        made, 2,
+        "our primary, and what is above the attestation key"
+    );
+    let keys: Vec<_> = (1..=3).map(|n| make(&backend, n, Alg::ES256)).collect();
+    let sign_all = || {
+        (1..)
+            .zip(&keys)
+            .for_each(|(n, key)| drop(sign(&backend, n, key, Alg::ES256)))
+    };
+    sign_all();
+    let asked = || {
+        let (before, primaries) = (proxy.seen("*"), proxy.seen("TPM2_CreatePrimary"));
+        let tpm = likeness(&backend);
+        let more = proxy.seen("TPM2_CreatePrimary") - primaries;
+        (tpm, proxy.seen("*") - before, more)
+    };
+    let (tpm, commands, primaries) = asked();
+    assert_eq!(tpm.ek, kept, "as if it were kept");
+    assert_eq!(primaries, 0);
+    assert!(
+        commands <= 4,
+        "{commands}: a key makes room, ours comes back and is read"
+    );
+    assert_eq!(asked(), (tpm.clone(), 1, 0));
+    let loaded = [0; 2].map(|_| {
+        sign_all();
+        asked().1
+    });
+    assert!(loaded[1] <= 3, "{loaded:?}: what makes room is saved once");
+
+    // It was away for a moment, and is the same.
+    world.swtpm.restart();
+    let (again, commands, primaries) = asked();
+    assert_eq!(again, tpm);
+    assert!(
+        commands < 40,
+        "{commands}: its certificates are not read again"
+    );
+    assert_eq!(primaries, 2);
+    sign_all();
+}
+
+/// There are places for two keys. What is certified once makes room first, so that a workload's key and the
+/// attestation key do not drive each other out.
+#[test]
+fn a_key_that_is_certified_takes_no_place_of_those_in_use() {
+    let world = World::new();
+    let proxy = TpmProxy::before(&world.swtpm);
+    let how = How {
+        tcti: Some(proxy.tcti()),
+        ..How::default()
+    };
+    let backend = world.open_as(&how).unwrap();
+    let keys: Vec<_> = (1..=6).map(|n| make(&backend, n, Alg::ES256)).collect();
+    let round = || {
+        let before = proxy.seen("TPM2_ContextLoad");
+        for (n, key) in (2..).zip(&keys[1..]) {
+            sign(&backend, 1, &keys[0], Alg::ES256);
+            certified(&backend, n, key);
+        }
+        proxy.seen("TPM2_ContextLoad") - before
+    };
+    round(); // each is saved once
+    let loaded = round();
+    assert_eq!(
+        loaded,
+        2 * 5,
+        "the workload's, and the one that is certified"
+    );
+}
+
+#[test]
+fn another_tpm_in_its_place_is_not_shown_as_the_first() {
+    let mut world = World::new();
+    let backend = world.open(); // without keys, which would tell
+    likeness(&backend);
+    world.swtpm.replace();
+    let error = backend.likeness().unwrap_err();
+    assert!(error.to_string().contains("enrolled anew"), "{error}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use keystore::evidence::enrolment::vetting::{Rules, vet};
 use keystore::evidence::enrolment::{
     self, Request, RequestType, Response, ResponseType, credential,
 };
+use keystore::evidence::nonces::NonceUse;
 use keystore::evidence::policy::Policy;
 use keystore::evidence::public::PublicArea;
 use keystore::evidence::verdict::{Outcome, Overall, Report};
@@ -101,6 +102,7 @@ fn verified(bundle: &Bundle, registry: &Registry) -> Report {
     verify(&Question {
         evidence: bundle.to_json().as_bytes(),
         nonce: &NONCE,
+        nonce_use: NonceUse::NotKept,
         policy: &policy(),
         roots: &[],
         registry,
@@ -135,7 +137,7 @@ fn a_tpm_is_enrolled_and_its_keys_are_certified() {
             roots: &[],
             approved: Some(&approved),
             registry: &registry,
-            replacing: Replacing::Refused,
+            replaced: &Default::default(),
             now: NOW,
         },
     )

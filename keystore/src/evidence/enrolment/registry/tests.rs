@@ -5,6 +5,7 @@ fn enrolled(host: &str, ek: u8, ak: u8) -> Enrolled {
         host: host.parse().unwrap(),
         keystore: Text::cut("tpm"),
         ek: EkFingerprint([ek; 32]),
+        manufacturer: None,
         ak_name: Bytes::new(vec![ak; 34]).unwrap(),
         ak_qualified_name: Bytes::new(vec![ak; 34]).unwrap(),
         enrolled_at: 1_800_000_000,
@@ -33,7 +34,7 @@ fn a_copied_identity_is_refused() {
         record(enrolled("b", 1, 1)),
         Err(Conflict::SameEk(host("a")))
     );
-    let other = Conflict::OtherEk(EkFingerprint([1; 32]));
+    let other = Conflict::OtherEk(host("a"), EkFingerprint([1; 32]));
     assert_eq!(record(enrolled("a", 3, 3)), Err(other.clone()));
     let beside = Enrolled {
         keystore: Text::cut("tpm2"),
@@ -69,9 +70,49 @@ fn a_tpm_that_is_enrolled_again_counts_anew() {
     assert_eq!(Registry::parse(registry.to_json().as_bytes()), Ok(registry));
 }
 
+/// With all its keystores: none of them is in the TPM that is gone.
 #[test]
-fn a_keystore_is_recorded_once() {
+fn a_tpm_that_was_replaced_is_forgotten() {
     let mut registry = Registry::new();
-    registry.enrolled = vec![enrolled("a", 1, 1), enrolled("a", 1, 2)];
-    assert!(Registry::parse(registry.to_json().as_bytes()).is_err());
+    let beside = |ek, ak| Enrolled {
+        keystore: Text::cut("tpm2"),
+        ..enrolled("a", ek, ak)
+    };
+    for it in [enrolled("a", 1, 1), beside(1, 2), enrolled("b", 2, 3)] {
+        registry.record(it, Replacing::Refused).unwrap();
+    }
+    registry.record(beside(3, 4), Replacing::Meant).unwrap();
+    assert!(registry.find(&host("a"), "tpm").is_none());
+    assert_eq!(registry.enrolled.len(), 2);
+    let again = registry.record(enrolled("a", 3, 5), Replacing::Refused);
+    assert_eq!(again, Ok(()));
+    assert_eq!(Registry::parse(registry.to_json().as_bytes()), Ok(registry));
+}
+
+#[test]
+fn a_file_with_a_copy_in_it_is_wrong() {
+    let named = |name: &str| Enrolled {
+        keystore: Text::cut(name),
+        ..enrolled("a", 1, 9)
+    };
+    for (second, why) in [
+        (enrolled("a", 1, 2), "tpm of a twice"),
+        (enrolled("b", 1, 2), "as two hosts"),
+        (enrolled("b", 2, 1), "in two TPMs"),
+        (
+            Enrolled {
+                ek: EkFingerprint([2; 32]),
+                ..named("tpm2")
+            },
+            "a with two TPMs",
+        ),
+        (named(""), "a name is letters"),
+        (named("a/b"), "a name is letters"),
+        (named("tpm\n"), "a name is letters"),
+    ] {
+        let mut registry = Registry::new();
+        registry.enrolled = vec![enrolled("a", 1, 1), second];
+        let wrong = Registry::parse(registry.to_json().as_bytes()).unwrap_err();
+        assert!(wrong.contains(why), "{why}: {wrong}");
+    }
 }
