@@ -134,6 +134,7 @@ pub async fn mint(
         Some(Ok(Ok(Ok(jws)))) => Ok(jws),
         Some(Ok(Ok(Err(error)))) => Err(match error.kind() {
             Kind::Refused => Refusal::unavailable("charter_refused", error),
+            Kind::Unhealthy => Refusal::unavailable("key_unavailable", error),
             _ => keystore_unavailable(error),
         }),
         Some(Ok(Err(_))) => Err(keystore_unavailable("the lane has ended")),

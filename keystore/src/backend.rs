@@ -4,6 +4,7 @@
 use crate::evidence::bundle::{ATTEST_LEN_MAX, PUBLIC_LEN_MAX, PolicyStep, SIGNATURE_LEN_MAX};
 use crate::evidence::bundle::{Attributes, Bytes, Module, Quote, Selection, Tpm};
 use crate::evidence::context::Sha256;
+use crate::evidence::healthy::State;
 use crate::protocol::{Credential, Evidence};
 use crate::survey::Line;
 use crate::{Alg, Error, Kind, PrivateKey, PublicKey};
@@ -202,6 +203,14 @@ pub trait Backend: Send + Sync + 'static {
         ))
     }
 
+    /// The state of the host that keys are bound to from now on, as it is.
+    ///
+    /// # Errors
+    /// `Unsupported` where keys are bound to none.
+    fn state(&self) -> Result<State, Error> {
+        Err(Error::new(Kind::Unsupported, NOT_BOUND))
+    }
+
     /// What somebody encrypted to the endorsement key for the attestation key of the same TPM.
     ///
     /// # Errors
@@ -237,6 +246,10 @@ pub trait Trial {
     /// `Unavailable` if the token did not say that it is gone.
     fn end(self: Box<Self>) -> Result<(), Error>;
 }
+
+/// Of a keystore that binds no keys to a state of the host.
+pub const NOT_BOUND: &str = "its keys are bound to no state of the host: a keystore with a TPM binds them, \
+                             where its section has [healthy]";
 
 /// Every label we give starts with this.
 pub const LABEL_PREFIX: &str = "assertd/";

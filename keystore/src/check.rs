@@ -104,6 +104,13 @@ fn recorded<B: Backend>(keys: &Keys<B>) -> (Vec<Line>, Token) {
 
 fn as_recorded(key: &KeyId, live: &LiveKey, evidence: Evidence) -> Line {
     let (alg, kid, purpose) = (live.charter.alg, &live.kid, purpose(&live.charter.purpose));
+    if let Condition::Failed { why, .. } = &live.condition
+        && live.is_unhealthy()
+    {
+        let text = format!("{key}: {alg}, kid {kid}: is as recorded, and does not sign now: {why}");
+        let remedy = "do what it says; it is tried again every few seconds";
+        return Line::fail(Subject::Key, text, remedy);
+    }
     if let Condition::Failed { why, .. } = &live.condition {
         let text =
             format!("{key}: {alg}, kid {kid}: is as recorded now, and was not before: {why}");

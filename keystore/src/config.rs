@@ -16,6 +16,7 @@ use std::time::Duration;
 
 mod broker;
 mod diagnostic;
+mod healthy;
 #[cfg(feature = "schema")]
 mod schema;
 mod secret;
@@ -23,6 +24,7 @@ mod wording;
 
 pub use broker::STATE_DIR;
 pub use diagnostic::{Diagnostic, suggest};
+pub use healthy::Healthy;
 
 /// Largest configuration file in bytes; 10,000 workloads at 1 KiB fit.
 pub const CONFIG_LEN_MAX: u64 = 16 * 1024 * 1024;
@@ -88,6 +90,8 @@ pub struct Section {
     pub auth: Option<PinSource>,
     /// TPM: how auth values are shown to it. Default: by its maker
     pub sessions: Option<Sessions>,
+    /// TPM: keys that are made from now on sign only while the host is in a certain state. Default: in any
+    pub healthy: Option<Healthy>,
 }
 
 const AT_LEAST_1: &str = "must be at least 1; leave it out for the default";
@@ -203,6 +207,7 @@ impl Section {
             ("tcti", self.tcti.is_some()),
             ("auth", self.auth.is_some()),
             ("sessions", self.sessions.is_some()),
+            ("healthy", self.healthy.is_some()),
         ] {
             if there {
                 return wrong(key, "is for backend = \"tpm\" alone: remove it");
@@ -260,6 +265,9 @@ impl Section {
         if let Some(auth) = &self.auth {
             check_secret("auth", auth)?;
         }
+        if let Some(healthy) = &self.healthy {
+            healthy.check()?;
+        }
         match Tcti::parse(self.tcti.as_deref().unwrap_or(TCTI)) {
             Ok(_) => Ok(()),
             Err(text) => wrong("tcti", format!("says no way to a TPM: {text}")),
@@ -280,12 +288,12 @@ impl Mistake {
     /// As it is shown in the file that holds the section of this name: at the value of the key, or at
     /// the section's name if it is missing.
     pub fn at(&self, path: &Path, text: &str, keystore: &str) -> Diagnostic {
-        let places = [
-            &["keystore", keystore, self.key][..],
-            &["keystore", keystore],
-        ];
+        let mut place = vec!["keystore", keystore];
+        let section = place.len();
+        place.extend(self.key.split('.'));
+        let places = (section..=place.len()).rev().map(|end| &place[..end]);
         let span = places
-            .iter()
+            .into_iter()
             .find_map(|place| diagnostic::place(text, place));
         let message = format!("keystore `{keystore}`: {self}");
         match span {

@@ -32,6 +32,9 @@ pub enum Kind {
     Protocol,
     /// The clock cannot be trusted, so nothing is minted (P10).
     Clock,
+    /// The host is in another state than the key is bound to. It signs again, by itself, in that state or
+    /// once this one is approved.
+    Unhealthy,
     /// A defect of ours or of the module.
     Internal,
 }

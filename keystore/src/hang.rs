@@ -7,6 +7,7 @@ use crate::backend::{
 };
 use crate::evidence::bundle::{Quote, Selection};
 use crate::evidence::context::Sha256;
+use crate::evidence::healthy::State;
 use crate::notify::notify;
 use crate::protocol::Credential;
 use crate::survey::Line;
@@ -327,6 +328,11 @@ impl<B: Backend> Backend for Watched<B> {
     fn quote(&self, selection: &Selection, about: &Sha256) -> Result<Quote, Error> {
         let _call = self.watch.enter("a quote", Pace::Making);
         self.backend().quote(selection, about)
+    }
+
+    fn state(&self) -> Result<State, Error> {
+        let _call = self.watch.enter("reading PCRs", Pace::Look);
+        self.backend().state()
     }
 
     fn activate(&self, credential: &Credential) -> Result<Zeroizing<Vec<u8>>, Error> {

@@ -13,6 +13,7 @@
 
 pub mod alg;
 pub mod backend;
+pub mod bounded;
 pub mod certificate;
 pub mod charter;
 pub mod check;

@@ -79,10 +79,18 @@ impl LiveKey {
         };
         match kind {
             Kind::Unavailable | Kind::Absent | Kind::NotFound => true,
+            // Approvals come, and so do states of the host.
+            Kind::Unhealthy => true,
             // A module that is ill also says that it cannot do what it did.
             Kind::Internal | Kind::Unsupported => true,
             _ => false,
         }
+    }
+
+    /// Whether it does not sign because of the state that the host is in.
+    pub fn is_unhealthy(&self) -> bool {
+        let kind = Kind::Unhealthy;
+        matches!(&self.condition, Condition::Failed { kind: of, .. } if *of == kind)
     }
 
     /// As it is listed.
@@ -101,25 +109,28 @@ impl LiveKey {
 
 /// Looks a recorded key up in the token and lets it sign a probe. What it was before does not count.
 pub fn look<B: Backend>(backend: &B, key: &KeyId, mut live: LiveKey) -> LiveKey {
-    (live.evidence, live.condition) = match examine(backend, key, &live) {
-        Ok(evidence) => (evidence, Condition::Usable {}),
+    let failed = |error: Error| Condition::Failed {
+        kind: error.kind(),
+        why: error.to_string(),
+    };
+    let compared = compare(backend, key, &live);
+    let tried = compared.and_then(|evidence| match probe(backend, key, &live) {
+        Ok(()) => Ok((evidence, Condition::Usable {})),
+        Err(error) if error.kind() == Kind::Unhealthy => Ok((evidence, failed(error))),
+        Err(error) => Err(error),
+    });
+    (live.evidence, live.condition) = match tried {
+        Ok(seen) => seen,
         Err(error) => {
-            let (kind, why) = (error.kind(), error.to_string());
             let unknown = Evidence {
                 level: EvidenceLevel::None,
                 imported: false,
             };
-            (unknown, Condition::Failed { kind, why })
+            (unknown, failed(error))
         }
     };
     live.evidence.imported |= live.origin == Origin::Imported;
     live
-}
-
-fn examine<B: Backend>(backend: &B, key: &KeyId, live: &LiveKey) -> Result<Evidence, Error> {
-    let evidence = compare(backend, key, live)?;
-    probe(backend, key, live)?;
-    Ok(evidence)
 }
 
 /// Whether the token still shows a key as it was recorded, without using it.

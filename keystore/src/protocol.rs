@@ -11,6 +11,7 @@ use crate::claims::Claims;
 use crate::evidence::bundle::{AssertedKey, Bytes, CertifiedKey, Host, Module, Nonce};
 use crate::evidence::bundle::{Quote, Selection, Tpm};
 use crate::evidence::enrolment::{BLOB_LEN_MAX, SECRET_LEN};
+use crate::evidence::healthy::State;
 use crate::survey::Line;
 use crate::{Alg, Certificate, Charter, Error, KeyFile, KeyId, KeyName, Kid, Kind, PublicKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -134,6 +135,8 @@ pub enum Request {
     },
     /// Broker, root: what the token is.
     Identity {},
+    /// Broker, root: the state of the host that keys are bound to from now on, as it is.
+    State {},
     /// Root: opens what a verifier encrypted for this TPM and its attestation key alone.
     Activate {
         /// It.
@@ -218,6 +221,8 @@ pub enum Reply {
     Quoted(Box<Quote>),
     /// To Identity.
     Identity(Box<Identity>),
+    /// To State.
+    State(State),
     /// To Activate.
     Activated {
         /// What was in it, which proves to who made it that both keys are in one TPM.

@@ -169,7 +169,11 @@ impl<B: Backend> Keys<B> {
             Unminted::Refused(Error::new(Kind::Refused, text))
         })?;
         let signature = self.sign(key, &live, input.as_bytes());
-        let signature = signature.map_err(Unminted::Token)?;
+        let signature = signature.map_err(|error| match error.kind() {
+            // The TPM is well: it does as the key's policy says.
+            Kind::Unhealthy => Unminted::Refused(error),
+            _ => Unminted::Token(error),
+        })?;
         Ok(input.with_signature(&signature))
     }
 
@@ -185,6 +189,7 @@ impl<B: Backend> Keys<B> {
         signed.inspect_err(|error| match error.kind() {
             // The key's own fault: it stops, and no other.
             Kind::NotFound | Kind::Mismatch => self.look_anew(key, live),
+            Kind::Unhealthy => self.stop(key, live, error),
             _ => drop(self.lock_suspects().insert(key.clone())),
         })
     }
@@ -248,6 +253,10 @@ impl<B: Backend> Keys<B> {
             let Err(error) = probe(&self.backend, &key, &live) else {
                 return self.only_these(ill);
             };
+            if error.kind() == Kind::Unhealthy {
+                self.stop(&key, &live, &error); // until it is looked at again
+                continue; // and nothing follows for the token
+            }
             if error.kind() == Kind::Mismatch {
                 self.stop(&key, &live, &error);
             } else if suspects.contains(&key) {
@@ -268,7 +277,8 @@ impl<B: Backend> Keys<B> {
         Ok(Tried::Signs)
     }
 
-    /// A key that gave a wrong signature, or is another one now, does not get a second chance.
+    /// A key that gave a wrong signature, or is another one now, does not get a second chance; one that the
+    /// host is in no state for is looked at again.
     fn stop(&self, key: &KeyId, was: &Arc<LiveKey>, error: &Error) {
         let (kind, why) = (error.kind(), error.to_string());
         let stopped = LiveKey {
@@ -311,7 +321,11 @@ impl<B: Backend> Keys<B> {
     /// If none does although there are some, and one may do so again: why it does not.
     pub fn signs(&self) -> Result<(), Error> {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        if live.values().any(|live| live.is_usable()) {
+        // The token does as it should where the host is not as it should be.
+        if live
+            .values()
+            .any(|live| live.is_usable() || live.is_unhealthy())
+        {
             return Ok(());
         }
         // What one of them says of the token counts more than that another one is missing.

@@ -47,7 +47,8 @@ pub fn allowed(role: Role, request: &Request) -> Result<(), Error> {
             | Request::List { .. }
             | Request::Check {}
             | Request::Counter {}
-            | Request::Identity {},
+            | Request::Identity {}
+            | Request::State {},
             _,
         ) => Ok(()),
         (Request::Advance { .. }, Role::Root) => refuse("the broker"),
@@ -182,6 +183,7 @@ mod tests {
             (attest, [true, false, true]),
             (quote, [true, false, true]),
             (Request::Identity {}, [true, true, true]),
+            (Request::State {}, [true, true, true]),
             (activate, [false, true, true]),
         ] {
             let may =

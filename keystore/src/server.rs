@@ -385,6 +385,10 @@ impl<B: Backend> Server<B> {
                 let identity = self.noted(self.life.keys_soon()?.identity())?;
                 Ok(Reply::Identity(Box::new(identity)))
             }
+            Request::State {} => {
+                let state = self.life.keys_soon()?.backend().state();
+                self.noted(state).map(Reply::State)
+            }
             Request::Activate { credential } => {
                 let keys = self.life.keys_soon()?;
                 let secret = self.noted(keys.backend().activate(&credential))?;

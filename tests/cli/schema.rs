@@ -347,6 +347,7 @@ fn parts(schema: &Value) -> Vec<(&'static str, BTreeSet<String>)> {
         ("[audit]", of("AuditSection")),
         ("[limits]", of("LimitsSection")),
         ("[keystore.NAME]", of("KeystoreSection")),
+        ("[keystore.NAME.healthy]", of("Healthy")),
         ("[issuer.NAME]", of("IssuerSection")),
         ("[workload.NAME]", workload),
         ("Selectors", of("MatchSection")),

@@ -41,6 +41,7 @@ fn keeps(tcti: &Tcti, sessions: Option<Sessions>, signatures: usize, dir: &Path,
             tcti: tcti.clone(),
             secrets: Secrets::new(&SECRET),
             sessions,
+            healthy: None,
             state: StateDir::lock(&dir.join("state")).unwrap(),
         };
         Box::new(TpmBackend::open(settings).unwrap())
@@ -83,6 +84,7 @@ fn counts(tcti: &Tcti, sessions: Option<Sessions>, dir: &Path) {
             tcti: tcti.clone(),
             secrets: Secrets::new(&[secret; 32]),
             sessions,
+            healthy: None,
             state: StateDir::lock(&dir.join(name)).unwrap(),
         };
         TpmBackend::open(settings).unwrap()

@@ -86,6 +86,7 @@ fn open(name: &str, section: &Section, state: &Path) -> Result<Box<dyn Backend>,
                 tcti: Tcti::parse(tcti).expect("a section that was loaded was checked"),
                 secrets: Secrets::read(section.auth.as_ref(), credentials, name)?,
                 sessions: section.sessions,
+                healthy: section.healthy.clone(),
                 state: StateDir::lock(state)?,
             };
             Ok(Box::new(TpmBackend::open(settings)?))

@@ -15,6 +15,7 @@ mod explain;
 mod fallback;
 mod files;
 mod hardening;
+mod healthy;
 mod import;
 mod independent;
 mod keys;

@@ -131,6 +131,8 @@ pub enum Command {
         policy: PathBuf,
     },
     Verify(super::verify::Wish),
+    /// `approve request` and `approve finish`
+    Approve(super::approve::Wish),
     EnrollRespond {
         challenge: PathBuf,
         output: Option<PathBuf>,
@@ -268,7 +270,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 41] = [
+pub static SPECS: [Spec; 43] = [
     spec(
         "assertion",
         &[
@@ -365,6 +367,13 @@ pub static SPECS: [Spec; 41] = [
     ),
     spec("nonce", &[Opt::Policy], 0, help::NONCE),
     spec(
+        "approve request",
+        &[Opt::Keystore, Opt::Pcr, Opt::Output],
+        0,
+        help::APPROVE_REQUEST,
+    ),
+    spec("approve finish", &[Opt::Keystore], 2, help::APPROVE_FINISH),
+    spec(
         "verify",
         &[Opt::Nonce, Opt::Policy, Opt::Record, Opt::Eat, Opt::EatKey],
         1,
@@ -452,13 +461,14 @@ enum Opt {
     Record,
     Eat,
     EatKey,
+    Pcr,
 }
 
 /// Options that every command takes, as they are suggested.
 const GLOBAL: [&str; 5] = ["--socket", "--config", "--json", "--help", "--version"];
 
 impl Opt {
-    const ALL: [Opt; 42] = [
+    const ALL: [Opt; 43] = [
         Opt::Target,
         Opt::Lifetime,
         Opt::Key,
@@ -501,6 +511,7 @@ impl Opt {
         Opt::Record,
         Opt::Eat,
         Opt::EatKey,
+        Opt::Pcr,
     ];
 
     fn flag(self) -> &'static str {
@@ -547,12 +558,13 @@ impl Opt {
             Opt::Record => "--record",
             Opt::Eat => "--eat",
             Opt::EatKey => "--eat-key",
+            Opt::Pcr => "--pcr",
         }
     }
 
     /// Those that may be given more than once. No command has two of them.
     fn repeats(self) -> bool {
-        matches!(self, Opt::Environment | Opt::Set | Opt::Replace)
+        matches!(self, Opt::Environment | Opt::Set | Opt::Pcr | Opt::Replace)
     }
 
     fn takes_value(self) -> bool {

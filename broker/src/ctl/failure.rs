@@ -84,6 +84,7 @@ impl Failure {
             | Kind::Mismatch
             | Kind::Corrupt
             | Kind::Unsupported
+            | Kind::Unhealthy
             | Kind::Refused => Exit::Refused,
         };
         Failure::new(exit, error.to_string())

@@ -37,6 +37,8 @@ for administrators
   attest                  evidence of where keys live, for somebody who verifies it
   enroll request          what this host's TPM is, for who enrols it
   enroll respond          open what came back for it
+  approve request         a state of this host, for who approves that keys sign in it
+  approve finish          what was approved, with its signature
   jwks                    public keys, to be registered at the other side
   jwks merge              the sets of several hosts as one
   config check            is the configuration correct, and is it wise?
@@ -303,6 +305,27 @@ usage: assertctl enroll respond CHALLENGE [-o FILE]
 Has the TPM open a challenge, which it can only if both keys of the request are in it, and writes
 what was in it for `assertctl enroll finish`. Needs root.";
 
+pub const APPROVE_REQUEST: &str = "\
+usage: assertctl approve request [--keystore NAME] [--pcr N=HEX]... -o FILE
+
+Writes down the state of this host, of the PCRs in [keystore.NAME.healthy], for who approves that
+keys sign in it; and into FILE.tbs the 64 bytes to be signed, ECDSA with SHA-256:
+
+  openssl dgst -sha256 -sign KEY -out FILE.sig FILE.tbs
+
+      --keystore NAME  which, if several have an `authority`
+      --pcr N=HEX      a value that PCR N will have, such as after an update; else as it is now
+  -o, --output FILE    write it there. Needs root, unless --pcr gives all values.";
+
+pub const APPROVE_FINISH: &str = "\
+usage: assertctl approve finish FILE SIGNATURE [--keystore NAME]
+
+Checks that the `authority` of [keystore.NAME.healthy] has signed what `assertctl approve request`
+wrote, and puts it into `approvals`: from then on keys sign in that state too. It holds until the
+file is taken away, and against whoever kept a copy until `generation` is raised and keys rotated.
+
+      --keystore NAME  which, if several have an `authority`";
+
 pub const JWKS_MERGE: &str = "\
 usage: assertctl jwks merge FILE… [-o FILE]
 
@@ -423,8 +446,8 @@ pub const NONCE: &str = "\
 usage: assertctl nonce --policy FILE
 
 Makes a challenge for `assertctl attest` on a host, and prints it: 32 bytes in hexadecimal. Its
-SHA-256 is kept beside the policy's registry, so that `assertctl verify --record` accepts one answer
-to it, and none that comes later than the policy's max_age_s.
+SHA-256 is kept beside the policy's registry, so that `assertctl verify --record` accepts one
+answer to it, and none that comes later than the policy's max_age_s.
 
       --policy FILE    says where the registry is, and how old an answer may be
       --json           for programs";

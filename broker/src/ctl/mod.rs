@@ -13,6 +13,7 @@ pub mod plan;
 mod account;
 mod admin;
 mod apply;
+mod approve;
 mod assertion;
 mod attest;
 mod audit;
@@ -170,6 +171,7 @@ fn command(args: &Args, out: &mut Out) -> Result<Exit, Failure> {
             respond::request(args, keystore.as_deref(), output.as_deref(), out)
         }
         Command::Enroll(wish) => enroll::run(args, wish, out),
+        Command::Approve(wish) => approve::run(args, wish, out),
         Command::Nonce { policy } => nonce::run(args, policy, out),
         Command::Verify(wish) => verify::run(args, wish, out),
         Command::EnrollRespond { challenge, output } => {

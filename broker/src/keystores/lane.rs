@@ -169,11 +169,11 @@ fn land(
     if !matches!(
         &reply,
         Ok(Reply::Refused {
-            kind: Kind::Refused,
+            kind: Kind::Refused | Kind::Unhealthy,
             ..
         })
     ) {
-        keystore.note_round_trip(sent.elapsed()); // by its charter: at once, and nothing was signed
+        keystore.note_round_trip(sent.elapsed()); // by charter or policy: at once, and nothing was signed
     }
     let (result, verdict) = match reply {
         Ok(Reply::Minted { jws }) => {
@@ -213,7 +213,9 @@ mod tests {
             let message = "no".to_owned();
             round_trip_after(Ok(Reply::Refused { kind, message }))
         };
-        assert_eq!(refused(Kind::Refused), Duration::from_millis(100));
+        for at_once in [Kind::Refused, Kind::Unhealthy] {
+            assert_eq!(refused(at_once), Duration::from_millis(100));
+        }
         assert!(refused(Kind::Unavailable) < Duration::from_millis(100));
         let jws = String::new();
         assert!(round_trip_after(Ok(Reply::Minted { jws })) < Duration::from_millis(100));

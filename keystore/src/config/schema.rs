@@ -1,6 +1,7 @@
 //! What the JSON Schema of the configuration says of a `[keystore.NAME]` beyond its types: which keys
 //! are for which backend. Only for making that file; no program has it.
 
+use crate::evidence::healthy::UNFIT;
 use schemars::Schema;
 use serde_json::json;
 
@@ -9,7 +10,7 @@ pub(super) fn by_backend(schema: &mut Schema) {
     let pkcs11 = json!({
         "if": { "properties": { "backend": { "const": "pkcs11" } }, "required": ["backend"] },
         "then": {
-            "properties": { "tcti": false, "auth": false, "sessions": false },
+            "properties": { "tcti": false, "auth": false, "sessions": false, "healthy": false },
             "required": ["module", "token", "pin"],
         },
     });
@@ -29,4 +30,23 @@ pub(super) fn by_backend(schema: &mut Schema) {
         },
     });
     schema.insert("allOf".to_owned(), json!([pkcs11, tpm]));
+}
+
+/// Approvals are an authority's, and a PCR that says nothing is none.
+pub(super) fn of_healthy(schema: &mut Schema) {
+    let both = json!({
+        "authority": ["approvals"],
+        "approvals": ["authority"],
+        "generation": ["authority"],
+    });
+    schema.insert("dependentRequired".to_owned(), both);
+    if let Some(pcrs) = schema
+        .pointer_mut("/properties/pcrs")
+        .and_then(|it| it.as_object_mut())
+    {
+        pcrs.insert("uniqueItems".to_owned(), json!(true));
+        if let Some(items) = pcrs.get_mut("items").and_then(|it| it.as_object_mut()) {
+            items.insert("not".to_owned(), json!({ "enum": UNFIT }));
+        }
+    }
 }

@@ -8,7 +8,7 @@ mod bytes;
 mod pcr;
 
 pub use bytes::{Bytes, Firmware, Host, Nonce, Text, hex, to_hex};
-pub use pcr::{Bank, PcrIndex, PcrValue, Pcrs, Selection};
+pub use pcr::{Bank, PCRS, PcrIndex, PcrValue, Pcrs, Selection};
 
 use crate::charter::PurposeKind;
 use crate::keyid::check_part;

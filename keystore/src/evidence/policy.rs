@@ -1,8 +1,9 @@
 //! What a relying party wants of evidence (`policy.toml`): which roots, which hosts, which state. Strict, as
 //! all our configuration is: a rule that is not understood would be one that is not enforced.
 
-use super::bundle::{Bank, Firmware, Host, PcrIndex, PcrValue, Selection};
+use super::bundle::{Bank, Firmware, Host, PcrIndex, PcrValue, PolicyStep, Selection};
 use super::enrolment::registry::{Counters, EkFingerprint};
+use super::healthy::{AuthorityName, Generation, State};
 use crate::config::Diagnostic;
 use crate::protocol::EvidenceLevel;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -39,6 +40,8 @@ pub struct Policy {
     /// TPMs' firmware.
     #[serde(default)]
     pub firmware: FirmwarePolicy,
+    /// In which states of their hosts keys sign; none: in any.
+    pub healthy: Option<HealthyPolicy>,
     /// The state of hosts.
     pub quote: Option<QuotePolicy>,
     /// What the firmware measured.
@@ -135,6 +138,45 @@ pub struct FirmwareRange {
     pub reason: Option<String>,
 }
 
+/// `[healthy]`: each key signs only while its host is in one of these states, or in one that one of these
+/// authorities has approved. Its TPM sees to that, later than any quote.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthyPolicy {
+    /// Who may approve states.
+    #[serde(default)]
+    pub authorities: BTreeSet<AuthorityName>,
+    /// Whose approvals: those of these generations.
+    #[serde(default = "first_generation")]
+    pub generations: BTreeSet<Generation>,
+    /// The states, of bank sha256.
+    #[serde(default)]
+    pub state: Vec<State>,
+}
+
+impl HealthyPolicy {
+    /// Whether what a key's policy begins with is wanted.
+    pub fn wants(&self, step: &PolicyStep) -> bool {
+        match step {
+            PolicyStep::Authorize {
+                authority,
+                reference,
+            } => {
+                let is_its = |it: &Generation| it.reference() == reference.as_slice();
+                let name = AuthorityName::of(authority.as_slice());
+                name.is_some_and(|name| self.authorities.contains(&name))
+                    && self.generations.iter().any(is_its)
+            }
+            PolicyStep::Pcr { .. } => self.state.iter().any(|state| state.step() == *step),
+            PolicyStep::AuthValue {} => false,
+        }
+    }
+}
+
+fn first_generation() -> BTreeSet<Generation> {
+    [Generation::FIRST].into()
+}
+
 /// `[quote]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -207,6 +249,17 @@ impl Policy {
                  certificate = \"optional\" if the fingerprints of your endorsement keys come from \
                  where you trust them",
             );
+        }
+        if let Some(healthy) = &policy.healthy {
+            if healthy.authorities.is_empty() && healthy.state.is_empty() {
+                return wrong(
+                    "[healthy] names neither authorities nor a state: no key could be in order; name who \
+                     approves states, or write [[healthy.state]] with the values of PCRs",
+                );
+            }
+            if policy.minimum < EvidenceLevel::TpmCertified {
+                return wrong("[healthy] is of keys in a TPM: write minimum = \"tpm-certified\"");
+            }
         }
         if policy.ek.enroll == Enroll::AnyCertified && policy.ek.roots.is_empty() {
             return wrong(

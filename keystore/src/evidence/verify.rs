@@ -11,7 +11,6 @@ mod state;
 pub use ak::{
     attributes as ak_attributes, certificate as ek_certificate, hierarchy as ak_hierarchy,
 };
-pub use certify::policy_digest;
 pub use rustls_pki_types::CertificateDer;
 
 use super::bundle::{Bundle, KeystoreEvidence, Nonce, TpmEvidence};

@@ -131,6 +131,9 @@ fn named_files(section: &Section) -> Vec<PathBuf> {
             .iter()
             .filter_map(|path| path.canonicalize().ok()),
     );
+    if let Some(healthy) = &section.healthy {
+        files.extend(healthy.authority.iter().chain(&healthy.approvals).cloned());
+    }
     for source in [&section.pin, &section.auth] {
         if let Some(PinSource::File(path)) = source {
             files.push(path.clone());

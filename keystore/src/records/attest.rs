@@ -64,7 +64,10 @@ impl<B: Backend> Keys<B> {
         linked: &mut Linked,
     ) -> Result<Attested, Error> {
         let live = self.find(key)?;
-        if let Condition::Failed { kind, why } = &live.condition {
+        // What a key that waits for another state of the host is, its TPM says in any.
+        if let Condition::Failed { kind, why } = &live.condition
+            && !live.is_unhealthy()
+        {
             return Err(Error::new(*kind, why.clone()));
         }
         let purpose = live.charter.purpose.kind();

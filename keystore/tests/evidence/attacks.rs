@@ -3,6 +3,7 @@
 
 mod chip;
 mod enrolment;
+mod healthy;
 mod keys;
 mod relay;
 mod state;

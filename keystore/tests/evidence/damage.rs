@@ -7,7 +7,7 @@ use keystore::evidence::bundle::{
 };
 use keystore::evidence::eventlog::EventLog;
 use keystore::evidence::hash::Hash;
-use keystore::evidence::verify::policy_digest;
+use keystore::evidence::steps::policy_digest;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A place in a bundle where bytes stand, each with whatever limit it has.

@@ -88,6 +88,7 @@ impl AkFile {
     fn write(&self, ak: &StoredAk, public: Vec<u8>) -> Result<(), Error> {
         let file = KeyFile {
             label: LABEL.to_owned(),
+            bond: None,
             parent: ENDORSEMENT,
             public,
             private: ak.private.to_vec(),

@@ -9,6 +9,7 @@ use crate::codes::Cure;
 use crate::connection::{Connection, Lasting, Order};
 use crate::duplicate::PRIME_LEN;
 use crate::failure::Failure;
+use crate::health;
 use crate::keydir::KeyDir;
 use crate::patience::Patience;
 use crate::primary::{self, Memory, Pss};
@@ -17,11 +18,12 @@ use crate::tcti::Leftovers;
 use crate::template;
 use crate::trial::MemoryKey;
 use keystore::backend::{
-    Backend, Existing, Inspection, Likeness, ObjectId, Testimony, TokenId, Trial,
+    Backend, Existing, Inspection, Likeness, NOT_BOUND, ObjectId, Testimony, TokenId, Trial,
 };
-use keystore::config::Sessions;
+use keystore::config::{Healthy, Sessions};
 use keystore::evidence::bundle::{Quote, Selection, Tpm};
 use keystore::evidence::context::Sha256;
+use keystore::evidence::healthy::State;
 use keystore::privatekey::Parts;
 use keystore::protocol::{Credential, Evidence, EvidenceLevel};
 use keystore::statefile::StateDir;
@@ -49,6 +51,8 @@ pub struct Settings {
     pub sessions: Option<Sessions>,
     /// Where key files are kept.
     pub state: StateDir,
+    /// In which states of the host new keys sign; default: in any.
+    pub healthy: Option<Healthy>,
 }
 
 /// One TPM, opened.
@@ -61,6 +65,8 @@ pub struct TpmBackend {
     algs: Mutex<Vec<Alg>>,
     /// Whether it can prove what its keys are.
     pub(crate) proof: Proof,
+    /// In which states of the host new keys sign.
+    pub(crate) healthy: Option<Healthy>,
     /// What it was found to be when it was opened: reading that takes dozens of commands, for which no
     /// workload is to wait.
     likeness: Mutex<Option<Tpm>>,
@@ -96,6 +102,7 @@ impl TpmBackend {
             secrets,
             sessions,
             state,
+            healthy,
         } = settings;
         let keys = KeyDir::open(&state)?;
         let mut lasting = Lasting {
@@ -106,6 +113,7 @@ impl TpmBackend {
             tcti,
             secrets,
             sessions,
+            healthy: healthy.clone(),
         };
         let connection = Connection::open(&mut lasting, Leftovers::Loaded);
         let mut connection = connection.map_err(|failure| failure.error)?;
@@ -149,6 +157,7 @@ impl TpmBackend {
             keys,
             algs,
             proof,
+            healthy,
             likeness: Mutex::new(likeness),
         })
     }
@@ -455,6 +464,14 @@ impl Backend for TpmBackend {
         self.at_desk(|connection, lasting| connection.quote(lasting, selection, about))
     }
 
+    fn state(&self) -> Result<State, Error> {
+        let Some(healthy) = &self.healthy else {
+            return Err(Error::new(Kind::Unsupported, NOT_BOUND));
+        };
+        let which = health::wanted(healthy);
+        self.at_desk(|connection, lasting| connection.state_now(lasting, &which))
+    }
+
     fn activate(&self, credential: &Credential) -> Result<Zeroizing<Vec<u8>>, Error> {
         self.check_proof()?;
         self.at_desk(|connection, lasting| connection.activate(lasting, credential))
@@ -540,6 +557,7 @@ mod tests {
                 tcti: swtpm.tcti(),
                 secrets: Secrets::new(&SECRET),
                 sessions: None,
+                healthy: None,
                 state: StateDir::lock(&dir.path().join("state")).unwrap(),
             })
             .unwrap()

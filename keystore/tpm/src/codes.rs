@@ -54,6 +54,8 @@ pub enum Cure {
 const INITIALIZE: u32 = 0x100;
 /// TPM_RC_FAILURE: the TPM is in failure mode until it is reset.
 const FAILURE: u32 = 0x101;
+/// TPM_RC_PCR_CHANGED: since the session was told of them.
+const PCR_CHANGED: u32 = 0x128;
 /// TPM_RC_AUTH_UNAVAILABLE.
 const AUTH_UNAVAILABLE: u32 = 0x12f;
 /// TPM_RC_REBOOT: a new start of the machine is needed.
@@ -90,9 +92,11 @@ fn format_one(raw: u32) -> Option<u32> {
 
 /// Error numbers of format one.
 mod one {
+    pub const VALUE: u32 = 0x04;
     pub const HIERARCHY: u32 = 0x05;
     pub const HANDLE: u32 = 0x0b;
     pub const AUTH_FAIL: u32 = 0x0e;
+    pub const POLICY_FAIL: u32 = 0x1d;
     pub const INTEGRITY: u32 = 0x1f;
     pub const BAD_AUTH: u32 = 0x22;
     /// What a TPM says of algorithms and sizes it does not have: ASYMMETRIC, HASH, VALUE, KEY_SIZE,
@@ -156,6 +160,21 @@ impl Code {
         let number = format_one(self.raw & 0xffff);
         let is_about_a_value = number.is_some_and(|number| one::UNSUPPORTED.contains(&number));
         self.layer == Layer::Tpm && (is_about_a_value || self.raw & 0xffff == COMMAND_CODE)
+    }
+
+    /// Whether a value is not the one that the TPM has.
+    pub fn is_wrong_value(self) -> bool {
+        self.layer == Layer::Tpm && format_one(self.raw & 0xffff) == Some(one::VALUE)
+    }
+
+    /// Whether a session has not come to what the key's policy wants.
+    pub fn is_policy_not_met(self) -> bool {
+        self.layer == Layer::Tpm && format_one(self.raw & 0xffff) == Some(one::POLICY_FAIL)
+    }
+
+    /// Whether a PCR has changed since a session was told of it.
+    pub fn is_pcr_changed(self) -> bool {
+        self.layer == Layer::Tpm && self.raw & 0xffff == PCR_CHANGED
     }
 
     fn kind(self) -> Kind {

@@ -5,9 +5,11 @@
 
 use crate::attestationkey::AkFile;
 use crate::auth::Secrets;
+use crate::bond::Bond;
 use crate::chip::{self, Chip};
 use crate::duplicate::Duplicate;
 use crate::failure::Failure;
+use crate::health::{Accepted, TRIES_MAX, Whose};
 use crate::keydir::{KeyDir, StoredKey};
 use crate::keyfile::KeyFile;
 use crate::primary::{self, Memory, OWNER, Primary, Pss};
@@ -15,16 +17,19 @@ use crate::session::{Mode, OwnSession};
 use crate::tcti::Leftovers;
 use crate::{sign, tcti, template};
 use keystore::backend::ObjectId;
-use keystore::config::Sessions;
+use keystore::config::{Healthy, Sessions};
 use keystore::privatekey::Parts;
 use keystore::tcti::{Company, Tcti};
 use keystore::{Alg, Error, Kind, PublicKey};
+use std::collections::HashMap;
+use std::sync::Arc;
 use tss_esapi::Context;
 use tss_esapi::constants::PropertyTag;
 use tss_esapi::handles::KeyHandle;
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{
-    CreateKeyResult, EncryptedSecret, Private, Public, SignatureScheme, SymmetricDefinitionObject,
+    CreateKeyResult, Digest, EncryptedSecret, Private, Public, Signature, SignatureScheme,
+    SymmetricDefinitionObject,
 };
 
 /// Objects that the kernel's resource manager keeps for one opened device (tpm2-space.c).
@@ -46,6 +51,8 @@ pub struct Lasting {
     pub sessions: Option<Sessions>,
     /// Which primary.
     pub memory: Memory,
+    /// In which states of the host new keys sign, if that is configured.
+    pub healthy: Option<Healthy>,
 }
 
 /// One context and what belongs to it.
@@ -64,6 +71,10 @@ pub struct Connection {
     pub mode: Mode,
     /// What the TPM can sign with.
     pub algs: Vec<Alg>,
+    /// What keys that were loaded are bound to.
+    pub bonds: HashMap<ObjectId, Option<Arc<Bond>>>,
+    /// Approvals that the TPM has seen; its ticket for one is good until the TPM is cleared.
+    pub accepted: HashMap<Whose, Arc<Accepted>>,
     /// The way to the TPM.
     pub context: Context,
 }
@@ -106,6 +117,8 @@ impl Connection {
             chip,
             mode,
             algs,
+            bonds: HashMap::new(),
+            accepted: HashMap::new(),
             context,
         })
     }
@@ -123,10 +136,12 @@ impl Connection {
         label: &str,
         alg: Alg,
     ) -> Result<PublicKey, Failure> {
-        let made = self.create(lasting, object, alg)?;
+        let bond = self.bond_now(lasting)?;
+        let made = self.create(lasting, object, alg, bond.as_ref())?;
         let failed = |error| Failure::of(&lasting.place, "writing a key file", &error);
         let file = KeyFile {
             label: label.to_owned(),
+            bond: bond.as_ref().map(Bond::line),
             parent: self.primary.parent,
             public: template::marshalled(&made.public).map_err(failed)?,
             private: made.private.to_vec(),
@@ -171,6 +186,7 @@ impl Connection {
         let private = imported.map_err(|error| self.primary.refused(failed(error), place))?;
         let file = KeyFile {
             label: label.to_owned(),
+            bond: None, // it can leave by a policy, and whoever approves states could approve that one
             parent: self.primary.parent,
             public: template::marshalled(public).map_err(failed)?,
             private: private.to_vec(),
@@ -184,11 +200,16 @@ impl Connection {
         lasting: &Lasting,
         object: ObjectId,
         alg: Alg,
+        bond: Option<&Bond>,
     ) -> Result<StoredKey, Failure> {
         let place = &lasting.place;
         let doing = format!("making an {alg} key");
         let failed = |error: tss_esapi::Error| Failure::of(place, &doing, &error);
-        let template = template::signing_key(alg)
+        let template = match bond {
+            Some(bond) => template::bound_key(alg, &bond.digest()),
+            None => template::signing_key(alg),
+        };
+        let template = template
             .ok_or_else(|| Error::new(Kind::Unsupported, format!("{place}: no TPM has {alg}")))?;
         let limit = self.slots.capacity();
         self.slots.make_room(&mut self.context, limit, place)?;
@@ -206,11 +227,16 @@ impl Connection {
             let text = format!("{place}: was asked for an {alg} key, and what it made {what}");
             Error::new(Kind::Mismatch, text)
         };
-        match template::read_signing_key(&public).map_err(wrong)? {
+        let read = match bond {
+            Some(bond) => template::read_bound_key(&public, &bond.digest()),
+            None => template::read_signing_key(&public),
+        };
+        match read.map_err(wrong)? {
             (made, public_key) if made == alg => Ok(StoredKey {
                 public_key,
                 public,
                 private,
+                bond: bond.cloned().map(Arc::new),
             }),
             (other, _) => Err(wrong(format!("is one for {other}")).into()),
         }
@@ -235,41 +261,90 @@ impl Connection {
         order: &Order<'_>,
         read: &dyn Fn() -> Result<StoredKey, Error>,
     ) -> Result<Vec<u8>, Failure> {
-        let Order {
-            object,
-            public_key,
-            alg,
-            message,
-        } = *order;
-        let place = &lasting.place;
-        let (handle, loaded) = self.bring(lasting, object, read)?;
-        if loaded != *public_key {
-            let text = format!(
-                "{place}: object {object} has another public key (kid {}) than was recorded (kid \
-                 {}); it is not used; find out who put it there",
-                loaded.kid(),
-                public_key.kid()
-            );
-            return Err(Error::new(Kind::Mismatch, text).into());
-        }
-        let doing = format!("signing with object {object}");
-        let failed = |error: tss_esapi::Error| Failure::of(place, &doing, &error);
-        let session = (self.session.next(&mut self.context, self.primary)).map_err(failed)?;
-        let digest = sign::digest_of(alg, message);
-        let signature = self
-            .context
-            .execute_with_session(Some(session), |c| {
-                c.sign(handle, digest, SignatureScheme::Null, sign::no_ticket())
-            })
-            .map_err(failed)?;
+        let (object, alg, place) = (order.object, order.alg, &lasting.place);
+        let digest = sign::digest_of(alg, order.message);
+        let bond = match self.bonds.get(&object) {
+            Some(bond) => bond.clone(),
+            None => read()?.bond,
+        };
+        let signature = match bond {
+            None => self.sign_by_auth(lasting, order, digest, read)?,
+            Some(bond) => self.sign_by_policy(lasting, order, digest, read, &bond)?,
+        };
         sign::jws_signature(alg, &signature).ok_or_else(|| {
-            let text = format!("{place}: {doing}: what it gave is no {alg} signature");
+            let text = format!(
+                "{place}: signing with object {object}: what it gave is no {alg} signature"
+            );
             Error::new(Kind::Mismatch, text).into()
         })
     }
 
+    fn sign_by_auth(
+        &mut self,
+        lasting: &Lasting,
+        order: &Order<'_>,
+        digest: Digest,
+        read: &dyn Fn() -> Result<StoredKey, Error>,
+    ) -> Result<Signature, Failure> {
+        let handle = self.bring_recorded(lasting, order, read)?;
+        let doing = format!("signing with object {}", order.object);
+        let failed = |error: tss_esapi::Error| Failure::of(&lasting.place, &doing, &error);
+        let session = (self.session.next(&mut self.context, self.primary)).map_err(failed)?;
+        self.context
+            .execute_with_session(Some(session), |c| {
+                c.sign(handle, digest, SignatureScheme::Null, sign::no_ticket())
+            })
+            .map_err(failed)
+    }
+
+    fn sign_by_policy(
+        &mut self,
+        lasting: &Lasting,
+        order: &Order<'_>,
+        digest: Digest,
+        read: &dyn Fn() -> Result<StoredKey, Error>,
+        bond: &Bond,
+    ) -> Result<Signature, Failure> {
+        let what = format!("object {}", order.object);
+        for _ in 0..TRIES_MAX {
+            // First: an approval that is new to the TPM takes the place of a key for a moment.
+            let leave = self.leave(lasting, bond, &what)?;
+            let handle = self.bring_recorded(lasting, order, read)?;
+            let key = (handle, &leave, bond);
+            if let Some(signature) = self.sign_in_state(lasting, key, digest.clone(), &what)? {
+                return Ok(signature);
+            }
+        }
+        let place = &lasting.place;
+        let text = format!("{place}: {what}: the PCRs go on changing; do this again");
+        Err(Error::new(Kind::Unavailable, text).into())
+    }
+
+    /// Brings a key, if it is the one that was recorded.
+    fn bring_recorded(
+        &mut self,
+        lasting: &Lasting,
+        order: &Order<'_>,
+        read: &dyn Fn() -> Result<StoredKey, Error>,
+    ) -> Result<KeyHandle, Failure> {
+        let (object, public_key) = (order.object, order.public_key);
+        let (handle, loaded) = self.bring(lasting, object, read)?;
+        if loaded == *public_key {
+            return Ok(handle);
+        }
+        let text = format!(
+            "{}: object {object} has another public key (kid {}) than was recorded (kid {}); it is not \
+             used; find out who put it there",
+            lasting.place,
+            loaded.kid(),
+            public_key.kid()
+        );
+        Err(Error::new(Kind::Mismatch, text).into())
+    }
+
     /// Flushes a key, if it is in the TPM.
     pub fn forget(&mut self, lasting: &Lasting, object: ObjectId) -> Result<(), Failure> {
+        self.bonds.remove(&object);
         self.slots.forget(&mut self.context, object, &lasting.place)
     }
 
@@ -278,12 +353,12 @@ impl Connection {
         self.session.is_idle()
     }
 
-    /// Flushes the session. Nothing of it is used again, whether or not that worked.
+    /// Flushes idle sessions. Nothing of them is used again, whether or not that worked.
     ///
     /// # Errors
     /// The connection is of no use any more.
     pub fn give_back_session(&mut self) -> tss_esapi::Result<()> {
-        self.session.give_back(&mut self.context)
+        self.session.give_back_idle(&mut self.context)
     }
 
     /// Brings a key into a slot, with its auth value set.
@@ -293,14 +368,15 @@ impl Connection {
         object: ObjectId,
         read: &dyn Fn() -> Result<StoredKey, Error>,
     ) -> Result<(KeyHandle, PublicKey), Failure> {
-        let (place, primary) = (&lasting.place, self.primary);
+        let (place, primary, bonds) = (&lasting.place, self.primary, &mut self.bonds);
         let mut load = |context: &mut Context| {
             let StoredKey {
                 public,
                 private,
                 public_key,
-                ..
+                bond,
             } = read()?;
+            bonds.insert(object, bond); // of the very halves that are loaded
             // No secret passes in this command: the private part is encrypted, the parent's auth
             // value is empty.
             let loaded = context.execute_with_session(Some(AuthSession::Password), |c| {

@@ -2,6 +2,7 @@
 //! Owns how they are written, read and taken away; a file is there as a whole or not at all. What
 //! is in it is [`crate::keyfile`]'s.
 
+use crate::bond::Bond;
 use crate::keyfile::{FILE_LEN_MAX, KeyFile};
 use crate::primary::Keys;
 use crate::template;
@@ -13,6 +14,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tss_esapi::structures::{Private, Public};
 
 /// Most names shown of files that are nobody's.
@@ -34,6 +36,8 @@ pub struct StoredKey {
     /// Both halves as the TPM loads them.
     pub public: Public,
     pub private: Private,
+    /// What it is bound to, if it is.
+    pub bond: Option<Arc<Bond>>,
 }
 
 impl KeyDir {
@@ -98,9 +102,12 @@ impl KeyDir {
         let public = template::unmarshalled(&file.public).map_err(corrupt)?;
         let private = Private::try_from(file.private)
             .map_err(|_| corrupt("has a private part that is too long"))?;
-        let read = match template::is_imported(&public) {
-            true => template::read_imported_key(&public),
-            false => template::read_signing_key(&public),
+        let bond = file.bond.as_deref().map(Bond::parse);
+        let bond = bond.transpose().map_err(corrupt)?;
+        let read = match &bond {
+            Some(bond) => template::read_bound_key(&public, &bond.digest()),
+            None if template::is_imported(&public) => template::read_imported_key(&public),
+            None => template::read_signing_key(&public),
         };
         let (_, public_key) = read.map_err(|what| {
             let text = format!(
@@ -113,6 +120,7 @@ impl KeyDir {
             public_key,
             public,
             private,
+            bond: bond.map(Arc::new),
         })
     }
 
@@ -165,6 +173,29 @@ impl KeyDir {
             );
             Error::new(Kind::NotFound, text)
         })
+    }
+
+    /// How many keys are bound to a state of the host, and the labels of those that are not.
+    ///
+    /// # Errors
+    /// `Unavailable` with what the file system says.
+    pub fn bonds(&self) -> Result<(usize, Vec<String>), Error> {
+        let failed = |error| unavailable(&self.path, "cannot be read", error);
+        let (mut bound, mut unbound) = (0, Vec::new());
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_none_or(|suffix| suffix != "pem") {
+                continue;
+            }
+            let text = read_bounded(&path).ok();
+            match text.and_then(|text| KeyFile::parse(&text).ok()) {
+                Some(KeyFile { bond: Some(_), .. }) => bound += 1,
+                Some(KeyFile { label, .. }) => unbound.push(label),
+                None => {} // what is wrong with it is said of the key
+            }
+        }
+        unbound.sort();
+        Ok((bound, unbound))
     }
 
     /// Takes a key away. One that is not there is success.

@@ -1,6 +1,7 @@
 //! A key as it lies in a file: the TSS2 PEM format that tpm2-openssl, tpm2-tools and others read
 //! (draft-bottomley-tpm2-keys). Owns the format alone; knows no TPM and no path. The private part is
-//! encrypted by the TPM; with this file and without `tpm.auth` nothing can be signed.
+//! encrypted by the TPM; with this file and without `tpm.auth` nothing can be signed. Before the key stand
+//! lines of text: whose it is, and, of one that is bound to a state of the host, to which.
 //!
 //! ```text
 //! TPMKey ::= SEQUENCE {
@@ -11,6 +12,7 @@
 //!     privkey   OCTET STRING }                  -- TPM2B_PRIVATE
 //! ```
 
+use crate::bond::LINE_LEN_MAX;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use keystore::der::{
     BOOLEAN, CONTEXT_0, Elements, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, Wrong,
@@ -22,6 +24,9 @@ pub const FILE_LEN_MAX: usize = 16 * 1024;
 
 /// Longest line of text before the key, in bytes: our label has less.
 const LABEL_LEN_MAX: usize = 256;
+
+/// What the line of a bond begins with.
+const BOUND: &str = "bound to ";
 
 const BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
 const END: &str = "-----END TSS2 PRIVATE KEY-----";
@@ -37,6 +42,8 @@ const LOADABLE: [u8; 6] = [0x67, 0x81, 0x05, 0x0a, 0x01, 0x03];
 pub struct KeyFile {
     /// Whose it is, for people; a line of text before the key (RFC 7468 §2 allows it).
     pub label: String,
+    /// What it is bound to, as [`crate::bond`] writes it; the second line.
+    pub bond: Option<String>,
     /// The handle of the key it was made under.
     pub parent: u32,
     /// TPMT_PUBLIC.
@@ -55,7 +62,11 @@ impl KeyFile {
             element(OCTET_STRING, &sized(&self.private)),
         ];
         let base64 = BASE64.encode(element(SEQUENCE, &content.concat()));
-        let mut text = format!("{}\n{BEGIN}\n", self.label);
+        let mut text = format!("{}\n", self.label);
+        if let Some(bond) = &self.bond {
+            text.push_str(&format!("{BOUND}{bond}\n"));
+        }
+        text.push_str(&format!("{BEGIN}\n"));
         for line in base64.as_bytes().chunks(LINE_LEN) {
             text.push_str(std::str::from_utf8(line).expect("base64 is ASCII"));
             text.push('\n');
@@ -77,6 +88,16 @@ impl KeyFile {
         if label.len() > LABEL_LEN_MAX || label.contains(char::is_control) {
             return Err("does not begin with a label");
         }
+        let (bond, rest) = match rest.strip_prefix(BOUND) {
+            Some(rest) => {
+                let (bond, rest) = rest.split_once('\n').ok_or("ends too early")?;
+                if bond.len() > LINE_LEN_MAX || bond.contains(char::is_control) {
+                    return Err("has a second line that is not ours");
+                }
+                (Some(bond), rest)
+            }
+            None => (None, rest),
+        };
         let body = rest
             .strip_prefix(BEGIN)
             .and_then(|rest| rest.strip_prefix('\n'))
@@ -88,7 +109,10 @@ impl KeyFile {
         let der = BASE64
             .decode(base64.replace('\n', ""))
             .map_err(|_| "is not base64")?;
-        let file = KeyFile::from_der(label, &der)?;
+        let file = KeyFile {
+            bond: bond.map(str::to_owned),
+            ..KeyFile::from_der(label, &der)?
+        };
         match file.encode() == text {
             true => Ok(file), // lines of 64, and nothing that is not ours
             false => Err("is not laid out as it was written"),
@@ -116,6 +140,7 @@ impl KeyFile {
         content.end()?;
         Ok(KeyFile {
             label: label.to_owned(),
+            bond: None,
             parent,
             public: public.to_vec(),
             private: private.to_vec(),
@@ -146,6 +171,7 @@ mod tests {
     fn file() -> KeyFile {
         KeyFile {
             label: "assertd/payments/bank/1".into(),
+            bond: None,
             parent: 0x4000_0001,
             public: (0..88).collect(),
             private: (0..126).rev().collect(),
@@ -202,11 +228,12 @@ mod tests {
         #[test]
         fn any_key_is_read_as_it_was_written(
             label in "[ -~]{0,100}",
+            bond in proptest::option::of("[ -~]{0,100}"),
             parent: u32,
             public in proptest::collection::vec(any::<u8>(), 0..700),
             private in proptest::collection::vec(any::<u8>(), 0..700),
         ) {
-            let file = KeyFile { label, parent, public, private };
+            let file = KeyFile { label, bond, parent, public, private };
             prop_assert_eq!(KeyFile::parse(&file.encode()), Ok(file));
         }
 

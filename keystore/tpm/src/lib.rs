@@ -7,14 +7,17 @@
 //! are, [`keydir`] and [`keyfile`] how they lie in files, [`auth`] what their auth values
 //! are made of. [`survey`] is what the TPM tells of itself, [`trial`] a key that is never stored,
 //! [`duplicate`] one that comes from elsewhere, [`counter`] a number that never goes back.
+//! [`bond`], [`health`] and [`approvals`] are keys that sign in some states of the host alone.
 //! [`attestationkey`], [`endorsement`] (with [`nv`]), [`identity`], [`statement`] and [`pcrs`] are what it
 //! proves to somebody far away. [`codes`] turns every response code into a [`keystore::Kind`] and a remedy; [`patience`] is how long a busy TPM is
 //! waited for.
 #![forbid(unsafe_code)]
 
+mod approvals;
 mod attestationkey;
 mod auth;
 mod backend;
+mod bond;
 mod chip;
 mod codes;
 mod connection;
@@ -22,6 +25,7 @@ mod counter;
 mod duplicate;
 mod endorsement;
 mod failure;
+mod health;
 mod identity;
 mod keydir;
 mod keyfile;

@@ -83,6 +83,7 @@ fn open(opening: &Opening) -> Result<TpmBackend, Error> {
             &opening.name,
         )?,
         sessions: section.sessions,
+        healthy: section.healthy.clone(),
         state: opening.state.clone(),
     })
 }

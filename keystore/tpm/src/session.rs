@@ -78,6 +78,8 @@ pub struct OwnSession {
     open: Option<Open>,
     /// A second one, while a command uses two keys.
     second: Option<AuthSession>,
+    /// The one for keys with a policy.
+    policy: Option<Open>,
 }
 
 struct Open {
@@ -93,6 +95,7 @@ impl OwnSession {
             sessions,
             open: None,
             second: None,
+            policy: None,
         }
     }
 
@@ -140,6 +143,49 @@ impl OwnSession {
         Ok(session)
     }
 
+    /// The session for a key with a policy, which has come to nothing yet: after a command that used it the
+    /// TPM begins it anew. It is salted by nothing, and hides nothing: the auth value is not sent, and what is
+    /// made with it cannot be guessed back.
+    ///
+    /// # Errors
+    /// Whatever TPM2_StartAuthSession answers.
+    pub fn policy(&mut self, context: &mut Context) -> tss_esapi::Result<AuthSession> {
+        if self
+            .policy
+            .as_ref()
+            .is_some_and(|open| open.uses >= USES_MAX)
+        {
+            self.give_back_policy(context)?;
+        }
+        if self.policy.is_none() {
+            let session = session_of(context, None, SessionType::Policy)?;
+            self.policy = Some(Open {
+                session,
+                uses: 0,
+                last: Instant::now(),
+            });
+            let (attributes, mask) = SessionAttributesBuilder::new()
+                .with_continue_session(true)
+                .build();
+            context.tr_sess_set_attributes(session, attributes, mask)?;
+        }
+        let open = self.policy.as_mut().expect("it was opened just now");
+        open.uses += 1;
+        open.last = Instant::now();
+        Ok(open.session)
+    }
+
+    /// Flushes that one.
+    ///
+    /// # Errors
+    /// Whatever TPM2_FlushContext answers.
+    pub fn give_back_policy(&mut self, context: &mut Context) -> tss_esapi::Result<()> {
+        match self.policy.take() {
+            Some(open) => context.flush_context(SessionHandle::from(open.session).into()),
+            None => Ok(()),
+        }
+    }
+
     /// Flushes that one.
     ///
     /// # Errors
@@ -151,26 +197,50 @@ impl OwnSession {
         }
     }
 
-    /// Flushes the open session, if there is one.
+    /// Flushes the open sessions, if there are any.
     ///
     /// # Errors
     /// Whatever TPM2_FlushContext answers.
     pub fn give_back(&mut self, context: &mut Context) -> tss_esapi::Result<()> {
+        self.give_back_policy(context)?;
         match self.open.take() {
             Some(open) => context.flush_context(SessionHandle::from(open.session).into()),
             None => Ok(()),
         }
     }
 
-    /// Whether a session is open.
-    pub fn is_open(&self) -> bool {
-        self.open.is_some()
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        self.both().count()
     }
 
     /// Whether a session is open that nobody has used for [`IDLE_MAX`].
     pub fn is_idle(&self) -> bool {
-        let open = self.open.as_ref();
-        open.is_some_and(|open| open.last.elapsed() >= IDLE_MAX)
+        self.both().any(Open::is_idle)
+    }
+
+    /// Flushes those that are idle.
+    ///
+    /// # Errors
+    /// Whatever TPM2_FlushContext answers.
+    pub fn give_back_idle(&mut self, context: &mut Context) -> tss_esapi::Result<()> {
+        if self.policy.as_ref().is_some_and(Open::is_idle) {
+            self.give_back_policy(context)?;
+        }
+        match self.open.take_if(|open| open.is_idle()) {
+            Some(open) => context.flush_context(SessionHandle::from(open.session).into()),
+            None => Ok(()),
+        }
+    }
+
+    fn both(&self) -> impl Iterator<Item = &Open> {
+        self.open.iter().chain(&self.policy)
+    }
+}
+
+impl Open {
+    fn is_idle(&self) -> bool {
+        self.last.elapsed() >= IDLE_MAX
     }
 }
 
@@ -192,12 +262,20 @@ fn start(context: &mut Context, primary: Primary) -> tss_esapi::Result<Open> {
 
 /// A new one; `salt` is the key that it is salted with.
 fn hmac_session(context: &mut Context, salt: Option<KeyHandle>) -> tss_esapi::Result<AuthSession> {
+    session_of(context, salt, SessionType::Hmac)
+}
+
+fn session_of(
+    context: &mut Context,
+    salt: Option<KeyHandle>,
+    kind: SessionType,
+) -> tss_esapi::Result<AuthSession> {
     let session = context.execute_without_session(|c| {
         c.start_auth_session(
             salt,
             None,
             None,
-            SessionType::Hmac,
+            kind,
             SymmetricDefinition::AES_128_CFB,
             HashingAlgorithm::Sha256,
         )

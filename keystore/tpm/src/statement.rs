@@ -2,6 +2,7 @@
 //! its signature verified before it leaves this process: what is handed out says what it was made for.
 
 use crate::attestationkey::{self, StoredAk};
+use crate::bond::Bond;
 use crate::codes::Cure;
 use crate::connection::{Connection, Lasting};
 use crate::failure::Failure;
@@ -73,7 +74,7 @@ impl Connection {
                 .ok_or_else(too_long)?,
             attest: Bytes::new(attest).ok_or_else(too_long)?,
             signature: Bytes::new(signature).ok_or_else(too_long)?,
-            policy: None,
+            policy: stored.bond.as_deref().map(Bond::steps),
         })
     }
 

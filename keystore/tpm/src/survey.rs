@@ -23,6 +23,9 @@ const IN_LOCKOUT: u32 = 1 << 9;
 /// Most handles asked for at a time; a chip has three to ten slots.
 const HANDLES_MAX: u32 = 64;
 
+/// Most keys that are named where they are not bound.
+const UNBOUND_SHOWN: usize = 8;
+
 /// One step: what is asked and said about one thing.
 type Step = fn(&mut Connection, &Lasting) -> Result<Line, Failure>;
 
@@ -39,6 +42,11 @@ pub fn of(backend: &TpmBackend) -> Vec<Line> {
         (Subject::Algs, algs),
         (Subject::Salt, salt),
     ];
+    let of_health: [(Subject, Step); 2] = [(Subject::Tpm, health), (Subject::Tpm, bonds)];
+    let binds = usize::from(backend.healthy.is_some());
+    let steps = steps
+        .into_iter()
+        .chain(of_health.into_iter().take(2 * binds));
     let mut lines = Vec::new();
     for (subject, step) in steps {
         match backend.at_desk(step) {
@@ -54,6 +62,51 @@ pub fn of(backend: &TpmBackend) -> Vec<Line> {
     }
     lines.extend(proof(backend));
     lines
+}
+
+/// Whether the host is in a state that keys sign in.
+fn health(connection: &mut Connection, lasting: &Lasting) -> Result<Line, Failure> {
+    let Some(healthy) = &lasting.healthy else {
+        return Ok(Line::ok(
+            Subject::Tpm,
+            "keys are bound to no state of the host",
+        ));
+    };
+    match connection.bond_now(lasting) {
+        Ok(bond) => {
+            let state = bond.map(|bond| bond.state.to_string()).unwrap_or_default();
+            let approved = match healthy.authority {
+                Some(_) => ", which is approved",
+                None => "",
+            };
+            let text =
+                format!("the state of the host that new keys are bound to: PCR {state}{approved}");
+            Ok(Line::ok(Subject::Tpm, text))
+        }
+        Err(failure) if matches!(failure.error.kind(), Kind::Unhealthy | Kind::Refused) => {
+            let remedy =
+                "do what it says; until then no key is made, and those that are bound do not sign";
+            Ok(Line::warn(Subject::Tpm, failure.error.to_string(), remedy))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// How many keys are bound to a state of the host.
+fn bonds(_: &mut Connection, lasting: &Lasting) -> Result<Line, Failure> {
+    let (bound, unbound) = lasting.keys.bonds()?;
+    let all = bound + unbound.len();
+    if unbound.is_empty() {
+        let text = format!("all {all} keys are bound to a state of the host");
+        return Ok(Line::ok(Subject::Tpm, text));
+    }
+    let are = if bound == 1 { "is" } else { "are" };
+    let text = format!(
+        "{bound} of {all} keys {are} bound to a state of the host; the others sign in any: {}",
+        unbound[..unbound.len().min(UNBOUND_SHOWN)].join(", ")
+    );
+    let remedy = "`assertctl keys rotate KEY` makes the next version, which is bound; an imported one never is";
+    Ok(Line::warn(Subject::Tpm, text, remedy))
 }
 
 /// Of a TPM that cannot prove what its keys are.
@@ -238,7 +291,7 @@ fn of_slots(places: &Places) -> Line {
 }
 
 fn session_slots(connection: &mut Connection, lasting: &Lasting) -> Result<Line, Failure> {
-    let ours = usize::from(connection.session.is_open());
+    let ours = connection.session.open();
     Ok(of_session_slots(
         lasting.tcti.company(),
         ours,

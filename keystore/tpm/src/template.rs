@@ -3,6 +3,7 @@
 //! the TPM itself made, or be locked by somebody else's wrong guesses (`noDA`).
 
 use aws_lc_rs::digest;
+use keystore::evidence::context::Sha256;
 use keystore::{Alg, Error, Kind, PublicKey};
 use tss_esapi::attributes::{ObjectAttributes, ObjectAttributesBuilder};
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
@@ -48,6 +49,12 @@ fn storage_attributes() -> ObjectAttributes {
 
 fn signing_attributes() -> ObjectAttributes {
     built(ours().with_sign_encrypt(true))
+}
+
+/// What of our keys is used in some states of the host alone: by its policy, and never by its auth value. That
+/// it is certified by its auth value, whatever the state, is what adminWithPolicy clear means.
+fn bound_attributes() -> ObjectAttributes {
+    built(ours().with_user_with_auth(false).with_sign_encrypt(true))
 }
 
 /// What of our keys was made elsewhere. It cannot leave either: to duplicate an object takes a policy
@@ -260,9 +267,25 @@ pub fn parameters(alg: Alg) -> Option<PublicParameters> {
 /// The template of a signing key; `None` for an algorithm that no TPM has. The key has one
 /// algorithm for good: its scheme is fixed (B-SIG-3).
 pub fn signing_key(alg: Alg) -> Option<Public> {
-    let key = PublicBuilder::new()
-        .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
-        .with_object_attributes(signing_attributes());
+    of_alg(
+        alg,
+        PublicBuilder::new().with_object_attributes(signing_attributes()),
+    )
+}
+
+/// The same of one that is used by this policy alone.
+pub fn bound_key(alg: Alg, policy: &Sha256) -> Option<Public> {
+    let policy = Digest::try_from(&policy[..]).expect("it is a digest");
+    of_alg(
+        alg,
+        PublicBuilder::new()
+            .with_object_attributes(bound_attributes())
+            .with_auth_policy(policy),
+    )
+}
+
+fn of_alg(alg: Alg, key: PublicBuilder) -> Option<Public> {
+    let key = key.with_name_hashing_algorithm(HashingAlgorithm::Sha256);
     let key = match (ecc_parameters(alg), rsa_parameters(alg)) {
         (Some(parameters), _) => key
             .with_public_algorithm(PublicAlgorithm::Ecc)
@@ -323,7 +346,20 @@ pub fn read_signing_key(public: &Public) -> Result<(Alg, PublicKey), String> {
                      userWithAuth, noDA and sign";
         return Err(wrong.to_owned());
     }
-    read_key(public)
+    read_key(public, &[])
+}
+
+/// The same of one that is used by this policy alone.
+///
+/// # Errors
+/// What is wrong with it, as the end of a sentence.
+pub fn read_bound_key(public: &Public, policy: &Sha256) -> Result<(Alg, PublicKey), String> {
+    if public.object_attributes() != bound_attributes() {
+        let wrong = "has other attributes than fixedTPM, fixedParent, sensitiveDataOrigin, noDA and \
+                     sign";
+        return Err(wrong.to_owned());
+    }
+    read_key(public, policy)
 }
 
 /// The same of one that was made elsewhere.
@@ -335,7 +371,7 @@ pub fn read_imported_key(public: &Public) -> Result<(Alg, PublicKey), String> {
         let wrong = "has other attributes than userWithAuth, noDA and sign";
         return Err(wrong.to_owned());
     }
-    read_key(public)
+    read_key(public, &[])
 }
 
 /// Whether a key was made elsewhere.
@@ -343,13 +379,16 @@ pub fn is_imported(public: &Public) -> bool {
     public.object_attributes() == imported_attributes()
 }
 
-fn read_key(public: &Public) -> Result<(Alg, PublicKey), String> {
+fn read_key(public: &Public, policy: &[u8]) -> Result<(Alg, PublicKey), String> {
     let wrong = |what: &str| Err(what.to_owned());
     if public.name_hashing_algorithm() != HashingAlgorithm::Sha256 {
         return wrong("is not named by SHA-256");
     }
-    if !public.auth_policy().is_empty() {
-        return wrong("has a policy");
+    if public.auth_policy().value() != policy {
+        return match policy {
+            [] => wrong("has a policy"),
+            _ => wrong("has another policy than its file says"),
+        };
     }
     let key = match public {
         Public::Ecc {
@@ -438,6 +477,11 @@ mod tests {
         assert_eq!(bits(&storage_primary()), 0x0003_0472);
         for alg in [Alg::ES256, Alg::ES384, Alg::RS256, Alg::PS256] {
             assert_eq!(bits(&signing_key(alg).unwrap()), 0x0004_0472, "{alg}");
+            assert_eq!(
+                bits(&bound_key(alg, &[1; 32]).unwrap()),
+                0x0004_0432,
+                "{alg}"
+            );
         }
         assert_eq!(bits(&attestation_key()), 0x0005_0472);
         for endorsement in [endorsement_p256(), endorsement_rsa()] {

@@ -25,7 +25,7 @@ impl<'a> MemoryKey<'a> {
     pub fn make(backend: &'a TpmBackend, alg: Alg) -> Result<MemoryKey<'a>, Error> {
         let object = ObjectId::random()?;
         let stored =
-            backend.at_desk(|connection, lasting| connection.create(lasting, object, alg))?;
+            backend.at_desk(|connection, lasting| connection.create(lasting, object, alg, None))?;
         Ok(MemoryKey {
             backend,
             object,

@@ -6,6 +6,7 @@ mod fixture;
 
 use super::Corpus;
 use fixture::{EK, KEY, World, area, logs};
+use keystore::der::{Elements, SEQUENCE, element};
 use keystore::evidence::bundle::{Bank, KeystoreEvidence, Nonce, Text, TpmEvidence};
 use keystore::evidence::enrolment::registry::{Counters, Enrolled};
 use keystore::evidence::enrolment::{
@@ -60,11 +61,11 @@ pub fn write(corpus: &Corpus) {
     policies(corpus, &world);
 }
 
-/// Of a SEQUENCE's content, whose length has two bytes: its first element.
-fn content(certificate: &[u8]) -> &[u8] {
-    let inner = &certificate[4..];
-    let length = usize::from(u16::from_be_bytes([inner[2], inner[3]]));
-    &inner[..4 + length]
+/// What a certificate's signature is over.
+fn content(certificate: &[u8]) -> Vec<u8> {
+    let mut whole = Elements::of(certificate);
+    let mut certificate = Elements::of(whole.take(SEQUENCE).unwrap());
+    element(SEQUENCE, certificate.take(SEQUENCE).unwrap())
 }
 
 fn certificates(corpus: &Corpus, world: &World) {
@@ -75,19 +76,19 @@ fn certificates(corpus: &Corpus, world: &World) {
     put("whole", 0, &whole);
     put("padded", 0, &[&whole[..], &[0xff; 20]].concat());
     put("root", 0, &world.root.certificate());
-    put("content", 1, content(&whole));
+    put("content", 1, &content(&whole));
     let issuer = fixture::Authority::new(10, "Issuer");
     let above = world.root.certifies(&issuer);
-    put("issuer", 2, content(&above));
+    put("issuer", 2, &content(&above));
     let spki = fixture::public(&world.ek).spki();
     let other = world
         .root
         .ek_certificate(&spki, &[0x55, 0x1d, 0x25, 0x00], fixture::NOW);
-    put("another-usage", 1, content(&other));
+    put("another-usage", 1, &content(&other));
     let over = world
         .root
         .ek_certificate(&spki, &[0x67, 0x81, 0x05, 0x08, 0x01], 0);
-    put("over", 1, content(&over));
+    put("over", 1, &content(&over));
 }
 
 fn enrolments(corpus: &Corpus, world: &World) {

@@ -48,6 +48,7 @@ fn open(tcti: Tcti, state: &StateDir) -> TpmBackend {
         tcti,
         secrets: Secrets::new(&SECRET),
         sessions: Some(Sessions::Password),
+        healthy: None,
         state: state.clone(),
     })
     .unwrap()

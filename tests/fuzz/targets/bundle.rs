@@ -7,6 +7,7 @@
 
 use super::fixture::{NOW, World, public};
 use keystore::evidence::Bundle;
+use keystore::evidence::healthy::Approval;
 use keystore::evidence::nonces::NonceUse;
 use keystore::evidence::policy::Policy;
 use keystore::evidence::verdict::Overall;
@@ -23,6 +24,11 @@ pub fn check(data: &[u8]) {
     if let Ok(bundle) = Bundle::parse(data) {
         let again = bundle.to_json();
         assert_eq!(Bundle::parse(again.as_bytes()), Ok(bundle));
+    }
+    // The other document in JSON about PCRs, which lies in a directory of the host.
+    if let Ok(approval) = Approval::parse(data) {
+        let again = approval.to_json();
+        assert_eq!(Approval::parse(again.as_bytes()), Ok(approval));
     }
     let world = &*WORLD;
     let policy = Policy::parse(Path::new("policy.toml"), &world.policy()).expect("it is one");

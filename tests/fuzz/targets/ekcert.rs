@@ -40,20 +40,22 @@ static MAKER: LazyLock<Maker> = LazyLock::new(|| {
 pub fn check(data: &[u8]) {
     let maker = &*MAKER;
     let mut input = Input::of(data);
-    match input.choice(3) {
+    let kind = input.choice(3);
+    let content = input.rest();
+    match kind {
         0 => {
-            if let Some(found) = verified(input.rest(), &[]) {
+            if let Some(found) = verified(content, &[]) {
                 assert_eq!(found.key, public(&maker.world.ek), "it is another's");
             }
         }
         1 => {
-            let signed = maker.world.root.sign(input.rest());
+            let signed = maker.world.root.sign(content);
             verified(&signed, &[]);
-            let forged = maker.issuer.sign(input.rest());
+            let forged = maker.issuer.sign(content);
             assert_eq!(verified(&forged, &[]), None, "the maker has not signed it");
         }
         _ => {
-            let above = maker.world.root.sign(input.rest());
+            let above = maker.world.root.sign(content);
             if let Some(found) = verified(&maker.issued, &[&above]) {
                 assert_eq!(found.key, public(&maker.world.ek));
             }

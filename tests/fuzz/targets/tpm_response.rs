@@ -152,6 +152,7 @@ impl Stage {
             tcti: self.tcti.clone(),
             secrets: Secrets::new(&SECRET),
             sessions: Some(Sessions::Password),
+            healthy: None,
             state: self.state.clone(),
         })
     }

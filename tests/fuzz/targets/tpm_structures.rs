@@ -56,6 +56,7 @@ fn key_file(text: &str) {
 
 fn made_up_key_file(input: &mut Input<'_>) {
     let file = KeyFile {
+        bond: None,
         label: input.text(300),
         parent: input.number(4) as u32,
         public: input.bytes(PART_LEN_MAX).to_vec(),

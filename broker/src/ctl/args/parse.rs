@@ -9,11 +9,11 @@ use super::{
 use crate::ctl::attest::Wish;
 use crate::ctl::certificate::Form;
 use crate::ctl::env::{Part, Sdk};
-use crate::ctl::{enroll, verify};
+use crate::ctl::{approve, enroll, verify};
 use assertd_client::api::KeyVerb;
 use keystore::backend::{Existing, Label, TokenId};
 use keystore::config::{Tcti, suggest};
-use keystore::evidence::bundle::{Host, Nonce};
+use keystore::evidence::bundle::{Bank, Host, Nonce, PcrIndex, PcrValue};
 use keystore::evidence::enrolment::EXPIRES_MAX_S;
 use keystore::keyid::check_part;
 use keystore::{KeyId, KeyName};
@@ -267,6 +267,27 @@ fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage>
             policy: options.policy()?,
             replaced,
         }),
+        "approve request" => Command::Approve(approve::Wish::Request {
+            keystore: options.text(Opt::Keystore)?,
+            pcrs: values(pairs)?,
+            output: options
+                .text(Opt::Output)?
+                .map(PathBuf::from)
+                .ok_or_else(|| {
+                    Usage::new(
+                        "--output is missing: where is what is to be approved to be written?",
+                    )
+                })?,
+        }),
+        "approve finish" => Command::Approve(approve::Wish::Finish {
+            request: path.ok_or_else(|| {
+                Usage::new("which request? Name the file that `assertctl approve request` wrote")
+            })?,
+            signature: raw.words.get(taken + 1).map(PathBuf::from).ok_or_else(|| {
+                Usage::new("which signature? Name the file that the authority made of it")
+            })?,
+            keystore: options.text(Opt::Keystore)?,
+        }),
         "nonce" => Command::Nonce {
             policy: options.policy()?,
         },
@@ -406,6 +427,22 @@ fn explain(options: &mut Options, id: Option<&String>) -> Result<Command, Usage>
             "explain what? Give the ID of a denied request, or --pid P and --target T",
         )),
     }
+}
+
+/// Values of PCRs.
+fn values(pairs: BTreeMap<String, String>) -> Result<BTreeMap<PcrIndex, PcrValue>, Usage> {
+    let value = |(index, value): (String, String)| {
+        let wrong = |why: String| Usage::new(format!("--pcr `{index}={value}`: {why}"));
+        let parsed: PcrIndex = index.parse().map_err(wrong)?;
+        let read: PcrValue = value.parse().map_err(wrong)?;
+        match read.as_slice().len() == Bank::Sha256.digest_len() {
+            true => Ok((parsed, read)),
+            false => Err(wrong(
+                "it is of bank sha256, with 64 hexadecimal digits".to_owned(),
+            )),
+        }
+    };
+    pairs.into_iter().map(value).collect()
 }
 
 /// `NAME=VALUE`, as often as it is given, of the one option of the command that repeats.

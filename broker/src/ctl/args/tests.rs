@@ -31,6 +31,8 @@ fn every_command_is_understood_by_its_name() {
             "enroll finish" => "enroll finish responses --policy policy.toml",
             "nonce" => "nonce --policy policy.toml",
             "verify" => &verify,
+            "approve request" => "approve request -o new.json",
+            "approve finish" => "approve finish new.json new.sig",
             name => name,
         };
         let needs_key = spec.name.starts_with("keys ") && !line.contains("a/b");
@@ -40,6 +42,33 @@ fn every_command_is_understood_by_its_name() {
         };
         assert!(understood(line).is_ok(), "{line}");
     }
+}
+
+#[test]
+fn values_of_pcrs_are_of_one_bank_and_of_pcrs_that_there_are() {
+    let value = "0a".repeat(32);
+    let with = |pcrs: &str| understood(&format!("approve request -o new.json {pcrs}"));
+    let two = with(&format!("--pcr 7={value} --pcr=0={value}"))
+        .unwrap()
+        .command;
+    let Command::Approve(crate::ctl::approve::Wish::Request { pcrs, .. }) = two else {
+        panic!("{two:?}");
+    };
+    let indices: Vec<u8> = pcrs.keys().map(|index| index.number()).collect();
+    assert_eq!(indices, [0, 7]);
+    for wrong in ["7", "7=", "7=0a", "x=0a", "=0a"] {
+        assert!(with(&format!("--pcr {wrong}")).is_err(), "{wrong}");
+    }
+    for (index, value) in [
+        ("24", &value),
+        ("07", &value),
+        ("7", &value[..40].to_owned()),
+    ] {
+        assert!(with(&format!("--pcr {index}={value}")).is_err(), "{index}");
+    }
+    assert!(with(&format!("--pcr 7={value} --pcr 7={value}")).is_err());
+    assert!(understood("approve request").is_err());
+    assert!(understood("approve finish new.json").is_err());
 }
 
 #[test]

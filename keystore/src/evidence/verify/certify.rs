@@ -8,10 +8,10 @@ use crate::PublicKey;
 use crate::evidence::attest::{Attest, Attested};
 use crate::evidence::bundle::{CertifiedKey, PolicyStep};
 use crate::evidence::context;
-use crate::evidence::hash::Hash;
 use crate::evidence::policy::Imported;
 use crate::evidence::public::{Attributes, PublicArea};
 use crate::evidence::signature::Signature;
+use crate::evidence::steps::policy_digest;
 use crate::evidence::verdict::{Check, Done, Finding, KeyVerdict, Report, UseBy, both};
 use crate::evidence::weak;
 use crate::protocol::EvidenceLevel;
@@ -22,10 +22,6 @@ const ORIGIN: u32 =
 
 /// What a key that signs JWS is not: a restricted one would be an attestation key misused.
 const CLEAR: u32 = Attributes::RESTRICTED | Attributes::DECRYPT | Attributes::ENCRYPTED_DUPLICATION;
-
-const POLICY_PCR: u32 = 0x17f;
-const POLICY_AUTHORIZE: u32 = 0x16a;
-const POLICY_AUTH_VALUE: u32 = 0x16b;
 
 /// What others rest on.
 pub struct Certified {
@@ -123,7 +119,7 @@ pub fn key(
         }
     });
     let use_by = report.look(Check::KeyPolicy, about, area, |area| {
-        Finding::of(policy(key, area))
+        Finding::of(policy(session, key, area))
     });
     level(session, key, (origin, use_by), first, report);
     let stated = statement.map(|attest| Stated {
@@ -204,10 +200,13 @@ fn strength(area: &PublicArea) -> Result<(), String> {
 }
 
 /// By what the key is used, if the public area has the policy that the steps lead to.
-fn policy(key: &CertifiedKey, area: &PublicArea) -> Result<UseBy, String> {
+fn policy(session: &Session<'_>, key: &CertifiedKey, area: &PublicArea) -> Result<UseBy, String> {
     let by_auth = area.attributes.has(Attributes::USER_WITH_AUTH);
     let Some(steps) = &key.policy else {
         return match (area.auth_policy.is_empty(), by_auth) {
+            (true, true) if session.question.policy.healthy.is_some() => {
+                Err("it signs in any state of its host".into())
+            }
             (true, true) => Ok(UseBy::AuthValue),
             (true, false) => Err("it can be used by nobody: no auth value, and no policy".into()),
             (false, _) => Err("it has a policy that is not shown".into()),
@@ -217,8 +216,23 @@ fn policy(key: &CertifiedKey, area: &PublicArea) -> Result<UseBy, String> {
         return Err("userWithAuth is set: its auth value is enough, without the policy".into());
     }
     match policy_digest(steps, area.name_alg)? == area.auth_policy {
-        true => use_by(steps),
+        true => wanted(session, steps).and_then(|()| use_by(steps)),
         false => Err("its policy is another than is shown".into()),
+    }
+}
+
+/// Whether the states that these steps let the key be used in are those that the relying party wants.
+fn wanted(session: &Session<'_>, steps: &[PolicyStep]) -> Result<(), String> {
+    let Some(healthy) = &session.question.policy.healthy else {
+        return Ok(());
+    };
+    let is_more = |it: &PolicyStep| !matches!(it, PolicyStep::AuthValue {});
+    match steps {
+        [first, rest @ ..] if healthy.wants(first) && !rest.iter().any(is_more) => Ok(()),
+        [PolicyStep::Authorize { .. }, ..] => {
+            Err("who approves the states that it signs in is nobody that the policy names".into())
+        }
+        _ => Err("the state that it signs in is none that the policy names".into()),
     }
 }
 
@@ -232,59 +246,6 @@ fn use_by(steps: &[PolicyStep]) -> Result<UseBy, String> {
         false if steps.is_empty() => Err("its policy asks for nothing: anybody can use it".into()),
         false => Ok(UseBy::AuthValue),
     }
-}
-
-/// authPolicy of these steps (TPM 2.0 Part 3 §23.7, §23.16, §23.17).
-///
-/// # Errors
-/// A sentence: one of them is unusable, or is in front of an approval, which forgets what it approves: anybody could
-/// show any step there.
-pub fn policy_digest(steps: &[PolicyStep], hash: Hash) -> Result<Vec<u8>, String> {
-    let mut digest = vec![0; hash.digest_len()];
-    for (index, step) in steps.iter().enumerate() {
-        digest = match step {
-            PolicyStep::Authorize { .. } if index > 0 => {
-                return Err("it shows steps in front of an approval, which prove nothing".into());
-            }
-            PolicyStep::AuthValue {} => hash.of(&[&digest, &POLICY_AUTH_VALUE.to_be_bytes()]),
-            PolicyStep::Pcr {
-                selection,
-                digest: of,
-            } => {
-                let selection = marshalled(selection);
-                let command = POLICY_PCR.to_be_bytes();
-                hash.of(&[&digest, &command, &selection, of.as_slice()])
-            }
-            PolicyStep::Authorize {
-                authority,
-                reference,
-            } => {
-                let authority = PublicArea::parse(authority.as_slice());
-                let authority = authority.map_err(|it| format!("who approves its policy {it}"))?;
-                let zero = vec![0; hash.digest_len()];
-                let command = POLICY_AUTHORIZE.to_be_bytes();
-                let named = hash.of(&[&zero, &command, authority.name()]);
-                hash.of(&[&named, reference.as_slice()])
-            }
-        };
-    }
-    Ok(digest)
-}
-
-/// TPML_PCR_SELECTION, three bytes of bitmap each.
-fn marshalled(selection: &crate::evidence::bundle::Selection) -> Vec<u8> {
-    let count = u32::try_from(selection.len()).expect("there are four banks");
-    let mut bytes = count.to_be_bytes().to_vec();
-    for (bank, indices) in selection {
-        bytes.extend(bank.id().to_be_bytes());
-        let mut bitmap = [0u8; 3];
-        for index in indices {
-            bitmap[usize::from(index.number() / 8)] |= 1 << (index.number() % 8);
-        }
-        bytes.push(3);
-        bytes.extend(bitmap);
-    }
-    bytes
 }
 
 /// What all of that comes to, and whether it is enough.

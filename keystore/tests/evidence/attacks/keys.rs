@@ -7,7 +7,7 @@ use keystore::charter::PurposeKind;
 use keystore::evidence::bundle::{Bank, KeystoreEvidence, PolicyStep, Text};
 use keystore::evidence::context;
 use keystore::evidence::hash::Hash;
-use keystore::evidence::verify::policy_digest;
+use keystore::evidence::steps::policy_digest;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[test]

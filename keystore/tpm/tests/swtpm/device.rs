@@ -25,6 +25,7 @@ fn open(node: &Path, dir: &Path, sessions: Sessions) -> TpmBackend {
         tcti: Tcti::Device(node.to_owned()),
         secrets: Secrets::new(&SECRET),
         sessions: Some(sessions),
+        healthy: None,
         state: StateDir::lock(&dir.join("state")).unwrap(),
     };
     TpmBackend::open(settings).unwrap()

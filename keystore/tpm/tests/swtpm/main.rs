@@ -6,6 +6,7 @@
 mod device;
 mod evidence;
 mod foreign;
+mod healthy;
 mod import;
 mod keys;
 mod leaving;

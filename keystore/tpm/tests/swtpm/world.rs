@@ -2,7 +2,7 @@
 
 use harness::swtpm::{Authority, Swtpm};
 use keystore::backend::{Backend, ObjectId};
-use keystore::config::Sessions;
+use keystore::config::{Healthy, Sessions};
 use keystore::statefile::StateDir;
 use keystore::tcti::Tcti;
 use keystore::{Alg, Error, PublicKey};
@@ -25,6 +25,7 @@ pub struct World {
 pub struct How {
     pub secret: [u8; 32],
     pub sessions: Option<Sessions>,
+    pub healthy: Option<Healthy>,
     pub tcti: Option<Tcti>,
     pub state: &'static str,
 }
@@ -34,6 +35,7 @@ impl Default for How {
         How {
             secret: SECRET,
             sessions: None,
+            healthy: None,
             tcti: None,
             state: "state",
         }
@@ -67,6 +69,7 @@ impl World {
             tcti,
             secrets: Secrets::new(&how.secret),
             sessions: how.sessions,
+            healthy: how.healthy.clone(),
             state: StateDir::lock(&self.dir.path().join(how.state))?,
         })
     }
