@@ -3,7 +3,7 @@
 
 use super::args::{Args, Format};
 use super::failure::{Exit, Failure};
-use super::given::{Given, read, refused};
+use super::given::{read, refused};
 use super::out::{Out, count};
 use super::place::put;
 use super::relying::{Held, Relying};
@@ -15,8 +15,9 @@ use keystore::evidence::policy::Policy;
 use keystore::evidence::verdict::{Outcome, Overall, Report};
 use keystore::evidence::verify::{Question, verify};
 use keystore::keyfile::KEY_FILE_LEN_MAX;
-use keystore::{Clock, KeyFile};
+use keystore::{Clock, KeyFile, bounded};
 use serde::Serialize;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Permissions of somebody else than the owner.
@@ -179,16 +180,17 @@ fn record(
 
 /// A key that others can read is everybody's.
 fn verifier_key(path: &Path) -> Result<VerifierKey, Failure> {
-    let file = Given::open(path)?;
-    let mode = file.mode();
+    let (bytes, metadata) =
+        bounded::read(path, KEY_FILE_LEN_MAX).map_err(|why| refused(path, &why))?;
+    let file = KeyFile::new(bytes.into());
+    let mode = metadata.mode() & 0o7777;
     if mode & OTHERS != 0 {
         let why = format!(
             "others can read the verifier's key (mode {mode:04o}): make a new one with mode 0600"
         );
         return Err(refused(path, &why));
     }
-    let bytes = file.read(KEY_FILE_LEN_MAX)?;
-    let key = KeyFile::new(bytes.into()).and_then(|file| file.private_key());
+    let key = file.and_then(|file| file.private_key());
     let key = key.and_then(|key| VerifierKey::new(&key));
     key.map_err(|error| refused(path, &error))
 }
