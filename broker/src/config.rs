@@ -147,6 +147,19 @@ pub struct Attest {
     pub selection: Selection,
 }
 
+impl Attest {
+    /// What a host is called whose system has this name.
+    ///
+    /// # Errors
+    /// A sentence: that it has none.
+    pub fn host_of(&self, system: &str) -> Result<Host, &'static str> {
+        let named = self.host.clone().map(Ok);
+        named
+            .unwrap_or_else(|| system.parse())
+            .map_err(|_| "this system has no host name; say `host` in [attest]")
+    }
+}
+
 /// An `[issuer.NAME]`: this host, or its fleet, as an OIDC issuer for federation.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Issuer {

@@ -166,7 +166,7 @@ fn run(command: Command) -> Result<(), Failure> {
         denied,
         keyring,
         keeper: Keeper::default(),
-        host: of_proc("/proc/sys/kernel/hostname"),
+        host: sys::hostname(),
         keystores,
         shelf: crate::reuse::Shelf::default(),
         handovers: crate::handover::Handovers::default(),
@@ -279,7 +279,7 @@ fn open_audit(config: &Config) -> Result<Audit, Failure> {
         segment_bytes: config.audit.segment_bytes.unwrap_or(audit::SEGMENT_BYTES),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: of_proc(BOOT_ID),
-        host: of_proc("/proc/sys/kernel/hostname"),
+        host: sys::hostname(),
     };
     Audit::open(audit_config, now).map_err(|e| Failure::new(e.exit_code(), e.to_string()))
 }

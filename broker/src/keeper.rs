@@ -5,7 +5,7 @@
 //! One keeper for each keystore: one that hangs keeps no other's keys waiting.
 
 use crate::app::App;
-use crate::audit;
+use crate::audit::{self, KeyChange};
 use crate::config::Kept;
 use crate::keyring::{Changed, Seen};
 use crate::lifecycle::{Age, Cause, Change, Facts, Hold, Lineage, Next, Outside, Shown, Waiting};
@@ -205,7 +205,8 @@ pub async fn run(app: Arc<App>, keystore: String) {
             wait = wait.min(settle(&app, name, want).await);
         }
         for (key, kid) in app.keyring.take_restored(&keystore) {
-            let told = recorded(&app, &key, kid.as_str(), audit::KeyAction::Restored).await;
+            let restored = KeyChange::new(&key, kid.as_str(), audit::KeyAction::Restored);
+            let told = recorded(&app, restored).await;
             if let Err(error) = told {
                 eprintln!("assertd: {error}");
             }
@@ -425,31 +426,18 @@ async fn record(app: &App, name: &KeyName, lineage: &Lineage, change: Change) ->
         .keyring
         .key_record(&key)
         .map(|record| record.public_key.kid());
-    recorded(
-        app,
-        &key,
-        kid.as_ref().map_or("", |kid| kid.as_str()),
-        action,
-    )
-    .await
+    let kid = kid.as_ref().map_or("", |kid| kid.as_str());
+    recorded(app, KeyChange::new(&key, kid, action)).await
 }
 
 /// Has something about a key recorded, durably.
 ///
 /// # Errors
 /// `Unavailable` if the audit log takes nothing.
-pub async fn recorded(
-    app: &App,
-    key: &KeyId,
-    kid: &str,
-    action: audit::KeyAction,
-) -> Result<(), Error> {
+pub async fn recorded(app: &App, change: KeyChange) -> Result<(), Error> {
+    let key = change.key.as_str().to_owned();
     let no_audit = |why: String| Error::new(Kind::Unavailable, format!("key {key}: audit: {why}"));
-    let durable = app.audit.key(audit::KeyChange {
-        key: key.to_string().as_str().into(),
-        kid: kid.into(),
-        action,
-    });
+    let durable = app.audit.key(change);
     let durable = durable.map_err(|error| no_audit(error.to_string()))?;
     let written = durable.await;
     written.map_err(|_lost| no_audit("the record was not written for certain".to_owned()))

@@ -180,11 +180,7 @@ fn suspend(app: &App, key: &ActiveKey, bad: Bad) {
         "assertd: ALERT: key {} (kid {}) is suspended: {bad}",
         key.id, key.kid
     );
-    let change = audit::KeyChange {
-        key: key.id.to_string().as_str().into(),
-        kid: key.kid.as_str().into(),
-        action: audit::KeyAction::Suspended,
-    };
+    let change = audit::KeyChange::new(&key.id, key.kid.as_str(), audit::KeyAction::Suspended);
     drop(app.audit.key(change)); // recorded if it can be; the key is stopped all the same
 }
 

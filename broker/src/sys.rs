@@ -100,6 +100,13 @@ pub fn boot_ticks() -> u64 {
     })
 }
 
+/// What the system calls itself; nothing if it calls itself nothing that is text.
+pub fn hostname() -> String {
+    let name = nix::unistd::gethostname().ok();
+    let name = name.and_then(|name| name.into_string().ok());
+    name.unwrap_or_default()
+}
+
 /// Milliseconds since boot, suspend included.
 pub fn boot_ms() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);

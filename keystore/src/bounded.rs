@@ -21,7 +21,9 @@ pub fn read(path: &Path, most: usize) -> Result<(Vec<u8>, Metadata), String> {
     if !metadata.is_file() {
         return Err("is no file".to_owned());
     }
-    let mut bytes = Vec::new();
+    // At once, so that of a secret no copy is left where it has grown out of.
+    let length = usize::try_from(metadata.len()).unwrap_or(most).min(most);
+    let mut bytes = Vec::with_capacity(length + 1);
     let limited = file.take(most as u64 + 1).read_to_end(&mut bytes);
     limited.map_err(failed)?;
     match bytes.len() <= most {

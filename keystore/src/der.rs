@@ -94,6 +94,15 @@ impl<'a> Elements<'a> {
     }
 }
 
+/// The SEQUENCE that the bytes begin with, and what follows it: makers of TPMs fill the place of a certificate up
+/// with anything.
+pub fn first(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut elements = Elements::of(bytes);
+    elements.take(SEQUENCE).ok()?;
+    let Elements(rest) = elements;
+    Some(bytes.split_at(bytes.len() - rest.len()))
+}
+
 /// A non-negative INTEGER of at most 32 bits.
 pub fn unsigned(content: &[u8]) -> Result<u32, Wrong> {
     let digits = match content {
@@ -189,6 +198,27 @@ mod tests {
         for (len, fits) in [(LEN_MAX, true), (LEN_MAX + 1, false)] {
             let bytes = element(OCTET_STRING, &vec![0; len]);
             assert_eq!(read(&bytes).is_ok(), fits, "{len}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_first_is_no_part_of_it() {
+        for len in [0, 1, 0x7f, 0x80, 0xff, 0x100, 2000] {
+            let whole = element(SEQUENCE, &vec![7; len]);
+            for tail in [&[][..], &[0, 0, 0], &[0xff; 9]] {
+                let bytes = [&whole, tail].concat();
+                assert_eq!(first(&bytes), Some((&whole[..], tail)));
+            }
+            for cut in 0..whole.len() {
+                assert_eq!(first(&whole[..cut]), None, "{len} {cut}");
+            }
+        }
+        for other in [
+            &[SET, 0][..],
+            &[SEQUENCE, 0x81, 1, 7],
+            &[SEQUENCE, 0x83, 0, 0, 1, 7],
+        ] {
+            assert_eq!(first(other), None, "{other:x?}");
         }
     }
 

@@ -4,7 +4,7 @@
 //! A key id is what we persist and show. What a token stores (CKA_ID, label) is derived or
 //! recorded elsewhere; a handle is never an identity.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use crate::textual::textual;
 use std::{fmt, str::FromStr};
 
 /// Longest part of a key name, in bytes. Section names in the configuration obey the same limit,
@@ -140,33 +140,7 @@ impl fmt::Display for KeyId {
     }
 }
 
-impl Serialize for KeyId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for KeyId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<KeyId, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
-
-impl Serialize for KeyName {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for KeyName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<KeyName, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
+textual!(KeyId, KeyName);
 
 #[cfg(test)]
 mod tests {

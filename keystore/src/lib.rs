@@ -52,6 +52,7 @@ pub mod statefile;
 pub mod stop;
 pub mod survey;
 pub mod tcti;
+mod textual;
 pub mod trail;
 
 pub use alg::Alg;

@@ -206,4 +206,78 @@ fn a_certificate_that_ends_soon_is_spoken_of() {
     let phrase =
         "warn: ours/graph.1: its certificate ends soon; `assertctl keys rotate ours/graph`";
     assert!(listed.contains(phrase), "{listed}");
+    let checked = daemon.assertctl(&["check"]);
+    let checked = String::from_utf8(checked.stdout).unwrap();
+    let line = checked.lines().find(|line| line.ends_with("[D82]"));
+    let line = line.unwrap_or_else(|| panic!("{checked}"));
+    assert!(
+        line.starts_with("warn") && line.contains("of ours/graph.1 ends soon"),
+        "{line}"
+    );
+}
+
+/// Whether root or assertd has it made, and for a key that is there already.
+#[test]
+fn each_certificate_is_on_record_before_an_assertion_names_it() {
+    let token = Token::new();
+    let daemon = Daemon::with_keys(entra(&token, ""));
+    let on_record = |key: &str| -> Vec<Value> {
+        let records = daemon.audit_records().into_iter();
+        let of_key = records.filter(|it| it["action"] == "certified" && it["key"] == key);
+        of_key.map(|mut it| it["x5t_s256"].take()).collect()
+    };
+    let thumbprint = |key: &str| certificate(&daemon, key)["x5t#S256"].take();
+    assert_eq!(on_record("ours/graph.1"), [thumbprint("ours/graph.1")]);
+    done(&daemon, &["keys", "rotate", "ours/graph"]);
+    let second = "ours/graph.2";
+    let published = wait_until(DEADLINE, || {
+        daemon
+            .keys()
+            .iter()
+            .any(|key| key.key == second && key.state == "published")
+    });
+    assert!(published, "{:?}\n{}", daemon.keys(), daemon.stderr());
+    assert_eq!(on_record(second), [thumbprint(second)]);
+    let records = daemon.audit_records();
+    let at = |action: &str| {
+        let is_it = |it: &Value| it["action"] == action && it["key"] == second;
+        records
+            .iter()
+            .position(is_it)
+            .unwrap_or_else(|| panic!("{action}: {records:#?}"))
+    };
+    assert!(at("certified") < at("made") && at("made") < at("published"));
+    let shown = done(&daemon, &["audit", "show", "-n", "100"]);
+    let phrase = format!("x5t#S256 {}", thumbprint(second).as_str().unwrap());
+    assert!(shown.contains(&phrase), "{shown}");
+}
+
+#[test]
+fn a_key_that_was_there_before_its_certificate_has_it_on_record() {
+    let token = Token::new();
+    let of = |target: &str| {
+        Config::new(&token)
+            .workload("ours", us(), "")
+            .with(&format!(
+                "[workload.ours.target.crm]\nkeystore = \"{KEYSTORE}\"\n{target}"
+            ))
+    };
+    let daemon = Daemon::with_keys(of(
+        "profile = \"snowflake\"\naccount = \"ACME-PROD\"\nuser = \"PAYMENTS\"\n",
+    ));
+    let is_certified = |record: &Value| record["action"] == "certified";
+    assert!(!daemon.audit_records().iter().any(is_certified));
+    let crm = of(
+        "profile = \"salesforce-jwt\"\nclient_id = \"3MVG9\"\nuser = \"payments@acme.example\"\n\
+         authorization_server = \"https://login.salesforce.com\"\n",
+    );
+    daemon.site().configure(crm.text());
+    done(&daemon, &["reload"]);
+    assert!(daemon.apply().contains("certified"), "{}", daemon.stderr());
+    let record = daemon.audit_record(is_certified);
+    let made = certificate(&daemon, "ours/crm");
+    assert_eq!(
+        (&record["key"], &record["kid"], &record["x5t_s256"]),
+        (&json!("ours/crm.1"), &made["kid"], &made["x5t#S256"])
+    );
 }

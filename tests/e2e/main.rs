@@ -5,6 +5,7 @@
 mod ahead;
 mod assertion;
 mod attest;
+mod attested;
 mod certificates;
 mod charter;
 mod courier;
@@ -16,6 +17,7 @@ mod files;
 mod hardening;
 mod healthy;
 mod import;
+mod independent;
 mod keys;
 mod lifecycle;
 mod notify;

@@ -87,6 +87,14 @@ pub fn published(address: SocketAddr, issuer: &str, trust_domain: &str, line: &s
     run(command, &[line.to_owned()]).1.remove(0)
 }
 
+/// What a TPM has signed, read and verified by what nobody here wrote; `lines` as statement.py reads them. For
+/// each line an object of verdicts for every key and quote.
+pub fn statements(lines: &[String]) -> Vec<Value> {
+    let (code, verdicts) = run(python("statement.py"), lines);
+    assert_eq!((code, verdicts.len()), (Some(0), lines.len()));
+    verdicts
+}
+
 /// Holds configurations against a JSON Schema; `lines` as schema.py reads them. A verdict for each.
 pub fn hold_against_schema(schema: &Path, lines: &[String]) -> Vec<Value> {
     let mut command = python("schema.py");

@@ -13,7 +13,7 @@ use assertd_client::api::AttestRequest;
 use hyper::Request;
 use hyper::body::Incoming;
 use keystore::charter::PurposeKind;
-use keystore::evidence::bundle::{Host, KEYS_MAX, Nonce, Text};
+use keystore::evidence::bundle::{KEYS_MAX, Nonce, Text};
 use keystore::{KeyId, KeyName};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +26,8 @@ pub async fn ask(app: &Arc<App>, uid: u32, request: Request<Incoming>) -> Result
         .nonce
         .parse()
         .map_err(|_| Refusal::invalid("`nonce` is not 32 bytes in base64url without padding"))?;
-    let host = host(app, &rules.config)?;
+    let host = rules.config.attest.host_of(&app.host);
+    let host = host.map_err(|why| Refusal::unavailable("attest_failed", why))?;
     let purpose = asked.purpose.as_deref().map(purpose).transpose()?;
     let keys = keys(app, &rules.config, &asked, purpose)?;
     let selection = rules.config.attest.selection.clone();
@@ -44,16 +45,6 @@ pub async fn ask(app: &Arc<App>, uid: u32, request: Request<Incoming>) -> Result
             Err(Refusal::unavailable("attest_busy", text))
         }
         Err(NotNow::Failed(error)) => Err(Refusal::unavailable("attest_failed", error)),
-    }
-}
-
-fn host(app: &App, config: &Config) -> Result<Host, Refusal> {
-    match &config.attest.host {
-        Some(host) => Ok(host.clone()),
-        None => app.host.parse().map_err(|_| {
-            let text = "this system has no host name; say `host` in [attest]";
-            Refusal::unavailable("attest_failed", text)
-        }),
     }
 }
 

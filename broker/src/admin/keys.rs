@@ -166,7 +166,7 @@ fn not_seen(name: &str, status: Option<&KeystoreStatus>) -> String {
     }
 }
 
-/// Records a key that `assertctl apply` has had made. The keystore is asked, not the caller: what
+/// Records a key that `assertctl apply` has had made or certified. The keystore is asked, not the caller: what
 /// is recorded is what the keystore shows.
 pub async fn adopt(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, Refusal> {
     let asked: AdoptRequest = object(&body(request).await?)?;
@@ -187,17 +187,19 @@ pub async fn adopt(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer,
             format!("key {key}: not in the keystore"),
         ));
     };
+    let recorded = async |change| {
+        let recorded = keeper::recorded(app, change).await;
+        recorded.map_err(|error| Refusal::unavailable("audit_unavailable", error))
+    };
     let known = app.keyring.records().contains_key(&key);
     if !known {
         // The record of the key is durable before the key can sign anything.
-        let change = audit::KeyChange {
-            key: key.to_string().as_str().into(),
-            kid: entry.kid.as_str().into(),
-            action: audit::KeyAction::Adopted,
-        };
-        let durable = app.audit.key(change);
-        let durable = durable.map_err(|e| Refusal::unavailable("audit_unavailable", e))?;
-        durable.await.map_err(|_lost| Refusal::AUDIT_NOT_DURABLE)?;
+        let adopted = audit::KeyChange::new(&key, entry.kid.as_str(), audit::KeyAction::Adopted);
+        recorded(adopted).await?;
+    }
+    // And that of its certificate before an assertion names it.
+    if let Some(certified) = audit::KeyChange::certified(&entry) {
+        recorded(certified).await?;
     }
     let (keyring, now) = (app.keyring.clone(), app.clock.read().unix_s());
     let written =

@@ -11,7 +11,8 @@
 use std::io::Write as _;
 
 use aws_lc_rs::digest;
-use keystore::protocol::EvidenceLevel;
+use keystore::KeyId;
+use keystore::protocol::{EvidenceLevel, KeyEntry};
 use serde::{Deserialize, Serialize};
 
 use super::scan::Link;
@@ -210,6 +211,9 @@ pub struct KeyChange {
     pub key: LongText,
     pub kid: ShortText,
     pub action: KeyAction,
+    /// The thumbprint of its certificate, where that is what the record is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub x5t_s256: Option<ShortText>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,6 +225,8 @@ pub enum KeyAction {
     Suspended,
     /// A keystore has made it as the next version of a key.
     Made,
+    /// It has this certificate. Said again where it is not certain that it was said.
+    Certified,
     /// It belongs to the published set from here on.
     Published,
     /// It signs from here on.
@@ -268,6 +274,27 @@ pub struct Attested {
     pub nonce: ShortText,
     /// What the TPM's quote is bound to: all that it said of keys.
     pub statements_sha256: Option<Sha256>,
+}
+
+impl KeyChange {
+    /// What became of a key.
+    pub fn new(key: &KeyId, kid: &str, action: KeyAction) -> KeyChange {
+        KeyChange {
+            key: key.to_string().as_str().into(),
+            kid: kid.into(),
+            action,
+            x5t_s256: None,
+        }
+    }
+
+    /// Which certificate it has, if it has one.
+    pub fn certified(entry: &KeyEntry) -> Option<KeyChange> {
+        let certificate = entry.certificate.as_ref()?;
+        Some(KeyChange {
+            x5t_s256: Some(certificate.thumbprint().into()),
+            ..KeyChange::new(&entry.key, entry.kid.as_str(), KeyAction::Certified)
+        })
+    }
 }
 
 impl OutcomeRecord {

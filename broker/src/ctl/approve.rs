@@ -5,10 +5,10 @@
 use super::args::{Args, Format};
 use super::bring;
 use super::failure::{Exit, Failure};
+use super::given::{read, refused};
 use super::out::Out;
 use super::place::put;
 use crate::config::Config;
-use keystore::bounded;
 use keystore::client::unexpected;
 use keystore::config::{Healthy, reason};
 use keystore::evidence::bundle::{PcrIndex, PcrValue};
@@ -123,7 +123,7 @@ impl<'a> Bound<'a> {
             };
             return Err(Failure::new(Exit::Refused, text));
         };
-        let text = file(path, AUTHORITY_LEN_MAX)?;
+        let text = read(path, AUTHORITY_LEN_MAX)?;
         let wrong = |why| Failure::new(Exit::Configuration, format!("{}: {why}", path.display()));
         let text = String::from_utf8(text).map_err(|_| wrong("is no text".to_owned()))?;
         Ok(Bound {
@@ -197,10 +197,7 @@ fn finish(
     (request, signature): (&Path, &Path),
     out: &mut Out,
 ) -> Result<Exit, Failure> {
-    let refused = |path: &Path, why: &dyn std::fmt::Display| {
-        Failure::new(Exit::Refused, format!("{}: {why}", path.display()))
-    };
-    let draft = file(request, APPROVAL_LEN_MAX)?;
+    let draft = read(request, APPROVAL_LEN_MAX)?;
     let draft = Approval::parse(&draft).map_err(|why| refused(request, &why))?;
     let (found, wanted) = (draft.generation, bound.healthy.generation());
     if found != wanted {
@@ -213,7 +210,7 @@ fn finish(
             &"is about other PCRs than [healthy] names",
         ));
     }
-    let der = file(signature, SIGNATURE_LEN_MAX)?;
+    let der = read(signature, SIGNATURE_LEN_MAX)?;
     let approval = draft.signed(&der, &bound.authority);
     let approval = approval.map_err(|why| refused(signature, &why))?;
     let name = request.file_name().unwrap_or_default();
@@ -254,13 +251,6 @@ fn show(
         file,
         to_be_signed,
     })
-}
-
-fn file(path: &Path, most: usize) -> Result<Vec<u8>, Failure> {
-    let read = bounded::read(path, most);
-    let read =
-        read.map_err(|why| Failure::new(Exit::Refused, format!("{}: {why}", path.display())));
-    read.map(|(bytes, _)| bytes)
 }
 
 /// The same path with more behind it.

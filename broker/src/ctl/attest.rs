@@ -5,6 +5,7 @@
 use super::admin::{connect, failed};
 use super::args::{Args, Format};
 use super::failure::{Exit, Failure};
+use super::given::{is_absent, read};
 use super::out::{Out, count};
 use super::place::put;
 use assertd_client::api::AttestRequest;
@@ -14,8 +15,7 @@ use keystore::evidence::bundle::{
     BUNDLE_LEN_MAX, BundleType, Bytes, Host, KeystoreEvidence, Nonce, VERSION,
 };
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::{ErrorKind, IsTerminal, Read};
+use std::io::IsTerminal;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -171,23 +171,16 @@ fn is_quoted(keystores: &[KeystoreEvidence], pcrs: RangeInclusive<u8>) -> bool {
 
 /// A log, if it belongs into the bundle and there is one.
 fn log<const MAX: usize>(path: &Path, is_quoted: bool) -> Option<Bytes<MAX>> {
-    if !is_quoted {
+    if !is_quoted || is_absent(path) {
         return None;
     }
-    let warn = |why: &dyn std::fmt::Display| {
-        eprintln!("assertctl: warn: {} is not in it: {why}", path.display());
-        None
-    };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return None,
-        Err(error) => return warn(&error),
-    };
-    let mut bytes = Vec::new();
-    match file.take(MAX as u64 + 1).read_to_end(&mut bytes) {
-        Err(error) => warn(&error),
-        Ok(0) => None,
-        Ok(_) => Bytes::new(bytes).or_else(|| warn(&format!("it is longer than {MAX} bytes"))),
+    match read(path, MAX) {
+        Ok(bytes) if bytes.is_empty() => None,
+        Ok(bytes) => Bytes::new(bytes),
+        Err(failure) => {
+            eprintln!("assertctl: warn: a log is not in it: {}", failure.message);
+            None
+        }
     }
 }
 

@@ -3,9 +3,10 @@
 
 use super::args::{Args, Format};
 use super::failure::{Exit, Failure};
+use super::given::read;
 use super::out::Out;
 use super::place::put;
-use super::relying::{Held, JSON, Named, PENDING_MAX, Relying, batch, read};
+use super::relying::{Held, JSON, Named, PENDING_MAX, Relying, batch};
 use keystore::Clock;
 use keystore::evidence::bundle::Host;
 use keystore::evidence::enrolment::approval::{Approved, LIST_LEN_MAX};

@@ -13,7 +13,7 @@ use super::init::modules;
 use super::out::Out;
 use crate::config::{Config, FACTS_FORMAT, Facts};
 use crate::peer::{self, Proof};
-use crate::witness;
+use crate::{sys, witness};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -56,10 +56,10 @@ fn look(config: Option<&Config>) -> Facts {
             .filter_map(|it| it.socket.clone())
             .filter(|path| path.exists()),
     );
-    let name = nix::unistd::gethostname().ok();
+    let name = sys::hostname();
     Facts {
         format: FACTS_FORMAT,
-        host: name.and_then(|name| name.into_string().ok()),
+        host: (!name.is_empty()).then_some(name),
         peer_pidfd: Some(peer::kernel_proof() == Proof::Pidfd),
         witness: Some(runtime_dir.join(witness::SOCKET).exists()),
         modules: Some(modules.into_iter().collect()),

@@ -27,6 +27,7 @@ mod explain;
 mod failure;
 #[cfg(test)]
 mod fixtures;
+mod given;
 mod grants;
 mod help;
 mod host_facts;

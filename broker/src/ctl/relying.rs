@@ -2,6 +2,7 @@
 //! registry what is pending of enrolments, and which challenges are open. Nobody here asks assertd, or has a TPM.
 
 use super::failure::{Exit, Failure};
+use super::given::{is_absent, read, refused};
 use super::place::put;
 use crate::publication::tree::Dir;
 use keystore::config::{Diagnostic, reason};
@@ -11,12 +12,9 @@ use keystore::evidence::nonces::{NONCES_LEN_MAX, Nonces};
 use keystore::evidence::policy::{POLICY_LEN_MAX, Policy};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::libc::O_NONBLOCK;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use std::fs::{File, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -114,9 +112,7 @@ impl Relying {
         let path = self.registry_path()?;
         let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
-        let failed = |why: &dyn std::fmt::Display| {
-            Failure::new(Exit::Refused, format!("{}: {why}", parent.display()))
-        };
+        let failed = |why: &dyn std::fmt::Display| refused(parent, why);
         let mut dir = File::open(parent).map_err(|error| failed(&reason(&error)))?;
         let mut tries = LOCK_TRIES;
         let lock = loop {
@@ -161,7 +157,7 @@ impl Beside {
             return Ok(Nonces::new());
         }
         let nonces = Nonces::parse(&read(&path, NONCES_LEN_MAX)?);
-        nonces.map_err(|why| Failure::new(Exit::Refused, format!("{}: {why}", path.display())))
+        nonces.map_err(|why| refused(&path, &why))
     }
 
     /// Writes them back. When this returns, they survive a power cut.
@@ -199,8 +195,7 @@ impl Beside {
         let dir = self.pending_dir();
         match std::fs::create_dir(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                let text = format!("{}: {}", dir.display(), reason(&error));
-                return Err(Failure::new(Exit::Refused, text));
+                return Err(refused(&dir, &reason(&error)));
             }
             _ => {}
         }
@@ -215,9 +210,7 @@ impl Beside {
         }
         let bytes = read(&path, FILE_LEN_MAX)?;
         let pending = Pending::parse(&bytes);
-        let pending = pending
-            .map_err(|why| Failure::new(Exit::Refused, format!("{}: {why}", path.display())));
-        pending.map(Some)
+        pending.map(Some).map_err(|why| refused(&path, &why))
     }
 
     /// No challenge is answered twice.
@@ -238,53 +231,12 @@ fn name(id: EnrolmentId) -> String {
     format!("{}{JSON}", keystore::evidence::bundle::to_hex(&id.0))
 }
 
-/// Whether there certainly is nothing: one that cannot be looked at must not pass for an empty one.
-fn is_absent(path: &Path) -> bool {
-    let found = std::fs::symlink_metadata(path);
-    found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-}
-
 fn read_registry(path: &Path) -> Result<Registry, Failure> {
     if is_absent(path) {
         return Ok(Registry::new());
     }
     let bytes = read(path, REGISTRY_LEN_MAX)?;
-    let registry = Registry::parse(&bytes);
-    registry.map_err(|why| Failure::new(Exit::Refused, format!("{}: {why}", path.display())))
-}
-
-/// A file, whole, of at most so many bytes.
-pub fn read(path: &Path, most: usize) -> Result<Vec<u8>, Failure> {
-    read_all(open(path)?, path, most)
-}
-
-/// Opens a file: no pipe, for which somebody else would have to be waited.
-pub fn open(path: &Path) -> Result<File, Failure> {
-    let refused = |why: &dyn std::fmt::Display| {
-        Failure::new(Exit::Refused, format!("{}: {why}", path.display()))
-    };
-    let mut options = OpenOptions::new();
-    let options = options.read(true).custom_flags(O_NONBLOCK);
-    let file = options.open(path);
-    let file = file.map_err(|error| refused(&reason(&error)))?;
-    match file.metadata().is_ok_and(|it| it.is_file()) {
-        true => Ok(file),
-        false => Err(refused(&"is no file")),
-    }
-}
-
-/// What is in one that was opened.
-pub fn read_all(file: File, path: &Path, most: usize) -> Result<Vec<u8>, Failure> {
-    let refused = |why: &dyn std::fmt::Display| {
-        Failure::new(Exit::Refused, format!("{}: {why}", path.display()))
-    };
-    let mut bytes = Vec::new();
-    let limited = file.take(most as u64 + 1).read_to_end(&mut bytes);
-    limited.map_err(|error| refused(&reason(&error)))?;
-    match bytes.len() <= most {
-        true => Ok(bytes),
-        false => Err(refused(&format!("is longer than {most} bytes"))),
-    }
+    Registry::parse(&bytes).map_err(|why| refused(path, &why))
 }
 
 /// One file of a batch.
@@ -308,8 +260,7 @@ pub fn batch(named: &[PathBuf], suffix: &str) -> Result<Vec<Named>, Failure> {
         }
         let found = self::files(path, suffix)?;
         if found.is_empty() {
-            let text = format!("{}: has no file *{suffix}", path.display());
-            return Err(Failure::new(Exit::Refused, text));
+            return Err(refused(path, &format!("has no file *{suffix}")));
         }
         files.extend(found.into_iter().map(|path| Named {
             path,
@@ -321,20 +272,17 @@ pub fn batch(named: &[PathBuf], suffix: &str) -> Result<Vec<Named>, Failure> {
 
 /// The files of a directory that end so, in order.
 fn files(dir: &Path, suffix: &str) -> Result<Vec<PathBuf>, Failure> {
-    let refused = |why: &dyn std::fmt::Display| {
-        Failure::new(Exit::Refused, format!("{}: {why}", dir.display()))
-    };
+    let failed = |error: std::io::Error| refused(dir, &reason(&error));
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(|error| refused(&reason(&error)))? {
-        let entry = entry.map_err(|error| refused(&reason(&error)))?.path();
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?.path();
         let name = entry.file_name().and_then(|name| name.to_str());
         if name.is_some_and(|name| name.ends_with(suffix)) {
             found.push(entry);
         }
         if found.len() > BATCH_MAX {
-            return Err(refused(&format!(
-                "has more than {BATCH_MAX} files *{suffix}; name some of them"
-            )));
+            let why = format!("has more than {BATCH_MAX} files *{suffix}; name some of them");
+            return Err(refused(dir, &why));
         }
     }
     found.sort();

@@ -5,19 +5,19 @@
 use super::args::{Args, Format};
 use super::bring;
 use super::failure::{Exit, Failure};
+use super::given::{read, refused};
 use super::out::Out;
 use super::place::put;
 use crate::config::Config;
+use crate::sys;
 use keystore::client::unexpected;
-use keystore::config::{BackendKind, reason};
+use keystore::config::BackendKind;
 use keystore::evidence::bundle::{Host, Text};
 use keystore::evidence::enrolment::{
     Challenge, FILE_LEN_MAX, File as _, Request as EnrolmentRequest, RequestType, Response,
     ResponseType, VERSION,
 };
 use keystore::protocol::{Credential, Identity, Reply, Request};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Writes what the TPM of a keystore is.
@@ -63,7 +63,9 @@ pub fn respond(
     out: &mut Out,
 ) -> Result<Exit, Failure> {
     let config = args.load_config()?;
-    let challenge = read(challenge)?;
+    let file = challenge;
+    let challenge = Challenge::parse(&read(file, FILE_LEN_MAX)?);
+    let challenge = challenge.map_err(|why| refused(file, &why))?;
     let ours = host(&config)?;
     if challenge.host != ours {
         let text = format!(
@@ -113,25 +115,8 @@ fn choose<'a>(config: &'a Config, keystore: Option<&'a str>) -> Result<&'a str, 
 
 /// What verifiers call this host: what assertd says in evidence.
 fn host(config: &Config) -> Result<Host, Failure> {
-    if let Some(host) = &config.attest.host {
-        return Ok(host.clone());
-    }
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().parse().map_err(|_| {
-        let text = "this system has no host name; say `host` in [attest]";
-        Failure::new(Exit::Configuration, text)
-    })
-}
-
-fn read(path: &Path) -> Result<Challenge, Failure> {
-    let refused = |why: &dyn std::fmt::Display| {
-        Failure::new(Exit::Refused, format!("{}: {why}", path.display()))
-    };
-    let file = File::open(path).map_err(|error| refused(&reason(&error)))?;
-    let mut bytes = Vec::new();
-    let limited = file.take(FILE_LEN_MAX as u64 + 1).read_to_end(&mut bytes);
-    limited.map_err(|error| refused(&reason(&error)))?;
-    Challenge::parse(&bytes).map_err(|why| refused(&why))
+    let host = config.attest.host_of(&sys::hostname());
+    host.map_err(|why| Failure::new(Exit::Configuration, why))
 }
 
 fn write(args: &Args, json: &str, output: Option<&Path>, out: &mut Out) -> Result<(), Failure> {

@@ -3,9 +3,10 @@
 
 use super::args::{Args, Format};
 use super::failure::{Exit, Failure};
+use super::given::{read, refused};
 use super::out::{Out, count};
 use super::place::put;
-use super::relying::{Held, Relying, open, read, read_all};
+use super::relying::{Held, Relying};
 use keystore::evidence::bundle::{BUNDLE_LEN_MAX, Nonce};
 use keystore::evidence::eat::{VerifierKey, claims};
 use keystore::evidence::enrolment::registry::Registry;
@@ -14,7 +15,7 @@ use keystore::evidence::policy::Policy;
 use keystore::evidence::verdict::{Outcome, Overall, Report};
 use keystore::evidence::verify::{Question, verify};
 use keystore::keyfile::KEY_FILE_LEN_MAX;
-use keystore::{Clock, KeyFile};
+use keystore::{Clock, KeyFile, bounded};
 use serde::Serialize;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -179,19 +180,39 @@ fn record(
 
 /// A key that others can read is everybody's.
 fn verifier_key(path: &Path) -> Result<VerifierKey, Failure> {
-    let refused = |why: &dyn std::fmt::Display| {
-        Failure::new(Exit::Refused, format!("{}: {why}", path.display()))
-    };
-    let file = open(path)?;
-    let mode = file.metadata().map(|it| it.mode() & 0o7777);
-    let mode = mode.map_err(|error| refused(&keystore::config::reason(&error)))?;
+    let (bytes, metadata) =
+        bounded::read(path, KEY_FILE_LEN_MAX).map_err(|why| refused(path, &why))?;
+    let file = KeyFile::new(bytes.into());
+    let mode = metadata.mode() & 0o7777;
     if mode & OTHERS != 0 {
-        return Err(refused(&format!(
+        let why = format!(
             "others can read the verifier's key (mode {mode:04o}): make a new one with mode 0600"
-        )));
+        );
+        return Err(refused(path, &why));
     }
-    let bytes = read_all(file, path, KEY_FILE_LEN_MAX)?;
-    let key = KeyFile::new(bytes.into()).and_then(|file| file.private_key());
+    let key = file.and_then(|file| file.private_key());
     let key = key.and_then(|key| VerifierKey::new(&key));
-    key.map_err(|error| refused(&error))
+    key.map_err(|error| refused(path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use keystore::evidence::verdict::Check;
+
+    #[test]
+    fn every_check_has_a_line_in_the_manual() {
+        let manual = include_str!("../../../docs/man/assertctl.1.md");
+        // serde knows all of them, and says so to whom it does not know.
+        let wrong = serde_json::from_str::<Check>("\"\"")
+            .unwrap_err()
+            .to_string();
+        let (_, all) = wrong.split_once("expected one of ").unwrap();
+        let (all, _) = all.split_once(" at line").unwrap();
+        let rows: Vec<&str> = manual.lines().filter(|it| it.starts_with("| `")).collect();
+        for name in all.split(", ") {
+            let is_its = |row: &&&str| row.starts_with(&format!("| {name} |"));
+            assert_eq!(rows.iter().filter(is_its).count(), 1, "{name}");
+        }
+        assert!(all.contains("`certify-context`"), "{all}");
+    }
 }

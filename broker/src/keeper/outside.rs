@@ -4,7 +4,7 @@
 
 use super::{recorded, write};
 use crate::app::App;
-use crate::audit::KeyAction;
+use crate::audit::{KeyAction, KeyChange};
 use crate::config::Kept;
 use crate::keyring::{By, Changed};
 use crate::keystores::Keystore;
@@ -44,7 +44,12 @@ pub async fn carry_out(
                 _ => error,
             })?;
             let entry = certified(app, holder, entry, want).await?;
-            recorded(app, &key, entry.kid.as_str(), KeyAction::Made).await?;
+            // Also of one that it was given before a crash.
+            if let Some(certified) = KeyChange::certified(&entry) {
+                recorded(app, certified).await?;
+            }
+            let made = KeyChange::new(&key, entry.kid.as_str(), KeyAction::Made);
+            recorded(app, made).await?;
             let (keyring, now_s) = (app.keyring.clone(), app.clock.read().unix_s());
             let keystore = want.keystore.clone();
             let record = move || keyring.record(&keystore, &entry, By::Keeper, now_s);

@@ -6,8 +6,8 @@ use super::bundle::Text;
 use super::wire::Wrong;
 use crate::PublicKey;
 use crate::der::{
-    BIT_STRING, BOOLEAN, CONTEXT_0, CONTEXT_3, Elements, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING,
-    SEQUENCE, SET, UTF8_STRING, boolean, magnitude,
+    self, BIT_STRING, BOOLEAN, CONTEXT_0, CONTEXT_3, Elements, INTEGER, OBJECT_IDENTIFIER,
+    OCTET_STRING, SEQUENCE, SET, UTF8_STRING, boolean, magnitude,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter};
@@ -105,12 +105,7 @@ impl ExtendedKeyUsageValidator for AnyUsage {
 
 /// Some TPMs fill their NV index behind the certificate.
 fn without_padding(der: &[u8]) -> &[u8] {
-    let length = match der {
-        [SEQUENCE, 0x82, high, low, ..] => 4 + usize::from(u16::from_be_bytes([*high, *low])),
-        [SEQUENCE, 0x81, length, ..] => 3 + usize::from(*length),
-        _ => der.len(),
-    };
-    der.get(..length).unwrap_or(der)
+    der::first(der).map_or(der, |(certificate, _)| certificate)
 }
 
 fn read(der: &[u8]) -> Result<EkCertificate, Wrong> {

@@ -69,6 +69,14 @@ impl<'a> Work<'a> {
                 certificate_s,
             } => {
                 let certificate = self.certify(key, keystore, *certificate_s)?;
+                // assertd puts it on record, and names it from here on.
+                self.adopt(key, keystore).map_err(|failure| Failure {
+                    message: format!(
+                        "the certificate of {key} is made, and assertd has no record of it: {}",
+                        failure.message
+                    ),
+                    ..failure
+                })?;
                 Ok(Done::Certified {
                     key: key.clone(),
                     x5t_s256: certificate.thumbprint().to_owned(),

@@ -6,19 +6,19 @@
 
 use super::access::quoted;
 use super::finding::{
-    ANSWERS, AUDIT_WRITES, CONFIG_IN_FORCE, DENY_LISTS, Finding, KEY_MADE, KEY_STATE, KEYSTORE,
-    PROGRAM, STRANGE, WITNESS,
+    ANSWERS, AUDIT_WRITES, CERTIFICATE, CONFIG_IN_FORCE, DENY_LISTS, Finding, KEY_MADE, KEY_STATE,
+    KEYSTORE, PROGRAM, STRANGE, WITNESS,
 };
 use super::site::{Runner, Site};
 use super::units::{self, Units};
 use crate::config::KeyFrom;
-use crate::ctl::out::{count, duration};
+use crate::ctl::out::{count, duration, rfc3339};
 use crate::ctl::run::within;
 use assertd_client::Client;
 use assertd_client::api::{KeyStatus, KeystoreStatus, Status};
-use keystore::client;
 use keystore::config::BackendKind;
 use keystore::protocol::{Reply, Request};
+use keystore::{Clock, client};
 use keystores::Word;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -53,6 +53,8 @@ pub struct Answers {
     words: BTreeMap<String, Word>,
     /// Processes of ours whose program is not the installed one any more.
     outdated: Vec<String>,
+    /// When it said so, in seconds since 1970.
+    now_s: u64,
 }
 
 /// Looks. `socket` is where administrators ask.
@@ -83,6 +85,7 @@ pub fn look(site: &Site, units: &Units, socket: PathBuf) -> Facts {
     Facts::Answers(Box::new(Answers {
         words: words(site, &status),
         outdated: outdated(&status),
+        now_s: Clock::new().read().unix_s(),
         status,
         keys,
     }))
@@ -366,12 +369,35 @@ fn keys(site: &Site, answers: &Answers) -> Vec<Finding> {
         found.extend(key_state(site, key));
     }
     found.extend(none_active(site, &answers.keys));
+    let ending = answers.keys.iter().filter(|key| key.used);
+    let ending = ending.filter_map(|key| certificate(site, key, answers.now_s));
+    let ending: Vec<Finding> = ending.collect();
     let is_active = |key: &&KeyStatus| key.used && key.phase == "active";
     let used = answers.keys.iter().filter(is_active).count();
     if found.is_empty() && used > 0 {
         found.push(KEY_STATE.ok(format!("{} in use, all active", count(used, "key"))));
     }
+    found.extend(ending);
     found
+}
+
+/// A certificate that has ended or ends soon: nothing here stops by it, and the other side refuses the key.
+fn certificate(site: &Site, key: &KeyStatus, now_s: u64) -> Option<Finding> {
+    let certificate = key.certificate.as_ref()?;
+    certificate.warning.as_ref()?; // assertd knows how soon is soon, and for which versions it matters
+    let (id, options, end) = (&key.key, site.options(), rfc3339(certificate.not_after));
+    let name = id.rsplit_once('.').map_or(id.as_str(), |(name, _)| name);
+    let remedy = format!(
+        "`assertctl{options} keys rotate {name}` makes the next version, with a certificate of its own; register \
+         that (`assertctl{options} keys certificate {name}`), then `assertctl{options} keys activate {name}`"
+    );
+    Some(match certificate.not_after <= now_s {
+        true => CERTIFICATE.fail(
+            format!("the certificate of {id} has ended ({end}): the other side refuses it"),
+            remedy,
+        ),
+        false => CERTIFICATE.warn(format!("the certificate of {id} ends soon ({end})"), remedy),
+    })
 }
 
 /// Keys that are there and of which no version signs: the last one was revoked, or the first is not

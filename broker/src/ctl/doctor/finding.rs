@@ -107,6 +107,7 @@ checks! {
     STRANGE "D76" "keystore";
     KEY_MADE "D80" "keys";
     KEY_STATE "D81" "keys";
+    CERTIFICATE "D82" "keys";
     AUDIT_WRITES "D90" "audit";
     AUDIT_CHAIN "D91" "audit";
     KEYSTORE_PROGRAM "K01" "program";

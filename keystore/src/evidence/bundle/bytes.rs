@@ -1,7 +1,8 @@
 //! The small values of a bundle, each with its limit.
 
+use crate::textual::textual;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
-use serde::de::{Error as _, Unexpected, Visitor};
+use serde::de::{Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
@@ -26,8 +27,7 @@ pub struct Bytes<const MAX: usize>(Vec<u8>);
 pub struct Nonce(pub [u8; NONCE_LEN]);
 
 /// What the operator calls a host: 1 to 253 bytes without control characters.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Host(String);
 
 /// At most 256 bytes of text that others chose.
@@ -36,8 +36,7 @@ pub struct Host(String);
 pub struct Text(String);
 
 /// A TPM's firmware version: 16 hexadecimal digits, lower case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Firmware(pub u64);
 
 impl<const MAX: usize> Bytes<MAX> {
@@ -160,29 +159,16 @@ impl fmt::Display for Host {
     }
 }
 
-impl TryFrom<String> for Host {
-    type Error = String;
-    fn try_from(text: String) -> Result<Host, String> {
+impl FromStr for Host {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Host, String> {
         let fits = (1..=HOST_LEN_MAX).contains(&text.len());
         match fits && !text.contains(char::is_control) {
-            true => Ok(Host(text)),
+            true => Ok(Host(text.to_owned())),
             false => Err(format!(
                 "the name of a host has 1 to {HOST_LEN_MAX} bytes and no control characters"
             )),
         }
-    }
-}
-
-impl FromStr for Host {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Host, String> {
-        Host::try_from(text.to_owned())
-    }
-}
-
-impl From<Host> for String {
-    fn from(host: Host) -> String {
-        host.0
     }
 }
 
@@ -238,18 +224,7 @@ impl FromStr for Firmware {
     }
 }
 
-impl TryFrom<String> for Firmware {
-    type Error = String;
-    fn try_from(text: String) -> Result<Firmware, String> {
-        text.parse()
-    }
-}
-
-impl From<Firmware> for String {
-    fn from(firmware: Firmware) -> String {
-        firmware.to_string()
-    }
-}
+textual!(Firmware, Host);
 
 /// Bytes of hexadecimal digits in lower case.
 pub fn hex(text: &str) -> Option<Vec<u8>> {
@@ -270,14 +245,4 @@ pub fn hex(text: &str) -> Option<Vec<u8>> {
 /// The same, back.
 pub fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Texts that stand for themselves: a visitor that fails with the text's own sentence.
-pub fn from_text<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr<Err = String>,
-{
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(D::Error::custom)
 }

@@ -1,6 +1,7 @@
 //! PCRs: banks, indices, values and selections.
 
-use super::bytes::{from_text, hex, to_hex};
+use super::bytes::{hex, to_hex};
+use crate::textual::textual;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -179,14 +180,4 @@ impl Visitor<'_> for NumberOrKey {
     }
 }
 
-impl Serialize for PcrValue {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for PcrValue {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PcrValue, D::Error> {
-        from_text(deserializer)
-    }
-}
+textual!(PcrValue);

@@ -6,6 +6,7 @@ use crate::evidence::bundle::{Bytes, Host, NAME_LEN_MAX, Text, check_keystore, h
 use crate::evidence::context::Sha256;
 use crate::evidence::public::PublicArea;
 use crate::evidence::wire::Wrong;
+use crate::textual::textual;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,8 +17,7 @@ use std::str::FromStr;
 pub const REGISTRY_LEN_MAX: usize = 256 * 1024 * 1024;
 
 /// SHA-256 of a public endorsement key (SubjectPublicKeyInfo in DER), in hexadecimal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EkFingerprint(pub Sha256);
 
 /// All that were enrolled.
@@ -254,18 +254,7 @@ impl FromStr for EkFingerprint {
     }
 }
 
-impl TryFrom<String> for EkFingerprint {
-    type Error = String;
-    fn try_from(text: String) -> Result<EkFingerprint, String> {
-        text.parse()
-    }
-}
-
-impl From<EkFingerprint> for String {
-    fn from(fingerprint: EkFingerprint) -> String {
-        fingerprint.to_string()
-    }
-}
+textual!(EkFingerprint);
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

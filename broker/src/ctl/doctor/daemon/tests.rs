@@ -3,6 +3,7 @@ use super::super::site::NoUnits;
 use super::*;
 use crate::config::Config;
 use crate::ctl::fixtures::{self, key, keystore};
+use assertd_client::api::CertificateStatus;
 use keystore::Kind;
 
 const CONFIG: &str = "[keystore.hsm]\nbackend = \"pkcs11\"\nmodule = \"/m.so\"\n\
@@ -39,6 +40,7 @@ fn healthy(site: &Site) -> Answers {
         keys: vec![key("a/x.1", "active")],
         words: BTreeMap::new(),
         outdated: Vec::new(),
+        now_s: 1_000_000,
     }
 }
 
@@ -307,6 +309,37 @@ fn each_fault_of_a_key_has_its_finding() {
         let (id, how, remedy) = bad(|it| it.keys = vec![key("a/x.1", state)]);
         assert_eq!((id, how), ("D81", severity));
         assert!(remedy.contains(phrase), "{remedy}");
+    }
+}
+
+#[test]
+fn a_certificate_that_ends_is_found_and_one_that_has_ended_fails() {
+    let with = |not_after: u64, warning: Option<&'static str>| {
+        move |it: &mut Answers| {
+            it.keys[0].certificate = Some(CertificateStatus {
+                x5t_s256: "x".into(),
+                not_after,
+                warning: warning.map(str::to_owned),
+            });
+        }
+    };
+    for (not_after, severity) in [
+        (1_000_001, Severity::Warn),
+        (1_000_000, Severity::Fail),
+        (999_999, Severity::Fail),
+    ] {
+        let (id, how, remedy) = bad(with(not_after, Some("its certificate ends")));
+        assert_eq!((id, how), ("D82", severity), "{not_after}");
+        assert!(remedy.contains("keys rotate a/x`"), "{remedy}");
+    }
+    // One of which assertd has nothing to say, and one of a key that nobody uses.
+    let site = site(Runner::Units);
+    for (used, warning) in [(true, None), (false, Some("its certificate has ended"))] {
+        let mut answers = healthy(&site);
+        with(1, warning)(&mut answers);
+        answers.keys[0].used = used;
+        let found = of_answers(&site, &answers);
+        assert!(!found.iter().any(|it| it.id == "D82"), "{found:#?}");
     }
 }
 
