@@ -21,7 +21,7 @@ const SOURCES: [&str; 11] = [
 ];
 
 /// What is no mistake of a configuration, or cannot be shown by a file of a few lines.
-const NOT_HERE: [(&str, &str); 30] = [
+const NOT_HERE: [(&str, &str); 31] = [
     ("unknown field", PARSERS),
     ("unknown field `", PARSERS),
     ("unknown variant `", PARSERS),
@@ -45,6 +45,10 @@ const NOT_HERE: [(&str, &str); 30] = [
     ("a key name is `workload/target` or `issuer/NAME`", ARGUMENT),
     ("a key id is `workload/target.VERSION`", ARGUMENT),
     ("^https://[^?# ]+$", "a pattern of the schema"),
+    (
+        "this system has no host name; say `host` in [attest]",
+        "said when evidence is asked for, of a system without a name",
+    ),
     ("pidfd_open: {errno}", "no kernel that runs here says it"),
     (
         "what process {pid} runs cannot be told now: {why}",
