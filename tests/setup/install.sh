@@ -66,8 +66,9 @@ have_softokn() {
   compgen -G '/usr/lib/*/libsoftokn3.so' || compgen -G '/usr/lib*/libsoftokn3.so'
 }
 
+# Not libclang-cpp, a library of its own.
 have_libclang() {
-  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' || compgen -G '/usr/lib*/libclang.so*'
+  compgen -G '/usr/lib/llvm-*/lib/libclang[.-][0-9s]*' || compgen -G '/usr/lib*/libclang.so*'
 }
 
 have_tpm2_openssl() {
