@@ -196,11 +196,25 @@ fn changed(path: &Path) -> Option<SystemTime> {
 
 #[test]
 fn the_page_for_relying_parties_does_what_it_says() {
-    let (tmp, programs) = (public_dir(), Programs::installed());
+    let tmp = public_dir();
+    let maker = Authority::new(tmp.path());
+    follow_the_page(&maker, &Tpm::with_certificates(&maker));
+}
+
+/// As most chips have: the page takes the fingerprint of the key that assertd shows.
+#[test]
+fn the_page_holds_for_a_tpm_with_certificates_of_both_its_endorsement_keys() {
+    let tmp = public_dir();
     let maker = Authority::new(tmp.path());
     let tpm = Tpm::with_certificates(&maker);
+    maker.certify_p256(&tpm.tcti());
+    follow_the_page(&maker, &tpm);
+}
+
+fn follow_the_page(maker: &Authority, tpm: &Tpm) {
+    let programs = Programs::installed();
     let config = Config::default()
-        .keystore("tpm", &tpm, "")
+        .keystore("tpm", tpm, "")
         .with("[attest]\nhost = \"web-1\"")
         .workload("payments", us(), "")
         .target("payments", "bank", "");

@@ -53,7 +53,7 @@ for administrators
   env TARGET              what an SDK needs to use a target: variables, file, unit drop-in
 
 for who relies on keys, on any machine
-  nonce                   a challenge for a host, for one answer
+  nonce                   a new nonce for a host, for one answer
   verify                  hold evidence against a policy
   enroll challenge        what only the TPM of a request can open
   enroll finish           record whose response was right
@@ -445,7 +445,7 @@ TARGET is WORKLOAD/TARGET where more than one workload has a target of that name
 pub const NONCE: &str = "\
 usage: assertctl nonce --policy FILE
 
-Makes a challenge for `assertctl attest` on a host, and prints it: 32 bytes in hexadecimal. Its
+Makes a nonce for `assertctl attest` on a host, and prints it: 32 bytes in hexadecimal. Its
 SHA-256 is kept beside the policy's registry, so that `assertctl verify --record` accepts one
 answer to it, and none that comes later than the policy's max_age_s.
 

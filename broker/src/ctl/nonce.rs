@@ -1,4 +1,4 @@
-//! `assertctl nonce`: a challenge for one answer. It is kept beside the policy's registry until `assertctl verify
+//! `assertctl nonce`: a nonce for one answer. It is kept beside the policy's registry until `assertctl verify
 //! --record` has accepted what answers it, or it is too old.
 
 use super::args::{Args, Format};

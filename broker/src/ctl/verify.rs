@@ -28,7 +28,7 @@ const OTHERS: u32 = 0o077;
 pub struct Wish {
     /// The bundle.
     pub evidence: PathBuf,
-    /// The challenge that it is to answer.
+    /// The nonce that it is to answer.
     pub nonce: Nonce,
     /// `--policy`
     pub policy: PathBuf,
@@ -43,7 +43,7 @@ pub struct Wish {
 pub enum Record {
     /// What is beside the policy stays as it is.
     No,
-    /// The challenge is one that was made there, and is used up; the TPM's counters go into the registry.
+    /// The nonce is one that was made there, and is used up; the TPM's counters go into the registry.
     Accepted,
 }
 
@@ -73,7 +73,7 @@ pub fn run(args: &Args, wish: &Wish, out: &mut Out) -> Result<Exit, Failure> {
     let key = wish.eat.as_ref().map(|eat| verifier_key(&eat.key));
     let key = key.transpose()?;
     let evidence = read(&wish.evidence, BUNDLE_LEN_MAX + 1)?;
-    // Until it is recorded what came of it, nobody else has the same challenge answered, or changes the registry.
+    // Until it is recorded what came of it, nobody else has the same nonce answered, or changes the registry.
     let mut held = match wish.record {
         Record::No => None,
         Record::Accepted => Some(relying.hold_registry()?),
@@ -99,7 +99,7 @@ pub fn run(args: &Args, wish: &Wish, out: &mut Out) -> Result<Exit, Failure> {
     let token = key.map(|key| key.sign(&claims(&question, &relying.text, &report)));
     let token = token.transpose();
     let token = token.map_err(|error| Failure::from_keystore(&error))?;
-    // Before anybody learns that it was accepted: no crash lets a challenge be answered again.
+    // Before anybody learns that it was accepted: no crash lets a nonce be answered again.
     if let (Some(held), Some(nonces), Overall::Passed) = (&mut held, nonces, overall) {
         record(held, nonces, &wish.nonce, &report)?;
     }
@@ -159,7 +159,7 @@ fn show(report: &Report, out: &mut Out) {
     });
 }
 
-/// The challenge first: without it nothing is accepted.
+/// The nonce first: without it nothing is accepted.
 fn record(
     held: &mut Held,
     mut nonces: Nonces,

@@ -184,7 +184,8 @@ fn key(content: &[u8]) -> Result<PublicKey, Wrong> {
     key.map_err(|_| "is of a key that is not accepted")
 }
 
-/// keyEncipherment for RSA, keyAgreement for ECC.
+/// keyEncipherment for RSA, keyAgreement for ECC. RFC 8813 §3 forbids the first for ECC, and the certificates that
+/// swtpm (0.7) issues for such keys have it nevertheless: it is taken for what is meant, a key that does not sign.
 fn check_usage(key: &PublicKey, value: &[u8]) -> Result<(), Wrong> {
     let mut value = Elements::of(value);
     let bits = value.take(BIT_STRING)?;
@@ -192,7 +193,7 @@ fn check_usage(key: &PublicKey, value: &[u8]) -> Result<(), Wrong> {
     let first = bits.get(1).copied().unwrap_or_default();
     let (wanted, wrong) = match key {
         PublicKey::Rsa { .. } => (0x20, "is not for encrypting keys"),
-        _ => (0x08, "is not for agreeing on keys"),
+        _ => (0x28, "is not for agreeing on keys"),
     };
     match first & wanted != 0 {
         true => Ok(()),

@@ -1,6 +1,6 @@
-//! Challenges that a verifier hands out, each for one answer that comes soon (standards §4.4, 3): what is kept of
+//! Nonces that a verifier hands out, each for one answer that comes soon (standards §4.4, 3): what is kept of
 //! them until then, and what is known of one when evidence comes. Where that is kept, and that it is written before
-//! the challenge is handed out and before its answer is accepted, is the caller's.
+//! a nonce is handed out and before its answer is accepted, is the caller's.
 
 use super::bundle::{Bytes, Nonce};
 use super::enrolment::VERSION;
@@ -36,7 +36,7 @@ pub enum NoncesType {
     OpenNonces,
 }
 
-/// One of them: not the challenge itself.
+/// One of them: not the nonce itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Open {
@@ -46,7 +46,7 @@ pub struct Open {
     pub made_at: u64,
 }
 
-/// What who asks for a verdict knows of the challenge.
+/// What who asks for a verdict knows of the nonce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NonceUse {
     /// Nothing: that each is used once, and soon, is seen to elsewhere.
@@ -119,7 +119,7 @@ impl Nonces {
         self.forget_old(now, age_max_s);
         if self.open.len() >= OPEN_MAX {
             return Err(format!(
-                "{OPEN_MAX} challenges are open, which is the most; each is, until it is answered or \
+                "{OPEN_MAX} nonces are open, which is the most; each is, until it is answered or \
                  {age_max_s} s old"
             ));
         }
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_challenge_is_open_until_it_is_answered_or_old() {
+    fn a_nonce_is_open_until_it_is_answered_or_old() {
         let mut nonces = Nonces::new();
         let one = nonces.make(1000, 300).unwrap();
         let two = nonces.make(1001, 300).unwrap();
@@ -227,7 +227,7 @@ mod tests {
         assert!(json.len() <= NONCES_LEN_MAX);
         let mut nonces = Nonces::parse(json.as_bytes()).unwrap();
         let full = nonces.make(u64::MAX - 1, 300).unwrap_err();
-        assert!(full.contains("10000 challenges are open"), "{full}");
+        assert!(full.contains("10000 nonces are open"), "{full}");
         // Those of a time that is not yet are as good as old.
         assert!(nonces.make(1000, 300).is_ok());
         assert_eq!(nonces.open.len(), 1);

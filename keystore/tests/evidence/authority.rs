@@ -58,6 +58,18 @@ impl Authority {
 
     /// One of an endorsement key, as chips have it: no subject, the maker in a critical name.
     pub fn ek_certificate(&self, spki: &[u8], usage: &[u8], now: u64) -> Vec<u8> {
+        let agrees = [0x03, 0x08]; // keyAgreement
+        self.ek_certificate_for(agrees, spki, usage, now)
+    }
+
+    /// One with another key usage: how many bits at its end are none, and the bits (RFC 5280 §4.2.1.3).
+    pub fn ek_certificate_for(
+        &self,
+        uses: [u8; 2],
+        spki: &[u8],
+        usage: &[u8],
+        now: u64,
+    ) -> Vec<u8> {
         let part = |last: u8, text: &str| {
             let content = [
                 element(OBJECT_IDENTIFIER, &[0x67, 0x81, 0x05, 0x02, last]),
@@ -73,7 +85,7 @@ impl Authority {
         let name = element(0xa4, &element(SEQUENCE, &name.concat()));
         let extensions = [
             extension(b"\x55\x1d\x11", true, &element(SEQUENCE, &name)),
-            extension(b"\x55\x1d\x0f", true, b"\x03\x02\x03\x08"), // keyAgreement
+            extension(b"\x55\x1d\x0f", true, &element(BIT_STRING, &uses)),
             extension(
                 b"\x55\x1d\x25",
                 false,

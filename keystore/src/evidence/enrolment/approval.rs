@@ -61,7 +61,10 @@ impl Approved {
 impl std::fmt::Display for Unapproved {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Unapproved::Unknown => f.write_str("its endorsement key is not on the list"),
+            Unapproved::Unknown => f.write_str(
+                "its endorsement key is not on the list; if your inventory has this TPM, add the line (of its two keys \
+                 assertd shows the P-256 one where that has a certificate, or else the RSA one)",
+            ),
             Unapproved::As(host) => write!(f, "by the list, its endorsement key is that of {host}"),
         }
     }

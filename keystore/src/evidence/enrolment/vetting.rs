@@ -74,7 +74,7 @@ pub fn vet(request: &Request, rules: &Rules<'_>) -> Result<(Enrolled, PublicArea
     }
     if let Some(approved) = rules.approved {
         let permitted = approved.permits(&fingerprint, &request.host);
-        permitted.map_err(|why| format!("{why} ({fingerprint})"))?;
+        permitted.map_err(|why| format!("{why}: {fingerprint} {}", request.host))?;
     }
     let enrolled = Enrolled {
         host: request.host.clone(),

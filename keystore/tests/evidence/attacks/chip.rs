@@ -190,6 +190,32 @@ fn another_root_or_a_certificate_of_another_kind() {
     assert!(party.finds_but(&with(None), &UNCERTIFIED).is_empty());
 }
 
+/// An endorsement key opens what is encrypted to it. One that is certified for signing would sign what a host asks.
+#[test]
+fn a_certificate_of_a_key_for_something_else() {
+    let world = World::new();
+    let party = Party::of(&world);
+    let spki = public(&world.ek).spki();
+    let eku = [0x67, 0x81, 0x05, 0x08, 0x01];
+    for (uses, is_taken) in [
+        ([0x03, 0x08], true),  // keyAgreement
+        ([0x05, 0x20], true),  // keyEncipherment, as swtpm has it
+        ([0x07, 0x80], false), // digitalSignature
+        ([0x02, 0x04], false), // keyCertSign
+        ([0x00, 0x00], false),
+    ] {
+        let certificate = world.root.ek_certificate_for(uses, &spki, &eku, NOW);
+        let mut bundle = world.bundle();
+        tpm_of(&mut bundle).tpm.ek.certificate = Some(bytes(&certificate));
+        let found = party.finds(&bundle);
+        let wanted = match is_taken {
+            true => Default::default(),
+            false => only("ek-certificate"),
+        };
+        assert_eq!(found, wanted, "{uses:02x?}");
+    }
+}
+
 #[test]
 fn an_endorsement_key_that_can_be_computed() {
     // 2^2047 + …: a modulus that is a power of 65537 modulo each of the small primes.
