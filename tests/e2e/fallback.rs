@@ -350,7 +350,7 @@ fn a_number_taken_over_hundreds_of_times_gains_nothing() {
 }
 
 #[test]
-#[ignore = "ten thousand processes take half a minute"]
+#[ignore = "long: ten thousand processes take half a minute (2026-11-23)"]
 fn a_number_taken_over_ten_thousand_times_gains_nothing() {
     impostors_gain_nothing(10_000);
 }

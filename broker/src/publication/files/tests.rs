@@ -285,7 +285,7 @@ fn of_rfc_8037(more: &[u8]) -> KeySet {
 }
 
 #[test]
-#[ignore = "another test runs it, under strace"]
+#[ignore = "the child of another test, which runs it under strace (2026-11-23)"]
 #[expect(clippy::disallowed_methods, reason = "its parent tells it where")]
 fn publishes_what_it_is_told() {
     let dir = PathBuf::from(std::env::var_os(CHILDS_DIR).unwrap());
