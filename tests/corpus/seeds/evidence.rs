@@ -188,10 +188,7 @@ fn policies(corpus: &Corpus, world: &World) {
              [[firmware.allow]]\nmanufacturer = \"IBM\"\nfrom = \"0000000000000001\"\n"
         ),
     );
-    put(
-        "rules",
-        &whole.replace("none =", "only = []\nsome = [\"00\"]\nnone ="),
-    );
+    put("rules", &whole.replace("none =", "only = []\nnone ="));
     put("mistake", &whole.replace("roots", "rots"));
     put("sha1", &whole.replace("sha256 = [0,", "sha1 = [0,"));
 }
