@@ -119,7 +119,12 @@ fn keys_of_a_tpm_and_of_a_pkcs11_token_are_in_one_bundle_and_on_record() {
         );
         assert_eq!((shown.local, shown.sign), (Some(true), Some(true)));
         // All of which a verifier wants to be told.
-        let uses = [shown.decrypt, shown.unwrap, shown.derive, shown.sign_recover];
+        let uses = [
+            shown.decrypt,
+            shown.unwrap,
+            shown.derive,
+            shown.sign_recover,
+        ];
         assert_eq!((shown.token, uses), (Some(true), [Some(false); 4]));
         assert!(!key.imported);
     }

@@ -9,6 +9,7 @@ use keystore::evidence::Bundle;
 use keystore::evidence::bundle::{
     AssertedKey, Attributes, KeystoreEvidence, Module, Pkcs11Evidence, Text,
 };
+use keystore::evidence::verdict::Check;
 use std::collections::BTreeSet;
 
 /// A token with one key in it.
@@ -136,6 +137,8 @@ fn a_key_that_nobody_has_signed_in_a_bundle_that_was() {
     let report = party.asks(alone(imported()).to_json().as_bytes());
     assert!(report.keys[0].imported);
     assert_eq!(report.keys[0].level.to_string(), "none");
+    let level = report.verdicts.iter().find(|it| it.check == Check::Level);
+    assert_eq!(level.map(|it| it.outcome.name()), Some("skipped"));
     // A better word is not had for it.
     party.policy = party.policy.replace("asserted", "device-attested");
     party.policy += "[ek]\ncertificate = \"optional\"\n";
