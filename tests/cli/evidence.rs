@@ -4,6 +4,7 @@
 #[path = "../../keystore/tests/evidence/fixture.rs"]
 mod fixture;
 mod records;
+mod registry;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use fixture::{World, public, secret};

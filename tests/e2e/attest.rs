@@ -118,7 +118,14 @@ fn keys_of_a_tpm_and_of_a_pkcs11_token_are_in_one_bundle_and_on_record() {
             (Some(true), Some(false))
         );
         assert_eq!((shown.local, shown.sign), (Some(true), Some(true)));
-        assert_eq!(shown.decrypt, Some(false));
+        // All of which a verifier wants to be told.
+        let uses = [
+            shown.decrypt,
+            shown.unwrap,
+            shown.derive,
+            shown.sign_recover,
+        ];
+        assert_eq!((shown.token, uses), (Some(true), [Some(false); 4]));
         assert!(!key.imported);
     }
     assert!(

@@ -90,6 +90,12 @@ impl Relying {
         })
     }
 
+    /// Where the registry should be, if the policy names one that is not there: then nobody is enrolled, and that may be
+    /// meant, or a file that was not brought along.
+    pub fn absent_registry(&self) -> Option<PathBuf> {
+        self.registry_path().ok().filter(|path| is_absent(path))
+    }
+
     /// The registry that the policy names, as it is now; without one, nobody is enrolled.
     pub fn registry(&self) -> Result<Registry, Failure> {
         match self.registry_path() {

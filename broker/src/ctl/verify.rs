@@ -4,7 +4,7 @@
 use super::args::{Args, Format};
 use super::failure::{Exit, Failure};
 use super::given::{read, refused};
-use super::out::{Out, count};
+use super::out::{Out, clean, count};
 use super::place::put;
 use super::relying::{Held, Relying};
 use keystore::evidence::bundle::{BUNDLE_LEN_MAX, Nonce};
@@ -73,6 +73,13 @@ pub fn run(args: &Args, wish: &Wish, out: &mut Out) -> Result<Exit, Failure> {
     let key = wish.eat.as_ref().map(|eat| verifier_key(&eat.key));
     let key = key.transpose()?;
     let evidence = read(&wish.evidence, BUNDLE_LEN_MAX + 1)?;
+    if let Some(path) = relying.absent_registry() {
+        let path = clean(&path.display().to_string());
+        eprintln!(
+            "assertctl: warn: {path}, which the policy names, is not there: nobody is enrolled (`assertctl enroll \
+             finish` makes it)"
+        );
+    }
     // Until it is recorded what came of it, nobody else has the same nonce answered, or changes the registry.
     let mut held = match wish.record {
         Record::No => None,

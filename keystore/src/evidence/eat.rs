@@ -2,8 +2,10 @@
 //! key, for those who rely on the verifier. It says which evidence was held against which policy, so that a
 //! result by a weak policy does not pass for one by a strong one; and names keys only if every check passed.
 
+use super::bundle::Host;
+use super::enrolment::registry::{Enrolled, Registry};
 use super::policy::Policy;
-use super::verdict::{Overall, Report};
+use super::verdict::{Check, Outcome, Overall, Report, Verdict};
 use super::verify::Question;
 use crate::privatekey::Parts;
 use crate::{Alg, Error, Kind, PrivateKey, PublicKey};
@@ -59,6 +61,7 @@ pub fn claims(question: &Question<'_>, policy_text: &str, report: &Report) -> Va
     if overall == Overall::Passed {
         if let Some(host) = report.verified_host() {
             claims["assertd_host"] = json!(host);
+            claims["assertd_tpms"] = tpms(host, question.registry, report);
         }
         let keys = report.keys.iter().map(|key| {
             let mut jwk = json!(key.jwk);
@@ -80,6 +83,17 @@ pub fn claims(question: &Question<'_>, policy_text: &str, report: &Report) -> Va
         }
     }
     claims
+}
+
+/// By which TPMs it is this host: a registry is no part of a policy, and says which these are.
+fn tpms(host: &Host, registry: &Registry, report: &Report) -> Value {
+    let is_enrolled =
+        |it: &&Verdict| it.check == Check::AkEnrolled && it.outcome == Outcome::Passed;
+    let enrolled = report.verdicts.iter().filter(is_enrolled);
+    let enrolled = enrolled.filter_map(|it| registry.find(host, &it.about));
+    let tpm =
+        |it: &Enrolled| json!({ "keystore": it.keystore, "ek": it.ek, "ak_name": it.ak_name });
+    enrolled.map(tpm).collect()
 }
 
 /// A verifier's key.

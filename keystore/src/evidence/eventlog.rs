@@ -20,6 +20,12 @@ const DIGEST_LEN_MAX: u16 = 64;
 /// The last PCR that the firmware answers for, from 0 on.
 pub const FIRMWARE_PCR_MAX: u8 = 7;
 
+/// The last PCR that a log has to explain: from 10 on the running system extends as well.
+pub const EXPLAINED_MAX: u8 = 9;
+
+/// The PCR that the firmware measures Secure Boot's state and keys into.
+pub const SECURE_BOOT_PCR: u8 = 7;
+
 /// What an event is (§10.4.1), as far as it matters here.
 pub mod kind {
     pub const POST_CODE: u32 = 0x1;
@@ -59,6 +65,9 @@ const STARTUP_LOCALITY: &[u8; 16] = b"StartupLocality\0";
 const GLOBAL_VARIABLE: [u8; 16] = [
     0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c,
 ];
+
+/// The variable that says whether it is on.
+const SECURE_BOOT: &str = "SecureBoot";
 
 /// A log, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,20 +237,19 @@ impl<'a> EventLog<'a> {
         }
     }
 
-    /// Whether Secure Boot was on: what the firmware measured of the variable, and once.
+    /// Whether Secure Boot was on: what the firmware measured of the variable, once, and before it closed the PCR.
     pub fn secure_boot(&self, bank: Bank) -> Option<bool> {
-        let variable = |event: &Event<'_>| {
-            let measured = event.pcr.number() == 7
-                && event.kind == kind::EFI_VARIABLE_DRIVER_CONFIG
-                && event.says_what_was_measured(bank);
-            let value = variable(event.data, "SecureBoot");
-            value.filter(|_| measured).map(|value| value == [1])
-        };
-        let mut found = self.events.iter().filter_map(variable);
-        match (found.next(), found.next()) {
-            (Some(on), None) => Some(on),
-            _ => None,
+        let is_its = |event: &&Event<'_>| event.pcr.number() == SECURE_BOOT_PCR;
+        let (mut found, mut is_closed) = (None, false);
+        for event in self.events.iter().filter(is_its) {
+            is_closed |= event.separates(bank).is_some();
+            match (event.secure_boot(bank), found) {
+                (None, _) => {}
+                (Some(on), None) if !is_closed => found = Some(on),
+                (Some(_), _) => return None,
+            }
         }
+        found
     }
 }
 
@@ -264,8 +272,22 @@ impl<'a> Event<'a> {
         known.find(|it| bank.of(&[it]) == digest)
     }
 
+    /// Whether Secure Boot was on, if this is where the variable was measured: by its digest, whatever the event is called
+    /// and says; or by what it says, where a firmware lays the variable out in its own way.
+    fn secure_boot(&self, bank: Bank) -> Option<bool> {
+        let digest = self.digest(bank)?;
+        let values: [&[u8]; 3] = [&[], &[0], &[1]];
+        let is_it = |value: &&[u8]| bank.of(&[&global_variable(SECURE_BOOT, value)]) == digest;
+        let known = values.into_iter().find(is_it);
+        let said = variable(self.data, SECURE_BOOT).filter(|_| {
+            self.kind == kind::EFI_VARIABLE_DRIVER_CONFIG && self.says_what_was_measured(bank)
+        });
+        known.or(said).map(|value| value == [1])
+    }
+
     fn is_firmwares(&self) -> bool {
-        let config = self.kind == kind::EFI_VARIABLE_DRIVER_CONFIG && self.pcr.number() == 7;
+        let is_its = self.pcr.number() == SECURE_BOOT_PCR;
+        let config = self.kind == kind::EFI_VARIABLE_DRIVER_CONFIG && is_its;
         config || BEFORE_HANDOVER.contains(&self.kind)
     }
 }
@@ -303,7 +325,15 @@ fn header(reader: &mut Reader<'_>) -> Result<Vec<(u16, u16)>, Wrong> {
     Ok(hashes)
 }
 
-/// The value of a global variable of this name in UEFI_VARIABLE_DATA (§10.2.6).
+/// UEFI_VARIABLE_DATA (§10.2.6) of a global variable of this name, as the firmware measures it.
+fn global_variable(name: &str, value: &[u8]) -> Vec<u8> {
+    let name: Vec<u16> = name.encode_utf16().collect();
+    let lengths = [name.len(), value.len()].map(|it| (it as u64).to_le_bytes());
+    let name: Vec<u8> = name.into_iter().flat_map(u16::to_le_bytes).collect();
+    [&GLOBAL_VARIABLE[..], &lengths.concat(), &name, value].concat()
+}
+
+/// The value of a global variable of this name in such data.
 fn variable<'a>(data: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let (guid, rest) = data.split_first_chunk::<16>()?;
     let (name_len, rest) = rest.split_first_chunk::<8>()?;

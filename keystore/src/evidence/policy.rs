@@ -1,7 +1,11 @@
 //! What a relying party wants of evidence (`policy.toml`): which roots, which hosts, which state. Strict, as
 //! all our configuration is: a rule that is not understood would be one that is not enforced.
 
-use super::bundle::{Bank, Firmware, Host, PcrIndex, PcrValue, PolicyStep, Selection};
+mod quoted;
+
+pub use quoted::{EventLogPolicy, EventRule, ImaPolicy, QuotePolicy};
+
+use super::bundle::{Firmware, Host, PolicyStep};
 use super::enrolment::registry::{Counters, EkFingerprint};
 use super::healthy::{AuthorityName, Generation, State};
 use crate::config::Diagnostic;
@@ -59,7 +63,7 @@ pub enum Imported {
     /// It must not.
     #[default]
     Refuse,
-    /// It may; it is not held to `minimum` then, which it cannot reach.
+    /// It may: of where it was made nothing is wanted. That its keystore is of a kind that can reach `minimum` is.
     Allow,
 }
 
@@ -177,57 +181,6 @@ fn first_generation() -> BTreeSet<Generation> {
     [Generation::FIRST].into()
 }
 
-/// `[quote]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct QuotePolicy {
-    /// Exactly these must be quoted.
-    pub select: Selection,
-    /// Any state will do: what was quoted is only shown.
-    #[serde(default)]
-    pub any: bool,
-    /// What they may be; those that are not here may be anything.
-    #[serde(default)]
-    pub values: BTreeMap<Bank, BTreeMap<PcrIndex, BTreeSet<PcrValue>>>,
-}
-
-/// `[event_log]`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EventLogPolicy {
-    /// Whether there has to be one.
-    #[serde(default)]
-    pub required: bool,
-    /// Whether Secure Boot has to have been on, or off.
-    pub secure_boot: Option<bool>,
-    /// What its events have to be.
-    #[serde(default)]
-    pub rule: Vec<EventRule>,
-}
-
-/// `[[event_log.rule]]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EventRule {
-    /// Events of this PCR, whatever type they are said to be: the type is in nothing that is measured.
-    pub pcr: PcrIndex,
-    /// Each has one of these digests.
-    pub only: Option<BTreeSet<PcrValue>>,
-    /// One of them has one of these digests.
-    pub some: Option<BTreeSet<PcrValue>>,
-    /// None has one of these digests.
-    pub none: Option<BTreeSet<PcrValue>>,
-}
-
-/// `[ima]`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ImaPolicy {
-    /// Whether there has to be a list.
-    #[serde(default)]
-    pub required: bool,
-}
-
 impl Policy {
     /// Reads one; `path` is what a mistake is shown with.
     ///
@@ -260,6 +213,12 @@ impl Policy {
             if policy.minimum < EvidenceLevel::TpmCertified {
                 return wrong("[healthy] is of keys in a TPM: write minimum = \"tpm-certified\"");
             }
+            if policy.imported == Imported::Allow {
+                return wrong(
+                    "[healthy] and imported = \"allow\": who has a key from before it was imported signs with it \
+                     in any state; write imported = \"refuse\"",
+                );
+            }
         }
         if policy.ek.enroll == Enroll::AnyCertified && policy.ek.roots.is_empty() {
             return wrong(
@@ -276,43 +235,14 @@ impl Policy {
                 return wrong(&format!("[host] {other} and {host} have one TPM ({ek})"));
             }
         }
-        if let Some(quote) = &policy.quote {
-            if quote.select.values().all(BTreeSet::is_empty) {
-                return wrong("[quote] select names no PCR");
+        let state = match &policy.quote {
+            Some(quote) => quote.check(&policy.event_log),
+            None if policy.event_log != EventLogPolicy::default() || policy.ima.required => {
+                Err("[quote] select is missing: without a quote no log proves anything".into())
             }
-            let log = &policy.event_log;
-            let wants = log.secure_boot.is_some() || !log.rule.is_empty();
-            let knows = quote.values.values().any(|it| !it.is_empty());
-            if !knows && !wants && !quote.any {
-                return wrong(
-                    "[quote] selects PCRs and wants nothing of them: give [quote.values.sha256], [event_log] \
-                     secure_boot or rules, or say any = true if every state will do",
-                );
-            }
-            if quote.select.contains_key(&Bank::Sha1) {
-                return wrong(
-                    "[quote] select: the SHA-1 bank proves nothing; write sha256 or sha384",
-                );
-            }
-            let is_selected = |bank: &Bank, pcr: &PcrIndex| {
-                quote.select.get(bank).is_some_and(|it| it.contains(pcr))
-            };
-            for (bank, values) in &quote.values {
-                if let Some(pcr) = values.keys().find(|pcr| !is_selected(bank, pcr)) {
-                    return wrong(&format!(
-                        "[quote] values: PCR {pcr} of {bank} is not selected"
-                    ));
-                }
-                let is_its = |value: &PcrValue| value.as_slice().len() == bank.digest_len();
-                if !values.values().flatten().all(is_its) {
-                    return wrong(&format!(
-                        "[quote] values: one of {bank} is not as long as its hash"
-                    ));
-                }
-            }
-        } else if policy.event_log != EventLogPolicy::default() || policy.ima.required {
-            return wrong("[quote] select is missing: without a quote no log proves anything");
-        }
+            None => Ok(()),
+        };
+        state.map_err(|why| Diagnostic::file(path, why))?;
         Ok(policy)
     }
 

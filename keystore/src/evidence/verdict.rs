@@ -1,7 +1,7 @@
 //! What a verifier says: for every check whether it passed, and if not, why. A check that rests on one that
 //! did not pass is unreachable, so that what is wrong is named once.
 
-use super::bundle::{Bytes, Host, NAME_LEN_MAX};
+use super::bundle::Host;
 use super::enrolment::registry::Counters;
 use crate::charter::PurposeKind;
 use crate::protocol::EvidenceLevel;
@@ -167,8 +167,6 @@ pub enum UseBy {
 pub struct Counted {
     /// The keystore.
     pub keystore: String,
-    /// Name of the attestation key that has stated them.
-    pub ak_name: Bytes<NAME_LEN_MAX>,
     /// Its TPM's.
     pub counters: Counters,
 }

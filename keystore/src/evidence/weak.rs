@@ -9,6 +9,7 @@
 //! the management engine was updated is for a policy's `[[firmware.deny]]`.
 
 use super::bundle::Firmware;
+use crate::PublicKey;
 
 /// Small primes modulo which few numbers are powers of 65537; a modulus at random passes all of them
 /// once in 2^27.
@@ -21,6 +22,20 @@ pub fn is_roca(modulus: &[u8]) -> bool {
     PRIMES
         .iter()
         .all(|prime| is_power(*prime, remainder(modulus, *prime)))
+}
+
+/// Whether a key is none of those whose private half can be computed.
+///
+/// # Errors
+/// A sentence: why it can.
+pub fn check(key: &PublicKey) -> Result<(), &'static str> {
+    match key {
+        PublicKey::Rsa { e, .. } if *e != [1, 0, 1] => Err("its exponent is not 65537"),
+        PublicKey::Rsa { n, .. } if is_roca(n) => {
+            Err("its private half can be computed (ROCA, CVE-2017-15361)")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Major and minor version of the firmware of ST33TPHF2… and ST33TPHF20… that is affected

@@ -1,10 +1,12 @@
 //! The table of standards §4.8: each attack on a bundle that is otherwise valid, re-signed as far as the attacker
 //! can, and the one check that names it. Every other check has passed or rests on that one ([`Party::finds`]).
 
+mod asserted;
 mod chip;
 mod enrolment;
 mod healthy;
 mod keys;
+mod measured;
 mod relay;
 mod state;
 
@@ -85,7 +87,11 @@ const MATRIX: [(&str, &[&str]); 12] = [
     ),
     (
         "attestation of imported key",
-        &["an_imported_key", "what_is_only_asserted"],
+        &[
+            "an_imported_key",
+            "what_is_only_asserted",
+            "a_key_that_nobody_has_signed_in_a_bundle_that_was",
+        ],
     ),
     (
         "evidence laundering by verifier downgrade",
@@ -94,8 +100,9 @@ const MATRIX: [(&str, &[&str]); 12] = [
 ];
 
 /// Where they are.
-const TESTS: [&str; 7] = [
+const TESTS: [&str; 8] = [
     include_str!("main.rs"),
+    include_str!("attacks/asserted.rs"),
     include_str!("attacks/chip.rs"),
     include_str!("attacks/enrolment.rs"),
     include_str!("attacks/keys.rs"),

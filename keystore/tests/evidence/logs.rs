@@ -57,23 +57,25 @@ pub fn variable(value: u8) -> Vec<u8> {
 
 /// A list that begins with this aggregate and has entries after what was quoted; and PCR 10.
 pub fn ima(aggregate: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let quoted = ("/usr/bin/assertd", "sha256", &[1; 32][..]);
+    let (mut list, value) = ima_of(&[("boot_aggregate", "sha256", aggregate), quoted]);
+    list.extend(ima_of(&[("/usr/bin/later", "sha256", &[2; 32])]).0);
+    (list, value)
+}
+
+/// A list of these files, each with a hash and its digest; and PCR 10.
+pub fn ima_of(files: &[(&str, &str, &[u8])]) -> (Vec<u8>, Vec<u8>) {
     let mut list = Vec::new();
     let mut value = vec![0; 32];
-    for (name, digest, is_quoted) in [
-        ("boot_aggregate", aggregate, true),
-        ("/usr/bin/assertd", &[1; 32], true),
-        ("/usr/bin/later", &[2; 32], false),
-    ] {
+    for (name, hash, digest) in files {
         let sized = |bytes: &[u8]| [&(bytes.len() as u32).to_le_bytes(), bytes].concat();
-        let digest = sized(&[b"sha256:\0", digest].concat());
+        let digest = sized(&[hash.as_bytes(), b":\0", digest].concat());
         let data = [digest, sized(&[name.as_bytes(), b"\0"].concat())].concat();
         list.extend(10u32.to_le_bytes());
         list.extend(Hash::Sha1.of(&[&data]));
         list.extend(sized(b"ima-ng"));
         list.extend(sized(&data));
-        if is_quoted {
-            value = Hash::Sha256.of(&[&value, &Hash::Sha256.of(&[&data])]);
-        }
+        value = Hash::Sha256.of(&[&value, &Hash::Sha256.of(&[&data])]);
     }
     (list, value)
 }

@@ -74,10 +74,12 @@ impl Party {
                 Outcome::Passed | Outcome::Failed { .. } => {}
             }
         }
-        let seen: BTreeSet<&str> = report.verdicts.iter().map(|it| it.check.name()).collect();
-        for check in expected(bundle, &report, &failed) {
-            assert!(seen.contains(check), "{check} was not looked at");
-        }
+        let seen = report
+            .verdicts
+            .iter()
+            .map(|it| (it.check, it.about.clone()));
+        let seen: BTreeSet<(Check, String)> = seen.collect();
+        assert_eq!(seen, expected(bundle, &report), "what was looked at");
         failed
     }
 }
@@ -89,43 +91,60 @@ static HEALTHY: LazyLock<BTreeSet<Check>> = LazyLock::new(|| {
     report.verdicts.iter().map(|it| it.check).collect()
 });
 
-/// The checks that a report on this bundle has to have, whatever came of them: those of a healthy host, without
-/// those about what is not in it.
-fn expected(
-    bundle: &Bundle,
-    report: &Report,
-    failed: &BTreeSet<&'static str>,
-) -> Vec<&'static str> {
-    let is_read = !failed.contains("bundle");
-    let tpms = || {
-        bundle.keystores.iter().filter_map(|it| match it {
-            KeystoreEvidence::Tpm(tpm) => Some(tpm),
-            KeystoreEvidence::Pkcs11(_) => None,
-        })
-    };
-    let has_keys = tpms().any(|it| !it.keys.is_empty());
-    let is_quote_left_out = report
-        .verdicts
-        .iter()
-        .any(|it| it.check == Check::Quote && matches!(it.outcome, Outcome::Skipped { .. }));
-    let is_of_whole = |check: Check| {
+/// Those of a key in a token.
+const ASSERTED: [Check; 5] = [
+    Check::KeyScheme,
+    Check::KeyJwk,
+    Check::AssertedAttributes,
+    Check::KeyOrigin,
+    Check::Level,
+];
+
+/// What a report on this bundle has to have a verdict on, whatever came of it: each check of a healthy host, of every TPM
+/// and every key that is in it.
+fn expected(bundle: &Bundle, report: &Report) -> BTreeSet<(Check, String)> {
+    let is_of_whole = |it: &Check| {
         matches!(
-            check,
+            it,
             Check::Bundle | Check::Nonce | Check::NonceUse | Check::Age | Check::Proof
         )
     };
-    let is_of_key = |check: Check| {
-        (Check::CertifySignature..=Check::KeyPolicy).contains(&check) || check == Check::Level
+    let is_of_key = |it: &Check| {
+        (Check::CertifySignature..=Check::KeyPolicy).contains(it) || *it == Check::Level
     };
-    let is_of_quote = |check: Check| (Check::QuoteSignature..=Check::Ima).contains(&check);
-    HEALTHY
-        .iter()
-        .copied()
-        .filter(|it| is_of_whole(*it) || is_read && tpms().next().is_some())
-        .filter(|it| has_keys || !is_of_key(*it))
-        .filter(|it| !is_quote_left_out || !is_of_quote(*it))
-        .map(Check::name)
-        .collect()
+    let is_of_quote = |it: &Check| (Check::QuoteSignature..=Check::Ima).contains(it);
+    let of = |checks: Vec<Check>, about: &str| -> Vec<(Check, String)> {
+        let about = |check| (check, about.to_owned());
+        checks.into_iter().map(about).collect()
+    };
+    let healthy = |is: &dyn Fn(&Check) -> bool| HEALTHY.iter().copied().filter(is).collect();
+    let mut all = of(healthy(&is_of_whole), "");
+    let is_read = report.host.is_some();
+    for keystore in bundle.keystores.iter().filter(|_| is_read) {
+        let tpm = match keystore {
+            KeystoreEvidence::Tpm(tpm) => tpm,
+            KeystoreEvidence::Pkcs11(token) => {
+                let keys = token.keys.iter();
+                all.extend(keys.flat_map(|key| of(ASSERTED.to_vec(), &key.key.to_string())));
+                continue;
+            }
+        };
+        let name = tpm.name.as_str();
+        let is_left_out = report.verdicts.iter().any(|it| {
+            (it.check, it.about.as_str()) == (Check::Quote, name)
+                && matches!(it.outcome, Outcome::Skipped { .. })
+        });
+        let is_of_tpm = |it: &Check| !is_of_whole(it) && !is_of_key(it);
+        let is_its = |it: &Check| is_of_tpm(it) && !(is_left_out && is_of_quote(it));
+        all.extend(of(healthy(&is_its), name));
+        for key in &tpm.keys {
+            all.extend(of(healthy(&is_of_key), &key.key.to_string()));
+        }
+    }
+    let number = all.len();
+    let all: BTreeSet<(Check, String)> = all.into_iter().collect();
+    assert_eq!((number, number), (all.len(), report.verdicts.len()));
+    all
 }
 
 fn failed(report: &Report) -> BTreeSet<&'static str> {
@@ -178,7 +197,7 @@ fn a_result_says_by_which_policy_and_names_keys_only_if_all_passed() {
     let secret = p256::SecretKey::from_slice(&[9; 32]).unwrap();
     let der = secret.to_pkcs8_der().unwrap().as_bytes().to_vec();
     let key = VerifierKey::new(&PrivateKey::new(der.into()).unwrap()).unwrap();
-    let result = |party: &Party| {
+    let answer = |party: &Party, world: &World| {
         let evidence = world.bundle().to_json().into_bytes();
         let policy = Policy::parse(Path::new("policy.toml"), &party.policy).unwrap();
         let question = Question {
@@ -203,6 +222,7 @@ fn a_result_says_by_which_policy_and_names_keys_only_if_all_passed() {
             |part| serde_json::from_slice::<Value>(&BASE64URL.decode(part).unwrap()).unwrap();
         (read(header), read(payload))
     };
+    let result = |party: &Party| answer(party, &world);
     let (header, passed) = result(&party);
     assert_eq!(header["typ"], "eat+jwt");
     assert_eq!(passed["eat_nonce"], world.nonce.to_base64url());
@@ -214,6 +234,40 @@ fn a_result_says_by_which_policy_and_names_keys_only_if_all_passed() {
     let key = &passed["submods"]["ours/bank.1"];
     assert_eq!(key["assertd_level"], "tpm-certified");
     assert_eq!(key["cnf"]["jwk"]["alg"], "ES256");
+    // Which roots and which TPM stand in files that the policy names, and may be others.
+    let digest = |bytes: &[u8]| keystore::evidence::hash::Hash::Sha256.of(&[bytes]);
+    let enrolled = world.enrolled();
+    let tpm = serde_json::json!([{
+        "keystore": "tpm",
+        "ek": enrolled.ek.to_string(),
+        "ak_name": BASE64URL.encode(enrolled.ak_name.as_slice()),
+    }]);
+    assert_eq!(passed["assertd_tpms"], tpm);
+    let roots = BASE64URL.encode(digest(&digest(&world.root.certificate())));
+    assert_eq!(passed["assertd_roots"], roots);
+    let elsewhere = World {
+        ak: fixture::secret(30),
+        ek: fixture::secret(31),
+        ..world.clone()
+    };
+    let mut other = Party::of(&elsewhere);
+    let more = fixture::Authority::new(32, "More");
+    other.roots.push(CertificateDer::from(more.certificate()));
+    let (_, other) = answer(&other, &elsewhere);
+    assert_eq!(
+        (&other["assertd_host"], &other["assertd_result"]),
+        (&passed["assertd_host"], &passed["assertd_result"])
+    );
+    assert_eq!(other["assertd_policy"], passed["assertd_policy"]);
+    let ek = elsewhere.enrolled().ek.to_string();
+    assert_eq!(other["assertd_tpms"][0]["ek"], ek);
+    assert_ne!(other["assertd_tpms"][0]["ak_name"], tpm[0]["ak_name"]);
+    let both = [
+        digest(&world.root.certificate()),
+        digest(&more.certificate()),
+    ];
+    let both = BASE64URL.encode(digest(&both.concat()));
+    assert_eq!(other["assertd_roots"], both);
     // A weaker policy is another one, and a bundle that fails proves no key.
     party.policy = "minimum = \"none\"\n".into();
     let (_, weaker) = result(&party);
@@ -224,4 +278,5 @@ fn a_result_says_by_which_policy_and_names_keys_only_if_all_passed() {
         (&failed["assertd_result"], &failed["submods"]),
         (&"failed".into(), &Value::Null)
     );
+    assert_eq!(failed["assertd_tpms"], Value::Null);
 }

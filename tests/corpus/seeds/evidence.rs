@@ -188,9 +188,15 @@ fn policies(corpus: &Corpus, world: &World) {
              [[firmware.allow]]\nmanufacturer = \"IBM\"\nfrom = \"0000000000000001\"\n"
         ),
     );
+    put("rules", &whole.replace("none =", "only = []\nnone ="));
+    // Rules that no event breaks.
+    put("nothing", &whole.replace("none =", "# none ="));
+    let (digest, longer) = ("00".repeat(32), "00".repeat(48));
+    put("other-hash", &whole.replace(&digest, &longer));
+    put("no-log", &whole.replace("pcr = 4", "pcr = 10"));
     put(
-        "rules",
-        &whole.replace("none =", "only = []\nsome = [\"00\"]\nnone ="),
+        "healthy-imported",
+        &format!("imported = \"allow\"\n{whole}[healthy]\n[[healthy.state]]\n7 = \"{digest}\"\n"),
     );
     put("mistake", &whole.replace("roots", "rots"));
     put("sha1", &whole.replace("sha256 = [0,", "sha1 = [0,"));

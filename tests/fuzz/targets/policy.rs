@@ -1,14 +1,14 @@
 //! A relying party's policy.
 //!
 //! Asserted: a mistake is shown in no more room than the policy has; a policy that is read has somebody to vouch for
-//! what it wants certified, wants nothing of a SHA-1 bank, and no value that is not selected; a healthy host's evidence
-//! held against it yields a verdict for everything that it asks for, and passes only if what it wants was looked at.
+//! what it wants certified, wants nothing of a SHA-1 bank, and no value that is not selected; it wants something of what is
+//! selected, and each of its rules can be broken in every bank; a healthy host's evidence held against it yields a verdict for everything that it asks for, and passes only if what it wants was looked at.
 
 use super::fixture::{NOW, World};
-use keystore::evidence::bundle::Bank;
+use keystore::evidence::bundle::{Bank, PcrIndex};
 use keystore::evidence::enrolment::registry::Registry;
 use keystore::evidence::nonces::NonceUse;
-use keystore::evidence::policy::{Certificates, Enroll, Policy};
+use keystore::evidence::policy::{Certificates, Enroll, EventRule, Imported, Policy, QuotePolicy};
 use keystore::evidence::verdict::{Check, Outcome, Overall};
 use keystore::evidence::verify::{CertificateDer, Question, verify};
 use keystore::protocol::EvidenceLevel;
@@ -50,9 +50,21 @@ pub fn check(data: &[u8]) {
         && policy.minimum > EvidenceLevel::Asserted
         || policy.ek.enroll == Enroll::AnyCertified;
     assert!(!needs_roots || !policy.ek.roots.is_empty());
+    if policy.healthy.is_some() {
+        assert_eq!(policy.imported, Imported::Refuse);
+    }
     let log = &policy.event_log;
     match &policy.quote {
         Some(quote) => {
+            let knows = quote.values.values().any(|it| !it.is_empty());
+            let wants = log.secure_boot.is_some() || !log.rule.is_empty();
+            assert!(knows || wants || quote.any);
+            for rule in &log.rule {
+                can_be_broken(rule, quote);
+            }
+            if let (Some(_), Some(pcr)) = (log.secure_boot, PcrIndex::new(7)) {
+                assert!(banks(quote).all(|bank| quote.select[&bank].contains(&pcr)));
+            }
             assert!(!quote.select.contains_key(&Bank::Sha1));
             assert!(quote.select.values().any(|it| !it.is_empty()));
             for (bank, values) in &quote.values {
@@ -95,5 +107,30 @@ pub fn check(data: &[u8]) {
         ] {
             assert!(!is_wanted || passed(check), "{check}");
         }
+    }
+}
+
+fn banks(quote: &QuotePolicy) -> impl Iterator<Item = Bank> {
+    let selected = quote.select.iter().filter(|(_, of)| !of.is_empty());
+    selected.map(|(bank, _)| *bank)
+}
+
+/// By some event, in every bank that is selected.
+fn can_be_broken(rule: &EventRule, quote: &QuotePolicy) {
+    let denied = rule.none.iter().flatten().count();
+    assert!(rule.only.is_some() || denied > 0, "{rule:?}");
+    assert!(rule.pcr.number() <= 9, "{rule:?}");
+    for bank in banks(quote) {
+        assert!(quote.select[&bank].contains(&rule.pcr), "{rule:?}");
+        for digests in [&rule.only, &rule.none].into_iter().flatten() {
+            let mut lengths = digests.iter().map(|it| it.as_slice().len());
+            let is_its = lengths.any(|it| it == bank.digest_len());
+            assert!(is_its || digests.is_empty(), "{bank}: {rule:?}");
+        }
+    }
+    let is_known = |length: usize| banks(quote).any(|bank| bank.digest_len() == length);
+    let digests = [&rule.only, &rule.none].into_iter().flatten().flatten();
+    for digest in digests {
+        assert!(is_known(digest.as_slice().len()), "{rule:?}");
     }
 }

@@ -85,6 +85,11 @@ impl PcrIndex {
     pub fn number(self) -> u8 {
         self.0
     }
+
+    /// Whether programs can set it back at any time (PC Client Platform TPM Profile §4.6).
+    pub fn is_resettable(self) -> bool {
+        matches!(self.0, 16 | 23)
+    }
 }
 
 impl fmt::Display for PcrIndex {

@@ -124,12 +124,22 @@ fn the_firmware_closes_each_of_its_pcrs_once() {
 #[test]
 fn an_event_is_believed_only_where_it_says_what_was_measured() {
     let (on, off) = (secure_boot(1), secure_boot(0));
+    let none = global_variable(SECURE_BOOT, &[]);
+    assert_eq!(global_variable(SECURE_BOOT, &[1]), on);
     let of =
         |measured: &[u8], data: &[u8]| event(7, kind::EFI_VARIABLE_DRIVER_CONFIG, measured, data);
     for (events, expected) in [
         (vec![of(&on, &on)], Some(true)),
         (vec![of(&off, &off)], Some(false)),
-        (vec![of(&off, &on)], None),
+        // Of what the variable can be, the digest is enough.
+        (vec![of(&off, &on)], Some(false)),
+        (vec![of(&secure_boot(2), &on)], None),
+        (vec![of(&secure_boot(2), &secure_boot(2))], Some(false)),
+        (vec![event(7, 5, &off, b"x")], Some(false)),
+        (vec![event(7, 5, &off, b"x"), of(&on, &on)], None),
+        (vec![of(&none, &none), of(&on, &on)], None),
+        (vec![separator(7), event(7, 5, &on, &on)], None),
+        (vec![of(&on, &on), separator(7), of(&on, &on)], None),
         (vec![of(&on, &on), of(&off, &off)], None),
         (
             vec![event(1, kind::EFI_VARIABLE_DRIVER_CONFIG, &on, &on)],

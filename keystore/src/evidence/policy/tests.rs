@@ -1,4 +1,5 @@
 use super::*;
+use crate::evidence::bundle::{Bank, PcrIndex};
 
 const WHOLE: &str = r#"
 minimum = "tpm-certified"
@@ -19,7 +20,7 @@ to = "0047000000000000"
 reason = "CVE-2019-16863"
 
 [quote]
-select = { sha256 = [0, 7] }
+select = { sha256 = [0, 4, 7] }
 [quote.values.sha256]
 7 = ["0000000000000000000000000000000000000000000000000000000000000000"]
 
@@ -43,7 +44,7 @@ fn a_policy_is_read() {
     let quote = policy.quote.unwrap();
     assert_eq!(
         quote.select[&Bank::Sha256],
-        BTreeSet::from([pcr(0), pcr(7)])
+        BTreeSet::from([pcr(0), pcr(4), pcr(7)])
     );
     assert!(quote.values[&Bank::Sha256].contains_key(&pcr(7)));
     assert_eq!(policy.event_log.rule[0].pcr, pcr(4));
@@ -77,24 +78,108 @@ fn a_rule_that_would_not_be_enforced_is_a_mistake() {
             "[host.web-9]\nek = [\"0101010101010101010101010101010101010101010101010101010101010101\"]\n[host.web-1]",
             "web-1 and web-9 have one TPM",
         ),
-        ("sha256 = [0, 7]", "sha1 = [0, 7]", "SHA-1 bank"),
-        ("sha256 = [0, 7]", "sha256 = []", "names no PCR"),
+        ("sha256 = [0, 4, 7]", "sha1 = [0, 7]", "SHA-1 bank"),
+        ("sha256 = [0, 4, 7]", "sha256 = []", "names no PCR"),
         (
-            "sha256 = [0, 7]",
+            "sha256 = [0, 4, 7]",
             "sha256 = [0]",
-            "PCR 7 of sha256 is not selected",
+            "[quote] values: PCR 7 of sha256 is not selected",
         ),
-        ("sha256 = [0, 7]", "sha256 = [0, 24]", "0 to 23"),
+        ("sha256 = [0, 4, 7]", "sha256 = [0, 24]", "0 to 23"),
         (
-            "[quote]\nselect = { sha256 = [0, 7] }\n[quote.values.sha256]\n7 =",
+            "[quote]\nselect = { sha256 = [0, 4, 7] }\n[quote.values.sha256]\n7 =",
             "[host.a]\nek =",
             "[quote] select is missing",
         ),
         ("7 = [\"00", "7 = [\"0", "hexadecimal"),
+        (
+            "7 = [\"000000000000000000000000",
+            "7 = [\"",
+            "of PCR 7 is not as long as a digest of sha256",
+        ),
         ("secure_boot = true", "secure_boot = \"yes\"", "secure_boot"),
     ] {
         let text = WHOLE.replacen(from, to, 1);
         let wrong = parse(&text).unwrap_err();
+        assert!(wrong.contains(said), "{said}: {wrong}");
+    }
+}
+
+/// What holds for every log, and what holds for none.
+#[test]
+fn a_rule_that_no_log_breaks_or_none_meets_is_a_mistake() {
+    const BEGIN: &str = "minimum = \"none\"\n[quote]\nselect = ";
+    let parse = |select: &str, rest: &str| parse(&format!("{BEGIN}{select}\n{rest}\n"));
+    let (short, long) = ("00".repeat(32), "00".repeat(48));
+    let rule = |pcr: u8, wants: &str| format!("[[event_log.rule]]\npcr = {pcr}\n{wants}");
+    let one = "{ sha256 = [4, 7, 9, 10], sha384 = [] }";
+    let two = "{ sha256 = [4, 7], sha384 = [4] }";
+    for (select, rest) in [
+        (one, "any = true".to_owned()),
+        (
+            one,
+            "[quote.values.sha256]\n".to_owned() + &format!("10 = [\"{short}\"]"),
+        ),
+        (one, "[event_log]\nsecure_boot = false".to_owned()),
+        (one, rule(9, "only = []")),
+        (one, rule(4, &format!("none = [\"{short}\"]"))),
+        (
+            two,
+            rule(4, &format!("only = [\"{short}\", \"{long}\"]\nnone = []")),
+        ),
+    ] {
+        assert_eq!(parse(select, &rest).err(), None, "{rest}");
+    }
+    let nothing = "[quote] selects PCRs and wants nothing of them";
+    for (select, rest, said) in [
+        (one, String::new(), nothing),
+        (one, "[quote.values.sha256]".to_owned(), nothing),
+        (one, "[event_log]\nrequired = true".to_owned(), nothing),
+        (one, "[ima]\nrequired = true".to_owned(), nothing),
+        (
+            one,
+            rule(4, ""),
+            "[[event_log.rule]] of PCR 4: it wants nothing",
+        ),
+        (one, rule(4, "none = []"), "it wants nothing"),
+        (
+            one,
+            rule(4, &format!("some = [\"{short}\"]")),
+            "unknown key `some`",
+        ),
+        (
+            one,
+            rule(10, "only = []"),
+            "of PCR 10: the log explains PCRs 0 to 9",
+        ),
+        (
+            one,
+            rule(0, "only = []"),
+            "of PCR 0: PCR 0 of sha256 is not selected",
+        ),
+        (two, rule(7, "only = []"), "PCR 7 of sha384 is not selected"),
+        (
+            one,
+            rule(4, &format!("none = [\"{long}\"]")),
+            "which is as long as no digest of a bank",
+        ),
+        (
+            one,
+            rule(4, &format!("none = [\"{}\", \"{short}\"]", "00".repeat(20))),
+            "which is as long as no digest of a bank",
+        ),
+        (
+            two,
+            rule(4, &format!("only = []\nnone = [\"{short}\"]")),
+            "`none` has no digest of sha384",
+        ),
+        (
+            two,
+            "[event_log]\nsecure_boot = true".to_owned(),
+            "[event_log] secure_boot: PCR 7 of sha384 is not selected",
+        ),
+    ] {
+        let wrong = parse(select, &rest).unwrap_err();
         assert!(wrong.contains(said), "{said}: {wrong}");
     }
 }

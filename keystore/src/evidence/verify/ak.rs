@@ -110,10 +110,16 @@ pub fn vet(session: &Session<'_>, report: &mut Report) -> Done<Vetted> {
                     session.bundle.host
                 )),
                 Some(enrolled) if enrolled.ak_name.as_slice() != ak.name() => {
-                    Finding::Failed("another attestation key is enrolled".into())
+                    Finding::Failed(
+                        "another attestation key of it is enrolled: if the host has made a new one, enrol it anew \
+                         (`assertctl enroll challenge`)"
+                            .into(),
+                    )
                 }
                 Some(enrolled) if enrolled.ak_qualified_name != tpm.ak.qualified_name => {
-                    Finding::Failed("it is enrolled with another Qualified Name".into())
+                    Finding::Failed(
+                        "it is enrolled with another Qualified Name: enrol it anew (`assertctl enroll challenge`)".into(),
+                    )
                 }
                 Some(enrolled) => Finding::Passed(Vetted {
                     ak,
@@ -140,13 +146,7 @@ pub fn attributes(ak: &PublicArea) -> Result<(), String> {
         return Err("it has no fixed scheme that is accepted: ES256, ES384, RS256, PS256".into());
     }
     let key = ak.public_key().map_err(|wrong| format!("it {wrong}"))?;
-    match key {
-        PublicKey::Rsa { e, .. } if e != [1, 0, 1] => Err("its exponent is not 65537".into()),
-        PublicKey::Rsa { n, .. } if weak::is_roca(&n) => {
-            Err("its private key can be computed (ROCA, CVE-2017-15361)".into())
-        }
-        _ => Ok(()),
-    }
+    weak::check(&key).map_err(str::to_owned)
 }
 
 /// Whether the key lives below the one that is shown, a primary key of the endorsement hierarchy: nobody finds another
@@ -157,6 +157,9 @@ pub fn attributes(ak: &PublicArea) -> Result<(), String> {
 pub fn hierarchy(ak: &PublicArea, key: &AttestationKey) -> Result<(), String> {
     let parent = PublicArea::parse(key.parent.as_slice());
     let parent = parent.map_err(|wrong| format!("the public area of the key above it {wrong}"))?;
+    if !parent.name_alg.is_strong() {
+        return Err("the Name of the key above it is a SHA-1: others lead to the same".into());
+    }
     match ak.qualified_name(&parent) == key.qualified_name.as_slice() {
         true => Ok(()),
         false => Err(

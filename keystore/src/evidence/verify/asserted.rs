@@ -4,6 +4,7 @@
 use crate::evidence::bundle::{AssertedKey, Attributes, Pkcs11Evidence};
 use crate::evidence::policy::{Imported, Policy};
 use crate::evidence::verdict::{Check, Finding, KeyVerdict, Report, both};
+use crate::evidence::weak;
 use crate::protocol::EvidenceLevel;
 
 /// Looks at the keys of one token.
@@ -17,7 +18,7 @@ fn one(policy: &Policy, evidence: &Pkcs11Evidence, key: &AssertedKey, report: &m
     let about = &key.key.to_string();
     let scheme = report.look(Check::KeyScheme, about, Ok(()), |()| {
         match key.jwk.fits(key.alg) {
-            true => Finding::Passed(()),
+            true => Finding::of(weak::check(&key.jwk)),
             false => Finding::Failed(format!("the key is none for {}", key.alg)),
         }
     });
@@ -61,15 +62,15 @@ fn one(policy: &Policy, evidence: &Pkcs11Evidence, key: &AssertedKey, report: &m
         imported: key.imported,
         use_by: None,
     });
+    // Where a key was made may be left open; that a token in this keystore's place proves nothing may not. Whoever
+    // carries the bundle could add keys of his own to it.
     let _ = report.look(Check::Level, about, known, |((), is_own)| {
-        if !is_own {
-            return Finding::Skipped((), "the policy allows imported keys".into());
-        }
-        match level >= policy.minimum {
-            true => Finding::Passed(()),
-            false => Finding::Failed(format!(
-                "it is {level}, and the policy wants {}",
-                policy.minimum
+        let wanted = policy.minimum;
+        match (EvidenceLevel::Asserted >= wanted, is_own) {
+            (true, true) => Finding::Passed(()),
+            (true, false) => Finding::Skipped((), "the policy allows imported keys".into()),
+            (false, _) => Finding::Failed(format!(
+                "a token's key is at most asserted, and the policy wants {wanted}"
             )),
         }
     });
@@ -88,25 +89,23 @@ fn stayed(attributes: &Attributes) -> Result<(), String> {
     Ok(())
 }
 
-/// The mandatory ones, and uses that would sign or give away what the keystore never sees.
+/// The mandatory ones, and uses that would sign or give away what the keystore never sees. What a token does not say is
+/// taken for nothing better here than what would be wrong: who is far away can try nothing.
 fn attributes(attributes: &Attributes) -> Result<(), String> {
     for (name, value, wanted) in [
+        ("CKA_TOKEN", attributes.token, true),
         ("CKA_SENSITIVE", attributes.sensitive, true),
         ("CKA_EXTRACTABLE", attributes.extractable, false),
         ("CKA_SIGN", attributes.sign, true),
+        ("CKA_DECRYPT", attributes.decrypt, false),
+        ("CKA_UNWRAP", attributes.unwrap, false),
+        ("CKA_DERIVE", attributes.derive, false),
+        ("CKA_SIGN_RECOVER", attributes.sign_recover, false),
     ] {
-        if value != Some(wanted) {
-            return Err(format!("{name} is not {wanted}"));
-        }
-    }
-    for (name, value) in [
-        ("CKA_DECRYPT", attributes.decrypt),
-        ("CKA_UNWRAP", attributes.unwrap),
-        ("CKA_DERIVE", attributes.derive),
-        ("CKA_SIGN_RECOVER", attributes.sign_recover),
-    ] {
-        if value == Some(true) {
-            return Err(format!("{name} is true"));
+        match value {
+            Some(value) if value == wanted => {}
+            Some(value) => return Err(format!("{name} is {value}")),
+            None => return Err(format!("the token does not say that {name} is {wanted}")),
         }
     }
     Ok(())

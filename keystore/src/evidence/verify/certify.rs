@@ -4,9 +4,8 @@
 use super::Session;
 use super::ak::Vetted;
 use super::state::Stated;
-use crate::PublicKey;
 use crate::evidence::attest::{Attest, Attested};
-use crate::evidence::bundle::{CertifiedKey, PolicyStep};
+use crate::evidence::bundle::{Bank, CertifiedKey, PcrIndex, PolicyStep, Selection};
 use crate::evidence::context;
 use crate::evidence::policy::Imported;
 use crate::evidence::public::{Attributes, PublicArea};
@@ -15,6 +14,7 @@ use crate::evidence::steps::policy_digest;
 use crate::evidence::verdict::{Check, Done, Finding, KeyVerdict, Report, UseBy, both};
 use crate::evidence::weak;
 use crate::protocol::EvidenceLevel;
+use std::collections::BTreeSet;
 
 /// What says that the private half was made here and stays here.
 const ORIGIN: u32 =
@@ -99,10 +99,10 @@ pub fn key(
         }
     });
     let scheme = report.look(Check::KeyScheme, about, area, |area| match area.alg() {
-        Some(alg) if alg == key.alg => match strength(area) {
-            Ok(()) => Finding::Passed(area),
-            Err(reason) => Finding::Failed(reason),
-        },
+        Some(alg) if alg == key.alg => {
+            let strong = area.public_key().map_or(Ok(()), |it| weak::check(&it));
+            Finding::of(strong.map(|()| area))
+        }
         Some(alg) => Finding::Failed(format!("it is fixed to {alg}, not {}", key.alg)),
         None => Finding::Failed("it is fixed to no algorithm of ours".into()),
     });
@@ -188,17 +188,6 @@ fn origin(session: &Session<'_>, key: &CertifiedKey, area: &PublicArea) -> Findi
     }
 }
 
-/// Whether a key is none of those whose private half can be computed.
-fn strength(area: &PublicArea) -> Result<(), String> {
-    match area.public_key() {
-        Ok(PublicKey::Rsa { e, .. }) if e != [1, 0, 1] => Err("its exponent is not 65537".into()),
-        Ok(PublicKey::Rsa { n, .. }) if weak::is_roca(&n) => {
-            Err("its private half can be computed (ROCA, CVE-2017-15361)".into())
-        }
-        _ => Ok(()),
-    }
-}
-
 /// By what the key is used, if the public area has the policy that the steps lead to.
 fn policy(session: &Session<'_>, key: &CertifiedKey, area: &PublicArea) -> Result<UseBy, String> {
     let by_auth = area.attributes.has(Attributes::USER_WITH_AUTH);
@@ -239,13 +228,27 @@ fn wanted(session: &Session<'_>, steps: &[PolicyStep]) -> Result<(), String> {
 /// What these steps ask of who uses the key. Whose word they take for the host's state is shown by nothing but
 /// themselves: a relying party has to know the PCRs or the authority.
 fn use_by(steps: &[PolicyStep]) -> Result<UseBy, String> {
-    let is_of_state =
-        |it: &PolicyStep| matches!(it, PolicyStep::Pcr { .. } | PolicyStep::Authorize { .. });
-    match steps.iter().any(is_of_state) {
-        true => Ok(UseBy::Policy),
-        false if steps.is_empty() => Err("its policy asks for nothing: anybody can use it".into()),
-        false => Ok(UseBy::AuthValue),
+    let is_of_state = |it: &PolicyStep| match it {
+        PolicyStep::Pcr { selection, .. } => is_state(selection),
+        PolicyStep::Authorize { .. } => true,
+        PolicyStep::AuthValue {} => false,
+    };
+    let wants_auth = |it: &PolicyStep| matches!(it, PolicyStep::AuthValue {});
+    if steps.iter().any(is_of_state) {
+        return Ok(UseBy::Policy);
     }
+    match steps.iter().any(wants_auth) {
+        true => Ok(UseBy::AuthValue),
+        false => Err("its policy asks for nothing: anybody can use it".into()),
+    }
+}
+
+/// Whether not every program can bring these PCRs to the values that are wanted of them, as it can if there is none.
+fn is_state(selection: &Selection) -> bool {
+    let is_lasting = |(bank, of): (&Bank, &BTreeSet<PcrIndex>)| {
+        bank.is_strong() && of.iter().any(|it| !it.is_resettable())
+    };
+    selection.iter().any(is_lasting)
 }
 
 /// What all of that comes to, and whether it is enough.

@@ -3,20 +3,17 @@
 
 use super::Session;
 use crate::evidence::bundle::{Bank, PcrIndex, PcrValue, Pcrs};
-use crate::evidence::eventlog::{Event, EventLog};
+use crate::evidence::eventlog::{EXPLAINED_MAX, Event, EventLog, SECURE_BOOT_PCR};
 use crate::evidence::ima::{self, List, Replay};
 use crate::evidence::policy::EventRule;
 use crate::evidence::verdict::{Check, Done, Finding, Report, both};
 use std::collections::BTreeSet;
 
-/// The last PCR that the event log has to explain: from 10 on the running system extends as well.
-const EXPLAINED_MAX: u8 = 9;
-
 /// Looks at both, with the values that were quoted.
 pub fn logs(session: &Session<'_>, values: Done<&Pcrs>, report: &mut Report) {
     let about = session.tpm.name.as_str();
     let policy = session.question.policy;
-    let wants = policy.event_log.secure_boot.is_some() || !policy.event_log.rule.is_empty();
+    let wants = policy.event_log.wants();
     let bytes = session.bundle.event_log.as_ref().map(|it| it.as_slice());
     let log = report.look(Check::EventLog, about, values, |values| match bytes {
         Some(bytes) => match event_log(bytes, values) {
@@ -84,7 +81,7 @@ fn rules(session: &Session<'_>, values: &Pcrs, log: &EventLog<'_>) -> Result<(),
             is_explained && values[&bank].contains_key(&pcr)
         };
         if let Some(wanted) = policy.secure_boot {
-            let is_quoted = PcrIndex::new(7).is_some_and(is_quoted);
+            let is_quoted = PcrIndex::new(SECURE_BOOT_PCR).is_some_and(is_quoted);
             match log.secure_boot(bank).filter(|_| is_quoted) {
                 Some(found) if found == wanted => {}
                 Some(true) => return Err("Secure Boot was on".into()),
@@ -113,15 +110,10 @@ fn rules(session: &Session<'_>, values: &Pcrs, log: &EventLog<'_>) -> Result<(),
 
 fn one_rule(rule: &EventRule, found: &BTreeSet<PcrValue>) -> Result<(), String> {
     let pcr = rule.pcr;
-    let (only, some, none) = (&rule.only, &rule.some, &rule.none);
+    let (only, none) = (&rule.only, &rule.none);
     if let Some(other) = only.as_ref().and_then(|it| found.difference(it).next()) {
         return Err(format!(
             "PCR {pcr} was extended by {other}, which the policy does not know"
-        ));
-    }
-    if some.as_ref().is_some_and(|it| it.is_disjoint(found)) {
-        return Err(format!(
-            "PCR {pcr} was extended by none of those that the policy wants"
         ));
     }
     if let Some(denied) = none.as_ref().and_then(|it| found.intersection(it).next()) {

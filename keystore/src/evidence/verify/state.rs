@@ -5,7 +5,7 @@
 use super::Session;
 use super::ak::Vetted;
 use crate::evidence::attest::ClockInfo;
-use crate::evidence::bundle::{Bytes, Firmware, NAME_LEN_MAX, Text};
+use crate::evidence::bundle::{Firmware, Text};
 use crate::evidence::enrolment::registry::Counters;
 use crate::evidence::policy::FirmwareRange;
 use crate::evidence::verdict::{Check, Counted, Done, Finding, Report, both};
@@ -34,10 +34,9 @@ pub fn compare(
     let counted = report.look(Check::Counters, about, all, |(vetted, all)| {
         counters(session, vetted, all)
     });
-    if let Ok((ak_name, counters)) = counted {
+    if let Ok(counters) = counted {
         report.counted.push(Counted {
             keystore: about.to_owned(),
-            ak_name,
             counters,
         });
     }
@@ -46,11 +45,7 @@ pub fn compare(
     });
 }
 
-fn counters(
-    session: &Session<'_>,
-    vetted: &Vetted,
-    all: &[Stated],
-) -> Finding<(Bytes<NAME_LEN_MAX>, Counters)> {
+fn counters(session: &Session<'_>, vetted: &Vetted, all: &[Stated]) -> Finding<Counters> {
     let of = |it: &Stated| Counters {
         reset: it.clock.reset_count,
         restart: it.clock.restart_count,
@@ -72,7 +67,7 @@ fn counters(
              it was cleared or replaced (enrol it again), or this is an older state",
             found.reset, found.restart, last.reset, last.restart
         )),
-        _ => Finding::Passed((vetted.enrolled.ak_name.clone(), found)),
+        _ => Finding::Passed(found),
     }
 }
 

@@ -241,6 +241,11 @@ fn an_endorsement_key_that_can_be_computed() {
     assert_eq!(party.finds_but(&bundle, &UNCERTIFIED), only("ek-strength"));
 }
 
+/// A number of 2048 bits that is of no such form.
+pub fn odd() -> Vec<u8> {
+    vec![0xff; 256]
+}
+
 /// A number of 2048 bits that is 1, and so a power of 65537, modulo each of them, and odd.
 pub fn roca() -> Vec<u8> {
     let primes = [

@@ -113,6 +113,10 @@ fn a_wish_that_no_key_could_meet_is_a_mistake() {
             "write minimum",
         ),
         (
+            format!("imported = \"allow\"\n{begin}{authorities}"),
+            "write imported = \"refuse\"",
+        ),
+        (
             format!("{begin}authorities = [\"{}\"]\n", &name[2..]),
             "68 hexadecimal",
         ),

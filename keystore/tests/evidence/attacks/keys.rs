@@ -4,7 +4,7 @@ use super::{only, tpm_of};
 use crate::Party;
 use crate::fixture::{KEY, World, area, bytes, pcr, public, secret, sign};
 use keystore::charter::PurposeKind;
-use keystore::evidence::bundle::{Bank, KeystoreEvidence, PolicyStep, Text};
+use keystore::evidence::bundle::{Bank, PolicyStep};
 use keystore::evidence::context;
 use keystore::evidence::hash::Hash;
 use keystore::evidence::steps::policy_digest;
@@ -56,25 +56,31 @@ fn two_keys_under_each_others_names() {
 #[test]
 fn an_rsa_key_that_can_be_computed() {
     let world = World::new();
-    let mut bundle = world.bundle();
-    let n = super::chip::roca();
-    let head = b"\x00\x01\x00\x0b\x00\x04\x04\x72\0\0\x00\x10\x00\x14\x00\x0b\x08\0\0\0\0\0";
-    let area = [&head[..], &crate::fixture::sized(&n)].concat();
-    let jwk = keystore::PublicKey::from_rsa(&n, &[1, 0, 1]).unwrap();
-    let tpm = tpm_of(&mut bundle);
-    let key = &mut tpm.keys[0];
-    (key.alg, key.kid, key.public) = (keystore::Alg::RS256, jwk.kid(), bytes(&area));
-    let extra = context::certify(
-        &world.nonce,
-        &world.host,
-        &key.key,
-        key.purpose,
-        &jwk.spki(),
-    );
-    key.jwk = jwk;
-    world.restate(key, &world.certify(&area, &extra));
-    tpm.quote = Some(world.quoted(&tpm.keys));
-    assert_eq!(Party::of(&world).finds(&bundle), only("key-scheme"));
+    let with = |n: &[u8], e: u32, jwk: keystore::PublicKey| {
+        let mut bundle = world.bundle();
+        let head = b"\x00\x01\x00\x0b\x00\x04\x04\x72\0\0\x00\x10\x00\x14\x00\x0b\x08\0";
+        let area = [&head[..], &e.to_be_bytes(), &crate::fixture::sized(n)].concat();
+        let tpm = tpm_of(&mut bundle);
+        let key = &mut tpm.keys[0];
+        (key.alg, key.kid, key.public) = (keystore::Alg::RS256, jwk.kid(), bytes(&area));
+        let (nonce, host, spki) = (&world.nonce, &world.host, jwk.spki());
+        let extra = context::certify(nonce, host, &key.key, key.purpose, &spki);
+        key.jwk = jwk;
+        world.restate(key, &world.certify(&area, &extra));
+        tpm.quote = Some(world.quoted(&tpm.keys));
+        bundle
+    };
+    let jwk = |n: &[u8], e: &[u8]| keystore::PublicKey::from_rsa(n, e).unwrap();
+    let (good, roca) = (super::chip::odd(), super::chip::roca());
+    let party = Party::of(&world);
+    let whole = with(&good, 0, jwk(&good, &[1, 0, 1]));
+    assert!(party.finds(&whole).is_empty());
+    let computed = with(&roca, 0, jwk(&roca, &[1, 0, 1]));
+    assert_eq!(party.finds(&computed), only("key-scheme"));
+    for e in [3, 17, 0x1_0003] {
+        let small = with(&good, e, jwk(&good, &e.to_be_bytes()));
+        assert_eq!(party.finds(&small), only("key-scheme"), "{e}");
+    }
 }
 
 #[test]
@@ -229,6 +235,27 @@ fn a_key_with_another_policy_than_is_shown() {
     open.keys[0].auth_policy = vec![0; 32];
     let nothing = party.finds(&with(&open, Some(Vec::new())));
     assert_eq!(nothing, only("key-policy"));
+    // Nor is one that asks for PCRs that every program can set, or for none of them.
+    for selection in [
+        BTreeMap::new(),
+        BTreeMap::from([(Bank::Sha256, BTreeSet::new())]),
+        BTreeMap::from([(Bank::Sha256, BTreeSet::from([pcr(16), pcr(23)]))]),
+        BTreeMap::from([(Bank::Sha1, BTreeSet::from([pcr(7)]))]),
+    ] {
+        let shown = format!("{selection:?}");
+        let mut steps = vec![PolicyStep::Pcr {
+            selection,
+            digest: bytes(&Hash::Sha256.of(&[])),
+        }];
+        open.keys[0].auth_policy = policy_digest(&steps, Hash::Sha256).unwrap();
+        let found = party.finds(&with(&open, Some(steps.clone())));
+        assert_eq!(found, only("key-policy"), "{shown}");
+        steps.push(PolicyStep::AuthValue {});
+        open.keys[0].auth_policy = policy_digest(&steps, Hash::Sha256).unwrap();
+        let report = party.asks(with(&open, Some(steps)).to_json().as_bytes());
+        let use_by = report.keys[0].use_by.map(|it| it.to_string());
+        assert_eq!(use_by, Some("auth-value".into()), "{shown}");
+    }
     let other = only("key-policy");
     // What stands in front of an approval is in no digest: the TPM forgets it.
     let shown = [&[pcrs.clone()][..], &steps].concat();
@@ -241,85 +268,4 @@ fn a_key_with_another_policy_than_is_shown() {
         other,
         "the auth value is enough for it"
     );
-}
-
-#[test]
-fn what_is_only_asserted() {
-    use keystore::evidence::bundle::{AssertedKey, Attributes, Module, Pkcs11Evidence};
-    let world = World::new();
-    let jwk = public(&secret(20));
-    let asserted = |attributes| {
-        let text = || Text::cut("x");
-        let mut bundle = world.bundle();
-        bundle.keystores = vec![KeystoreEvidence::Pkcs11(Pkcs11Evidence {
-            name: Text::cut("hsm"),
-            module: Module {
-                library: text(),
-                manufacturer: text(),
-                model: text(),
-                serial: text(),
-                firmware: text(),
-            },
-            keys: vec![AssertedKey {
-                key: "ours/bank.1".parse().unwrap(),
-                target: None,
-                kid: jwk.kid(),
-                purpose: PurposeKind::ClientAuthentication,
-                alg: keystore::Alg::ES256,
-                jwk: jwk.clone(),
-                attributes,
-                imported: false,
-            }],
-        })];
-        bundle
-    };
-    let good = Attributes {
-        local: Some(true),
-        sensitive: Some(true),
-        extractable: Some(false),
-        sign: Some(true),
-        ..Attributes::default()
-    };
-    let mut party = Party::of(&world);
-    // Nor does it show the state of a host, which this policy wants.
-    let level = BTreeSet::from(["level", "proof"]);
-    assert_eq!(party.finds(&asserted(good.clone())), level);
-    party.policy = "minimum = \"asserted\"\n".into();
-    assert!(party.finds(&asserted(good.clone())).is_empty());
-    for bad in [
-        Attributes {
-            extractable: Some(true),
-            ..good.clone()
-        },
-        Attributes {
-            sensitive: None,
-            ..good.clone()
-        },
-        Attributes {
-            decrypt: Some(true),
-            ..good.clone()
-        },
-        Attributes {
-            derive: Some(true),
-            ..good.clone()
-        },
-    ] {
-        assert_eq!(party.finds(&asserted(bad)), only("asserted-attributes"));
-    }
-    for foreign in [
-        Attributes {
-            local: Some(false),
-            ..good.clone()
-        },
-        Attributes {
-            local: None,
-            ..good.clone()
-        },
-        Attributes {
-            never_extractable: Some(false),
-            ..good.clone()
-        },
-    ] {
-        assert_eq!(party.finds(&asserted(foreign)), only("key-origin"));
-    }
 }

@@ -6,6 +6,7 @@ use crate::fixture::{World, bytes, secret};
 use keystore::evidence::bundle::{KeystoreEvidence, Text};
 use keystore::evidence::enrolment::registry::Replacing;
 use keystore::evidence::nonces::NonceUse;
+use keystore::evidence::public::PublicArea;
 
 /// TPM_RH_OWNER and TPM_RH_NULL: there a TPM states counters and firmware with a constant added.
 const OTHERS: [u32; 2] = [0x4000_0001, 0x4000_0007];
@@ -39,6 +40,26 @@ fn an_attestation_key_of_another_hierarchy() {
         tpm_of(&mut bundle).tpm.ak.parent = bytes(&other.parent_area());
         assert_eq!(party.finds(&bundle), only("ak-hierarchy"));
     }
+}
+
+/// Another key than the one above it can be found that has the same Name, where that is a SHA-1.
+#[test]
+fn an_attestation_key_below_one_whose_name_is_weak() {
+    let world = World::new();
+    let mut parent = world.parent_area();
+    parent[3] = 0x04; // nameAlg
+    let [ak, above] = [&world.ak_area(), &parent].map(|it| PublicArea::parse(it).unwrap());
+    let name = ak.qualified_name(&above);
+    let world = World {
+        signer: Some(name.clone()),
+        ..world
+    };
+    let mut party = Party::of(&world);
+    party.registry.enrolled[0].ak_qualified_name = bytes(&name);
+    let mut bundle = world.bundle();
+    let key = &mut tpm_of(&mut bundle).tpm.ak;
+    (key.parent, key.qualified_name) = (bytes(&parent), bytes(&name));
+    assert_eq!(party.finds(&bundle), only("ak-hierarchy"));
 }
 
 #[test]
