@@ -2,6 +2,7 @@
 //! says, the keystore is a TPM; the approver is openssl.
 
 use crate::world::{BANK, code, us};
+use assertd_client::api::KeyStatus;
 use harness::daemon::Site;
 use harness::token::KEYSTORE;
 use harness::{Config, DEADLINE, Daemon, Tpm, public_dir, wait_for};
@@ -350,15 +351,12 @@ fn a_host_that_was_started_otherwise_does_not_come_to_sign_by_rotating() {
     comes_back(&daemon);
     extend(&tpm, 7);
     assert_eq!(daemon.ask(BANK).status, 503);
-    let failed = wait_for(DEADLINE, || {
-        daemon.keys().into_iter().find(|key| key.state == "failed")
-    });
-    let next = failed.unwrap_or_else(|| panic!("{:?}", daemon.keys())).next;
-    assert!(
-        next.as_ref()
-            .is_some_and(|it| it.contains("keys replace-lost ours/bank")),
-        "{next:?}"
-    );
+    let waits = |key: &KeyStatus| {
+        let next = key.next.as_deref().unwrap_or_default();
+        key.state == "failed" && next.contains("keys replace-lost ours/bank")
+    };
+    let waiting = wait_for(DEADLINE, || daemon.keys().into_iter().find(waits));
+    assert!(waiting.is_some(), "{:?}", daemon.keys());
     let rotate = daemon.assertctl(&["keys", "rotate", "ours/bank"]);
     assert_eq!(rotate.status.code(), Some(1), "{}", said(&rotate));
     for words in ["PCR 7 is", "keys replace-lost ours/bank"] {

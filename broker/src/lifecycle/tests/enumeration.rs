@@ -151,7 +151,8 @@ fn the_invariants_hold_with_the_gate() {
 
 #[test]
 fn the_invariants_hold_in_states_of_the_host_that_keys_are_bound_to() {
-    holds("bound to a state", World::rotating(), BOUND, 9);
+    holds("bound to a state", World::rotating(), BOUND, 11);
+    holds("bound, and the next on its way", World::turning(), BOUND, 9);
 }
 
 #[test]
