@@ -320,10 +320,10 @@ fn pause(now: Age, until: Option<Age>, again: Option<Instant>) -> Duration {
 
 /// What a version's keystore shows of it now.
 pub fn shown(app: &App, want: &Kept, key: &KeyId) -> Shown {
-    let is_up = app.keyring.key_record(key).is_some_and(|record| {
-        let keystore = app.keystores.get(&record.keystore);
-        keystore.is_some_and(|keystore| keystore.down().is_none())
-    });
+    let record = app.keyring.key_record(key);
+    let keystore = record.and_then(|record| app.keystores.get(&record.keystore));
+    let has_keystore = keystore.is_some(); // of one that the configuration has no more nothing will be known
+    let is_up = keystore.is_some_and(|keystore| keystore.down().is_none());
     match app.keyring.seen(key) {
         Seen::Shown {
             condition: Condition::Usable {},
@@ -342,6 +342,16 @@ pub fn shown(app: &App, want: &Kept, key: &KeyId) -> Shown {
                 false => Shown::Usable,
             }
         }
+        // Also while its keystore is away: it is not to be taken for another reason then.
+        Seen::Shown {
+            condition:
+                Condition::Failed {
+                    kind: Kind::Unhealthy,
+                    ..
+                },
+            ..
+        } => Shown::Unhealthy,
+        Seen::Unknown if has_keystore => Shown::Unknown,
         _ => Shown::Unusable,
     }
 }

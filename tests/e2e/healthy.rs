@@ -2,14 +2,18 @@
 //! says, the keystore is a TPM; the approver is openssl.
 
 use crate::world::{BANK, code, us};
+use assertd_client::api::KeyStatus;
+use harness::daemon::Site;
 use harness::token::KEYSTORE;
 use harness::{Config, DEADLINE, Daemon, Tpm, public_dir, wait_for};
 use keystore::evidence::enrolment::registry::EkFingerprint;
 use keystore::evidence::enrolment::{File as _, Request};
+use keystore::evidence::hash::Hash;
 use keystore::evidence::healthy::Authority;
 use keystore::evidence::public::PublicArea;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
@@ -51,8 +55,19 @@ fn extend(tpm: &Tpm, pcr: u8) {
     tool(extend.env("TPM2TOOLS_TCTI", tpm.tcti()));
 }
 
+/// What a PCR has after [`extend`].
+fn extended(pcr: &[u8]) -> String {
+    let value = Hash::Sha256.of(&[pcr, &[0xab; 32]]);
+    value.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// One target in a keystore that binds keys to PCR 7.
 fn config(tpm: &Tpm, healthy: &str) -> Config {
+    config_of(tpm, healthy, "")
+}
+
+/// The same, with more of the target's section.
+fn config_of(tpm: &Tpm, healthy: &str, target: &str) -> Config {
     Config::default()
         .keystore(
             KEYSTORE,
@@ -61,33 +76,35 @@ fn config(tpm: &Tpm, healthy: &str) -> Config {
         )
         .with("[attest]\nhost = \"web-1\"")
         .workload("ours", us(), "")
-        .target("ours", "bank", "")
+        .target("ours", "bank", target)
 }
 
-/// The state as it is is written down and approved as an operator does it; what `approve finish` said.
-fn approve(daemon: &Daemon, dir: &Path, name: &str, by: &str) -> Output {
+/// Every request has this name: what is approved later takes the place of nothing.
+const REQUEST: &str = "today.json";
+
+/// A state, as it is if `pcrs` says nothing, is written down and approved as an operator does it; what `approve
+/// finish` said.
+fn approve(daemon: &Daemon, dir: &Path, by: &str, pcrs: &[&str]) -> Output {
     let at = |name: &str| dir.join(name).display().to_string();
-    let (file, sig, key) = (
-        at(name),
-        at(&format!("{name}.sig")),
+    let (file, sig, tbs, key) = (
+        at(REQUEST),
+        at(&format!("{REQUEST}.sig")),
+        at(&format!("{REQUEST}.tbs")),
         at(&format!("{by}.key")),
     );
-    let asked = daemon.assertctl(&["approve", "request", "-o", &file]);
+    let request = ["approve", "request", "-o", &file];
+    let asked = daemon.assertctl(&[&request[..], pcrs].concat());
     assert_eq!(asked.status.code(), Some(0), "{}", said(&asked));
-    let command = format!("openssl dgst -sha256 -sign KEY -out {sig} {file}.tbs");
-    assert!(said(&asked).contains(&command), "{}", said(&asked));
-    openssl(
-        dir,
-        &[
-            "dgst",
-            "-sha256",
-            "-sign",
-            &key,
-            "-out",
-            &sig,
-            &format!("{file}.tbs"),
-        ],
-    );
+    for command in [
+        format!("assertctl approve bytes {file} -o {tbs}"),
+        format!("openssl dgst -sha256 -sign KEY -out {sig} {tbs}"),
+    ] {
+        assert!(said(&asked).contains(&command), "{}", said(&asked));
+    }
+    // On a machine of theirs: without the configuration.
+    let mut bytes = Command::new(daemon.site().programs().assertctl());
+    tool(bytes.args(["approve", "bytes", &file, "-o", &tbs]));
+    openssl(dir, &["dgst", "-sha256", "-sign", &key, "-out", &sig, &tbs]);
     daemon.assertctl(&["approve", "finish", &file, &sig])
 }
 
@@ -206,7 +223,7 @@ fn an_update_that_is_approved_costs_no_key() {
         said(&none)
     );
 
-    let done = approve(&daemon, dir, "first.json", "approver");
+    let done = approve(&daemon, dir, "approver", &[]);
     assert_eq!(done.status.code(), Some(0), "{}", said(&done));
     daemon.apply();
     comes_back(&daemon);
@@ -218,10 +235,7 @@ fn an_update_that_is_approved_costs_no_key() {
         daemon.keys().into_iter().find(|key| key.state == "failed")
     });
     assert!(failed.is_some(), "{:?}", daemon.keys());
-    is_refused(
-        &daemon,
-        &["PCR 7 is", "in first.json", "assertctl approve request"],
-    );
+    is_refused(&daemon, &["PCR 7 is", "in 1-", "assertctl approve request"]);
     // Evidence goes on, and a relying party knows who approves.
     enrol(&daemon, dir);
     let (ours, theirs) = (
@@ -237,25 +251,25 @@ fn an_update_that_is_approved_costs_no_key() {
         said(&theirs)
     );
 
-    let foreign = approve(&daemon, dir, "second.json", "stranger");
+    let foreign = approve(&daemon, dir, "stranger", &[]);
     assert_eq!(foreign.status.code(), Some(1), "{}", said(&foreign));
     assert!(
         said(&foreign).contains("is not signed by the authority"),
         "{}",
         said(&foreign)
     );
-    assert!(!approvals.join("second.json").exists());
+    assert_eq!(std::fs::read_dir(&approvals).unwrap().count(), 1);
     // A keystore with no other key starts all the same.
     let daemon = daemon.restart();
     daemon.wait_usable();
-    is_refused(&daemon, &["PCR 7 is", "in first.json"]);
+    is_refused(&daemon, &["PCR 7 is", "in 1-"]);
     let looked = daemon.assertctl(&["keystore", "check"]);
     assert!(
         said(&looked).contains("does not sign now"),
         "{}",
         said(&looked)
     );
-    let done = approve(&daemon, dir, "second.json", "approver");
+    let done = approve(&daemon, dir, "approver", &[]);
     assert_eq!(done.status.code(), Some(0), "{}", said(&done));
     comes_back(&daemon);
     assert_eq!(daemon.keys().remove(0).kid, kid);
@@ -295,4 +309,108 @@ fn without_an_authority_the_next_version_is_bound_to_the_state_as_it_is() {
     comes_back(&daemon);
     let signs = daemon.keys().into_iter().find(|key| key.state == "active");
     assert_ne!(signs.unwrap().kid, kid);
+}
+
+#[test]
+fn a_state_that_is_approved_ahead_is_signed_in_at_once() {
+    let (tpm, tmp) = (Tpm::new(), public_dir());
+    let dir = tmp.path();
+    approver(dir, "approver");
+    let healthy = format!(
+        ", authority = \"{0}/approver.pem\", approvals = \"{0}/approvals\"",
+        dir.display()
+    );
+    let daemon = Daemon::start(config(&tpm, &healthy));
+    daemon.wait_usable();
+    let now = approve(&daemon, dir, "approver", &[]);
+    assert_eq!(now.status.code(), Some(0), "{}", said(&now));
+    daemon.apply();
+    comes_back(&daemon);
+    let kid = daemon.keys().remove(0).kid;
+    // Of a PCR that nothing has been measured into: as it will be.
+    let ahead = format!("--pcr=7={}", extended(&[0; 32]));
+    let ahead = approve(&daemon, dir, "approver", &[&ahead]);
+    assert_eq!(ahead.status.code(), Some(0), "{}", said(&ahead));
+    assert_eq!(daemon.ask(BANK).status, 200, "and as it is");
+    extend(&tpm, 7);
+    let answer = daemon.ask(BANK);
+    assert_eq!(answer.status, 200, "{}", answer.body());
+    assert_eq!(daemon.keys().remove(0).kid, kid);
+}
+
+/// Lead two seconds, lag a dozen.
+const SHORT: &str = "lifetime = 2\nrotation = { period = \"15s\", publish_latency = \"1s\", \
+                     verifier_cache = \"1s\", skew = \"0s\", leeway = \"0s\", rollback = \"0s\", \
+                     activation = \"time\" }";
+
+#[test]
+fn a_host_that_was_started_otherwise_does_not_come_to_sign_by_rotating() {
+    let tpm = Tpm::new();
+    let config = config_of(&tpm, "", SHORT);
+    let daemon = Daemon::with_keys(config);
+    comes_back(&daemon);
+    extend(&tpm, 7);
+    assert_eq!(daemon.ask(BANK).status, 503);
+    let waits = |key: &KeyStatus| {
+        let next = key.next.as_deref().unwrap_or_default();
+        key.state == "failed" && next.contains("keys replace-lost ours/bank")
+    };
+    let waiting = wait_for(DEADLINE, || daemon.keys().into_iter().find(waits));
+    assert!(waiting.is_some(), "{:?}", daemon.keys());
+    let rotate = daemon.assertctl(&["keys", "rotate", "ours/bank"]);
+    assert_eq!(rotate.status.code(), Some(1), "{}", said(&rotate));
+    for words in ["PCR 7 is", "keys replace-lost ours/bank"] {
+        assert!(said(&rotate).contains(words), "{}", said(&rotate));
+    }
+    let only_one = |daemon: &Daemon| {
+        let keys = daemon.keys();
+        assert_eq!(keys.len(), 1, "{keys:?}\n{}", daemon.stderr());
+        is_refused(daemon, &["PCR 7 is", "when it was made"]);
+    };
+    std::thread::sleep(Duration::from_secs(18)); // its period is over
+    only_one(&daemon);
+    // It is over before anything is known of the key, too.
+    let daemon = daemon.restart();
+    daemon.wait_usable();
+    std::thread::sleep(Duration::from_secs(3));
+    only_one(&daemon);
+    let lost = daemon.assertctl(&["keys", "replace-lost", "ours/bank", "--yes"]);
+    assert_eq!(lost.status.code(), Some(0), "{}", said(&lost));
+    comes_back(&daemon);
+}
+
+#[test]
+fn approvals_beside_the_brokers_state_are_read_after_a_restart() {
+    let (tpm, tmp) = (Tpm::new(), public_dir());
+    let dir = tmp.path();
+    approver(dir, "approver");
+    let site = Site::new("");
+    let approvals = site.state_dir().with_file_name("approvals");
+    let healthy = format!(
+        ", authority = \"{}/approver.pem\", approvals = \"{}\"",
+        dir.display(),
+        approvals.display()
+    );
+    site.configure(config(&tpm, &healthy).as_ref());
+    let daemon = Daemon::start_at(site);
+    daemon.wait_usable();
+    // The sandbox is from before the directory.
+    let done = approve(&daemon, dir, "approver", &[]);
+    assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+    assert!(
+        said(&done).contains("restart the keystore"),
+        "{}",
+        said(&done)
+    );
+    let none = daemon.assertctl(&["apply", "--yes"]);
+    assert_ne!(none.status.code(), Some(0));
+    assert!(
+        said(&none).contains("restart the keystore"),
+        "{}",
+        said(&none)
+    );
+    let daemon = daemon.restart();
+    daemon.wait_usable();
+    daemon.apply();
+    comes_back(&daemon);
 }

@@ -7,12 +7,13 @@ use crate::app::App;
 use crate::config::Kept;
 use crate::http::object;
 use crate::keeper;
-use crate::keyring::Changed;
+use crate::keyring::{Changed, Seen};
 use crate::lifecycle::{Age, Change, Haste, Hold, Lineage, Mark, Phase, Refused, Verb};
 use crate::reply::{self, Answer, Refusal};
 use assertd_client::api::{KeyVerb, KeyVerbRequest, Keys};
 use hyper::Request;
 use hyper::body::Incoming;
+use keystore::protocol::Condition;
 use keystore::{KeyId, KeyName, KeyVersion};
 use std::sync::Arc;
 
@@ -91,7 +92,18 @@ fn changes(
     let shown = |version| keeper::shown(app, kept, &name.version(version));
     let mark = app.keyring.now();
     let asked = lineage.ask(verb, &kept.schedule, &shown, mark.age);
-    asked.map_err(|refused| Refusal::KeyRefused(sentence(name, &refused, &mark)))
+    asked.map_err(|refused| {
+        let mut text = sentence(name, &refused, &mark);
+        if let Refused::Unhealthy(number) = refused
+            && let Seen::Shown {
+                condition: Condition::Failed { why, .. },
+                ..
+            } = app.keyring.seen(&name.version(number))
+        {
+            text = format!("{text}: {why}");
+        }
+        Refusal::KeyRefused(text)
+    })
 }
 
 /// `payments/bank`, or `payments/bank.2`.
@@ -177,6 +189,11 @@ fn sentence(name: &KeyName, refused: &Refused, mark: &Mark) -> String {
         ),
         Refused::Unusable(number) => format!(
             "key {}: its keystore does not show it as usable; `assertctl keys` says why",
+            id(number)
+        ),
+        Refused::Unhealthy(number) => format!(
+            "key {}: does not sign in the state that the host is in, and the next version would be made \
+             for that state; if it is there to stay, `assertctl keys replace-lost {name}`; this is why",
             id(number)
         ),
         Refused::NotLost(number) => {

@@ -1,16 +1,19 @@
-//! `assertctl approve request` and `approve finish`: a state of the host that keys are to sign in is written
+//! `assertctl approve request`, `bytes` and `finish`: a state of the host that keys are to sign in is written
 //! down for who approves it, and comes back signed. The authority's private key is never here: what it
-//! signs is a file of 64 bytes, for openssl or an HSM. Its public key is in the configuration.
+//! signs is a file of 64 bytes, for openssl or an HSM. They are made by `approve bytes` where they are signed,
+//! of the values that it shows there: a host that made them could have anything signed. The host has the
+//! public key in its configuration.
 
 use super::args::{Args, Format};
 use super::bring;
 use super::failure::{Exit, Failure};
-use super::given::{read, refused};
+use super::given::{is_absent, read, refused};
 use super::out::Out;
 use super::place::put;
 use crate::config::Config;
+use crate::publication::tree::Dir;
 use keystore::client::unexpected;
-use keystore::config::{Healthy, reason};
+use keystore::config::Healthy;
 use keystore::evidence::bundle::{PcrIndex, PcrValue};
 use keystore::evidence::healthy::{
     APPROVAL_LEN_MAX, AUTHORITY_LEN_MAX, Approval, Authority, State, selection,
@@ -18,9 +21,6 @@ use keystore::evidence::healthy::{
 use keystore::protocol::{Reply, Request};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs::DirBuilder;
-use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Longest signature in DER: ECDSA on P-256 has 72 bytes.
@@ -37,6 +37,15 @@ pub enum Wish {
         pcrs: BTreeMap<PcrIndex, PcrValue>,
         /// `--output`
         output: PathBuf,
+    },
+    /// `approve bytes`
+    Bytes {
+        /// What `approve request` wrote; none if only the authority's Name is wanted.
+        request: Option<PathBuf>,
+        /// `--output`
+        output: Option<PathBuf>,
+        /// `--authority`
+        authority: Option<PathBuf>,
     },
     /// `approve finish`
     Finish {
@@ -58,19 +67,40 @@ struct ApproveJson<'a> {
     generation: u32,
     pcrs: &'a State,
     file: String,
+}
+
+/// `--json` of `approve bytes`
+#[derive(Serialize)]
+struct BytesJson<'a> {
+    format: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    to_be_signed: Option<String>,
+    authority: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pcrs: Option<&'a State>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
 }
 
 /// Does it.
 pub fn run(args: &Args, wish: &Wish, out: &mut Out) -> Result<Exit, Failure> {
-    let config = args.load_config()?;
     match wish {
+        Wish::Bytes {
+            request,
+            output,
+            authority,
+        } => bytes(
+            args.format,
+            (request.as_deref(), output.as_deref(), authority.as_deref()),
+            out,
+        ),
         Wish::Request {
             keystore,
             pcrs,
             output,
         } => {
+            let config = args.load_config()?;
             let bound = Bound::find(&config, keystore.as_deref())?;
             request(args, &config, &bound, pcrs, output, out)
         }
@@ -79,6 +109,7 @@ pub fn run(args: &Args, wish: &Wish, out: &mut Out) -> Result<Exit, Failure> {
             signature,
             keystore,
         } => {
+            let config = args.load_config()?;
             let bound = Bound::find(&config, keystore.as_deref())?;
             finish(args, &bound, (request, signature), out)
         }
@@ -123,16 +154,21 @@ impl<'a> Bound<'a> {
             };
             return Err(Failure::new(Exit::Refused, text));
         };
-        let text = read(path, AUTHORITY_LEN_MAX)?;
-        let wrong = |why| Failure::new(Exit::Configuration, format!("{}: {why}", path.display()));
-        let text = String::from_utf8(text).map_err(|_| wrong("is no text".to_owned()))?;
         Ok(Bound {
             keystore,
             healthy,
-            authority: Authority::from_pem(&text).map_err(wrong)?,
+            authority: authority_in(path, Exit::Configuration)?,
             approvals,
         })
     }
+}
+
+/// Whose public key is in a file.
+fn authority_in(path: &Path, exit: Exit) -> Result<Authority, Failure> {
+    let text = read(path, AUTHORITY_LEN_MAX)?;
+    let wrong = |why| Failure::new(exit, format!("{}: {why}", path.display()));
+    let text = String::from_utf8(text).map_err(|_| wrong("is no text".to_owned()))?;
+    Authority::from_pem(&text).map_err(wrong)
 }
 
 fn request(
@@ -161,15 +197,10 @@ fn request(
     values.extend(given.iter().map(|(index, value)| (*index, value.clone())));
     let state = State::new(values).map_err(|why| Failure::new(Exit::Refused, why))?;
     let approval = Approval::draft(state, bound.healthy.generation());
-    let to_be_signed = beside(output, ".tbs");
     put(output, approval.to_json().as_bytes())?;
-    put(&to_be_signed, &approval.to_be_signed())?;
-    let (file, signed) = (
-        output.display().to_string(),
-        to_be_signed.display().to_string(),
-    );
+    let file = output.display().to_string();
     if args.format == Format::Json {
-        show(bound, &approval, file, Some(signed), out)?;
+        show(bound, &approval, file, out)?;
         return Ok(Exit::Done);
     }
     for (index, value) in approval.pcrs.values() {
@@ -179,15 +210,74 @@ fn request(
         };
         out.line(&format!("PCR {index} {value} {whose}"));
     }
-    out.line(&format!("{file}, {signed}: written"));
+    out.line(&format!("generation {}", approval.generation));
+    out.line(&format!("{file}: written"));
     out.line(&format!(
-        "next: whoever has the private key of {} looks at the values, and signs the second file:",
+        "next: whoever has the private key of {} compares the values, and signs, on a machine of theirs:",
         bound.authority
     ));
+    out.line(&format!("  assertctl approve bytes {file} -o {file}.tbs"));
     out.line(&format!(
-        "  openssl dgst -sha256 -sign KEY -out {file}.sig {signed}"
+        "  {}",
+        signing(&format!("{file}.tbs"), &format!("{file}.sig"))
     ));
-    out.line(&format!("then: assertctl approve finish {file} {file}.sig"));
+    out.line(&format!(
+        "then, here: assertctl approve finish {file} {file}.sig"
+    ));
+    Ok(Exit::Done)
+}
+
+/// What openssl is to be told.
+fn signing(bytes: &str, signature: &str) -> String {
+    format!("openssl dgst -sha256 -sign KEY -out {signature} {bytes}")
+}
+
+/// For who approves, on a machine that has no keystore and no configuration: what a request says, and the
+/// bytes to be signed for that and nothing else.
+fn bytes(
+    format: Format,
+    (request, output, authority): (Option<&Path>, Option<&Path>, Option<&Path>),
+    out: &mut Out,
+) -> Result<Exit, Failure> {
+    let authority = authority.map(|path| authority_in(path, Exit::Refused));
+    let authority = authority.transpose()?;
+    let approval = match request {
+        Some(path) => {
+            let json = read(path, APPROVAL_LEN_MAX)?;
+            Some(Approval::parse(&json).map_err(|why| refused(path, &why))?)
+        }
+        None => None,
+    };
+    if let (Some(approval), Some(output)) = (&approval, output) {
+        put(output, &approval.to_be_signed())?;
+    }
+    let file = output.map(|path| path.display().to_string());
+    if format == Format::Json {
+        out.json(&BytesJson {
+            format: 1,
+            authority: authority.map(|it| it.to_string()),
+            generation: approval.as_ref().map(|it| it.generation.0),
+            pcrs: approval.as_ref().map(|it| &it.pcrs),
+            file,
+        })?;
+        return Ok(Exit::Done);
+    }
+    if let Some(authority) = authority {
+        out.line(&format!("authority {authority}"));
+    }
+    if let Some(approval) = approval {
+        for (index, value) in approval.pcrs.values() {
+            out.line(&format!("PCR {index} {value}"));
+        }
+        out.line(&format!("generation {}", approval.generation));
+    }
+    if let Some(file) = file {
+        out.line(&format!("{file}: written; they approve these values"));
+        out.line(
+            "if you know them for those of a good state, and this key signs nothing but approvals:",
+        );
+        out.line(&format!("  {}", signing(&file, "SIGNATURE")));
+    }
     Ok(Exit::Done)
 }
 
@@ -213,24 +303,24 @@ fn finish(
     let der = read(signature, SIGNATURE_LEN_MAX)?;
     let approval = draft.signed(&der, &bound.authority);
     let approval = approval.map_err(|why| refused(signature, &why))?;
-    let name = request.file_name().unwrap_or_default();
-    let name = Path::new(name).with_extension("json");
-    let place = bound.approvals.join(name);
-    // The keystore has a user of its own.
-    match DirBuilder::new().mode(0o755).create(bound.approvals) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            return Err(refused(bound.approvals, &reason(&error)));
-        }
-        _ => {}
-    }
+    // By what it says: a request may have the name of an earlier one, whose approval goes on.
+    let place = bound.approvals.join(approval.file_name(&bound.authority));
+    let is_new = make_dir(bound.approvals)?;
     put(&place, approval.to_json().as_bytes())?;
     let shown = place.display().to_string();
     match args.format {
-        Format::Json => show(bound, &approval, shown, None, out)?,
+        Format::Json => show(bound, &approval, shown, out)?,
         Format::Text => out.line(&format!(
             "{shown}: written; keys of keystore {} that take approvals of {} sign in this state: PCR {}",
             bound.keystore, bound.authority, approval.pcrs
         )),
+    }
+    if is_new {
+        eprintln!(
+            "assertctl: {} was not there, and is made; if keystore {} does not read it, restart the keystore",
+            bound.approvals.display(),
+            bound.keystore
+        );
     }
     Ok(Exit::Done)
 }
@@ -239,7 +329,6 @@ fn show(
     bound: &Bound<'_>,
     approval: &Approval,
     file: String,
-    to_be_signed: Option<String>,
     out: &mut Out,
 ) -> Result<(), Failure> {
     out.json(&ApproveJson {
@@ -249,13 +338,16 @@ fn show(
         generation: approval.generation.0,
         pcrs: &approval.pcrs,
         file,
-        to_be_signed,
     })
 }
 
-/// The same path with more behind it.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut path = path.as_os_str().to_owned();
-    path.push(suffix);
-    path.into()
+/// Sees to it that the directory is there, and says whether it was not. The keystore has a user of its own, who
+/// has to be able to read it, whatever the umask.
+fn make_dir(path: &Path) -> Result<bool, Failure> {
+    let is_new = is_absent(path);
+    if is_new {
+        let made = Dir::open_own(path);
+        made.map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
+    }
+    Ok(is_new)
 }

@@ -131,7 +131,7 @@ pub enum Command {
         policy: PathBuf,
     },
     Verify(super::verify::Wish),
-    /// `approve request` and `approve finish`
+    /// `approve request`, `approve bytes` and `approve finish`
     Approve(super::approve::Wish),
     EnrollRespond {
         challenge: PathBuf,
@@ -270,7 +270,7 @@ pub struct Spec {
 }
 
 /// Every command.
-pub static SPECS: [Spec; 43] = [
+pub static SPECS: [Spec; 44] = [
     spec(
         "assertion",
         &[
@@ -372,6 +372,12 @@ pub static SPECS: [Spec; 43] = [
         0,
         help::APPROVE_REQUEST,
     ),
+    spec(
+        "approve bytes",
+        &[Opt::Output, Opt::Authority],
+        1,
+        help::APPROVE_BYTES,
+    ),
     spec("approve finish", &[Opt::Keystore], 2, help::APPROVE_FINISH),
     spec(
         "verify",
@@ -462,13 +468,14 @@ enum Opt {
     Eat,
     EatKey,
     Pcr,
+    Authority,
 }
 
 /// Options that every command takes, as they are suggested.
 const GLOBAL: [&str; 5] = ["--socket", "--config", "--json", "--help", "--version"];
 
 impl Opt {
-    const ALL: [Opt; 43] = [
+    const ALL: [Opt; 44] = [
         Opt::Target,
         Opt::Lifetime,
         Opt::Key,
@@ -512,6 +519,7 @@ impl Opt {
         Opt::Eat,
         Opt::EatKey,
         Opt::Pcr,
+        Opt::Authority,
     ];
 
     fn flag(self) -> &'static str {
@@ -559,6 +567,7 @@ impl Opt {
             Opt::Eat => "--eat",
             Opt::EatKey => "--eat-key",
             Opt::Pcr => "--pcr",
+            Opt::Authority => "--authority",
         }
     }
 

@@ -55,6 +55,7 @@ for administrators
 for who relies on keys, on any machine
   nonce                   a new nonce for a host, for one answer
   verify                  hold evidence against a policy
+  approve bytes           what a request of `approve request` says, and the bytes to sign for it
   enroll challenge        what only the TPM of a request can open
   enroll finish           record whose response was right
 
@@ -171,7 +172,8 @@ usage: assertctl keys rotate KEY
 
 Begins the next version of a key: it is made, published, and becomes active when everybody who
 verifies must know it, or by `keys activate` where the other side is told by hand. The version
-before signs until then, and stays published until the last thing it signed has expired.
+before signs until then, and stays published until the last thing it signed has expired. Refused
+while that one does not sign in the state that the host is in: `keys replace-lost` if it is right.
 KEY is WORKLOAD/TARGET or issuer/NAME. Needs root.";
 
 pub const KEYS_ACTIVATE: &str = "\
@@ -216,10 +218,10 @@ can be destroyed once there is another. Asks before, unless --yes. Needs root.";
 pub const KEYS_REPLACE_LOST: &str = "\
 usage: assertctl keys replace-lost KEY[.VERSION] [--yes]
 
-For a key whose token is gone for good: its version retires, and the next one is made in the
-keystore of the configuration and signs as soon as it is published. Refused while the keystore
-shows the key. If the token only has to be put back, put it back. Asks before, unless --yes.
-Needs root.";
+For a key whose token is gone for good, or that does not sign in the state that the host is in and
+will stay in: its version retires, and the next one is made in the keystore of the configuration
+and signs as soon as it is published. Refused while the key can sign. If the token only has to be
+put back, put it back. Asks before, unless --yes. Needs root.";
 
 pub const KEYS_CERTIFICATE: &str = "\
 usage: assertctl keys certificate KEY[.VERSION] [--csr]
@@ -309,20 +311,35 @@ pub const APPROVE_REQUEST: &str = "\
 usage: assertctl approve request [--keystore NAME] [--pcr N=HEX]... -o FILE
 
 Writes down the state of this host, of the PCRs in [keystore.NAME.healthy], for who approves that
-keys sign in it; and into FILE.tbs the 64 bytes to be signed, ECDSA with SHA-256:
-
-  openssl dgst -sha256 -sign KEY -out FILE.sig FILE.tbs
+keys sign in it. What is signed is made of it by `assertctl approve bytes`, on the machine of who
+signs, and never here.
 
       --keystore NAME  which, if several have an `authority`
       --pcr N=HEX      a value that PCR N will have, such as after an update; else as it is now
   -o, --output FILE    write it there. Needs root, unless --pcr gives all values.";
 
+pub const APPROVE_BYTES: &str = "\
+usage: assertctl approve bytes FILE [-o FILE.tbs] [--authority FILE.pem] | --authority FILE.pem
+
+For who approves, on a machine of theirs: shows what `assertctl approve request` wrote, the values
+of the PCRs and the generation, and writes the 64 bytes that approve them and nothing else. To be
+signed by ECDSA with SHA-256, if you know the values for those of a good state:
+
+  openssl dgst -sha256 -sign KEY -out FILE.sig FILE.tbs
+
+Never sign 64 bytes that came with the file: they may free all keys from every state. The key must
+sign nothing but approvals. Reads no configuration, asks nobody, and needs no root.
+
+      --authority FILE.pem  a public key: shows its Name, for a policy's [healthy] authorities
+  -o, --output FILE.tbs     write the bytes there";
+
 pub const APPROVE_FINISH: &str = "\
 usage: assertctl approve finish FILE SIGNATURE [--keystore NAME]
 
 Checks that the `authority` of [keystore.NAME.healthy] has signed what `assertctl approve request`
-wrote, and puts it into `approvals`: from then on keys sign in that state too. It holds until the
-file is taken away, and against whoever kept a copy until `generation` is raised and keys rotated.
+wrote, and puts it into `approvals`, under a name that follows from what it approves: keys sign in
+that state from then on, and in those approved before. It holds until the file is taken away, and
+against whoever kept a copy until `generation` is raised and keys rotated.
 
       --keystore NAME  which, if several have an `authority`";
 

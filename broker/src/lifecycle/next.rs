@@ -24,8 +24,12 @@ pub enum Shown {
     Usable,
     /// It can sign, and its evidence is less than a target demands.
     TooWeak,
-    /// It cannot sign now, or nothing is known.
+    /// It cannot sign now, or is not there.
     Unusable,
+    /// It does not sign in the state that its host is in, for which the next one would be made.
+    Unhealthy,
+    /// Its keystore has shown nothing yet: it may be any of these.
+    Unknown,
 }
 
 /// Something to be done outside; to do it again is harmless.
@@ -73,6 +77,8 @@ pub enum Waiting {
     Rotate,
     /// Something outside did not succeed, and is tried again.
     Again(Outside),
+    /// None takes this one's place by itself until it is known to sign in the state that its host is in.
+    Healthy(KeyVersion),
 }
 
 impl Lineage {
@@ -83,7 +89,7 @@ impl Lineage {
         if let Some(change) = self.to_write(facts) {
             return Next::Write(change);
         }
-        for outside in self.to_do() {
+        for outside in self.to_do(facts) {
             match facts.deferred.contains(&outside) {
                 false => return Next::Do(outside),
                 true => again = again.or(Some(outside)),
@@ -116,8 +122,9 @@ impl Lineage {
         })
     }
 
-    /// What intents there are.
-    fn to_do(&self) -> Vec<Outside> {
+    /// What intents there are. One to make a version waits where none is to be made: it may be of a time when
+    /// the host was in another state.
+    fn to_do(&self, facts: &Facts<'_>) -> Vec<Outside> {
         let mut all = Vec::new();
         let documents = |version: &Version| {
             matches!(version.phase, Phase::Listing {} | Phase::Withdrawing { .. })
@@ -128,11 +135,22 @@ impl Lineage {
         for (number, version) in self.versions() {
             match version.phase {
                 Phase::Destroying {} => all.push(Outside::Destroy(number)),
-                Phase::Making {} => all.push(Outside::Make(number)),
+                Phase::Making {} if self.stays(facts).is_none() => {
+                    all.push(Outside::Make(number));
+                }
                 _ => {}
             }
         }
         all
+    }
+
+    /// The active version, if no other may take its place unasked. A version is bound to the state that its
+    /// host is in when it is made: a host that was started otherwise would sign again after a rotation, with
+    /// a key that nobody has looked at. While nothing is known it may have been.
+    fn stays(&self, facts: &Facts<'_>) -> Option<KeyVersion> {
+        let (number, _) = self.active()?;
+        let shown = (facts.shown)(number);
+        matches!(shown, Shown::Unhealthy | Shown::Unknown).then_some(number)
     }
 
     /// Changes that bring a version further, or begin one.
@@ -153,6 +171,7 @@ impl Lineage {
                 }
                 _ => None,
             },
+            None if self.stays(facts).is_some() => None,
             None => {
                 let begin = self.beginning(facts)?;
                 (begin <= facts.now).then_some(Change::Intend {
@@ -240,16 +259,25 @@ impl Lineage {
         if self.hold == Hold::Held {
             return Waiting::Held;
         }
+        let stays = self.stays(facts);
         let Some((number, version)) = self.coming() else {
-            return match (self.active(), self.beginning(facts)) {
-                (None, _) => Waiting::Nothing,
-                (Some(_), Some(begin)) => Waiting::Period(begin),
-                (Some(_), None) => Waiting::Rotate,
+            let Some((active, _)) = self.active() else {
+                return Waiting::Nothing;
+            };
+            let is_unhealthy = (facts.shown)(active) == Shown::Unhealthy;
+            return match (self.beginning(facts), stays) {
+                (_, Some(active)) if is_unhealthy => Waiting::Healthy(active),
+                (Some(begin), Some(active)) if begin <= facts.now => Waiting::Healthy(active),
+                (Some(begin), _) => Waiting::Period(begin),
+                (None, _) => Waiting::Rotate,
             };
         };
+        if let (Phase::Making {}, Some(active)) = (version.phase, stays) {
+            return Waiting::Healthy(active);
+        }
         match (facts.shown)(number) {
             Shown::TooWeak => return Waiting::Evidence(number),
-            Shown::Unusable => return Waiting::Usable(number),
+            Shown::Unusable | Shown::Unhealthy | Shown::Unknown => return Waiting::Usable(number),
             Shown::Usable => {}
         }
         match (

@@ -48,6 +48,8 @@ pub enum Refused {
     NotSeen(KeyVersion),
     /// Its keystore does not show it as usable.
     Unusable(KeyVersion),
+    /// It does not sign in the state that its host is in: the next one would be made for that state.
+    Unhealthy(KeyVersion),
     /// Its keystore shows it: it is not lost.
     NotLost(KeyVersion),
     /// It is the newest: another one has to be made first.
@@ -80,9 +82,12 @@ impl Lineage {
             None => Err(Refused::NoVersion(number)),
         };
         match verb {
-            Verb::Rotate => match self.coming() {
-                Some((number, _)) => Err(Refused::Coming(number)),
-                None => Ok(vec![intend]),
+            Verb::Rotate => match (self.coming(), self.active()) {
+                (Some((number, _)), _) => Err(Refused::Coming(number)),
+                (None, Some((number, _))) if shown(number) == Shown::Unhealthy => {
+                    Err(Refused::Unhealthy(number))
+                }
+                (None, _) => Ok(vec![intend]),
             },
             Verb::Hold | Verb::Resume => {
                 let hold = match verb {
@@ -130,7 +135,7 @@ impl Lineage {
             },
             Verb::ReplaceLost(number) => {
                 let (phase, _) = phase(number)?;
-                if shown(number) != Shown::Unusable {
+                if matches!(shown(number), Shown::Usable | Shown::TooWeak) {
                     return Err(Refused::NotLost(number));
                 }
                 match phase {

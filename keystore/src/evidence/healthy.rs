@@ -317,7 +317,7 @@ impl TryFrom<String> for AuthorityName {
             .map(AuthorityName)
             .ok_or_else(|| {
                 "an authority is named by 68 hexadecimal digits, which begin with 000b: `assertctl approve \
-                 request` shows them"
+                 bytes --authority FILE` shows them"
                     .to_owned()
             })
     }

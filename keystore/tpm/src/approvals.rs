@@ -71,7 +71,12 @@ pub fn read(directory: &Path) -> Found {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) => {
-            let text = format!("{} cannot be read: {}", directory.display(), reason(&error));
+            // What is made after the keystore's start can be out of its sandbox (`keystore::hardening::reach`).
+            let text = format!(
+                "{} cannot be read: {}; if it was made after this keystore's start, restart the keystore",
+                directory.display(),
+                reason(&error)
+            );
             found.wrong.push(text);
             return found;
         }

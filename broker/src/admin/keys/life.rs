@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::config::Kept;
-use crate::keyring::phase;
+use crate::keyring::{Seen, phase};
 use crate::lifecycle::{Age, Cause, Lineage, Phase, Version, Waiting};
 use keystore::{KeyId, KeyVersion};
 
@@ -115,6 +115,17 @@ fn next(
         // A version that is not made here comes when its maker makes it.
         Waiting::Rotate if version.is_active() && kept.next.why_none_is_made().is_none() => {
             (format!("assertctl keys rotate {name}"), None)
+        }
+        Waiting::Healthy(number) if of(number) => {
+            let is_known = !matches!(app.keyring.seen(key), Seen::Unknown);
+            let text = match is_known {
+                true => format!(
+                    "none is made while it does not sign in this state of the host; if that is there to \
+                     stay: assertctl keys replace-lost {name}"
+                ),
+                false => "waits for its keystore".to_owned(),
+            };
+            (text, None)
         }
         Waiting::Again(_) if version.is_coming() => (because("tried again"), None),
         Waiting::Again(_) if version.is_active() => ("tried again".to_owned(), None),

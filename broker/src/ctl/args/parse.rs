@@ -279,6 +279,20 @@ fn command(raw: Raw, words: &[String], format: Format) -> Result<Command, Usage>
                     )
                 })?,
         }),
+        "approve bytes" => {
+            let output = options.text(Opt::Output)?.map(PathBuf::from);
+            let authority = options.text(Opt::Authority)?.map(PathBuf::from);
+            if path.is_none() && (authority.is_none() || output.is_some()) {
+                return Err(Usage::new(
+                    "which request? Name the file that `assertctl approve request` wrote",
+                ));
+            }
+            Command::Approve(approve::Wish::Bytes {
+                request: path,
+                output,
+                authority,
+            })
+        }
         "approve finish" => Command::Approve(approve::Wish::Finish {
             request: path.ok_or_else(|| {
                 Usage::new("which request? Name the file that `assertctl approve request` wrote")

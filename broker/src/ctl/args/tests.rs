@@ -32,6 +32,7 @@ fn every_command_is_understood_by_its_name() {
             "nonce" => "nonce --policy policy.toml",
             "verify" => &verify,
             "approve request" => "approve request -o new.json",
+            "approve bytes" => "approve bytes new.json -o new.tbs",
             "approve finish" => "approve finish new.json new.sig",
             name => name,
         };
@@ -69,6 +70,9 @@ fn values_of_pcrs_are_of_one_bank_and_of_pcrs_that_there_are() {
     assert!(with(&format!("--pcr 7={value} --pcr 7={value}")).is_err());
     assert!(understood("approve request").is_err());
     assert!(understood("approve finish new.json").is_err());
+    assert!(understood("approve bytes --authority new.pem").is_ok());
+    assert!(understood("approve bytes").is_err());
+    assert!(understood("approve bytes -o new.tbs --authority new.pem").is_err());
 }
 
 #[test]

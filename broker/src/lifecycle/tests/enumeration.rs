@@ -53,6 +53,20 @@ const GATED: &[Move] = &[
     Move::Ask(VerbOf::Rotate),
 ];
 
+/// A host that is started in one state and in another one, and its keys bound to them.
+const BOUND: &[Move] = &[
+    Move::Step,
+    Move::Crash,
+    Move::Fail,
+    Move::Tick,
+    Move::Sign,
+    Move::TokenAway,
+    Move::TokenBack,
+    Move::Otherwise,
+    Move::Ask(VerbOf::Rotate),
+    Move::Ask(VerbOf::ReplaceActive),
+];
+
 /// What a walk came to.
 struct Walk {
     states: usize,
@@ -136,6 +150,12 @@ fn the_invariants_hold_with_the_gate() {
 }
 
 #[test]
+fn the_invariants_hold_in_states_of_the_host_that_keys_are_bound_to() {
+    holds("bound to a state", World::rotating(), BOUND, 11);
+    holds("bound, and the next on its way", World::turning(), BOUND, 9);
+}
+
+#[test]
 fn every_sown_defect_is_found() {
     let mut all: Vec<Move> = USUAL.to_vec();
     all.push(Move::Ask(VerbOf::Rotate));
@@ -152,9 +172,14 @@ fn every_sown_defect_is_found() {
         (Defect::WallClock, "I"),
         (Defect::GiveUpAway, "I4"),
         (Defect::ForgetIntent, "P6"),
+        (Defect::AnyState, "bound"),
     ] {
-        let found = walk(World::rotating(), &all, 6, defect).found;
-        let found = found.or_else(|| walk(World::turning(), &all, 9, defect).found);
+        let moves = match defect {
+            Defect::AnyState => BOUND,
+            _ => &all,
+        };
+        let found = walk(World::rotating(), moves, 6, defect).found;
+        let found = found.or_else(|| walk(World::turning(), moves, 9, defect).found);
         let Some((way, broken)) = found else {
             panic!("{defect:?} is not found");
         };

@@ -185,6 +185,44 @@ fn a_version_that_is_weaker_than_demanded_is_never_published() {
 }
 
 #[test]
+fn nothing_takes_the_place_of_a_version_unasked_in_a_state_that_it_refuses() {
+    let mut key = Key::new();
+    key.settle();
+    let ask = |key: &Key, verb| {
+        key.lineage
+            .ask(verb, &key.schedule, &|_| key.shown, key.now)
+    };
+    key.shown = Shown::Unknown;
+    assert_eq!(key.waits(), Waiting::Period(Age::new(3 * TICK_S)));
+    key.pass(50);
+    for shown in [Shown::Unhealthy, Shown::Unknown] {
+        key.shown = shown;
+        assert_eq!(key.settle(), [""; 0], "{shown:?}");
+        assert_eq!(key.waits(), Waiting::Healthy(v(1)), "{shown:?}");
+    }
+    key.shown = Shown::Unhealthy;
+    assert_eq!(ask(&key, Verb::Rotate), Err(Refused::Unhealthy(v(1))));
+    // One that was begun before is not made either.
+    key.shown = Shown::Usable;
+    let Next::Write(change @ Change::Intend { .. }) = key.next() else {
+        panic!("{:?}", key.next());
+    };
+    key.write(change);
+    for shown in [Shown::Unhealthy, Shown::Unknown] {
+        key.shown = shown;
+        assert_eq!(key.waits(), Waiting::Healthy(v(1)), "{shown:?}");
+    }
+    // Somebody has said that this state is the one from now on.
+    key.shown = Shown::Unhealthy;
+    let changes = ask(&key, Verb::ReplaceLost(v(1))).unwrap();
+    changes.into_iter().for_each(|change| key.write(change));
+    assert_eq!(key.next(), Next::Do(Outside::Make(v(2))));
+    key.shown = Shown::Usable; // in which it was made
+    key.settle();
+    assert_eq!(key.lineage.active().unwrap().0, v(2));
+}
+
+#[test]
 fn with_the_gate_the_lead_counts_from_when_it_was_seen() {
     let mut key = Key::new();
     key.schedule.gate = Gate::ReadBack;

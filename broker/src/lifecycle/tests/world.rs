@@ -55,6 +55,8 @@ pub enum Defect {
     OutcomeFirst,
     /// What was begun is begun anew after a crash, under another number (I6).
     ForgetIntent,
+    /// A version that does not sign in this state of the host is taken for one that is away.
+    AnyState,
 }
 
 /// What may happen.
@@ -75,6 +77,8 @@ pub enum Move {
     Finish,
     TokenAway,
     TokenBack,
+    /// The host is started otherwise, or as it was again.
+    Otherwise,
     /// The object of the version that signs is gone for good.
     Lose,
     /// The wall clock goes ten years ahead.
@@ -113,6 +117,9 @@ pub struct World {
     objects: BTreeSet<u32>,
     /// Objects whose making is not written down: only a crash between the two may leave one.
     away: bool,
+    /// In which of two states the host is, and what was made in the second.
+    otherwise: bool,
+    made_otherwise: BTreeSet<u32>,
     /// Real time, in seconds, and the wall clock's error.
     real_s: u64,
     wall_error_s: u64,
@@ -146,6 +153,8 @@ impl World {
             documents: vec![(0, Vec::new())],
             objects: BTreeSet::new(),
             away: false,
+            otherwise: false,
+            made_otherwise: BTreeSet::new(),
             real_s: 0,
             wall_error_s: 0,
             boot_began_s: 0,
@@ -232,14 +241,23 @@ impl World {
 
     fn shown(&self, number: KeyVersion) -> Shown {
         match !self.away && self.objects.contains(&number.number()) {
-            true => Shown::Usable,
+            true if self.is_of_this_state(number.number()) => Shown::Usable,
+            true => Shown::Unhealthy,
             false => Shown::Unusable,
         }
+    }
+
+    fn is_of_this_state(&self, number: u32) -> bool {
+        self.made_otherwise.contains(&number) == self.otherwise
     }
 
     fn next(&self, deferred: &[Outside], defect: Defect) -> Next {
         let shown = |number| match defect {
             Defect::ActivateBlind => Shown::Usable,
+            Defect::AnyState => match self.shown(number) {
+                Shown::Unhealthy => Shown::Unusable,
+                other => other,
+            },
             _ => self.shown(number),
         };
         let facts = Facts {
@@ -271,16 +289,31 @@ impl World {
             if before.active().is_none() && (alone || self.misfortune) {
                 self.exempt.insert(number.number());
             }
-            if self.shown(number) == Shown::Unusable {
+            if self.shown(number) != Shown::Usable {
                 return Err(format!("I1: {number:?} became active and cannot sign"));
             }
         }
         Ok(())
     }
 
-    fn outside(&mut self, outside: Outside) {
+    fn outside(&mut self, outside: Outside) -> Result<(), String> {
         match outside {
-            Outside::Make(number) => drop(self.objects.insert(number.number())),
+            Outside::Make(number) => {
+                // Unless somebody has said that it is lost.
+                if let Some((active, _)) = self.disk.active()
+                    && self.objects.contains(&active.number())
+                    && !self.is_of_this_state(active.number())
+                {
+                    return Err(format!(
+                        "bound: {number:?} is made for a state that {active:?} refuses"
+                    ));
+                }
+                self.objects.insert(number.number());
+                match self.otherwise {
+                    true => self.made_otherwise.insert(number.number()),
+                    false => self.made_otherwise.remove(&number.number()),
+                };
+            }
             Outside::Destroy(number) => drop(self.objects.remove(&number.number())),
             Outside::Publish => {
                 let set: Vec<u32> = self.disk.listed().iter().map(|n| n.number()).collect();
@@ -289,6 +322,7 @@ impl World {
                 }
             }
         }
+        Ok(())
     }
 
     fn outcome(outside: Outside) -> Change {
@@ -319,7 +353,7 @@ impl World {
                 Next::Write(change) => self.write(change, defect)?,
                 Next::Do(outside) if self.possible(outside) => {
                     if defect != Defect::OutcomeFirst {
-                        self.outside(outside);
+                        self.outside(outside)?;
                     }
                     self.write(World::outcome(outside), defect)?;
                 }
@@ -327,7 +361,7 @@ impl World {
             },
             Move::Crash => match self.next(&[], defect) {
                 Next::Do(outside) if self.possible(outside) => {
-                    self.outside(outside);
+                    self.outside(outside)?;
                     self.in_flight = None;
                     if defect == Defect::ForgetIntent {
                         self.disk
@@ -381,6 +415,7 @@ impl World {
                 }
             }
             Move::TokenBack => self.away = false,
+            Move::Otherwise => self.otherwise = !self.otherwise,
             Move::Lose => {
                 if let Some((number, _)) = self.disk.active() {
                     self.objects.remove(&number.number());

@@ -3,7 +3,7 @@
 use super::{Authority, Generation, State};
 use crate::Alg;
 use crate::der::{Elements, INTEGER, SEQUENCE, magnitude};
-use crate::evidence::bundle::Bytes;
+use crate::evidence::bundle::{Bytes, to_hex};
 use serde::{Deserialize, Serialize};
 
 /// Longest approval, in bytes of JSON: 24 values have some 2 KiB.
@@ -11,6 +11,9 @@ pub const APPROVAL_LEN_MAX: usize = 16 * 1024;
 
 /// The version of the format.
 pub const VERSION: u32 = 1;
+
+/// Bytes of each digest in the name of a file.
+const NAMED_BY: usize = 8;
 
 /// Bytes that an authority signs: two digests.
 pub const SIGNED_LEN: usize = 64;
@@ -73,6 +76,15 @@ impl Approval {
     /// As it is written: one line of JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("its map has texts as keys, and it has no float")
+    }
+
+    /// By what name it is kept: of the state, the authority and the generation, so that what is approved later
+    /// takes the place of nothing else.
+    pub fn file_name(&self, authority: &Authority) -> String {
+        let state = to_hex(&self.pcrs.policy()[..NAMED_BY]);
+        // Behind the two bytes that all Names have.
+        let whose = to_hex(&authority.name().as_slice()[2..2 + NAMED_BY]);
+        format!("{}-{state}-{whose}.json", self.generation)
     }
 
     /// What the authority signs, with ECDSA and SHA-256: the digest of the policy, and policyRef.

@@ -27,6 +27,27 @@ fn sign(pair: &EcdsaKeyPair, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn an_approval_is_kept_by_a_name_that_is_its_own() {
+    let (ours, theirs) = (authority(&pair()), authority(&pair()));
+    let name = |state: State, generation: u32, whose: &Authority| {
+        let name = Approval::draft(state, Generation(generation)).file_name(whose);
+        assert!(name.ends_with(".json") && !name.contains('/'), "{name}");
+        name
+    };
+    let one = name(state(&[(7, 1)]), 1, &ours);
+    assert_eq!(one, name(state(&[(7, 1)]), 1, &ours));
+    for other in [
+        name(state(&[(7, 2)]), 1, &ours),
+        name(state(&[(8, 1)]), 1, &ours),
+        name(state(&[(7, 1), (8, 1)]), 1, &ours),
+        name(state(&[(7, 1)]), 2, &ours),
+        name(state(&[(7, 1)]), 1, &theirs),
+    ] {
+        assert_ne!(one, other);
+    }
+}
+
+#[test]
 fn an_approval_is_its_authoritys_for_this_state_and_generation() {
     let (ours, theirs) = (pair(), pair());
     let draft = Approval::draft(state(&[(7, 1)]), Generation::FIRST);

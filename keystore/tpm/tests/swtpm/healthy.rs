@@ -6,7 +6,7 @@ use crate::world::{How, World, make, object, refusal, sign};
 use keystore::backend::{Backend, Testimony};
 use keystore::config::{Healthy, Sessions};
 use keystore::evidence::bundle::{PcrIndex, PcrValue, PolicyStep, hex};
-use keystore::evidence::healthy::{Approval, Authority, Generation, State};
+use keystore::evidence::healthy::{Approval, Authority, Generation, State, digest_of, steps};
 use keystore::evidence::public::PublicArea;
 use keystore::survey::Verdict;
 use keystore::{Alg, Error, Kind};
@@ -476,4 +476,72 @@ fn a_look_says_how_the_host_is_and_which_keys_are_bound() {
     assert_eq!(backend.state().unwrap(), values(&world, &[7, 14]));
     drop(backend);
     assert_eq!(world.open().state().unwrap_err().kind(), Kind::Unsupported);
+}
+
+/// Why `assertctl approve bytes` makes what is signed where it is signed, and why that key may sign nothing else.
+/// Nothing of ours uses the key here: root on a host would not.
+#[test]
+fn a_signature_over_no_policy_at_all_would_free_a_key_from_every_state() {
+    let world = World::new();
+    new_authority(&world, "approver");
+    let pem = String::from_utf8(read(&world, "approver.pem")).unwrap();
+    let authority = Authority::from_pem(&pem).unwrap();
+    let generation = Generation::FIRST;
+    let bound = steps(&values(&world, &[7]), Some((&authority, generation)));
+    write(&world, "key.policy", &digest_of(&bound));
+    let area = authority.area().as_slice();
+    let length = u16::try_from(area.len()).unwrap().to_be_bytes();
+    write(&world, "authority.pub", &[&length[..], area].concat());
+    let tool = |program: &str, arguments: &str| {
+        let arguments: Vec<&str> = arguments.split_whitespace().collect();
+        let said = world.tool(program, &arguments);
+        world.tool("tpm2_flushcontext", &["-t"]); // there is no resource manager
+        said
+    };
+    tool("tpm2_createprimary", "-C o -g sha256 -G ecc -c primary");
+    tool(
+        "tpm2_create",
+        "-C primary -g sha256 -G ecc256:ecdsa-sha256 -L key.policy -p secret -u key.pub -r key.priv \
+         -a fixedtpm|fixedparent|sensitivedataorigin|sign",
+    );
+    tool("tpm2_load", "-C primary -u key.pub -r key.priv -c key");
+
+    let reference = generation.reference();
+    write(&world, "tbs", &[[0; 32], reference].concat());
+    tool("openssl", "dgst -sha256 -sign approver.key -out sig tbs");
+    write(&world, "none", &[0; 32]);
+    write(&world, "reference", &reference);
+    write(&world, "message", b"anything");
+    let free = || {
+        tool(
+            "tpm2_loadexternal",
+            "-C o -u authority.pub -c authority -n authority.name",
+        );
+        tool(
+            "tpm2_verifysignature",
+            "-c authority -g sha256 -m tbs -s sig -f ecdsa -t ticket",
+        );
+        tool("tpm2_startauthsession", "--policy-session -S session");
+        tool(
+            "tpm2_policyauthorize",
+            "-S session -i none -q reference -n authority.name -t ticket",
+        );
+        tool("tpm2_policyauthvalue", "-S session");
+        tool(
+            "tpm2_sign",
+            "-c key -p session:session+secret -g sha256 -o signature message",
+        );
+        tool("tpm2_flushcontext", "session");
+    };
+    free();
+    extend(&world, 7);
+    free();
+    // No approval that says something has this signature, and so none that the keystore takes.
+    let draft = Approval::draft(values(&world, &[7]), generation);
+    assert_ne!(draft.to_be_signed()[..32], [0; 32]);
+    let refused = draft.signed(&read(&world, "sig"), &authority).unwrap_err();
+    assert!(
+        refused.contains("is not signed by the authority"),
+        "{refused}"
+    );
 }
