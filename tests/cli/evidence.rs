@@ -89,7 +89,7 @@ impl Desk {
         self.run(&[&arguments[..], more].concat())
     }
 
-    /// As if the host's challenge had been made here, now.
+    /// As if the nonce had been made here, now.
     fn opens(&self) {
         let mut nonces = Nonces::new();
         nonces.keep(&self.world.nonce, now());
@@ -162,7 +162,7 @@ fn every_check_has_its_verdict_and_every_key_its_level() {
     let failed = desk.run(&arguments);
     let text = plain(&failed);
     assert_eq!(failed.status.code(), Some(1), "{text}");
-    let line = "failed nonce - it answers another challenge";
+    let line = "failed nonce - it answers another nonce";
     assert!(text.lines().any(|it| it == line), "{text}");
     assert!(
         text.contains("unreachable certify-context ours/bank.1 after nonce"),

@@ -141,7 +141,7 @@ fn what_a_tpm_says_is_understood_and_verified_by_others() {
         assert_eq!(wrong(verdict, quote), expected, "{what}: {verdict:#}");
     }
 
-    // Of the whole: another challenge, another host, another parent, one key registered in place of another, a
+    // Of the whole: another nonce, another host, another parent, one key registered in place of another, a
     // key that was left out.
     let (mut below, mut swapped, mut fewer) = (bundle.clone(), bundle.clone(), bundle.clone());
     flip(&mut below["keystores"][0]["tpm"]["ak"]["parent"], 7);

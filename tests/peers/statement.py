@@ -10,7 +10,7 @@ verifier knows them. One line on standard output for each, with an object for ev
     area         a public area that fido2 takes, but for its scheme
     name         the statement names this public area
     signer       the statement was signed by the attestation key below the endorsement hierarchy
-    context      it is about this challenge, host, key id, purpose and public key
+    context      it is about this nonce, host, key id, purpose and public key
     signature    it is the attestation key's
     key          the public area's key is the one that is to be registered
     scheme       what fido2 says of the public area as it is: its reader has no place for a scheme

@@ -12,7 +12,7 @@ const DOMAIN: &[u8] = b"assertd-attest-v1\0";
 /// A SHA-256.
 pub type Sha256 = [u8; 32];
 
-/// `extraData` of TPM2_Certify: this challenge, this host, the key by what it is called here, its purpose,
+/// `extraData` of TPM2_Certify: this nonce, this host, the key by what it is called here, its purpose,
 /// its public half (SubjectPublicKeyInfo in DER). Without its id, who carries evidence could have one key
 /// registered as another.
 pub fn certify(
@@ -29,7 +29,7 @@ pub fn certify(
     sha256(&bytes)
 }
 
-/// `extraData` of TPM2_Quote: this challenge, this host, and the statements about keys that stand in the
+/// `extraData` of TPM2_Quote: this nonce, this host, and the statements about keys that stand in the
 /// same bundle ([`statements`]), so that one host's state goes with no other host's keys.
 pub fn quote(nonce: &Nonce, host: &Host, statements: &Sha256) -> Sha256 {
     let mut bytes = begin(b"quote\0", nonce, host);

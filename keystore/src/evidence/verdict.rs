@@ -15,9 +15,9 @@ use std::fmt;
 pub enum Check {
     /// It is one, within its limits.
     Bundle,
-    /// It answers this challenge.
+    /// It answers this nonce.
     Nonce,
-    /// The challenge was handed out here, a short while ago, and was not answered before.
+    /// The nonce was handed out here, a short while ago, and was not answered before.
     NonceUse,
     /// It is young enough.
     Age,
@@ -49,7 +49,7 @@ pub enum Check {
     KeyPublic,
     /// The statement is about this public area.
     CertifyName,
-    /// It was made for this challenge, host and purpose.
+    /// It was made for this nonce, host and purpose.
     CertifyContext,
     /// The private half was made in the TPM, and stays there.
     KeyOrigin,
@@ -71,7 +71,7 @@ pub enum Check {
     QuoteStatement,
     /// It says that it was signed by this attestation key.
     QuoteSigner,
-    /// It was made for this challenge and host, with the statements about these keys.
+    /// It was made for this nonce and host, with the statements about these keys.
     QuoteContext,
     /// It is about the PCRs that the policy wants, in a bank that is strong.
     QuoteSelection,

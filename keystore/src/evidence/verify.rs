@@ -1,4 +1,4 @@
-//! The verifier: a bundle, a challenge, a policy and what was enrolled in, a report out. Each part of it is
+//! The verifier: a bundle, a nonce, a policy and what was enrolled in, a report out. Each part of it is
 //! one of the algorithms of standards §4: [`ak`] is V-AK, [`certify`] V-CERTIFY, [`quote`] V-QUOTE.
 
 mod ak;
@@ -24,7 +24,7 @@ use super::verdict::{Check, Done, Finding, Report};
 pub struct Question<'a> {
     /// What the host has handed out.
     pub evidence: &'a [u8],
-    /// The challenge that it is to answer.
+    /// The nonce that it is to answer.
     pub nonce: &'a Nonce,
     /// Whether it may still be answered.
     pub nonce_use: NonceUse,
@@ -50,7 +50,7 @@ pub fn verify(question: &Question<'_>) -> Report {
         bundle.as_ref().map_err(|it| *it),
         |bundle| match bundle.nonce == *question.nonce {
             true => Finding::Passed(()),
-            false => Finding::Failed("it answers another challenge".into()),
+            false => Finding::Failed("it answers another nonce".into()),
         },
     );
     let _ = report.look(Check::NonceUse, "", nonce, |()| nonce_use(question));
@@ -127,12 +127,12 @@ fn nonce_use(question: &Question<'_>) -> Finding<()> {
     let most = question.policy.max_age_s;
     let made_at = match question.nonce_use {
         NonceUse::NotKept => {
-            let reason = "no challenges are kept here: that each is answered once, and soon, is up to who calls \
+            let reason = "no nonces are kept here: that each is answered once, and soon, is up to who calls \
                           (`assertctl nonce`, and `verify --record`)";
             return Finding::Skipped((), reason.into());
         }
         NonceUse::NotOpen => {
-            let reason = "this challenge is not open: it was answered already, has grown too old, or was not \
+            let reason = "this nonce is not open: it was answered already, has grown too old, or was not \
                           made here (`assertctl nonce` makes one)";
             return Finding::Failed(reason.into());
         }
@@ -141,10 +141,10 @@ fn nonce_use(question: &Question<'_>) -> Finding<()> {
     match Age::of(made_at, question.now, most) {
         Age::Young => Finding::Passed(()),
         Age::Old(age) => Finding::Failed(format!(
-            "the challenge was made {age} s ago, and the policy allows {most}"
+            "the nonce was made {age} s ago, and the policy allows {most}"
         )),
         Age::Ahead(ahead) => Finding::Failed(format!(
-            "the challenge was made {ahead} s from now: the clock of this machine was set"
+            "the nonce was made {ahead} s from now: the clock of this machine was set"
         )),
     }
 }

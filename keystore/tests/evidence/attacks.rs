@@ -21,7 +21,7 @@ const MATRIX: [(&str, &[&str]); 12] = [
             "a_replayed_bundle",
             "a_challenge_that_was_answered_before",
             "an_old_bundle",
-            "a_challenge_is_answered_once_and_only_where_it_was_made",
+            "a_nonce_is_answered_once_and_only_where_it_was_made",
         ],
     ),
     (

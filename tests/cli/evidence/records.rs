@@ -43,9 +43,9 @@ fn open(desk: &Desk) -> Nonces {
 }
 
 #[test]
-fn a_challenge_is_answered_once_and_only_where_it_was_made() {
+fn a_nonce_is_answered_once_and_only_where_it_was_made() {
     let desk = Desk::new();
-    let failed = "failed nonce-use - this challenge is not open";
+    let failed = "failed nonce-use - this nonce is not open";
     // One that was made elsewhere.
     let (status, text) = verify(&desk, desk.world.nonce, &["--record"]);
     assert_eq!(status, Some(1), "{text}");
@@ -80,7 +80,7 @@ fn a_challenge_is_answered_once_and_only_where_it_was_made() {
         let (status, text) = verify(&desk, nonce, &[]);
         assert_eq!(status, Some(0), "{text}");
         assert!(
-            text.contains("skipped nonce-use - no challenges are kept here"),
+            text.contains("skipped nonce-use - no nonces are kept here"),
             "{text}"
         );
     }
@@ -99,7 +99,7 @@ fn a_challenge_is_answered_once_and_only_where_it_was_made() {
 }
 
 #[test]
-fn a_challenge_that_has_grown_old_is_answered_by_nobody_and_forgotten() {
+fn a_nonce_that_has_grown_old_is_answered_by_nobody_and_forgotten() {
     let desk = Desk::new();
     let mut nonces = Nonces::new();
     nonces.keep(&desk.world.nonce, now() - 302);
@@ -107,7 +107,7 @@ fn a_challenge_that_has_grown_old_is_answered_by_nobody_and_forgotten() {
     let (status, text) = verify(&desk, desk.world.nonce, &["--record"]);
     assert_eq!(status, Some(1), "{text}");
     assert!(
-        text.contains("failed nonce-use - the challenge was made 30"),
+        text.contains("failed nonce-use - the nonce was made 30"),
         "{text}"
     );
     assert!(text.contains("and the policy allows 300"), "{text}");

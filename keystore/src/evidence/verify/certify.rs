@@ -1,5 +1,5 @@
 //! V-CERTIFY (standards §4.4): whether a key that is to be registered was made in this TPM and cannot leave it, by
-//! the TPM's own statement for this challenge.
+//! the TPM's own statement for this nonce.
 
 use super::Session;
 use super::ak::Vetted;
@@ -27,7 +27,7 @@ const CLEAR: u32 = Attributes::RESTRICTED | Attributes::DECRYPT | Attributes::EN
 pub struct Certified {
     /// What the TPM stated, if its signature is right.
     pub stated: Done<Stated>,
-    /// Whether it was for this challenge.
+    /// Whether it was for this nonce.
     pub in_context: Done<()>,
 }
 
@@ -164,7 +164,7 @@ fn is_for_this(
     match attest.extra_data == expected {
         true => Finding::Passed(()),
         false => Finding::Failed(format!(
-            "it was made for another challenge, another host than {host}, another key than this one or another \
+            "it was made for another nonce, another host than {host}, another key than this one or another \
              purpose than {}",
             key.purpose.name()
         )),

@@ -98,7 +98,7 @@ fn in_context(session: &Session<'_>, attest: &Attest) -> Finding<()> {
     match attest.extra_data == context::quote(nonce, host, &statements) {
         true => Finding::Passed(()),
         false => Finding::Failed(format!(
-            "it was made for another challenge, another host than {host} or with other statements \
+            "it was made for another nonce, another host than {host} or with other statements \
              about keys"
         )),
     }

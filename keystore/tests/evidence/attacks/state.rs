@@ -220,7 +220,7 @@ fn an_old_quote_with_new_statements() {
     let mut bundle = world.bundle();
     tpm_of(&mut bundle).quote = before.evidence().quote;
     assert_eq!(party.finds(&bundle), only("quote-context"));
-    // For this challenge, but before the host was rebooted into something else.
+    // For this nonce, but before the host was rebooted into something else.
     let before = World {
         reset: world.reset - 1,
         ..world.clone()
