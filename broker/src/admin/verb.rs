@@ -187,6 +187,11 @@ fn sentence(name: &KeyName, refused: &Refused, mark: &Mark) -> String {
             "key {}: was not seen at verify_url; with --now it signs all the same",
             id(number)
         ),
+        Refused::NotTried(number) => format!(
+            "key {}: its canary has not passed, and `assertctl keys` says why; with --now it signs all the \
+             same",
+            id(number)
+        ),
         Refused::Unusable(number) => format!(
             "key {}: its keystore does not show it as usable; `assertctl keys` says why",
             id(number)
