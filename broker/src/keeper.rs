@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+pub mod canary;
 pub mod counting;
 mod early;
 pub mod gate;
@@ -53,6 +54,8 @@ struct State {
     deferred: HashMap<(KeyName, Outside), Deferral>,
     /// What was last found at an issuer's `verify_url`.
     sights: BTreeMap<KeyName, String>,
+    /// How far canaries have come.
+    canaries: BTreeMap<KeyName, canary::Count>,
     /// Keys whose last change could not be recorded or written.
     unwritten: HashMap<KeyName, Deferral>,
     /// Keys of which another version signs than the one that comes first in their documents.

@@ -156,7 +156,8 @@ impl Desk {
             Failed::new(Failure::Busy, &text)
         };
         let now = Instant::now();
-        let of_place = (self.places).check(place.clone(), RATE_OF_PLACE_PER_S, BURST_OF_PLACE, now);
+        let (name, rate) = (place.clone(), RATE_OF_PLACE_PER_S);
+        let of_place = self.places.check(name, rate, BURST_OF_PLACE, now);
         if of_place != Verdict::Go || self.all.check((), RATE_PER_S, BURST, now) != Verdict::Go {
             return Err(busy());
         }
