@@ -43,10 +43,10 @@ impl Front {
     }
 
     /// What a target says of its canary, with the section that has the server believed.
-    fn told(&self, path: &str) -> (String, String) {
+    fn told(&self) -> (String, String) {
         let target = format!(
             "lifetime = 2\nrotation = {{ skew = \"0s\", leeway = \"5s\", rollback = \"0s\", activation = \
-             \"canary\", canary = {{ token_endpoint = \"https://localhost:{}/{path}\", scope = \"api:read\", \
+             \"canary\", canary = {{ token_endpoint = \"https://localhost:{}/token\", scope = \"api:read\", \
              span = \"2s\" }} }}\n",
             self.port
         );
@@ -78,7 +78,7 @@ fn canaries(daemon: &Daemon, version: usize) -> usize {
 fn a_version_signs_once_the_server_has_shown_that_it_knows_it_and_nobody_is_refused() {
     let (server, token) = (AuthorizationServer::start(), Token::new());
     let front = Front::start(&server);
-    let (told, courier) = front.told("token");
+    let (told, courier) = front.told();
     let config = Config::new(&token).workload("ours", us(), "rate = 100000\nburst = 100000");
     let config = config.target_at("ours", "bank", server.issuer(), &told);
     let daemon = Daemon::with_keys(config.with(&courier));
@@ -124,25 +124,28 @@ fn a_version_signs_once_the_server_has_shown_that_it_knows_it_and_nobody_is_refu
 fn a_revoked_version_is_tried_no_more_and_a_held_key_neither() {
     let (server, token) = (AuthorizationServer::start(), Token::new());
     let front = Front::start(&server);
-    let (told, courier) = front.told("token");
+    let (told, courier) = front.told();
     let config = Config::new(&token).workload("ours", us(), "");
     let config = config.target_at("ours", "bank", server.issuer(), &told);
     let daemon = Daemon::with_keys(config.with(&courier));
     push(&daemon, &server);
-    rotate(&daemon, 2);
+    rotate(&daemon, 2); // of which nobody tells the server
     let is_tried = |least: usize| wait_until(DEADLINE, || canaries(&daemon, 2) > least);
+    // One that was under way is over in the first second; refused it comes again after one and two.
+    let rests = || {
+        std::thread::sleep(Duration::from_secs(1));
+        let before = canaries(&daemon, 2);
+        std::thread::sleep(Duration::from_secs(4));
+        canaries(&daemon, 2) == before
+    };
     assert!(is_tried(0), "{}", daemon.stderr());
     done(&daemon, &["keys", "hold", KEY]);
-    push(&daemon, &server); // it would pass now
+    assert!(rests(), "nothing signs while it is held");
     let held = canaries(&daemon, 2);
-    std::thread::sleep(Duration::from_secs(4));
-    assert_eq!(canaries(&daemon, 2), held, "nothing signs while it is held");
     done(&daemon, &["keys", "resume", KEY]);
     assert!(is_tried(held), "{}", daemon.stderr());
     let id = format!("{KEY}.2");
     done(&daemon, &["keys", "revoke", &id, "--compromised", "--yes"]);
-    let revoked = canaries(&daemon, 2);
-    std::thread::sleep(Duration::from_secs(4));
-    assert_eq!(canaries(&daemon, 2), revoked);
+    assert!(rests(), "nothing of it is believed any more");
     assert_eq!(of_version(&daemon, 1).phase, "active");
 }
