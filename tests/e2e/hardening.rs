@@ -16,6 +16,7 @@ use harness::token::KEYSTORE;
 use harness::user::{self, BROKER, as_uid, give_to, python_as};
 use harness::{Config, DEADLINE, Daemon, Token, public_dir, wait_until};
 use nix::sys::signal::Signal;
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -261,9 +262,14 @@ fn a_keystore_that_is_started_again_has_nothing_of_any_caller() {
     assert!(of_callers(daemon.pid()) >= held, "callers are still there");
 }
 
-/// Everything below a directory, itself included; no sockets.
+/// Everything below a directory, itself included; no sockets, and nothing that has gone since it was
+/// listed (a state file is replaced by a temporary one that takes its name).
 fn below(path: &Path) -> Vec<PathBuf> {
-    let kind = path.symlink_metadata().unwrap().file_type();
+    let kind = match path.symlink_metadata() {
+        Ok(metadata) => metadata.file_type(),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
+        Err(error) => panic!("{}: {error}", path.display()),
+    };
     if kind.is_socket() {
         return Vec::new();
     }
