@@ -8,8 +8,8 @@
 //! over can have nothing else fetched, and assertions sent nowhere else. One question a connection, one [`Answer`], each in a frame of
 //! [`keystore::protocol`]. Nothing here decides which key signs.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use crate::config::url::URL_LEN_MAX;
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use keystore::jws::ASSERTION_LEN_MAX;
 use keystore::{Error, Kind, protocol};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -160,7 +160,8 @@ pub enum Failure {
     TooLarge,
     /// It is something else than JSON, as it says itself.
     NotJson,
-    /// There is no such target in the courier's configuration, or it has no canary.
+    /// There is no such target in the courier's configuration, or it has no canary, or the assertion is none
+    /// of its.
     Target,
     /// The token endpoint refuses the assertion, by this status.
     Refused(u16),
@@ -278,7 +279,14 @@ mod tests {
             let code = ErrorCode::try_from(word.to_owned()).unwrap();
             assert_eq!(code.as_str(), word);
         }
-        for text in ["", "no key, ask me", "Invalid", "a\n", "a\u{1b}[31m", &(long + "a")] {
+        for text in [
+            "",
+            "no key, ask me",
+            "Invalid",
+            "a\n",
+            "a\u{1b}[31m",
+            &(long + "a"),
+        ] {
             assert!(ErrorCode::try_from(text.to_owned()).is_err(), "{text:?}");
             let answer = serde_json::json!({
                 "failed": { "kind": { "refused": 401 }, "error": text, "message": "no" },

@@ -7,6 +7,7 @@
 use crate::app::App;
 use crate::audit::{self, KeyChange};
 use crate::config::Kept;
+use crate::handover::Handovers;
 use crate::keyring::{Changed, Seen};
 use crate::lifecycle::{Age, Cause, Change, Facts, Hold, Lineage, Next, Outside, Shown, Waiting};
 use keystore::protocol::Condition;
@@ -56,6 +57,9 @@ struct State {
     sights: BTreeMap<KeyName, String>,
     /// How far canaries have come.
     canaries: BTreeMap<KeyName, canary::Count>,
+    /// Those that are with the courier, by key: a token endpoint may keep one for long, and whoever stops
+    /// another key is not to wait for it.
+    with_courier: BTreeMap<KeyName, Arc<Handovers>>,
     /// Keys whose last change could not be recorded or written.
     unwritten: HashMap<KeyName, Deferral>,
     /// Keys of which another version signs than the one that comes first in their documents.

@@ -136,6 +136,12 @@ impl Desk {
 
     async fn token(&self, canary: &Canary) -> Result<Answer, Failed> {
         let (token, tls) = self.look_up(|edition| target_in(edition, canary)).await?;
+        // What was signed for one server goes to no other, whatever a broker that was taken over asks.
+        let claims = canary.assertion.claims();
+        if claims.is_none_or(|it| (it.iss, it.sub, it.aud) != token.says) {
+            let text = "the assertion is not of this target by the courier's configuration; run `assertctl reload`";
+            return Err(Failed::new(Failure::Target, text));
+        }
         let place = Place::Target(canary.workload.clone(), canary.target.clone());
         let visit = redeem(&token, &canary.assertion, tls);
         self.in_turn(place, &token.errand.url, visit).await?;

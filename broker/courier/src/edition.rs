@@ -37,6 +37,8 @@ pub struct TokenErrand {
     pub errand: Errand,
     /// The client that the assertion is of.
     pub client_id: String,
+    /// What an assertion for this target says, and no other is carried there: `iss`, `sub` and `aud`.
+    pub says: (String, Option<String>, Option<String>),
     /// The request's `scope`.
     pub scope: Option<String>,
     /// The request's `audience`.
@@ -62,6 +64,7 @@ impl Edition {
             let token = TokenErrand {
                 errand: errand(canary.token_endpoint.clone())?,
                 client_id: canary.client_id.clone(),
+                says: (target.iss.clone(), target.sub.clone(), target.aud.clone()),
                 scope: canary.scope.clone(),
                 audience: canary.audience.clone(),
             };

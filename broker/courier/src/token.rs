@@ -198,7 +198,8 @@ mod tests {
     fn a_refusal_is_told_by_its_word_and_by_nothing_else() {
         let refused = |text: &str| judge(StatusCode::UNAUTHORIZED, text.as_bytes());
         let word = |word: &str| Verdict::Refused(Some(word.to_owned().try_into().unwrap()));
-        let text = r#"{"error":"invalid_client","error_description":"the key is not known, ask me"}"#;
+        let text =
+            r#"{"error":"invalid_client","error_description":"the key is not known, ask me"}"#;
         assert_eq!(refused(text), word("invalid_client"));
         for text in [
             r#"{"error":"call us: 5"}"#,
@@ -225,6 +226,7 @@ mod tests {
                 url,
             },
             client_id: "a&grant_type=password".to_owned(),
+            says: (String::new(), None, None),
             scope: Some("api:read https://x.example/.default".to_owned()),
             audience: None,
         };

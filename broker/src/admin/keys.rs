@@ -10,7 +10,9 @@ use crate::keeper::{self, canary::NEEDED};
 use crate::keyring::{By, KeyRecord, Seen};
 use crate::lifecycle::{Lineage, Phase};
 use crate::reply::{self, Answer, Refusal};
-use assertd_client::api::{AdoptRequest, CanaryStatus, CertificateStatus, KeyStatus, Keys, KeystoreStatus};
+use assertd_client::api::{
+    AdoptRequest, CanaryStatus, CertificateStatus, KeyStatus, Keys, KeystoreStatus,
+};
 use hyper::Request;
 use hyper::body::Incoming;
 use keystore::protocol::{Condition, EvidenceLevel};

@@ -1,9 +1,7 @@
 //! The broker's side of the courier: asks for what is published of one issuer, or whether an assertion is
 //! accepted, and waits for it, but not for ever. A connection carries one question, so that no answer can be taken for another's.
 
-use super::{
-    ANSWER_LEN_MAX, Answer, Canary, Failed, QUESTION_LEN_MAX, Question, Subject, VERSION,
-};
+use super::{ANSWER_LEN_MAX, Answer, Canary, Failed, QUESTION_LEN_MAX, Question, Subject, VERSION};
 use keystore::protocol::{encode_within, frame_len_within};
 use std::fmt;
 use std::io;

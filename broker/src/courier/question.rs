@@ -1,6 +1,8 @@
 //! What the courier is asked: an issuer's published document, or an access token by an assertion. Owns that a
 //! question names something of the configuration, and has no place for a URL.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use keystore::Claims;
 use keystore::jws::ASSERTION_LEN_MAX;
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
@@ -37,7 +39,7 @@ pub struct Canary {
     pub assertion: Credential,
 }
 
-/// A compact JWS by its characters; whose it is nobody looks at here. It is never printed, and wiped.
+/// A compact JWS by its characters; that its key has signed it nobody looks at here. It is never printed, and wiped.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Credential(Zeroizing<String>);
@@ -46,6 +48,17 @@ impl Credential {
     /// As it is sent.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What it says, if it is one of ours. Nothing that a keystore of ours has signed says anything else than
+    /// these do, and by its charter nothing else than its target's.
+    pub fn claims(&self) -> Option<Claims> {
+        let mut parts = self.0.split('.').skip(1);
+        let (payload, _signature, None) = (parts.next()?, parts.next()?, parts.next()) else {
+            return None;
+        };
+        let payload = BASE64URL.decode(payload).ok()?;
+        serde_json::from_slice(&payload).ok()
     }
 }
 
@@ -170,6 +183,29 @@ mod tests {
         let long = "a".repeat(ASSERTION_LEN_MAX + 1);
         for text in ["", "a&scope=b", "a b", "a\r\n", "ä", "a=", &long] {
             assert!(Credential::try_from(text.to_owned()).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_assertion_says_is_read_strictly() {
+        let claims = |payload: &str, rest: &str| {
+            let text = format!("e30.{}{rest}", BASE64URL.encode(payload));
+            let claims = Credential::try_from(text).unwrap().claims();
+            claims.map(|it| (it.iss, it.sub, it.aud))
+        };
+        let right = r#"{"iss":"a","sub":"b","aud":"c","iat":1,"exp":2}"#;
+        let said = ("a".to_owned(), Some("b".to_owned()), Some("c".to_owned()));
+        assert_eq!(claims(right, ".c2ln"), Some(said));
+        for rest in ["", ".c2ln.c2ln"] {
+            assert_eq!(claims(right, rest), None, "{rest:?}");
+        }
+        for wrong in [
+            "",
+            "{}",
+            r#"{"iss":"a","sub":"b","aud":["c","d"],"iat":1,"exp":2}"#,
+            r#"{"iss":"a","sub":"b","aud":"c","aud":"d","iat":1,"exp":2}"#,
+        ] {
+            assert_eq!(claims(wrong, ".c2ln"), None, "{wrong}");
         }
     }
 

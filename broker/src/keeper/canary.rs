@@ -12,6 +12,7 @@ use crate::audit::{KeyChange, Sha256};
 use crate::claims::{Claims, JTI_BYTES};
 use crate::config::{Canary, Kept, Section, Target};
 use crate::courier::{self, Client, Failure, Why};
+use crate::handover::Handovers;
 use crate::http::REQUEST_DEADLINE;
 use crate::id::random;
 use crate::keyring::ActiveKey;
@@ -48,6 +49,8 @@ struct Candidate {
     canary: Canary,
     lineage: Lineage,
     trial: Trial,
+    /// Of the configuration that says so.
+    generation: u64,
 }
 
 /// Tries for ever.
@@ -96,6 +99,7 @@ fn due(app: &App) -> Vec<Candidate> {
                 canary: canary.clone(),
                 lineage,
                 trial,
+                generation: rules.generation,
             })
         })
         .collect();
@@ -125,11 +129,20 @@ async fn try_one(app: &Arc<App>, candidate: Candidate) {
         canary,
         lineage,
         trial,
+        generation,
     } = candidate;
     let (name, version) = (&target.key, trial.version());
+    let is_in_force = || app.rules.now().generation == generation;
+    // It may have waited for others.
+    if !is_in_force() || app.keyring.lineage(name).as_ref() != Some(&lineage) {
+        return;
+    }
     let span = Duration::from_secs(canary.span_s);
     let begun = Instant::now();
     let outcome = redeem(app, &section, &target, &canary, trial).await;
+    if !is_in_force() {
+        return; // another endpoint may be meant now, and the count begins anew
+    }
     let standing = app.keeper.note_canary(name, |count| match &outcome {
         Ok(()) => count.pass(begun, Instant::now(), span),
         Err(why) => {
@@ -177,11 +190,12 @@ async fn redeem(
         target: target.name.clone(),
         assertion: assertion.as_str().to_owned().try_into()?,
     };
+    let handovers = app.keeper.with_courier(&target.key);
     let stopped = until_stopped(app, &key);
     let runtime_dir = app.rules.now().config.server.runtime_dir.clone();
     let client = Client::new(runtime_dir.join(courier::SOCKET));
     let redeemed = async {
-        let handover = app.handovers.begin(); // before the look
+        let handover = handovers.begin(); // before the look
         app.keyring.may_release(&id).map_err(said_of)?;
         let redeemed = client.redeem(question, &canary.token_endpoint, courier::DEADLINE);
         let redeemed = redeemed.await.map_err(|why| sentence(&why, &key.kid));
@@ -248,9 +262,26 @@ impl Keeper {
         let mut state = self.lock();
         let is_kept = |name: &KeyName, count: &Count| versions.get(name) == Some(&count.version());
         state.canaries.retain(|name, count| is_kept(name, count));
+        state
+            .with_courier
+            .retain(|name, _| versions.contains_key(name)); // none is under way now
         for (name, version) in versions {
             let count = state.canaries.entry(name.clone());
             count.or_insert_with(|| Count::of(*version));
+        }
+    }
+
+    /// Those of a key that are with the courier.
+    fn with_courier(&self, name: &KeyName) -> Arc<Handovers> {
+        let mut state = self.lock();
+        state.with_courier.entry(name.clone()).or_default().clone()
+    }
+
+    /// Waits until no canary of a key that was stopped is with the courier: it is broken off at once.
+    pub async fn canary_is_over(&self, name: &KeyName) {
+        let handovers = self.lock().with_courier.get(name).cloned();
+        if let Some(handovers) = handovers {
+            handovers.over().await;
         }
     }
 

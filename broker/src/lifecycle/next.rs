@@ -246,11 +246,7 @@ impl Lineage {
 
     /// The right to try a published version at the other side before it is active, if that is what it waits
     /// for.
-    pub fn trial(
-        &self,
-        schedule: &Schedule,
-        shown: &dyn Fn(KeyVersion) -> Shown,
-    ) -> Option<Trial> {
+    pub fn trial(&self, schedule: &Schedule, shown: &dyn Fn(KeyVersion) -> Shown) -> Option<Trial> {
         let (version, coming) = self.coming()?;
         let waits = matches!(coming.phase, Phase::Published { .. })
             && self.activation(version, coming, schedule).is_none();

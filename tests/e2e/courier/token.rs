@@ -2,8 +2,15 @@
 //! and if not why, in a word; and nothing of what was answered.
 
 use super::*;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 
-const ASSERTION: &str = "eyJhbGciOiJFUzI1NiJ9.e30.c2ln";
+/// Says `iss` and `sub` "the client", `aud` "https://as.example".
+const ASSERTION: &str = concat!(
+    "eyJhbGciOiJFUzI1NiJ9.",
+    "eyJpc3MiOiJ0aGUgY2xpZW50Iiwic3ViIjoidGhlIGNsaWVudCIsImF1ZCI6Imh0dHBzOi8vYXMuZXhhbXBs",
+    "ZSIsImp0aSI6IkFBQUFBQUFBQUFBQUFBQUFBQUFBQUEiLCJpYXQiOjEsImV4cCI6Mn0.",
+    "c2ln"
+);
 
 /// A configuration with a target for each of these, by name and token endpoint.
 fn with_targets<'a>(
@@ -25,7 +32,11 @@ fn with_targets<'a>(
 }
 
 fn redeem(courier: &Courier, target: &str) -> Value {
-    let canary = json!({ "workload": "ours", "target": target, "assertion": ASSERTION });
+    redeem_this(courier, target, ASSERTION)
+}
+
+fn redeem_this(courier: &Courier, target: &str, assertion: &str) -> Value {
+    let canary = json!({ "workload": "ours", "target": target, "assertion": assertion });
     let question = json!({ "version": 2, "canary": canary });
     let answer = exchange(&courier.socket(), &question.to_string());
     answer.unwrap_or_else(|| panic!("{target}: hung up on\n{}", courier.process.stderr()))
@@ -67,6 +78,34 @@ fn an_assertion_is_redeemed_by_what_the_configuration_says_and_the_token_goes_no
         !said.contains(ASSERTION) && !said.contains("an access token"),
         "{said}"
     );
+}
+
+/// A broker that was taken over has assertions of every target, and every target's endpoint has its name here.
+#[test]
+fn what_says_another_client_or_audience_is_carried_nowhere() {
+    let publisher = Publisher::start();
+    let courier = Courier::start(&with_targets(
+        &publisher,
+        [("bank", publisher.url("right", "token"))],
+    ));
+    let saying = |iss: &str, sub: &str, aud: &str| {
+        let claims = json!({ "iss": iss, "sub": sub, "aud": aud, "iat": 1, "exp": 2 });
+        format!("e30.{}.c2ln", BASE64URL.encode(claims.to_string()))
+    };
+    let (ours, server) = ("the client", "https://as.example");
+    for other in [
+        saying("another", ours, server),
+        saying(ours, "another", server),
+        saying(ours, ours, "https://other.example"),
+        "e30.e30.c2ln".to_owned(),
+        "none".to_owned(),
+    ] {
+        let answer = redeem_this(&courier, "bank", &other);
+        assert_eq!(answer["failed"]["kind"], "target", "{answer}");
+    }
+    assert_eq!(publisher.requests(), Vec::<String>::new());
+    let answer = redeem_this(&courier, "bank", &saying(ours, ours, server));
+    assert_ne!(answer["accepted"], Value::Null, "{answer}");
 }
 
 #[test]
@@ -111,7 +150,10 @@ fn what_is_no_access_token_is_a_failure_and_nothing_of_it_is_told() {
             _ => Value::Null,
         };
         assert_eq!(failed["error"], word, "{answer}");
-        assert!(!answer.to_string().contains("nobody is to read"), "{answer}");
+        assert!(
+            !answer.to_string().contains("nobody is to read"),
+            "{answer}"
+        );
         std::thread::sleep(Duration::from_millis(100)); // ten a second for all
     }
     let requests = publisher.requests();

@@ -4,9 +4,10 @@
 use super::*;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 use tempfile::TempDir;
 
-/// TLS in front of an authorization server.
+/// TLS in front of an authorization server, or of nothing that answers.
 struct Front {
     process: Child,
     port: u16,
@@ -15,6 +16,11 @@ struct Front {
 
 impl Front {
     fn start(server: &AuthorizationServer) -> Front {
+        let (_, port) = server.issuer().rsplit_once(':').unwrap();
+        Front::of(port)
+    }
+
+    fn of(port: &str) -> Front {
         let dir = public_dir();
         let made = Command::new("sh")
             .args(["-c", include_str!("../courier/certificates.sh"), "sh"])
@@ -23,7 +29,6 @@ impl Front {
             .unwrap();
         let said = String::from_utf8_lossy(&made.stderr);
         assert!(made.status.success(), "openssl: {said}");
-        let (_, port) = server.issuer().rsplit_once(':').unwrap();
         let mut process = Command::new("/usr/bin/python3")
             .args(["-I", "-c", include_str!("front.py")])
             .arg(dir.path())
@@ -147,5 +152,36 @@ fn a_revoked_version_is_tried_no_more_and_a_held_key_neither() {
     let id = format!("{KEY}.2");
     done(&daemon, &["keys", "revoke", &id, "--compromised", "--yes"]);
     assert!(rests(), "nothing of it is believed any more");
+    assert_eq!(of_version(&daemon, 1).phase, "active");
+}
+
+/// The courier waits ten seconds for an answer; nobody here waits with it.
+#[test]
+fn an_endpoint_that_hangs_keeps_nobody_from_signing_or_from_stopping_a_key() {
+    let token = Token::new();
+    let front = Front::of("0");
+    let (told, courier) = front.told();
+    let config = Config::new(&token).workload("ours", us(), "rate = 100000\nburst = 100000");
+    let config = config.target_at("ours", "bank", "https://as.example", &told);
+    let config = config.target_at("ours", "other", "https://as.example", TOLD);
+    let daemon = Daemon::with_keys(config.with(&courier));
+    rotate(&daemon, 2);
+    let is_tried = wait_until(DEADLINE, || canaries(&daemon, 2) > 0);
+    assert!(is_tried, "{}", daemon.stderr());
+    std::thread::sleep(Duration::from_secs(1)); // until it is asked there
+    let started = Instant::now();
+    assert_eq!(daemon.ask(crate::world::BANK).status, 200);
+    done(&daemon, &["keys", "hold", "ours/other"]);
+    done(&daemon, &["keys", "hold", KEY]);
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(canaries(&daemon, 2), 1, "it was under way all the time");
+    done(&daemon, &["keys", "resume", KEY]);
+    let says = || {
+        let next = of_version(&daemon, 2).next.unwrap_or_default();
+        next.starts_with("waits for its canary, 0 of 3 passed: ")
+            && next.contains("no answer came in time")
+    };
+    assert!(wait_until(DEADLINE, says), "{:?}", daemon.keys());
     assert_eq!(of_version(&daemon, 1).phase, "active");
 }

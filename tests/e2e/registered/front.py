@@ -1,5 +1,6 @@
 # Speaks TLS in front of a server on loopback that does not: what arrives goes there, and back. Its arguments are a
-# directory with right.pem and right.key, and the server's port. Prints its own, and ends with its standard input.
+# directory with right.pem and right.key, and the server's port, or 0: then nothing is ever answered. Prints its own,
+# and ends with its standard input.
 
 import os, socket, ssl, sys, threading
 
@@ -24,6 +25,10 @@ def copy(source, sink):
 def serve(stream):
     try:
         stream = context.wrap_socket(stream, server_side=True)
+        if sys.argv[2] == "0":
+            while stream.recv(16384):
+                pass
+            return
         behind = socket.create_connection(("127.0.0.1", int(sys.argv[2])))
     except (OSError, ssl.SSLError):
         stream.close()

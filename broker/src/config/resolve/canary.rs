@@ -25,7 +25,8 @@ pub fn canary(place: &TargetPlace, client_id: &str) -> Result<Option<Canary>> {
     let (activation, written) = match (activation, section) {
         (None, None) => return Ok(None),
         (None, Some(section)) => {
-            let message = "`canary` is for `activation = \"canary\"`: write that beside it, or remove it";
+            let message =
+                "`canary` is for `activation = \"canary\"`: write that beside it, or remove it";
             return place.file.error(section.span(), message);
         }
         (Some(activation), section) => (activation, section.map_or(&none, Spanned::as_ref)),
@@ -87,11 +88,7 @@ pub fn canary(place: &TargetPlace, client_id: &str) -> Result<Option<Canary>> {
 }
 
 /// What stands in the request's form (RFC 6749 appendix A).
-fn parameter(
-    file: &File,
-    key: &str,
-    written: &Option<Spanned<String>>,
-) -> Result<Option<String>> {
+fn parameter(file: &File, key: &str, written: &Option<Spanned<String>>) -> Result<Option<String>> {
     let Some(written) = written else {
         return Ok(None);
     };

@@ -86,7 +86,7 @@ impl Count {
         let is_news = self.why.as_ref() != Some(&why);
         let least = pause(span);
         let next = self.pause.map_or(least, |before| before * 2);
-        let next = next.min(PAUSE_MAX.max(least));
+        let next = next.clamp(least, PAUSE_MAX.max(least));
         *self = Count {
             due: Some(now + next),
             pause: Some(next),

@@ -224,6 +224,14 @@ fn who_has_no_key_any_more_waits_for_no_canary() {
     });
     key.settle();
     assert_eq!(key.lineage.active().unwrap().0, v(2));
+
+    // Nor does one that was waiting for it when the one before was stolen.
+    key.pass(3).settle();
+    key.pass(100).settle();
+    assert_eq!(key.waits(), Waiting::Canary(v(3)));
+    key.write(Change::End(v(2), Cause::Compromise));
+    key.settle();
+    assert_eq!(key.lineage.active().unwrap().0, v(3));
 }
 
 #[test]
