@@ -2,7 +2,7 @@
 //! and if not why, in a word; and nothing of what was answered.
 
 use super::*;
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 
 /// Says `iss` and `sub` "the client", `aud` "https://as.example".
 const ASSERTION: &str = concat!(
