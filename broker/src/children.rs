@@ -47,7 +47,7 @@ impl Children {
     ///
     /// # Errors
     /// If a keystore cannot be run. Without a witness only selectors for executables are of no use, and
-    /// without a courier only `verify_url`; whoever has some learns of it.
+    /// without a courier only `verify_url` and canaries; whoever has some learns of it.
     pub fn start(
         &self,
         config: &Config,

@@ -1,6 +1,8 @@
-//! From a grant to the claims of one assertion. Pure: the time and the random bytes come in.
+//! From a grant, or a trial, to the claims of one assertion. Pure: the time and the random bytes come in.
 //! Everything in the claims is the operator's but the times and the `jti` (B-AUD-1, B-AUD-5).
 
+use crate::config::Target;
+use crate::lifecycle::Trial;
 use crate::policy::Grant;
 use crate::profile::{Jti, Nbf};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
@@ -10,7 +12,7 @@ use keystore::{PublicKey, Time};
 /// Random bytes of a `jti`: 128 bits make collisions negligible (WIMSE WPT §2).
 pub const JTI_BYTES: usize = 16;
 
-/// The claims of one assertion, made from a grant and nothing else: a job for a keystore takes
+/// The claims of one assertion, made from a grant, or for a trial: a job for a keystore takes
 /// these, so that there is one road to a signature.
 ///
 /// ```compile_fail
@@ -24,7 +26,16 @@ pub struct Claims(keystore::Claims);
 impl Claims {
     /// The claims for this grant under this key, now. Takes the grant: one grant, one assertion.
     pub fn from_grant(grant: Grant, key: &PublicKey, now: Time, jti: [u8; JTI_BYTES]) -> Claims {
-        let target = grant.target();
+        Claims::of(grant.target(), grant.lifetime_s(), key, now, jti)
+    }
+
+    fn of(
+        target: &Target,
+        lifetime_s: u32,
+        key: &PublicKey,
+        now: Time,
+        jti: [u8; JTI_BYTES],
+    ) -> Claims {
         let row = target.profile.row;
         let iss = match &target.charter.purpose {
             Purpose::Account { iss, .. } => iss.value(key),
@@ -47,8 +58,20 @@ impl Claims {
                 Nbf::Absent => None,
                 Nbf::AsIat => Some(iat),
             },
-            exp: now.unix_s() + u64::from(grant.lifetime_s()),
+            exp: now.unix_s() + u64::from(lifetime_s),
         })
+    }
+
+    /// The claims of the canary of a version that is not active. Takes the trial: one trial, one assertion,
+    /// which goes to the target's token endpoint and to no caller.
+    pub fn for_trial(
+        _trial: Trial,
+        target: &Target,
+        key: &PublicKey,
+        now: Time,
+        jti: [u8; JTI_BYTES],
+    ) -> Claims {
+        Claims::of(target, target.lifetime_s, key, now, jti)
     }
 
     /// As they are recorded and compared.

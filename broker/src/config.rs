@@ -274,6 +274,24 @@ pub struct Target {
     pub next: NextVersion,
     /// For how many seconds each certificate of its key is valid, if it has any.
     pub certificate_s: Option<u64>,
+    /// What each next version of its key has to get before it is active, if that is how it becomes so.
+    pub canary: Option<Box<Canary>>,
+}
+
+/// The access tokens that a version of a key has to get before it is active. The broker knows what is asked
+/// for; assertd-courier goes by its own reading of the same files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Canary {
+    /// Where they are to be had; parses as [`url::Https`].
+    pub token_endpoint: String,
+    /// The client that they are for.
+    pub client_id: String,
+    /// The request's `scope`.
+    pub scope: Option<String>,
+    /// The request's `audience`.
+    pub audience: Option<String>,
+    /// Over how many seconds three in a row have to be got.
+    pub span_s: u64,
 }
 
 impl Section {

@@ -1,14 +1,16 @@
-//! What the world sees of our published keys, as `assertd-courier` fetches it. The broker has no
-//! network (docs/decisions/0007), so another process has: [`client`] asks it, [`readback`] judges what
-//! it brings, [`child`] runs it where no unit does. Its program is a package of its own, so that no TLS
-//! is in the broker's (docs/decisions/0023).
+//! What the world sees of our published keys, and whether another side knows a key that it was told, as
+//! `assertd-courier` finds out. The broker has no network (docs/decisions/0007), so another process has:
+//! [`client`] asks it, [`readback`] judges what it brings, [`child`] runs it where no unit does. Its
+//! program is a package of its own, so that no TLS is in the broker's (docs/decisions/0023, 0031).
 //!
-//! Owns the types that cross the socket, and their limits. A [`Question`] names an issuer and never a
-//! URL: which one that is the courier reads in the configuration, so that a broker that was taken over
-//! can have nothing else fetched. One question a connection, one [`Answer`], each in a frame of
+//! Owns the types that cross the socket, and their limits. A [`Question`] names an issuer or a target and
+//! never a URL: which one that is the courier reads in the configuration, so that a broker that was taken
+//! over can have nothing else fetched, and assertions sent nowhere else. One question a connection, one [`Answer`], each in a frame of
 //! [`keystore::protocol`]. Nothing here decides which key signs.
 
+use crate::config::url::URL_LEN_MAX;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use keystore::jws::ASSERTION_LEN_MAX;
 use keystore::{Error, Kind, protocol};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
@@ -16,27 +18,32 @@ use std::time::Duration;
 
 pub mod child;
 pub mod client;
+mod question;
 pub mod readback;
 
 pub use client::{Client, Why};
+pub use question::{Canary, Credential, Question, Subject};
 
 /// The socket's name in the runtime directory.
 pub const SOCKET: &str = "courier.sock";
 
 /// The version both sides must speak; they are installed together.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Longest document in bytes that is brought: a thousand keys, where verifiers read a hundred.
 pub const BODY_LEN_MAX: usize = 256 * 1024;
 
-/// Longest question in bytes; a name has 64 at most.
-pub const QUESTION_LEN_MAX: usize = 1024;
+/// Longest question in bytes: an assertion, and names of 64 at most.
+pub const QUESTION_LEN_MAX: usize = ASSERTION_LEN_MAX + 1024;
 
 /// Longest answer in bytes: the document in base64, its URL, and what is around them.
 pub const ANSWER_LEN_MAX: usize = BODY_LEN_MAX.div_ceil(3) * 4 + 8 * 1024;
 
 /// Longest sentence in bytes about a failure.
 pub const MESSAGE_LEN_MAX: usize = 512;
+
+/// Longest [`ErrorCode`] in bytes.
+pub const ERROR_CODE_LEN_MAX: usize = 64;
 
 /// How long one fetch may take, from looking the name up to the last byte.
 pub const FETCH_MAX: Duration = Duration::from_secs(10);
@@ -48,22 +55,14 @@ pub const TURN_MAX: Duration = Duration::from_secs(5);
 /// the fetch it may have to read its configuration.
 pub const DEADLINE: Duration = Duration::from_secs(25);
 
-/// All that is ever asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Question {
-    /// [`VERSION`]
-    pub version: u32,
-    /// An `[issuer.NAME]` that has a `verify_url`.
-    pub issuer: String,
-}
-
 /// What comes of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Answer {
     /// There is a document, of which nothing is known but where it is from.
     Document(Document),
+    /// There was an access token, which nobody has any more.
+    Accepted(Accepted),
     /// There is none.
     Failed(Failed),
 }
@@ -79,17 +78,59 @@ pub struct Document {
     pub body: Vec<u8>,
 }
 
-/// Why there is no document.
+/// A token endpoint has given an access token for an assertion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accepted {
+    /// Which, as the courier's configuration has it.
+    pub url: String,
+}
+
+/// Why there is no document, or no access token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Failed {
     /// What kind of reason it is.
     pub kind: Failure,
+    /// What a token endpoint has said of it, if that is a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorCode>,
     /// A lower-case sentence for people.
     pub message: String,
 }
 
-/// What keeps a document from being fetched.
+/// Why a token endpoint refuses, in its own word (RFC 6749 §5.2): lower-case letters, digits and `_`, as all
+/// that are registered have. What else it says goes nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ErrorCode(String);
+
+impl ErrorCode {
+    /// The word.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ErrorCode {
+    type Error = &'static str;
+
+    fn try_from(word: String) -> Result<ErrorCode, &'static str> {
+        let is_fit = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        match (1..=ERROR_CODE_LEN_MAX).contains(&word.len()) && word.bytes().all(is_fit) {
+            true => Ok(ErrorCode(word)),
+            false => Err("no error code"),
+        }
+    }
+}
+
+impl From<ErrorCode> for String {
+    fn from(code: ErrorCode) -> String {
+        code.0
+    }
+}
+
+/// What keeps a document from being fetched, or an assertion from being redeemed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Failure {
@@ -119,6 +160,13 @@ pub enum Failure {
     TooLarge,
     /// It is something else than JSON, as it says itself.
     NotJson,
+    /// There is no such target in the courier's configuration, or it has no canary, or the assertion is none
+    /// of its.
+    Target,
+    /// The token endpoint refuses the assertion, by this status.
+    Refused(u16),
+    /// The token endpoint says that all is well, and gives no access token.
+    NoToken,
 }
 
 impl Failed {
@@ -134,8 +182,14 @@ impl Failed {
         }
         Failed {
             kind,
+            error: None,
             message: line,
         }
+    }
+
+    /// The same with what a token endpoint has said.
+    pub fn saying(self, error: Option<ErrorCode>) -> Failed {
+        Failed { error, ..self }
     }
 }
 
@@ -148,6 +202,7 @@ impl Answer {
         let answer: Answer = protocol::decode(bytes)?;
         let broken = match &answer {
             Answer::Document(document) => document.body.len() > BODY_LEN_MAX,
+            Answer::Accepted(accepted) => accepted.url.len() > URL_LEN_MAX,
             Answer::Failed(Failed { message, .. }) => {
                 message.len() > MESSAGE_LEN_MAX || message.chars().any(char::is_control)
             }
@@ -207,22 +262,36 @@ mod tests {
         assert!(Answer::decode(&answer).is_ok());
         for message in ["\n".to_owned(), "a".repeat(MESSAGE_LEN_MAX + 1)] {
             let kind = Failure::Status(500);
-            let answer = serde_json::to_vec(&Answer::Failed(Failed { kind, message })).unwrap();
+            let failed = Failed {
+                kind,
+                error: None,
+                message,
+            };
+            let answer = serde_json::to_vec(&Answer::Failed(failed)).unwrap();
             assert!(Answer::decode(&answer).is_err());
         }
     }
 
     #[test]
-    fn a_question_cannot_name_a_url() {
+    fn of_what_a_token_endpoint_says_a_word_passes_and_no_text() {
+        let long = "a".repeat(ERROR_CODE_LEN_MAX);
+        for word in ["invalid_client", "a", "aadsts_700027", &long] {
+            let code = ErrorCode::try_from(word.to_owned()).unwrap();
+            assert_eq!(code.as_str(), word);
+        }
         for text in [
-            r#"{"version":1,"issuer":"prod","url":"https://other.example/"}"#,
-            r#"{"version":1,"url":"https://other.example/"}"#,
-            r#"{"version":1,"issuer":["prod"]}"#,
+            "",
+            "no key, ask me",
+            "Invalid",
+            "a\n",
+            "a\u{1b}[31m",
+            &(long + "a"),
         ] {
-            assert!(
-                protocol::decode::<Question>(text.as_bytes()).is_err(),
-                "{text}"
-            );
+            assert!(ErrorCode::try_from(text.to_owned()).is_err(), "{text:?}");
+            let answer = serde_json::json!({
+                "failed": { "kind": { "refused": 401 }, "error": text, "message": "no" },
+            });
+            assert!(Answer::decode(answer.to_string().as_bytes()).is_err());
         }
     }
 

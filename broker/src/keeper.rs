@@ -7,6 +7,7 @@
 use crate::app::App;
 use crate::audit::{self, KeyChange};
 use crate::config::Kept;
+use crate::handover::Handovers;
 use crate::keyring::{Changed, Seen};
 use crate::lifecycle::{Age, Cause, Change, Facts, Hold, Lineage, Next, Outside, Shown, Waiting};
 use keystore::protocol::Condition;
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+pub mod canary;
 pub mod counting;
 mod early;
 pub mod gate;
@@ -53,6 +55,11 @@ struct State {
     deferred: HashMap<(KeyName, Outside), Deferral>,
     /// What was last found at an issuer's `verify_url`.
     sights: BTreeMap<KeyName, String>,
+    /// How far canaries have come.
+    canaries: BTreeMap<KeyName, canary::Count>,
+    /// Those that are with the courier, by key: a token endpoint may keep one for long, and whoever stops
+    /// another key is not to wait for it.
+    with_courier: BTreeMap<KeyName, Arc<Handovers>>,
     /// Keys whose last change could not be recorded or written.
     unwritten: HashMap<KeyName, Deferral>,
     /// Keys of which another version signs than the one that comes first in their documents.

@@ -231,6 +231,15 @@ impl Keyring {
         }
     }
 
+    /// A version that is not active and could sign if it were, for its canary alone.
+    pub fn on_trial(&self, key: &KeyId) -> Option<Arc<ActiveKey>> {
+        let live = self.read();
+        match live.stop_of(key) {
+            None => live.able(key).cloned(),
+            Some(_) => None,
+        }
+    }
+
     /// Whether what a version has signed may leave us.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ mod version;
 
 pub use age::{Age, Boot, Mark, Reading, Sync};
 pub use lineage::{Change, Hold, Lineage, Wrong};
-pub use next::{Facts, Next, Outside, Shown, Waiting};
+pub use next::{Facts, Next, Outside, Shown, Trial, Waiting};
 pub use schedule::{Activation, Gate, IN_FLIGHT_S, Impossible, Schedule, Span};
 pub use verb::{Haste, Refused, Verb};
 pub use version::{Cause, Phase, Version};

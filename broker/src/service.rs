@@ -64,6 +64,7 @@ pub async fn serve(app: Arc<App>, listeners: Listeners) -> Result<(), Ended> {
         tokio::spawn(keeper::run(app.clone(), name.clone()));
     }
     tokio::spawn(keeper::gate::run(app.clone()));
+    tokio::spawn(keeper::canary::run(app.clone()));
     // Both answer from the first moment. A request for a keystore that has not answered yet waits for
     // it, so that over a restart it takes longer and is not refused; others do not wait.
     let admin = server::serve(app.clone(), admin, Door::Admin, stopping.clone());

@@ -24,6 +24,7 @@ mod answers;
 mod child;
 mod configuration;
 mod gate;
+mod token;
 
 /// Longer than the courier takes for anything.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -204,7 +205,7 @@ impl Courier {
 
 /// What is answered to a question, which has to be answered.
 fn ask(socket: &Path, issuer: &str) -> Value {
-    let question = json!({ "version": 1, "issuer": issuer });
+    let question = json!({ "version": 2, "issuer": issuer });
     let answer = exchange(socket, &question.to_string());
     answer.unwrap_or_else(|| panic!("{issuer}: hung up on"))
 }

@@ -10,6 +10,8 @@ use harness::{Config, DEADLINE, Daemon, Token, public_dir, wait_until};
 use serde_json::Value;
 use std::time::Duration;
 
+mod canary;
+
 const KEY: &str = "ours/bank";
 
 /// The server accepts for five seconds what has expired.

@@ -366,6 +366,9 @@ pub struct KeyStatus {
     /// Its certificate, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateStatus>,
+    /// How far its canary has come, while it waits for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryStatus>,
     /// Why its key does not go on, while something could not be done or written down: it is tried again,
     /// and what signs goes on signing.
     #[serde(default)]
@@ -384,6 +387,17 @@ pub struct CertificateStatus {
     pub not_after: u64,
     /// What is to be done about it, if something is.
     pub warning: Option<String>,
+}
+
+/// The canary of one version: access tokens that it has to get before it signs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryStatus {
+    /// How many it has got in a row.
+    pub passed: u32,
+    /// How many it needs.
+    pub needed: u32,
+    /// Why the last one was not given, and the remedy.
+    pub why: Option<String>,
 }
 
 /// What an operator does with one key.

@@ -1,11 +1,14 @@
-//! From a question to an errand and back: which URL an issuer's name stands for, and whether it may be
-//! fetched now. Owns the rates and the turns, by which nobody can be flooded, and the configuration as it
+//! From a question to an errand and back: which URL the name of an issuer or a target stands for, and whether
+//! it may be gone to now. Owns the rates and the turns, by which nobody can be flooded, and the configuration as it
 //! was last read.
 
-use crate::edition::{Edition, Errand};
+use crate::edition::{Edition, Errand, TokenErrand};
 use crate::fetch::fetch;
 use crate::serve::UNDER_WAY_MAX;
-use broker::courier::{Answer, Document, Failed, Failure, Question, TURN_MAX, VERSION};
+use crate::token::redeem;
+use broker::courier::{
+    Accepted, Answer, Canary, Document, Failed, Failure, Question, Subject, TURN_MAX, VERSION,
+};
 use broker::rate::{Limiter, Verdict};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,12 +25,12 @@ const READ_AGE_MAX: Duration = Duration::from_secs(1);
 /// How long reading it may take: it looks users up, by a name service that may hang.
 const READ_MAX: Duration = Duration::from_secs(5);
 
-/// Fetches of one issuer a second, and at once: whoever waits for a key to appear asks once in some
+/// Visits of one place a second, and at once: whoever waits for a key to appear asks once in some
 /// seconds, and a person now and then in between.
-const RATE_OF_ISSUER_PER_S: u32 = 1;
-const BURST_OF_ISSUER: u32 = 10;
+const RATE_OF_PLACE_PER_S: u32 = 1;
+const BURST_OF_PLACE: u32 = 10;
 
-/// Fetches of all issuers, likewise.
+/// Visits of all places, likewise.
 const RATE_PER_S: u32 = 10;
 const BURST: u32 = 20;
 
@@ -38,11 +41,32 @@ pub struct Desk {
     reachable: Option<PathBuf>,
     successor: Successor,
     read: Mutex<Read>,
-    issuers: Limiter<String>,
+    places: Limiter<Place>,
     all: Limiter<()>,
-    /// One fetch of an issuer at a time.
-    turns: Mutex<BTreeMap<String, Arc<Semaphore>>>,
+    /// One visit of a place at a time.
+    turns: Mutex<BTreeMap<Place, Arc<Semaphore>>>,
     under_way: Semaphore,
+}
+
+/// Whose server it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Place {
+    /// Of an issuer's documents.
+    Issuer(String),
+    /// Of a workload's target.
+    Target(String, String),
+}
+
+impl Place {
+    fn is_in(&self, edition: &Edition) -> bool {
+        match self {
+            Place::Issuer(name) => edition.issuers.contains_key(name),
+            Place::Target(workload, target) => {
+                let name = (workload.clone(), target.clone());
+                edition.targets.contains_key(&name)
+            }
+        }
+    }
 }
 
 /// Whether another courier is started when this one ends and somebody asks.
@@ -79,7 +103,7 @@ impl Desk {
                 edition,
                 fault,
             }),
-            issuers: Limiter::new(),
+            places: Limiter::new(),
             all: Limiter::new(),
             turns: Mutex::default(),
             under_way: Semaphore::new(UNDER_WAY_MAX),
@@ -88,40 +112,72 @@ impl Desk {
 
     /// Does what is asked, within [`broker::courier::DEADLINE`].
     pub async fn answer(&self, question: &Question) -> Answer {
-        match self.errand(question).await {
-            Ok(document) => Answer::Document(document),
-            Err(failed) => Answer::Failed(failed),
-        }
-    }
-
-    async fn errand(&self, question: &Question) -> Result<Document, Failed> {
         if question.version != VERSION {
             let text = "assertd and assertd-courier are of different versions; restart both";
-            return Err(Failed::new(Failure::Version, text));
+            return Answer::Failed(Failed::new(Failure::Version, text));
         }
-        let (errand, tls) = self.look_up(&question.issuer).await?;
+        let answer = match &question.subject {
+            Subject::Issuer(name) => self.document(name).await,
+            Subject::Canary(canary) => self.token(canary).await,
+        };
+        answer.unwrap_or_else(Answer::Failed)
+    }
+
+    async fn document(&self, issuer: &str) -> Result<Answer, Failed> {
+        let (errand, tls) = self.look_up(|edition| issuer_in(edition, issuer)).await?;
+        let place = Place::Issuer(issuer.to_owned());
+        let visit = self.in_turn(place, &errand.url, fetch(&errand, tls));
+        let body = visit.await?;
+        Ok(Answer::Document(Document {
+            url: errand.url,
+            body,
+        }))
+    }
+
+    async fn token(&self, canary: &Canary) -> Result<Answer, Failed> {
+        let (token, tls) = self.look_up(|edition| target_in(edition, canary)).await?;
+        // What was signed for one server goes to no other, whatever a broker that was taken over asks.
+        let claims = canary.assertion.claims();
+        if claims.is_none_or(|it| (it.iss, it.sub, it.aud) != token.says) {
+            let text = "the assertion is not of this target by the courier's configuration; run `assertctl reload`";
+            return Err(Failed::new(Failure::Target, text));
+        }
+        let place = Place::Target(canary.workload.clone(), canary.target.clone());
+        let visit = redeem(&token, &canary.assertion, tls);
+        self.in_turn(place, &token.errand.url, visit).await?;
+        Ok(Answer::Accepted(Accepted {
+            url: token.errand.url,
+        }))
+    }
+
+    /// Goes to a place if nobody is there too often, when it is its turn.
+    async fn in_turn<T>(
+        &self,
+        place: Place,
+        url: &str,
+        visit: impl Future<Output = Result<T, Failed>>,
+    ) -> Result<T, Failed> {
         let busy = || {
-            let text = format!("{}: is asked for too often; ask again later", errand.url);
+            let text = format!("{url}: is asked for too often; ask again later");
             Failed::new(Failure::Busy, &text)
         };
         let now = Instant::now();
-        let (name, rate) = (question.issuer.clone(), RATE_OF_ISSUER_PER_S);
-        let of_issuer = self.issuers.check(name, rate, BURST_OF_ISSUER, now);
-        if of_issuer != Verdict::Go || self.all.check((), RATE_PER_S, BURST, now) != Verdict::Go {
+        let (name, rate) = (place.clone(), RATE_OF_PLACE_PER_S);
+        let of_place = self.places.check(name, rate, BURST_OF_PLACE, now);
+        if of_place != Verdict::Go || self.all.check((), RATE_PER_S, BURST, now) != Verdict::Go {
             return Err(busy());
         }
-        let turn = self.turn(&question.issuer);
+        let turn = self.turn(place);
         let places = async { (turn.acquire().await, self.under_way.acquire().await) };
         let (_turn, _place) = timeout(TURN_MAX, places).await.map_err(|_| busy())?;
-        let body = fetch(&errand, tls).await?;
-        Ok(Document {
-            url: errand.url,
-            body,
-        })
+        visit.await
     }
 
-    /// The issuer's URL by the configuration as it is now.
-    async fn look_up(&self, issuer: &str) -> Result<(Errand, Arc<ClientConfig>), Failed> {
+    /// What a name stands for by the configuration as it is now.
+    async fn look_up<T>(
+        &self,
+        find: impl FnOnce(&Edition) -> Result<T, Failed>,
+    ) -> Result<(T, Arc<ClientConfig>), Failed> {
         let age = self.lock().at.elapsed();
         if age > READ_AGE_MAX {
             self.read_again().await;
@@ -137,13 +193,9 @@ impl Desk {
             );
             return Err(Failed::new(Failure::Configuration, &text));
         };
-        let Some(errand) = edition.issuers.get(issuer) else {
-            let text = "the courier's configuration has no `verify_url` for this issuer; does it read the \
-                        same file as assertd?";
-            return Err(Failed::new(Failure::Issuer, text));
-        };
+        let found = find(&edition)?;
         match &edition.tls {
-            Ok(tls) => Ok((errand.clone(), tls.clone())),
+            Ok(tls) => Ok((found, tls.clone())),
             Err(why) => Err(Failed::new(Failure::Configuration, why)),
         }
     }
@@ -177,7 +229,7 @@ impl Desk {
                     eprintln!("courier: the configuration can be read again");
                 }
                 let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-                turns.retain(|name, _| edition.issuers.contains_key(name));
+                turns.retain(|place, _| place.is_in(&edition));
                 read.edition = Some(Arc::new(edition));
             }
             Err(fault) => {
@@ -189,13 +241,30 @@ impl Desk {
         }
     }
 
-    fn turn(&self, issuer: &str) -> Arc<Semaphore> {
+    fn turn(&self, place: Place) -> Arc<Semaphore> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = turns.entry(issuer.to_owned());
+        let turn = turns.entry(place);
         turn.or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Read> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn issuer_in(edition: &Edition, issuer: &str) -> Result<Errand, Failed> {
+    edition.issuers.get(issuer).cloned().ok_or_else(|| {
+        let text = "the courier's configuration has no `verify_url` for this issuer; does it read the \
+                    same file as assertd?";
+        Failed::new(Failure::Issuer, text)
+    })
+}
+
+fn target_in(edition: &Edition, canary: &Canary) -> Result<TokenErrand, Failed> {
+    let name = (canary.workload.clone(), canary.target.clone());
+    edition.targets.get(&name).cloned().ok_or_else(|| {
+        let text = "the courier's configuration has no canary for this target; does it read the same files as \
+                    assertd?";
+        Failed::new(Failure::Target, text)
+    })
 }

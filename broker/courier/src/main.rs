@@ -1,9 +1,10 @@
-//! assertd-courier: fetches what is published of an issuer's keys, for assertd, which has no network.
+//! assertd-courier: fetches what is published of an issuer's keys, and redeems the assertions of keys that are
+//! tried, for assertd, which has no network.
 //! It has no key and decides nothing. Its wire is [`broker::courier`]; the reasons are in
-//! docs/decisions/0023.
+//! docs/decisions/0023 and 0031.
 //!
 //! The path of a question: [`serve`] (who asks?) → [`desk`] (which URL is that, and is it its turn?) →
-//! [`fetch`] (one GET, within limits) → [`serve`].
+//! [`fetch`] (one GET) or [`token`] (one POST), each by a [`visit`] within limits → [`serve`].
 #![forbid(unsafe_code)]
 
 mod desk;
@@ -11,7 +12,9 @@ mod edition;
 mod fetch;
 mod program;
 mod serve;
+mod token;
 mod trust;
+mod visit;
 
 use std::process::ExitCode;
 

@@ -30,7 +30,8 @@ const USAGE: &str =
 
 const HELP: &str = "\
 assertd-courier fetches for assertd what is published of an issuer's keys, at the `verify_url`
-of its section, by HTTPS. It answers assertd and root alone, and fetches nothing else.
+of its section, and asks for access tokens with keys that are tried (`canary`), which it does
+not keep; by HTTPS. It answers assertd and root alone, and goes nowhere else.
 
 usage: assertd-courier --listen-stdin | --socket PATH [--config FILE] [--broker-uid UID]
        assertd-courier -h | -V

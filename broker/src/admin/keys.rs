@@ -6,11 +6,13 @@ use crate::app::App;
 use crate::audit;
 use crate::config::Kept;
 use crate::http::object;
-use crate::keeper;
+use crate::keeper::{self, canary::NEEDED};
 use crate::keyring::{By, KeyRecord, Seen};
 use crate::lifecycle::{Lineage, Phase};
 use crate::reply::{self, Answer, Refusal};
-use assertd_client::api::{AdoptRequest, CertificateStatus, KeyStatus, Keys, KeystoreStatus};
+use assertd_client::api::{
+    AdoptRequest, CanaryStatus, CertificateStatus, KeyStatus, Keys, KeystoreStatus,
+};
 use hyper::Request;
 use hyper::body::Incoming;
 use keystore::protocol::{Condition, EvidenceLevel};
@@ -116,6 +118,7 @@ pub fn status_in(
         since: life.since,
         used_at: app.keyring.used_at(key),
         certificate: certificate_status(app, key),
+        canary: canary_status(app, key),
         blocked: life.blocked,
         jwk: serde_json::to_value(record.public_key.published(record.alg)).unwrap_or_default(),
     }
@@ -147,6 +150,16 @@ fn certificate_status(app: &App, key: &KeyId) -> Option<CertificateStatus> {
         x5t_s256: certificate.thumbprint().to_owned(),
         not_after,
         warning,
+    })
+}
+
+/// How far its canary has come, while it waits for that.
+fn canary_status(app: &App, key: &KeyId) -> Option<CanaryStatus> {
+    let count = app.keeper.canary(&key.name)?;
+    (count.version() == key.version).then(|| CanaryStatus {
+        passed: count.passed(),
+        needed: NEEDED,
+        why: count.why().map(str::to_owned),
     })
 }
 

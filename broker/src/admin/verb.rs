@@ -44,7 +44,7 @@ pub async fn ask(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, R
             Ok(changes) => changes,
             Err(refused) => {
                 if matches!(verb, Verb::Hold | Verb::Revoke(_)) {
-                    app.handovers.over().await; // "is stopped already" is said when it is true
+                    handed_over(app, &name).await; // "is stopped already" is said when it is true
                 }
                 return Err(refused);
             }
@@ -78,8 +78,13 @@ async fn stopped(app: &Arc<App>, name: &KeyName) -> Vec<String> {
         }
         warnings
     };
-    let ((), warnings) = tokio::join!(app.handovers.over(), count);
+    let ((), warnings) = tokio::join!(handed_over(app, name), count);
     warnings
+}
+
+/// Waits until nothing that a stopped key has signed can leave us any more.
+async fn handed_over(app: &App, name: &KeyName) {
+    tokio::join!(app.handovers.over(), app.keeper.canary_is_over(name));
 }
 
 fn changes(
@@ -185,6 +190,11 @@ fn sentence(name: &KeyName, refused: &Refused, mark: &Mark) -> String {
         ),
         Refused::NotSeen(number) => format!(
             "key {}: was not seen at verify_url; with --now it signs all the same",
+            id(number)
+        ),
+        Refused::NotTried(number) => format!(
+            "key {}: its canary has not passed, and `assertctl keys` says why; with --now it signs all the \
+             same",
             id(number)
         ),
         Refused::Unusable(number) => format!(

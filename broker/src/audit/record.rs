@@ -214,6 +214,9 @@ pub struct KeyChange {
     /// The thumbprint of its certificate, where that is what the record is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub x5t_s256: Option<ShortText>,
+    /// The digest of the claims that it is to sign, where that is what the record is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claims_sha256: Option<Sha256>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -229,6 +232,9 @@ pub enum KeyAction {
     Certified,
     /// It belongs to the published set from here on.
     Published,
+    /// It is not active, and signs one assertion for the other side's token endpoint, to see whether it is
+    /// known there.
+    Canary,
     /// It signs from here on.
     Activated,
     /// It belongs to the published set no more.
@@ -284,6 +290,15 @@ impl KeyChange {
             kid: kid.into(),
             action,
             x5t_s256: None,
+            claims_sha256: None,
+        }
+    }
+
+    /// Its canary is about to be signed.
+    pub fn canary(key: &KeyId, kid: &str, claims_sha256: Sha256) -> KeyChange {
+        KeyChange {
+            claims_sha256: Some(claims_sha256),
+            ..KeyChange::new(key, kid, KeyAction::Canary)
         }
     }
 

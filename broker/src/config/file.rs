@@ -209,11 +209,11 @@ pub struct RotationSection {
     #[cfg_attr(test, schemars(regex(pattern = "^[0-9]+[smhd]$")))]
     pub period: Option<Spanned<String>>,
     /// From writing the documents until they are seen everywhere. Default: 5m, or 0s with activation =
-    /// "hand"
+    /// "hand" or "canary"
     #[cfg_attr(test, schemars(regex(pattern = "^[0-9]+[smhd]$")))]
     pub publish_latency: Option<Spanned<String>>,
     /// The longest that whoever verifies keeps a set before fetching it again. Default: 24h, or 0s with
-    /// activation = "hand"
+    /// activation = "hand" or "canary"
     #[cfg_attr(test, schemars(regex(pattern = "^[0-9]+[smhd]$")))]
     pub verifier_cache: Option<Spanned<String>>,
     /// By how much clocks may differ. Default: 2m
@@ -225,9 +225,13 @@ pub struct RotationSection {
     /// How long a version that was replaced is kept, so that it can be taken back. Default: 24h
     #[cfg_attr(test, schemars(regex(pattern = "^[0-9]+[smhd]$")))]
     pub rollback: Option<Spanned<String>>,
-    /// Who says that a published version signs: "time", once everybody who fetches the set must have it, or
-    /// "hand", by `assertctl keys activate`. Default: "time" for an issuer, else "hand"
+    /// Who says that a published version signs: "time", once everybody who fetches the set must have it;
+    /// "hand", by `assertctl keys activate`; or "canary", once it has got access tokens from a server that is
+    /// told of keys. Default: "time" for an issuer, else "hand"
     pub activation: Option<Spanned<Activated>>,
+    /// The access tokens that a version has to get with activation = "canary". Targets of profiles that
+    /// authenticate clients alone.
+    pub canary: Option<Spanned<CanarySection>>,
 }
 
 /// Who says that a published version signs.
@@ -239,6 +243,30 @@ pub enum Activated {
     Time,
     /// An operator.
     Hand,
+    /// The other side, by what it answers.
+    Canary,
+}
+
+/// What is asked for with a version before it signs: access tokens for the client itself (client credentials), which
+/// nobody gets. assertd-courier asks.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct CanarySection {
+    /// The token endpoint, an https URL without user and fragment. Default: the target's `token_endpoint`,
+    /// if its profile has one
+    #[cfg_attr(test, schemars(regex(pattern = r"^https://[^#\s]+$")))]
+    pub token_endpoint: Option<Spanned<String>>,
+    /// The request's `scope`, with blanks between. Default: none
+    #[cfg_attr(test, schemars(length(min = 1, max = 1024)))]
+    pub scope: Option<Spanned<String>>,
+    /// The request's `audience`, where a server wants one, as Auth0 does. Default: none
+    #[cfg_attr(test, schemars(length(min = 1, max = 1024)))]
+    pub audience: Option<Spanned<String>>,
+    /// Over how long three tokens in a row have to be got: a number and one of s, m, h, 1h at most.
+    /// Default: 60s
+    #[cfg_attr(test, schemars(regex(pattern = "^[0-9]+[smhd]$")))]
+    pub span: Option<Spanned<String>>,
 }
 
 /// The certificates of a target's key: each version has one of its own, by itself, which is made with it.

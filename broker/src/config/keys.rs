@@ -1,6 +1,6 @@
 //! The keys that a configuration asks for, and what is to be known of each.
 
-use super::{Config, Issuer, KeyFrom, Target};
+use super::{Canary, Config, Issuer, KeyFrom, Section, Target};
 use crate::lifecycle::Schedule;
 use keystore::protocol::EvidenceLevel;
 use keystore::{Charter, KeyName, Purpose};
@@ -123,6 +123,14 @@ impl Config {
         let all = self.kept_keys().into_iter();
         all.map(|(key, kept)| (key, kept.schedule.lifetime_max_s))
             .collect()
+    }
+
+    /// Targets whose keys become active by a canary, each with its section.
+    pub fn canaries(&self) -> impl Iterator<Item = (&Arc<Section>, &Arc<Target>, &Canary)> {
+        self.workloads.iter().flat_map(|section| {
+            let targets = section.targets.values();
+            targets.filter_map(move |target| Some((section, target, target.canary.as_deref()?)))
+        })
     }
 
     fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {

@@ -23,6 +23,7 @@ use std::ops::Range;
 use workload::Known;
 
 mod bounds;
+mod canary;
 mod certificate;
 mod expiry;
 mod issuer;

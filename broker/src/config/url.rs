@@ -44,7 +44,7 @@ impl Https {
         let uri: Uri = text.parse().map_err(|_| "is no URL")?;
         let authority = uri.authority().ok_or("is no URL")?;
         if authority.as_str().contains('@') {
-            return Err("names a user; published keys are there for everybody");
+            return Err("names a user; assertd-courier logs in nowhere");
         }
         let host = authority.host();
         let host = host

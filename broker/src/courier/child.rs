@@ -1,5 +1,5 @@
 //! The courier as a child of the broker, where no unit runs it. It reads the same configuration, and is
-//! started by the first question: without a `verify_url` none is ever asked.
+//! started by the first question: without a `verify_url` or a canary none is ever asked.
 
 use super::SOCKET;
 use crate::child::{self, beside_us};

@@ -1,7 +1,7 @@
-//! The broker's side of the courier: asks for what is published of one issuer, and waits for it, but
-//! not for ever. A connection carries one question, so that no answer can be taken for another's.
+//! The broker's side of the courier: asks for what is published of one issuer, or whether an assertion is
+//! accepted, and waits for it, but not for ever. A connection carries one question, so that no answer can be taken for another's.
 
-use super::{ANSWER_LEN_MAX, Answer, Failed, QUESTION_LEN_MAX, Question, VERSION};
+use super::{ANSWER_LEN_MAX, Answer, Canary, Failed, QUESTION_LEN_MAX, Question, Subject, VERSION};
 use keystore::protocol::{encode_within, frame_len_within};
 use std::fmt;
 use std::io;
@@ -17,7 +17,7 @@ pub struct Client {
     socket: PathBuf,
 }
 
-/// Why there is no document.
+/// Why there is no document, or no access token.
 #[derive(Debug)]
 pub enum Why {
     /// Nobody listens.
@@ -28,9 +28,9 @@ pub enum Why {
     HungUp,
     /// It answered what is no answer.
     Lost(String),
-    /// It fetched another URL, because it reads another configuration than is in force here.
+    /// It was at another URL, because it reads another configuration than is in force here.
     Elsewhere(String),
-    /// It could not fetch it.
+    /// It could not.
     Failed(Failed),
 }
 
@@ -52,24 +52,42 @@ impl Client {
     /// # Errors
     /// If there is nothing, with a sentence for people.
     pub async fn fetch(&self, issuer: &str, url: &str, deadline: Duration) -> Result<Vec<u8>, Why> {
-        let answer = timeout(deadline, self.ask(issuer)).await;
+        let question = asking(Subject::Issuer(issuer.to_owned()));
+        let answer = timeout(deadline, self.ask(&question)).await;
         match answer.unwrap_or(Err(Why::Late(deadline)))? {
             Answer::Document(document) if document.url == url => Ok(document.body),
             Answer::Document(document) => Err(Why::Elsewhere(document.url)),
+            Answer::Accepted(_) => Err(unasked()),
+            Answer::Failed(failed) => Err(Why::Failed(failed)),
+        }
+    }
+
+    /// Has an assertion redeemed. `url` is the token endpoint that is in force; it is never sent, and what another
+    /// has accepted counts for nothing. Asked once: an assertion is good for one time.
+    ///
+    /// # Errors
+    /// If there is no access token, with a sentence for people.
+    pub async fn redeem(&self, canary: Canary, url: &str, deadline: Duration) -> Result<(), Why> {
+        let question = asking(Subject::Canary(canary));
+        let answer = timeout(deadline, self.ask_once(&question)).await;
+        match answer.unwrap_or(Err(Why::Late(deadline)))? {
+            Answer::Accepted(accepted) if accepted.url == url => Ok(()),
+            Answer::Accepted(accepted) => Err(Why::Elsewhere(accepted.url)),
+            Answer::Document(_) => Err(unasked()),
             Answer::Failed(failed) => Err(Why::Failed(failed)),
         }
     }
 
     /// A courier that ended is asked again once: another one takes its place, for instance because the
     /// configuration has changed.
-    async fn ask(&self, issuer: &str) -> Result<Answer, Why> {
-        match self.ask_once(issuer).await {
-            Err(Why::HungUp) => self.ask_once(issuer).await,
+    async fn ask(&self, question: &Question) -> Result<Answer, Why> {
+        match self.ask_once(question).await {
+            Err(Why::HungUp) => self.ask_once(question).await,
             answer => answer,
         }
     }
 
-    async fn ask_once(&self, issuer: &str) -> Result<Answer, Why> {
+    async fn ask_once(&self, question: &Question) -> Result<Answer, Why> {
         let lost = |error: io::Error| match error.kind() {
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::BrokenPipe
@@ -77,11 +95,7 @@ impl Client {
             _ => Why::Lost(error.to_string()),
         };
         let unclear = |error: keystore::Error| Why::Lost(error.to_string());
-        let question = Question {
-            version: VERSION,
-            issuer: issuer.to_owned(),
-        };
-        let question = encode_within(&question, QUESTION_LEN_MAX).map_err(unclear)?;
+        let question = encode_within(question, QUESTION_LEN_MAX).map_err(unclear)?;
         let connected = UnixStream::connect(&self.socket).await;
         let mut stream = connected.map_err(|error| Why::Absent(self.socket.clone(), error))?;
         stream.write_all(&question).await.map_err(lost)?;
@@ -92,6 +106,17 @@ impl Client {
         stream.read_exact(&mut frame).await.map_err(lost)?;
         Answer::decode(&frame).map_err(unclear)
     }
+}
+
+fn asking(subject: Subject) -> Question {
+    Question {
+        version: VERSION,
+        subject,
+    }
+}
+
+fn unasked() -> Why {
+    Why::Lost("it answers what was not asked".to_owned())
 }
 
 impl fmt::Display for Why {
@@ -112,8 +137,8 @@ impl fmt::Display for Why {
             Why::Lost(why) => write!(f, "the courier did not answer: {why}"),
             Why::Elsewhere(url) => write!(
                 f,
-                "the courier has fetched {url:?}, and the configuration in force says another \
-                 `verify_url`; run `assertctl reload`"
+                "the courier was at {url:?}, and the configuration in force names another URL; run \
+                 `assertctl reload`"
             ),
             Why::Failed(failed) => failed.fmt(f),
         }
@@ -142,7 +167,7 @@ mod tests {
                 stream.read_exact(&mut header).unwrap();
                 let mut question = vec![0; u32::from_be_bytes(header) as usize];
                 stream.read_exact(&mut question).unwrap();
-                assert_eq!(question, br#"{"version":1,"issuer":"prod"}"#);
+                assert_eq!(question, br#"{"version":2,"issuer":"prod"}"#);
                 let _ = stream.write_all(&answer); // one too long is not waited for
             }
             let _silent = listener.accept();

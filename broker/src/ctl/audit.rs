@@ -272,10 +272,14 @@ fn says(body: &Body) -> (&'static str, String) {
         Body::Key(it) => (
             "key",
             format!(
-                "{} {}, kid {}{}",
+                "{} {}, kid {}{}{}",
                 it.key.as_str(),
                 word(&it.action),
                 it.kid.as_str(),
+                it.claims_sha256
+                    .as_ref()
+                    .map(|it| format!(", claims sha256 {}", word(it)))
+                    .unwrap_or_default(),
                 it.x5t_s256
                     .as_ref()
                     .map(|it| format!(", x5t#S256 {}", it.as_str()))

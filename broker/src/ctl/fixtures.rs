@@ -94,6 +94,7 @@ pub fn key(id: &str, state: &str) -> KeyStatus {
         since: None,
         used_at: None,
         certificate: None,
+        canary: None,
         blocked: None,
         jwk: serde_json::to_value(public_key.published(Alg::ES256)).unwrap(),
     }

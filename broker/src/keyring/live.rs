@@ -97,6 +97,10 @@ impl Live {
         self.active.get(name)
     }
 
+    pub(super) fn able(&self, key: &KeyId) -> Option<&Arc<ActiveKey>> {
+        self.able.get(key)
+    }
+
     pub(super) fn stop_of(&self, key: &KeyId) -> Option<Stop> {
         if self.suspended.contains(key) {
             Some(Stop::Suspended)

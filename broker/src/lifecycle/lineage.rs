@@ -45,7 +45,7 @@ pub enum Change {
     List(KeyVersion),
     /// The documents are written, as the versions are now.
     Written,
-    /// It was seen at the public URL.
+    /// It was seen at the public URL, or its canary has passed.
     Seen(KeyVersion),
     /// It is seen there no more.
     Unseen(KeyVersion),

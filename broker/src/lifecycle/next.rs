@@ -71,6 +71,8 @@ pub enum Waiting {
     Lead(KeyVersion, Age),
     /// An operator registers it and says `activate`.
     ByHand(KeyVersion),
+    /// Its canary has to pass: the other side does not know it yet, or has not shown so often enough.
+    Canary(KeyVersion),
     /// The next version is begun then.
     Period(Age),
     /// The next version is begun when an operator says `rotate`.
@@ -79,6 +81,21 @@ pub enum Waiting {
     Again(Outside),
     /// None takes this one's place by itself until it is known to sign in the state that its host is in.
     Healthy(KeyVersion),
+}
+
+/// The right to one canary: one assertion of a version that is not active, which goes to the other side's
+/// token endpoint and nowhere else (I2). Used once; only [`Lineage::trial`] makes one.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub struct Trial {
+    version: KeyVersion,
+}
+
+impl Trial {
+    /// Of which version.
+    pub fn version(&self) -> KeyVersion {
+        self.version
+    }
 }
 
 impl Lineage {
@@ -222,7 +239,20 @@ impl Lineage {
                 lead_s => Some(visible.plus(lead_s)),
             },
             Activation::ByHand => None,
+            // It has shown what time would only make likely.
+            Activation::ByCanary => seen.map(|_| Age::default()),
         }
+    }
+
+    /// The right to try a published version at the other side before it is active, if that is what it waits
+    /// for.
+    pub fn trial(&self, schedule: &Schedule, shown: &dyn Fn(KeyVersion) -> Shown) -> Option<Trial> {
+        let (version, coming) = self.coming()?;
+        let waits = matches!(coming.phase, Phase::Published { .. })
+            && self.activation(version, coming, schedule).is_none();
+        let may = self.hold == Hold::Free && shown(version) == Shown::Usable;
+        let is_tried = schedule.activation == Activation::ByCanary;
+        (waits && may && is_tried).then_some(Trial { version })
     }
 
     /// When a retiring version is withdrawn: nothing that it signed can be valid any more (I3).
@@ -289,6 +319,9 @@ impl Lineage {
                 if facts.schedule.gate == Gate::ReadBack =>
             {
                 Waiting::Seen(number)
+            }
+            (None, _) if facts.schedule.activation == Activation::ByCanary => {
+                Waiting::Canary(number)
             }
             (None, _) => Waiting::ByHand(number),
         }

@@ -18,6 +18,8 @@ pub enum Activation {
     ByTime,
     /// By `assertctl keys activate`, once somebody has registered it at the other side.
     ByHand,
+    /// By its canary: once the other side has shown that it knows it ([`super::Trial`]). No time is trusted.
+    ByCanary,
 }
 
 /// What must be known before the time until activation begins to run.

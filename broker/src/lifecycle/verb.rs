@@ -46,6 +46,8 @@ pub enum Refused {
     TooSoon(KeyVersion, Age),
     /// It was not seen at the public URL.
     NotSeen(KeyVersion),
+    /// Its canary has not passed.
+    NotTried(KeyVersion),
     /// Its keystore does not show it as usable.
     Unusable(KeyVersion),
     /// It does not sign in the state that its host is in: the next one would be made for that state.
@@ -174,12 +176,15 @@ impl Lineage {
                 None => Ok(vec![Change::List(number)]),
             },
             Phase::Published { since, seen } => {
+                if (schedule.activation, haste, seen) == (Activation::ByCanary, Haste::None, None) {
+                    return Err(Refused::NotTried(number));
+                }
                 let visible = match (schedule.gate, haste) {
                     (Gate::Written, _) | (_, Haste::Now) => since,
                     (Gate::ReadBack, Haste::None) => seen.ok_or(Refused::NotSeen(number))?,
                 };
                 let lead_s = match (schedule.activation, haste) {
-                    (Activation::ByHand, _) | (_, Haste::Now) => 0,
+                    (Activation::ByHand | Activation::ByCanary, _) | (_, Haste::Now) => 0,
                     (Activation::ByTime, Haste::None) => schedule.lead_s(),
                 };
                 match visible.plus(lead_s) {

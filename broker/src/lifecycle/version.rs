@@ -21,7 +21,7 @@ pub enum Phase {
     Published {
         /// Since when.
         since: Age,
-        /// Since when it is seen at the public URL, if that is looked at.
+        /// Since when it is seen at the public URL, if that is looked at; or since when its canary has passed.
         seen: Option<Age>,
     },
     /// It signs.

@@ -9,7 +9,7 @@ import socket, struct, sys
 s = socket.socket(socket.AF_UNIX)
 s.settimeout(20)
 s.connect(sys.argv[1])
-q = b'{\"version\":1,\"issuer\":\"new\"}'
+q = b'{\"version\":2,\"issuer\":\"new\"}'
 try:
     s.sendall(struct.pack('>I', len(q)) + q)
     print(len(s.recv(65536)))
@@ -57,12 +57,18 @@ fn what_is_no_question_is_hung_up_on_and_fetches_nothing() {
         "{}",
         "null",
         "GET / HTTP/1.1",
-        r#"{"version":1}"#,
-        r#"{"version":1,"issuer":5}"#,
+        r#"{"version":2}"#,
+        r#"{"version":2,"issuer":5}"#,
         r#"{"issuer":"new"}"#,
-        &format!(r#"{{"version":1,"url":"{url}"}}"#),
-        &format!(r#"{{"version":1,"issuer":"new","url":"{url}"}}"#),
-        &" ".repeat(1025),
+        &format!(r#"{{"version":2,"url":"{url}"}}"#),
+        &format!(r#"{{"version":2,"issuer":"new","url":"{url}"}}"#),
+        r#"{"version":2,"issuer":"new","canary":{"workload":"w","target":"t","assertion":"a"}}"#,
+        r#"{"version":2,"canary":{"workload":"w","target":"t"}}"#,
+        r#"{"version":2,"canary":{"workload":"w","target":"t","assertion":"a&scope=b"}}"#,
+        &format!(
+            r#"{{"version":2,"canary":{{"workload":"w","target":"t","assertion":"a","url":"{url}"}}}}"#
+        ),
+        &" ".repeat(9 * 1024 + 1),
     ] {
         assert_eq!(exchange(&socket, text), None, "{text}");
     }
@@ -74,7 +80,7 @@ fn what_is_no_question_is_hung_up_on_and_fetches_nothing() {
         let read = stream.read(&mut [0; 16]);
         assert!(!matches!(read, Ok(1..)), "{bytes:?}");
     }
-    let answer = exchange(&socket, r#"{"version":2,"issuer":"new"}"#).unwrap();
+    let answer = exchange(&socket, r#"{"version":1,"issuer":"new"}"#).unwrap();
     assert_eq!(answer["failed"]["kind"], "version", "{answer}");
     for name in ["", "../new", &url, "https://127.0.0.1/", "a\nb"] {
         let answer = ask(&socket, name);
@@ -92,7 +98,7 @@ fn silent_connections_keep_nobody_out_for_long() {
     let courier = Courier::start(&configured(&ca, [("new", publisher.url("right", "new"))]));
     let connect = |_| UnixStream::connect(courier.socket()).unwrap();
     let silent: Vec<UnixStream> = (0..16).map(connect).collect();
-    let question = r#"{"version":1,"issuer":"new"}"#;
+    let question = r#"{"version":2,"issuer":"new"}"#;
     let served = harness::wait_until(Duration::from_secs(10), || {
         exchange(&courier.socket(), question).is_some()
     });
@@ -107,7 +113,7 @@ fn who_hangs_up_has_its_fetch_ended() {
     let ca = format!("ca = {:?}", publisher.ca());
     let urls = [("slow", publisher.url("right", "hang-answer"))];
     let courier = Courier::start(&configured(&ca, urls));
-    let question = br#"{"version":1,"issuer":"slow"}"#;
+    let question = br#"{"version":2,"issuer":"slow"}"#;
     let sockets = || {
         let open = std::fs::read_dir(format!("/proc/{}/fd", courier.process.pid())).unwrap();
         let links = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
@@ -117,7 +123,7 @@ fn who_hangs_up_has_its_fetch_ended() {
     };
     // It is connected to before its runtime is there, so what it holds is counted once it has answered
     // and has seen that connection end.
-    assert!(exchange(&courier.socket(), r#"{"version":1,"issuer":"unknown"}"#).is_some());
+    assert!(exchange(&courier.socket(), r#"{"version":2,"issuer":"unknown"}"#).is_some());
     let mut before = usize::MAX;
     assert!(harness::wait_until(DEADLINE, || {
         std::thread::sleep(Duration::from_millis(200));

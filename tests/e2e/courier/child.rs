@@ -57,7 +57,7 @@ fn without_units_assertd_starts_it_for_the_first_question_and_ends_it() {
     daemon
         .site()
         .configure(&with_verify_url(&token, &publisher, &ca));
-    let question = r#"{"version":1,"issuer":"prod"}"#;
+    let question = r#"{"version":2,"issuer":"prod"}"#;
     let ends = || exchange(&socket, question).is_none();
     assert!(wait_until(DEADLINE, ends), "{}", daemon.stderr());
     fetches();

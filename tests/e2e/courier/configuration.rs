@@ -96,7 +96,7 @@ fn it_reads_its_configuration_and_whom_to_trust_and_ends_to_read_what_its_sandbo
     // A file that it did not know of when it closed itself in, readable to everybody.
     write(&courier, &configured(&other));
     std::thread::sleep(READ_AGE);
-    let question = r#"{"version":1,"issuer":"a"}"#;
+    let question = r#"{"version":2,"issuer":"a"}"#;
     assert_eq!(exchange(&courier.socket(), question), None);
     assert_eq!(courier.process.wait(DEADLINE).code(), Some(0));
     let said = courier.process.stderr();

@@ -27,11 +27,18 @@ def serve(stream):
         if not part:
             return
         head += part
-        if not head.startswith(b"GET "):  # TLS, where none is spoken
+        if not head.startswith((b"GET ", b"POST ")):  # TLS, where none is spoken
             stream.sendall(answer("400 Bad Request", b""))
             return
+    head, form = head.split(b"\r\n\r\n", 1)
+    lengths = [line[16:] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length: ")]
+    while lengths and len(form) < int(lengths[0]):
+        form += stream.recv(4096) or 1 / 0
     with open("requests.log", "ab") as log:
-        log.write(head)
+        log.write(head + b"\r\n\r\n")
+    if form:
+        with open("forms.log", "ab") as log:
+            log.write(form + b"\n")
     name = head.split()[1].decode().strip("/")
     page = b"<!DOCTYPE html><html><body>Service unavailable</body></html>"
     send = stream.sendall
@@ -49,6 +56,19 @@ def serve(stream):
         send(answer("404 Not Found", b"{}"))
     elif name == "204":
         send(b"HTTP/1.1 204 No Content\r\n\r\n")
+    elif name == "token":
+        send(answer("200 OK", b'{"access_token":"an access token","token_type":"Bearer"}'))
+    elif name == "token-large":
+        send(answer("200 OK", b'{"access_token":"' + b"a" * 64 * 1024 + b'"}'))
+    elif name == "no-token":
+        send(answer("200 OK", b'{"token_type":"Bearer"}'))
+    elif name == "invalid-client":
+        said = b'{"error":"invalid_client","error_description":"what nobody is to read"}'
+        send(answer("401 Unauthorized", said, "Content-Type: application/json\r\n"))
+    elif name == "odd-error":
+        send(answer("400 Bad Request", b'{"error":"\\u001b[31m what nobody is to read"}'))
+    elif name == "307":
+        send(answer("307 Temporary Redirect", b"", "Location: /token\r\n"))
     elif name == "redirect":
         send(answer("302 Found", b"", "Location: /new\r\n"))
     elif name == "moved":

@@ -1,7 +1,9 @@
 //! How far a version has come, in words: its phase, and what comes next and when.
 
+use super::canary_status;
 use crate::app::App;
 use crate::config::Kept;
+use crate::keeper::canary::NEEDED;
 use crate::keyring::{Seen, phase};
 use crate::lifecycle::{Age, Cause, Lineage, Phase, Version, Waiting};
 use keystore::{KeyId, KeyVersion};
@@ -109,6 +111,7 @@ fn next(
                 format!("register it at the other side, then: assertctl keys activate {name}");
             (text, None)
         }
+        Waiting::Canary(number) if of(number) => (canary(app, key), None),
         Waiting::Period(at) if version.is_active() => {
             ("the next version is made".to_owned(), Some(at))
         }
@@ -131,4 +134,15 @@ fn next(
         Waiting::Again(_) if version.is_active() => ("tried again".to_owned(), None),
         _ => return None,
     })
+}
+
+/// How far its canary has come.
+fn canary(app: &App, key: &KeyId) -> String {
+    let status = canary_status(app, key);
+    let passed = status.as_ref().map_or(0, |status| status.passed);
+    let waits = format!("waits for its canary, {passed} of {NEEDED} passed");
+    match status.and_then(|status| status.why) {
+        Some(why) => format!("{waits}: {why}"),
+        None => waits,
+    }
 }

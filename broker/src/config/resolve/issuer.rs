@@ -1,6 +1,6 @@
 //! `[issuer.NAME]`: its URL, what it may assert, and the charter of its key.
 
-use super::super::file::IssuerSection;
+use super::super::file::{Activated, IssuerSection, RotationSection};
 use super::super::url::Https;
 use super::*;
 use crate::lifecycle::Gate;
@@ -69,6 +69,7 @@ fn issuer(
         Some(_) => Gate::ReadBack,
         None => Gate::Written,
     };
+    has_no_canary(file, section.rotation.as_ref())?;
     let told = rotation::Told::Fetches(gate);
     let schedule = rotation::schedule(file, section.rotation.as_ref(), told, lifetime_max_s)?;
     Ok(Issuer {
@@ -83,6 +84,24 @@ fn issuer(
         schedule,
         verify_url,
     })
+}
+
+/// Nobody gives an issuer an access token: who verifies fetches its set, and `verify_url` shows what it finds.
+fn has_no_canary(file: &File, rotation: Option<&Spanned<RotationSection>>) -> Result<()> {
+    let Some(rotation) = rotation.map(Spanned::as_ref) else {
+        return Ok(());
+    };
+    let activation = rotation.activation.as_ref();
+    let by_canary = activation.filter(|it| matches!(it.as_ref(), Activated::Canary));
+    let canary = rotation.canary.as_ref().map(Spanned::span);
+    match by_canary.map(Spanned::span).or(canary) {
+        None => Ok(()),
+        Some(at) => {
+            let message = "an issuer's key has no canary: whoever verifies fetches its set; `verify_url` has \
+                           assertd look at it first";
+            file.error(at, message)
+        }
+    }
 }
 
 /// The broker only remembers it: assertd-courier reads the same files, and fetches what they say.

@@ -51,6 +51,7 @@ pub fn schedule(
         (Some(activated), _) => match activated.as_ref() {
             Activated::Time => Activation::ByTime,
             Activated::Hand => Activation::ByHand,
+            Activated::Canary => Activation::ByCanary,
         },
         (None, Told::Fetches(_)) => Activation::ByTime,
         (None, Told::ByHand) => Activation::ByHand,
@@ -67,7 +68,7 @@ pub fn schedule(
     // Who is told by hand is told before it is said to be so.
     let (publish_s, cache_s) = match activation {
         Activation::ByTime => (PUBLISH_S, VERIFIER_CACHE_S),
-        Activation::ByHand => (0, 0),
+        Activation::ByHand | Activation::ByCanary => (0, 0),
     };
     let schedule = Schedule {
         period_s,

@@ -105,6 +105,7 @@ impl Known<'_> {
             return place.file.error(place.name.span(), error.to_string());
         }
         let key = KeyName::client(place.workload, place.name.as_ref()).expect("names were checked");
+        let canary = canary::canary(place, &iss)?.map(Box::new);
         let told = rotation::Told::ByHand;
         let schedule = rotation::schedule(place.file, section.rotation.as_ref(), told, lifetime_s)?;
         let next = place.next_version(&charter)?;
@@ -130,6 +131,7 @@ impl Known<'_> {
             key_from: place.key_from()?,
             next,
             certificate_s,
+            canary,
         })
     }
 
@@ -204,6 +206,7 @@ impl Known<'_> {
             key_from: KeyFrom::Make,
             next: NextVersion::Made,
             certificate_s: None,
+            canary: None,
         })
     }
 

@@ -22,7 +22,7 @@ const SOCKETS: [&str; 2] = ["assertd.socket", "assertd-admin.socket"];
 /// The witness's units, which are needed where a configuration asks what workloads run.
 const WITNESS: [&str; 2] = ["assertd-witness.socket", "assertd-witness.service"];
 
-/// The courier's, which are needed where something is to be read back.
+/// The courier's, which are needed where something is to be read back, or a key to be tried.
 const COURIER: [&str; 2] = ["assertd-courier.socket", "assertd-courier.service"];
 
 /// What is asked of every unit, the sandbox apart.
@@ -277,10 +277,13 @@ fn needs_witness(site: &Site) -> bool {
     config.is_ok_and(|config| attestation::needs_witness(config).is_some())
 }
 
-/// Whether something that is published is to be read back.
+/// Whether something that is published is to be read back, or a key to be tried.
 fn needs_courier(site: &Site) -> bool {
     let config = site.config.as_ref();
-    config.is_ok_and(|config| config.issuers.values().any(|it| it.verify_url.is_some()))
+    config.is_ok_and(|config| {
+        config.issuers.values().any(|it| it.verify_url.is_some())
+            || config.canaries().next().is_some()
+    })
 }
 
 /// Of one keystore's units alone, whether they are there and well; their sandbox is the doctor's.

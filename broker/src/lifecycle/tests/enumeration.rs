@@ -53,6 +53,25 @@ const GATED: &[Move] = &[
     Move::Ask(VerbOf::Rotate),
 ];
 
+/// Another side that is told, and shows by a canary that it was.
+const TOLD: &[Move] = &[
+    Move::Step,
+    Move::Crash,
+    Move::Fail,
+    Move::Tick,
+    Move::Sign,
+    Move::Push,
+    Move::Try,
+    Move::TokenAway,
+    Move::TokenBack,
+    Move::Ahead,
+    Move::Ask(VerbOf::Rotate),
+    Move::Ask(VerbOf::Hold),
+    Move::Ask(VerbOf::Resume),
+    Move::Ask(VerbOf::RevokeActive),
+    Move::Ask(VerbOf::AbandonComing),
+];
+
 /// A host that is started in one state and in another one, and its keys bound to them.
 const BOUND: &[Move] = &[
     Move::Step,
@@ -156,6 +175,11 @@ fn the_invariants_hold_in_states_of_the_host_that_keys_are_bound_to() {
 }
 
 #[test]
+fn the_invariants_hold_with_canaries() {
+    holds("with canaries", World::told(), TOLD, 10);
+}
+
+#[test]
 fn every_sown_defect_is_found() {
     let mut all: Vec<Move> = USUAL.to_vec();
     all.push(Move::Ask(VerbOf::Rotate));
@@ -173,12 +197,19 @@ fn every_sown_defect_is_found() {
         (Defect::GiveUpAway, "I4"),
         (Defect::ForgetIntent, "P6"),
         (Defect::AnyState, "bound"),
+        (Defect::NoCanary, "I2"),
+        (Defect::DeafCanary, "I2"),
     ] {
         let moves = match defect {
             Defect::AnyState => BOUND,
+            Defect::NoCanary | Defect::DeafCanary => TOLD,
             _ => &all,
         };
-        let found = walk(World::rotating(), moves, 6, defect).found;
+        let (first, depth) = match defect {
+            Defect::NoCanary | Defect::DeafCanary => (World::told(), 8),
+            _ => (World::rotating(), 6),
+        };
+        let found = walk(first, moves, depth, defect).found;
         let found = found.or_else(|| walk(World::turning(), moves, 9, defect).found);
         let Some((way, broken)) = found else {
             panic!("{defect:?} is not found");

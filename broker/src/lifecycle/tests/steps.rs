@@ -175,6 +175,66 @@ fn what_the_other_side_is_told_by_hand_becomes_active_by_hand() {
 }
 
 #[test]
+fn what_the_other_side_is_told_is_tried_there_and_becomes_active_when_it_has_passed() {
+    let mut key = Key::new();
+    key.schedule.activation = Activation::ByCanary;
+    let trial = |key: &Key| {
+        let trial = key.lineage.trial(&key.schedule, &|_| key.shown);
+        trial.map(|trial| trial.version())
+    };
+    key.settle();
+    assert_eq!(
+        key.lineage.active().unwrap().0,
+        v(1),
+        "nobody has signed before it"
+    );
+    assert_eq!(trial(&key), None);
+    key.pass(3).settle();
+    key.pass(100).settle();
+    assert_eq!(key.waits(), Waiting::Canary(v(2)), "no time is trusted");
+    assert_eq!(trial(&key), Some(v(2)));
+    let ask = |key: &Key, haste| {
+        let verb = Verb::Activate(v(2), haste);
+        key.lineage
+            .ask(verb, &key.schedule, &|_| Shown::Usable, key.now)
+    };
+    assert_eq!(ask(&key, Haste::None), Err(Refused::NotTried(v(2))));
+    assert_eq!(ask(&key, Haste::Now), Ok(vec![Change::Activate(v(2))]));
+    // What cannot sign, or must not, is not tried.
+    key.shown = Shown::Unusable;
+    assert_eq!(trial(&key), None);
+    key.shown = Shown::Usable;
+    key.write(Change::Hold(Hold::Held));
+    assert_eq!(trial(&key), None);
+    key.write(Change::Hold(Hold::Free));
+    key.write(Change::Seen(v(2)));
+    assert_eq!(trial(&key), None);
+    key.settle();
+    assert_eq!(key.lineage.listed(), [v(2), v(1)]);
+}
+
+#[test]
+fn who_has_no_key_any_more_waits_for_no_canary() {
+    let mut key = Key::new();
+    key.schedule.activation = Activation::ByCanary;
+    key.settle();
+    key.write(Change::End(v(1), Cause::Compromise));
+    key.write(Change::Intend {
+        lifetime_max_s: TICK_S,
+    });
+    key.settle();
+    assert_eq!(key.lineage.active().unwrap().0, v(2));
+
+    // Nor does one that was waiting for it when the one before was stolen.
+    key.pass(3).settle();
+    key.pass(100).settle();
+    assert_eq!(key.waits(), Waiting::Canary(v(3)));
+    key.write(Change::End(v(2), Cause::Compromise));
+    key.settle();
+    assert_eq!(key.lineage.active().unwrap().0, v(3));
+}
+
+#[test]
 fn a_version_that_is_weaker_than_demanded_is_never_published() {
     let mut key = Key::new();
     key.settle();

@@ -57,6 +57,10 @@ pub enum Defect {
     ForgetIntent,
     /// A version that does not sign in this state of the host is taken for one that is away.
     AnyState,
+    /// A version that waits for its canary becomes active once it is published (I2).
+    NoCanary,
+    /// A canary is taken for passed whatever the other side says (I2).
+    DeafCanary,
 }
 
 /// What may happen.
@@ -91,6 +95,10 @@ pub enum Move {
     Shorten,
     /// The published set is looked at from outside.
     Look,
+    /// Somebody registers the set at the other side, as it is now.
+    Push,
+    /// The version that waits for its canary is tried there.
+    Try,
     Ask(VerbOf),
 }
 
@@ -134,6 +142,8 @@ pub struct World {
     exempt: BTreeSet<u32>,
     misfortune: bool,
     pub gate_back: bool,
+    /// What is registered at the other side, where versions wait for their canary; it fetches nothing.
+    pub registered: Option<Vec<u32>>,
 }
 
 impl World {
@@ -166,7 +176,15 @@ impl World {
             exempt: BTreeSet::new(),
             misfortune: false,
             gate_back: false,
+            registered: None,
         }
+    }
+
+    /// A key in use at another side that is told, whose next version is about to be made.
+    pub fn told() -> World {
+        let mut world = World::rotating();
+        world.registered = Some(vec![1]);
+        world
     }
 
     /// A key in use whose next version is about to be made.
@@ -223,6 +241,10 @@ impl World {
             } else {
                 Gate::Written
             },
+            activation: match self.registered {
+                Some(_) => Activation::ByCanary,
+                None => Activation::ByTime,
+            },
             ..schedule()
         };
         match defect {
@@ -233,6 +255,10 @@ impl World {
             },
             Defect::ShortMemory => Schedule {
                 lifetime_max_s: TICK_S,
+                ..real
+            },
+            Defect::NoCanary => Schedule {
+                activation: Activation::ByTime,
                 ..real
             },
             _ => real,
@@ -465,6 +491,22 @@ impl World {
                     }
                 }
             }
+            Move::Push => {
+                if self.registered.is_some() {
+                    let set = self.disk.listed();
+                    self.registered = Some(set.iter().map(|number| number.number()).collect());
+                }
+            }
+            Move::Try => {
+                let schedule = self.schedule(defect);
+                let trial = self.disk.trial(&schedule, &|number| self.shown(number));
+                if let (Some(trial), Some(registered)) = (trial, &self.registered) {
+                    let version = trial.version();
+                    if registered.contains(&version.number()) || defect == Defect::DeafCanary {
+                        self.write(Change::Seen(version), defect)?;
+                    }
+                }
+            }
             Move::Ask(of) => self.ask(of, defect)?,
         }
         self.forget();
@@ -551,7 +593,13 @@ impl World {
     fn sign(&mut self, number: u32, lifetime_s: u64) -> Result<(), String> {
         let kept_s = schedule().publish_s + schedule().verifier_cache_s;
         let oldest_s = self.real_s.saturating_sub(kept_s);
-        if !self.exempt.contains(&number) {
+        if let Some(registered) = &self.registered {
+            if !self.exempt.contains(&number) && !registered.contains(&number) {
+                return Err(format!(
+                    "I2: version {number} signs, and {registered:?} are registered"
+                ));
+            }
+        } else if !self.exempt.contains(&number) {
             let mut until_s = u64::MAX;
             for (since_s, set) in self.documents.iter().rev() {
                 // Current within the time that somebody may have kept it.
@@ -589,6 +637,15 @@ impl World {
             if !current.contains(number) {
                 return Err(format!(
                     "I3: what version {number} signed is valid, and it is not published"
+                ));
+            }
+        }
+        if let Some(registered) = &self.registered {
+            let mut valid = self.valid_until.keys();
+            let known = |number| self.exempt.contains(number) || registered.contains(number);
+            if let Some(number) = valid.find(|number| !known(*number)) {
+                return Err(format!(
+                    "I3: what version {number} signed is valid, and it is not registered"
                 ));
             }
         }
@@ -643,6 +700,8 @@ impl World {
                 world.go(Move::Step, Defect::None)?;
             }
             world.go(Move::Look, Defect::None)?;
+            world.go(Move::Push, Defect::None)?;
+            world.go(Move::Try, Defect::None)?;
             if world.disk.hold == Hold::Held {
                 world.go(Move::Ask(VerbOf::Resume), Defect::None)?;
             }
