@@ -23,6 +23,7 @@ mod reload;
 mod reloads;
 mod respawn;
 mod reuse;
+mod rotating;
 #[path = "../crashes/rotation/mod.rs"]
 mod rotation;
 mod rows;

@@ -108,7 +108,7 @@ impl Scene {
 }
 
 /// As whoever replaces a file in use does it: whoever reads sees the old one or the new one.
-fn configure(site: &Site, text: &str) {
+pub fn configure(site: &Site, text: &str) {
     let path = site.config();
     let old = std::fs::read_to_string(&path).unwrap();
     let server: Vec<&str> = old.lines().take(3).collect();
