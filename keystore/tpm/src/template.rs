@@ -407,13 +407,25 @@ fn read_key(public: &Public, policy: &[u8]) -> Result<(Alg, PublicKey), String> 
         } => [Alg::RS256, Alg::PS256]
             .into_iter()
             .find(|alg| rsa_parameters(*alg).as_ref() == Some(parameters))
-            .map(|alg| (alg, PublicKey::from_rsa(unique, &RSA_EXPONENT))),
+            .map(|alg| (alg, rsa(unique))),
         _ => None,
     };
     match key {
         Some((alg, Ok(key))) => Ok((alg, key)),
         Some((_, Err(error))) => Err(format!("has a public key that cannot be used ({error})")),
         None => wrong("has parameters that none of our keys has"),
+    }
+}
+
+/// Of the size that its parameters say, to the bit: a verifier of evidence takes no other.
+fn rsa(modulus: &[u8]) -> Result<PublicKey, Error> {
+    let is_full = modulus.len() == RSA_LEN && modulus.first().is_some_and(|byte| *byte >= 0x80);
+    match is_full {
+        true => PublicKey::from_rsa(modulus, &RSA_EXPONENT),
+        false => Err(Error::new(
+            Kind::Corrupt,
+            "public key: a modulus of another size than its parameters say",
+        )),
     }
 }
 
@@ -523,6 +535,31 @@ mod tests {
             .build()
             .unwrap();
         assert!(!is_storage_primary(&public));
+    }
+
+    #[test]
+    fn a_modulus_is_as_long_as_its_key_says() {
+        let empty = marshalled(&signing_key(Alg::RS256).unwrap()).unwrap();
+        let before = empty
+            .strip_suffix(&[0, 0])
+            .expect("a template has no modulus");
+        let read = |modulus: &[u8]| {
+            let length = (modulus.len() as u16).to_be_bytes();
+            let public = unmarshalled(&[before, &length, modulus].concat()).unwrap();
+            read_signing_key(&public).map(|(alg, _)| alg)
+        };
+        let of = |first: u8, length: usize| [&[first][..], &vec![0xc1; length - 1]].concat();
+        assert_eq!(read(&of(0x80, 256)), Ok(Alg::RS256));
+        for (first, length) in [
+            (0x7f, 256),
+            (0x00, 257),
+            (0x80, 255),
+            (0x80, 257),
+            (0x80, 264),
+        ] {
+            let wrong = read(&of(first, length)).unwrap_err();
+            assert!(wrong.contains("another size"), "{first} {length}: {wrong}");
+        }
     }
 
     #[test]
