@@ -2,6 +2,7 @@
 //! answers. Asked over its socket, as assertd asks it: a question in a frame. What is published is served
 //! by TLS on the loopback, with certificates of an authority made for the test.
 
+use crate::served::Served;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use harness::process::Process;
@@ -10,12 +11,12 @@ use harness::public_dir;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -37,45 +38,27 @@ const BODY_LEN_MAX: usize = 256 * 1024;
 
 /// Everything that a document can be published badly by, and how.
 struct Publisher {
-    process: Child,
+    served: Served,
     ports: BTreeMap<String, u16>,
-    dir: TempDir,
 }
 
 impl Publisher {
     fn start() -> Publisher {
-        let dir = public_dir();
-        let made = Command::new("sh")
-            .args(["-c", include_str!("courier/certificates.sh"), "sh"])
-            .arg(dir.path())
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&made.stderr);
-        assert!(made.status.success(), "openssl: {said}");
+        let served = Served::start(include_str!("courier/publisher.py"), &[]);
         for name in ["old", "new", "other"] {
             let document = json!({ "keys": [{ "kty": "EC", "kid": name }] });
             std::fs::write(
-                dir.path().join(format!("{name}.json")),
+                served.dir().join(format!("{name}.json")),
                 document.to_string(),
             )
             .unwrap();
         }
-        let mut process = Command::new("/usr/bin/python3")
-            .args(["-I", "-c", include_str!("courier/publisher.py")])
-            .arg(dir.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut said = BufReader::new(process.stdout.take().unwrap());
-        said.read_line(&mut line).unwrap();
-        let ports = serde_json::from_str(&line).unwrap();
-        Publisher {
-            process,
-            ports,
-            dir,
-        }
+        let ports = serde_json::from_str(served.said()).unwrap();
+        Publisher { served, ports }
+    }
+
+    fn dir(&self) -> &Path {
+        self.served.dir()
     }
 
     fn url(&self, port: &str, path: &str) -> String {
@@ -83,26 +66,19 @@ impl Publisher {
     }
 
     fn ca(&self) -> PathBuf {
-        self.dir.path().join("ca.pem")
+        self.served.ca()
     }
 
     fn document(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.dir.path().join(format!("{name}.json"))).unwrap()
+        std::fs::read(self.dir().join(format!("{name}.json"))).unwrap()
     }
 
     /// Heads of the requests that have arrived over TLS, or without.
     fn requests(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(self.dir.path().join("requests.log"));
+        let text = std::fs::read_to_string(self.dir().join("requests.log"));
         let text = text.unwrap_or_default();
         let heads = text.split_terminator("\r\n\r\n");
         heads.map(str::to_owned).collect()
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Keys that sign in some states of the host alone, from the configuration to the assertion. Whatever KEYSTORE
 //! says, the keystore is a TPM; the approver is openssl.
 
-use crate::world::{BANK, code, us};
+use crate::world::{BANK, SHORT, code, us};
 use assertd_client::api::KeyStatus;
 use harness::daemon::Site;
 use harness::token::KEYSTORE;
@@ -337,11 +337,6 @@ fn a_state_that_is_approved_ahead_is_signed_in_at_once() {
     assert_eq!(answer.status, 200, "{}", answer.body());
     assert_eq!(daemon.keys().remove(0).kid, kid);
 }
-
-/// Lead two seconds, lag a dozen.
-const SHORT: &str = "lifetime = 2\nrotation = { period = \"15s\", publish_latency = \"1s\", \
-                     verifier_cache = \"1s\", skew = \"0s\", leeway = \"0s\", rollback = \"0s\", \
-                     activation = \"time\" }";
 
 #[test]
 fn a_host_that_was_started_otherwise_does_not_come_to_sign_by_rotating() {

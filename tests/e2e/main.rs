@@ -32,6 +32,7 @@ mod rollback;
 mod rotation;
 mod sdk;
 mod selectors;
+mod served;
 mod several;
 mod slow;
 mod targets;

@@ -1,7 +1,7 @@
 //! Versions of a key follow each other: by an operator's word, by time, over restarts, and never with a
 //! moment in which what is signed is not published.
 
-use crate::world::{BANK, bank, decode, serves, with_bank};
+use crate::world::{BANK, SHORT, bank, decode, serves, with_bank};
 use harness::token::KEYSTORE;
 use harness::{DEADLINE, Daemon, Token, wait_until};
 use serde_json::Value;
@@ -139,11 +139,6 @@ fn a_rotation_goes_on_after_a_restart() {
     );
     serves(&mut daemon);
 }
-
-/// Lead two seconds, lag a dozen.
-const SHORT: &str = "lifetime = 2\nrotation = { period = \"15s\", publish_latency = \"1s\", \
-                     verifier_cache = \"1s\", skew = \"0s\", leeway = \"0s\", rollback = \"0s\", \
-                     activation = \"time\" }";
 
 #[test]
 fn a_key_rotates_by_itself_and_what_is_old_is_destroyed() {

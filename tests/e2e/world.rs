@@ -1,5 +1,7 @@
 //! What most tests begin with.
 
+pub use harness::assertion::{decode, now_s};
+
 use harness::http::Answer;
 use harness::token::Keystore;
 use harness::{Config, Daemon, Token};
@@ -11,6 +13,11 @@ pub fn us() -> u32 {
 
 /// A request every daemon of [`with_bank`] grants.
 pub const BANK: &str = r#"{"target":"bank"}"#;
+
+/// More of a target, whose key rotates by itself: lead two seconds, lag a dozen.
+pub const SHORT: &str = "lifetime = 2\nrotation = { period = \"15s\", publish_latency = \"1s\", \
+                         verifier_cache = \"1s\", skew = \"0s\", leeway = \"0s\", rollback = \"0s\", \
+                         activation = \"time\" }";
 
 /// A configuration in which our own user owns the target `bank`.
 pub fn bank(token: &impl Keystore) -> Config {
@@ -32,30 +39,10 @@ pub fn serves(daemon: &mut Daemon) {
     assert_eq!(answer.status, 200, "{}\n{}", answer.body(), daemon.stderr());
 }
 
-/// Header and claims of an assertion.
-pub fn decode(assertion: &str) -> (serde_json::Value, serde_json::Value) {
-    use base64::Engine;
-    let part = |text: &str| {
-        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
-            .decode(text)
-            .unwrap();
-        serde_json::from_slice(&bytes).unwrap()
-    };
-    let parts: Vec<&str> = assertion.split('.').collect();
-    assert_eq!(parts.len(), 3, "not a compact JWS");
-    (part(parts[0]), part(parts[1]))
-}
-
 /// The problem's code: the last word of its `type`.
 pub fn code(answer: &Answer) -> String {
     let kind = answer.member("type");
     let code = kind.strip_prefix("urn:assertd:problem:");
     code.unwrap_or_else(|| panic!("no problem: {} {}", answer.status, answer.body()))
         .to_owned()
-}
-
-/// Seconds since 1970.
-pub fn now_s() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.unwrap().as_secs()
 }

@@ -4,8 +4,7 @@
 
 use crate::observed::{self, NO_LIMIT, TARGET};
 use assertd_client::api::Status;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use harness::assertion::decode;
 use harness::clock::Clocks;
 use harness::daemon::Site;
 use harness::process::Process;
@@ -92,9 +91,7 @@ impl Scene {
     fn iat(&self) -> i64 {
         let answer = self.daemon.client().assertion(TARGET, None);
         let answer = answer.unwrap_or_else(|error| panic!("{error}\n{}", self.daemon.stderr()));
-        let payload = answer.assertion.split('.').nth(1).unwrap();
-        let claims: Value =
-            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+        let (_, claims) = decode(&answer.assertion);
         let time = |name: &str| claims[name].as_i64().unwrap();
         assert_eq!(time("exp") - time("iat"), LIFETIME_S, "{claims}");
         time("iat")

@@ -3,8 +3,7 @@
 
 use crate::generator::{self, Next};
 use crate::observed::{self, NO_LIMIT, TARGET};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use harness::assertion::decode;
 use harness::daemon::Site;
 use harness::{Config, DEADLINE, Daemon, SoftHsm, wait_until};
 use nix::sys::signal::Signal;
@@ -65,9 +64,7 @@ impl Which {
 
     /// Which configuration an assertion is of; panics if it is of neither, or of both.
     fn of(assertion: &str) -> Which {
-        let payload = assertion.split('.').nth(1).unwrap();
-        let bytes = URL_SAFE_NO_PAD.decode(payload).unwrap();
-        let claims: Value = serde_json::from_slice(&bytes).unwrap();
+        let (_, claims) = decode(assertion);
         let lifetime = claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap();
         let shown = (
             claims["sub"].as_str().unwrap(),

@@ -2,6 +2,7 @@
 //! Each request is decided and recorded for itself all the same.
 
 use crate::observed::{chain_verifies, of_kind};
+use harness::assertion::now_s;
 use harness::caller::{Caller, script_as};
 use harness::fault::{Function, Shimmed};
 use harness::http::{Answer, post};
@@ -101,11 +102,6 @@ fn one_signature_serves_a_workload_until_half_of_its_life() {
     );
     assert_eq!(seen.into_iter().collect::<HashSet<_>>().len(), 3);
     assert_eq!(daemon.status().requests.reused, asked - signed);
-}
-
-fn now_s() -> u64 {
-    let now = std::time::SystemTime::now();
-    now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
 }
 
 #[test]

@@ -3,12 +3,11 @@
 
 use crate::observed::{self, NO_LIMIT, TARGET};
 use crate::reloads::configure;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use harness::assertion::{decode, now_s};
 use harness::{Config, Daemon, SoftHsm};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Lifetimes in seconds that take turns. By the short one alone a key would be published for 12 s after its last
 /// signature: the 10 s more are for requests in flight.
@@ -22,11 +21,6 @@ const BETWEEN: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 const KEY: &str = "issuer/prod";
-
-fn now_s() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap().as_secs()
-}
 
 fn text(token: &SoftHsm, longest_s: u64, lifetime_s: u64) -> String {
     let uid = nix::unistd::geteuid().as_raw();
@@ -42,11 +36,6 @@ fn text(token: &SoftHsm, longest_s: u64, lifetime_s: u64) -> String {
     );
     let config = Config::new(token).workload("payments", uid, NO_LIMIT);
     config.with(&issuer).with(&target).text().to_owned()
-}
-
-fn part(assertion: &str, at: usize) -> Value {
-    let part = assertion.split('.').nth(at).unwrap();
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }
 
 /// Whether a version is being made: what the longest lifetime is then is in its charter, for ever.
@@ -115,7 +104,7 @@ impl Scene {
 
         let answer = self.daemon.client().assertion(TARGET, None);
         let assertion = answer.expect("a reload costs no request").assertion;
-        let (header, claims) = (part(&assertion, 0), part(&assertion, 1));
+        let (header, claims) = decode(&assertion);
         let exp = claims["exp"].as_u64().unwrap();
         assert_eq!(exp - claims["iat"].as_u64().unwrap(), lifetime_s);
         let kid = header["kid"].as_str().unwrap().to_owned();

@@ -10,6 +10,7 @@
     reason = "a harness that cannot go on fails the test that uses it"
 )]
 
+pub mod assertion;
 pub mod caller;
 pub mod cgroup;
 pub mod clock;

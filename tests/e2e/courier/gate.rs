@@ -16,7 +16,7 @@ fn configuration(token: &Token, publisher: &Publisher, path: &str) -> String {
         us(),
         publisher.url("right", path),
         harness::token::KEYSTORE,
-        publisher.dir.path().join("published"),
+        publisher.dir().join("published"),
         publisher.ca(),
     );
     harness::Config::new(token).with(&extra).text().to_owned()
@@ -24,7 +24,7 @@ fn configuration(token: &Token, publisher: &Publisher, path: &str) -> String {
 
 /// What the site's own command would do.
 fn ship(publisher: &Publisher) {
-    let dir = publisher.dir.path();
+    let dir = publisher.dir();
     let (from, to) = (
         dir.join("published/issuer/prod/jwks.json"),
         dir.join("live.json"),
@@ -51,7 +51,7 @@ fn kid(daemon: &Daemon) -> String {
 #[test]
 fn a_version_signs_once_it_was_seen_and_whatever_else_is_served_it_does_not() {
     let (publisher, token) = (Publisher::start(), Token::new());
-    std::fs::create_dir(publisher.dir.path().join("published")).unwrap();
+    std::fs::create_dir(publisher.dir().join("published")).unwrap();
     let daemon = Daemon::start(configuration(&token, &publisher, "live"));
     daemon.apply();
     assert_eq!(state(&daemon, "issuer/prod.1").0, "published");

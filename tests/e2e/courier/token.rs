@@ -66,7 +66,7 @@ fn an_assertion_is_redeemed_by_what_the_configuration_says_and_the_token_goes_no
              user-agent: assertd-courier/{version}\r\nconnection: close\r\ncontent-length: {length}"
         )]
     );
-    let forms = std::fs::read_to_string(publisher.dir.path().join("forms.log")).unwrap();
+    let forms = std::fs::read_to_string(publisher.dir().join("forms.log")).unwrap();
     assert_eq!(forms, form + "\n");
     for unknown in ["other", "", "../bank"] {
         let answer = redeem(&courier, unknown);

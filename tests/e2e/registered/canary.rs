@@ -2,17 +2,11 @@
 //! before goes on signing, so that nobody is refused.
 
 use super::*;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use crate::served::Served;
 use std::time::Instant;
-use tempfile::TempDir;
 
 /// TLS in front of an authorization server, or of nothing that answers.
-struct Front {
-    process: Child,
-    port: u16,
-    dir: TempDir,
-}
+struct Front(Served);
 
 impl Front {
     fn start(server: &AuthorizationServer) -> Front {
@@ -21,30 +15,7 @@ impl Front {
     }
 
     fn of(port: &str) -> Front {
-        let dir = public_dir();
-        let made = Command::new("sh")
-            .args(["-c", include_str!("../courier/certificates.sh"), "sh"])
-            .arg(dir.path())
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&made.stderr);
-        assert!(made.status.success(), "openssl: {said}");
-        let mut process = Command::new("/usr/bin/python3")
-            .args(["-I", "-c", include_str!("front.py")])
-            .arg(dir.path())
-            .arg(port)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut said = BufReader::new(process.stdout.take().unwrap());
-        said.read_line(&mut line).unwrap();
-        Front {
-            process,
-            port: line.trim().parse().unwrap(),
-            dir,
-        }
+        Front(Served::start(include_str!("front.py"), &[port]))
     }
 
     /// What a target says of its canary, with the section that has the server believed.
@@ -53,17 +24,10 @@ impl Front {
             "lifetime = 2\nrotation = {{ skew = \"0s\", leeway = \"5s\", rollback = \"0s\", activation = \
              \"canary\", canary = {{ token_endpoint = \"https://localhost:{}/token\", scope = \"api:read\", \
              span = \"2s\" }} }}\n",
-            self.port
+            self.0.said()
         );
-        let ca = self.dir.path().join("ca.pem");
+        let ca = self.0.ca();
         (target, format!("[courier]\nca = {ca:?}\n"))
-    }
-}
-
-impl Drop for Front {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
