@@ -7,7 +7,7 @@ use crate::denylist;
 use crate::evidence::Workshop;
 use crate::handover::Handovers;
 use crate::http::Signed;
-use crate::id::{RequestId, random};
+use crate::id::{RequestId, chance};
 use crate::keeper::Keeper;
 use crate::keyring::Keyring;
 use crate::keystores::Keystore;
@@ -88,6 +88,6 @@ impl App {
 
     /// A new request's id. Without random bytes the id is still unique enough to be found.
     pub fn request_id(&self) -> RequestId {
-        RequestId::new(self.clock.read(), random::<10>().unwrap_or([0; 10]))
+        RequestId::new(self.clock.read(), chance().unwrap_or_default())
     }
 }

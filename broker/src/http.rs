@@ -5,7 +5,6 @@ use crate::app::App;
 use crate::attestation::{self, Unknown};
 use crate::audit::{self, Outcome};
 use crate::claims::{Claims, JTI_BYTES};
-use crate::config::Target;
 use crate::id::{NoRandom, RequestId, random};
 use crate::keyring::ActiveKey;
 use crate::minting::{key_of, mint, place_for, share_of, verify, wait_with, within};
@@ -13,18 +12,17 @@ use crate::peer::{Life, Peer};
 use crate::policy::{Decision, Grant};
 use crate::rate::Verdict;
 use crate::recent::Denied;
-use crate::reply::{self, Answer, Content, Refusal};
+use crate::reply::{self, Answer, Content, Envelope, Refusal};
 use crate::reuse::{Moment, Reuse, Terms, Ticket, Turn, Use};
 use crate::rules::Rules;
 use crate::workload::Workload;
 use assertd_client::api::{
-    ASSERTION_PATH, AssertionRequest, AssertionResponse, BODY_LEN_MAX, TARGETS_PATH, TargetInfo,
-    Targets, WHOAMI_PATH, Whoami,
+    ASSERTION_PATH, AssertionRequest, BODY_LEN_MAX, TARGETS_PATH, TargetInfo, Targets, WHOAMI_PATH,
+    Whoami,
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request};
-use keystore::Assertion;
 use keystore::jws::SigningInput;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -84,7 +82,7 @@ pub fn nobody_known(app: &App) -> Answer {
 
 /// An assertion, and what was recorded of it.
 pub struct Signed {
-    assertion: Assertion,
+    envelope: Envelope,
     content: Content,
     key: Arc<ActiveKey>,
     /// The request that it was signed for.
@@ -162,7 +160,7 @@ async fn afresh(
 
     let signed = match (recorded, minted) {
         (Some(Ok(())), Ok(assertion)) => Ok(Signed {
-            assertion,
+            envelope: Envelope::new(&assertion, content.exp(), key.kid.as_str(), &target.name),
             content,
             key,
             id: asking.id,
@@ -172,7 +170,7 @@ async fn afresh(
     };
     let released = signed.map(Arc::new).and_then(|signed| {
         ticket.fill(signed.clone(), now, lifetime_s); // whoever waits may have it, whatever became of us
-        release(asking, &signed, &target)
+        release(asking, &signed)
     });
     durable.outcome(outcome(&released));
     released
@@ -193,7 +191,7 @@ async fn again(asking: &Asking<'_>, grant: Grant, signed: &Signed) -> Result<Ans
     });
     let mut durable = app.audit.decision(record).map_err(no_audit)?;
     let released = match within(deadline, &mut durable).await {
-        Some(Ok(())) => release(asking, signed, grant.target()),
+        Some(Ok(())) => release(asking, signed),
         _ => Err(Refusal::AUDIT_NOT_DURABLE),
     };
     durable.outcome(outcome(&released));
@@ -393,7 +391,7 @@ fn target_rate(app: &App, grant: &Grant) -> Verdict {
 
 /// The last look before release: a credential goes to a living peer or to nobody, and no more once its
 /// key is stopped or its life is over, as after a host has slept.
-fn release(asking: &Asking<'_>, signed: &Signed, target: &Target) -> Result<Answer, Refusal> {
+fn release(asking: &Asking<'_>, signed: &Signed) -> Result<Answer, Refusal> {
     let handover = asking.app.handovers.begin(); // before the look
     if let Err(why) = asking.app.keyring.may_release(&signed.key.id) {
         return Err(Refusal::unavailable("key_unavailable", why));
@@ -404,13 +402,7 @@ fn release(asking: &Asking<'_>, signed: &Signed, target: &Target) -> Result<Answ
     }
     match asking.peer.life() {
         Life::Running => {
-            let mut answer = reply::ok(&AssertionResponse {
-                assertion: signed.assertion.as_str().to_owned(),
-                expires_at: signed.content.exp(),
-                kid: signed.key.kid.to_string(),
-                target: target.name.clone(),
-                id: asking.id.to_string(),
-            });
+            let mut answer = signed.envelope.addressed(asking.id);
             answer.extensions_mut().insert(handover); // until the kernel has the answer
             Ok(answer)
         }

@@ -2,6 +2,7 @@
 //! layout). The same id stands in the answer, in the log and in the audit record.
 
 use keystore::Time;
+use std::cell::RefCell;
 use std::fmt;
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -50,6 +51,31 @@ impl fmt::Display for NoRandom {
     }
 }
 
+/// Ids for which chance is drawn at once: the generator takes longer to be asked than to answer.
+const DRAWN: usize = 32;
+
+/// What an id has of chance.
+type Chance = [u8; 10];
+
+thread_local! {
+    /// Drawn and not yet used. Each is used once, by one thread.
+    static STORE: RefCell<Vec<Chance>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Chance for one id, which no other gets.
+///
+/// # Errors
+/// [`NoRandom`].
+pub fn chance() -> Result<Chance, NoRandom> {
+    STORE.with_borrow_mut(|store| {
+        if store.is_empty() {
+            let drawn = random::<{ DRAWN * size_of::<Chance>() }>()?;
+            store.extend(drawn.as_chunks().0);
+        }
+        store.pop().ok_or(NoRandom)
+    })
+}
+
 /// Bytes nobody can guess.
 pub fn random<const N: usize>() -> Result<[u8; N], NoRandom> {
     let mut bytes = [0; N];
@@ -60,6 +86,13 @@ pub fn random<const N: usize>() -> Result<[u8; N], NoRandom> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn no_chance_is_given_twice() {
+        let all: HashSet<Chance> = (0..10 * DRAWN).map(|_| chance().unwrap()).collect();
+        assert_eq!(all.len(), 10 * DRAWN);
+    }
 
     #[test]
     fn an_id_holds_time_and_chance() {

@@ -22,6 +22,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+mod envelope;
+pub use envelope::Envelope;
+
 /// What goes over the wire.
 pub type Answer = Response<Full<Bytes>>;
 
