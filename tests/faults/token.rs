@@ -13,3 +13,4 @@ mod removal;
 mod room;
 mod session;
 mod signature;
+mod vanished;

@@ -162,7 +162,7 @@ impl Finder {
         if self.searches >= SEARCHES_MAX
             && let Directory::Unread = self.directory
         {
-            self.directory = read_directory(self.view(token))?;
+            self.read(token)?;
         }
         let id = token.id_of(object);
         let known = match &self.directory {
@@ -194,6 +194,18 @@ impl Finder {
                 Err(self.view(token).error(Kind::Mismatch, text))
             }
         }
+    }
+
+    /// Reads the ids of all keys, or leaves that for later: one that is destroyed meanwhile SoftHSM answers
+    /// for with CKR_GENERAL_ERROR, and whoever wants to sign is after another one. If it is the token that
+    /// fails, the search that follows says so.
+    fn read(&mut self, token: &Token) -> Result<(), Failure> {
+        match read_directory(self.view(token)) {
+            Ok(directory) => self.directory = directory,
+            Err(failure) if failure.blame == Blame::Other => self.searches = 0,
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
     }
 
     /// The public key that belongs to an object id. An RSA private key carries it itself; for the
