@@ -10,13 +10,16 @@ const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 /// Length of an id in characters.
 pub const LEN: usize = 26;
 
+/// Bytes of chance in an id.
+const CHANCE_LEN: usize = 10;
+
 /// One request's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestId([u8; LEN]);
 
 impl RequestId {
-    /// The id for a moment and ten random bytes.
-    pub fn new(now: Time, chance: [u8; 10]) -> RequestId {
+    /// The id for a moment and its random bytes.
+    pub fn new(now: Time, chance: [u8; CHANCE_LEN]) -> RequestId {
         let mut bytes = [0; 16];
         bytes[..6].copy_from_slice(&now.unix_ms().to_be_bytes()[2..]);
         bytes[6..].copy_from_slice(&chance);
@@ -54,22 +57,19 @@ impl fmt::Display for NoRandom {
 /// Ids for which chance is drawn at once: the generator takes longer to be asked than to answer.
 const DRAWN: usize = 32;
 
-/// What an id has of chance.
-type Chance = [u8; 10];
-
 thread_local! {
     /// Drawn and not yet used. Each is used once, by one thread.
-    static STORE: RefCell<Vec<Chance>> = const { RefCell::new(Vec::new()) };
+    static STORE: RefCell<Vec<[u8; CHANCE_LEN]>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Chance for one id, which no other gets.
 ///
 /// # Errors
 /// [`NoRandom`].
-pub fn chance() -> Result<Chance, NoRandom> {
+pub fn chance() -> Result<[u8; CHANCE_LEN], NoRandom> {
     STORE.with_borrow_mut(|store| {
         if store.is_empty() {
-            let drawn = random::<{ DRAWN * size_of::<Chance>() }>()?;
+            let drawn = random::<{ DRAWN * CHANCE_LEN }>()?;
             store.extend(drawn.as_chunks().0);
         }
         store.pop().ok_or(NoRandom)
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn no_chance_is_given_twice() {
-        let all: HashSet<Chance> = (0..10 * DRAWN).map(|_| chance().unwrap()).collect();
+        let all: HashSet<[u8; CHANCE_LEN]> = (0..10 * DRAWN).map(|_| chance().unwrap()).collect();
         assert_eq!(all.len(), 10 * DRAWN);
     }
 

@@ -1,5 +1,6 @@
 //! The answer that carries an assertion, encoded once for all the requests that get it. They differ in
 //! their id alone: looking through a kilobyte for what JSON would escape takes longer than copying it.
+//! Whether one of them gets it is decided before, each time, under a record of its own. Never printed.
 
 use super::{Answer, json_answer};
 use crate::id::RequestId;
@@ -30,8 +31,11 @@ impl Envelope {
     fn of(answer: &AssertionResponse) -> Envelope {
         let json = serde_json::to_vec(answer).expect("strings and a number");
         let until_id = json.len() - END.len() - answer.id.len();
+        let (until_id, id) = json.split_at(until_id);
+        let is_last = until_id.ends_with(b"\"id\":\"") && id.starts_with(answer.id.as_bytes());
+        assert!(is_last, "the id is the last member");
         Envelope {
-            until_id: json[..until_id].into(),
+            until_id: until_id.into(),
         }
     }
 

@@ -26,6 +26,8 @@ pub struct Finder {
     session: Session,
     searches: u32,
     directory: Directory,
+    /// The last time the token was read.
+    reading_failed: bool,
 }
 
 /// The ids of all keys in the token.
@@ -34,8 +36,8 @@ enum Directory {
     Unread,
     /// All of them.
     Whole(HashMap<(Class, Vec<u8>), Found>),
-    /// That takes too long here.
-    TooLong,
+    /// That takes too long here, or fails.
+    GivenUp,
 }
 
 #[derive(Clone, Copy)]
@@ -80,6 +82,7 @@ impl Finder {
             session: token.open_session(access)?,
             searches: 0,
             directory: Directory::Unread,
+            reading_failed: false,
         })
     }
 
@@ -162,12 +165,12 @@ impl Finder {
         if self.searches >= SEARCHES_MAX
             && let Directory::Unread = self.directory
         {
-            self.read(token)?;
+            self.read_all(token)?;
         }
         let id = token.id_of(object);
         let known = match &self.directory {
             Directory::Whole(known) => known.get(&(class, id.clone())).copied(),
-            Directory::Unread | Directory::TooLong => None,
+            Directory::Unread | Directory::GivenUp => None,
         };
         let found = match known {
             Some(found) => Some(found),
@@ -194,18 +197,6 @@ impl Finder {
                 Err(self.view(token).error(Kind::Mismatch, text))
             }
         }
-    }
-
-    /// Reads the ids of all keys, or leaves that for later: one that is destroyed meanwhile SoftHSM answers
-    /// for with CKR_GENERAL_ERROR, and whoever wants to sign is after another one. If it is the token that
-    /// fails, the search that follows says so.
-    fn read(&mut self, token: &Token) -> Result<(), Failure> {
-        match read_directory(self.view(token)) {
-            Ok(directory) => self.directory = directory,
-            Err(failure) if failure.blame == Blame::Other => self.searches = 0,
-            Err(failure) => return Err(failure),
-        }
-        Ok(())
     }
 
     /// The public key that belongs to an object id. An RSA private key carries it itself; for the
@@ -236,6 +227,23 @@ impl Finder {
             format!("object {object} has no public key, so it cannot be told whose it is"),
         ))
     }
+
+    /// Reads the ids of all keys. What fails there fails nobody: SoftHSM answers CKR_GENERAL_ERROR for a key
+    /// that is destroyed meanwhile, and whoever wants to sign is after another one, for which the token is
+    /// searched. It is tried once more later, and then no more.
+    fn read_all(&mut self, token: &Token) -> Result<(), Failure> {
+        match read_directory(self.view(token)) {
+            Ok(directory) => (self.directory, self.reading_failed) = (directory, false),
+            Err(failure) if failure.blame == Blame::Other => {
+                self.searches = 0;
+                if std::mem::replace(&mut self.reading_failed, true) {
+                    self.directory = Directory::GivenUp;
+                }
+            }
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
+    }
 }
 
 /// A CKA_ID in hexadecimal.
@@ -251,7 +259,7 @@ fn read_directory(view: View<'_>) -> Result<Directory, Failure> {
     for class in Class::ALL {
         for handle in view.search(&[class.attribute()], usize::MAX)? {
             if began.elapsed() > READING_MAX {
-                return Ok(Directory::TooLong);
+                return Ok(Directory::GivenUp);
             }
             let Some(id) = view.bytes(handle, AttributeType::Id)? else {
                 continue;

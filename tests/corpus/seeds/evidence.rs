@@ -5,6 +5,7 @@
 mod fixture;
 
 use super::Corpus;
+use super::messages::stream;
 use fixture::{EK, KEY, World, area, logs};
 use keystore::der::{Elements, SEQUENCE, element};
 use keystore::evidence::bundle::{Bank, KeystoreEvidence, Nonce, Text, TpmEvidence};
@@ -14,6 +15,8 @@ use keystore::evidence::enrolment::{
     Response, ResponseType, VERSION,
 };
 use keystore::evidence::nonces::Nonces;
+use keystore::protocol::{Attested, Credential, Identity, Reply, Request as Ask};
+use std::collections::BTreeMap;
 
 /// Writes them.
 pub fn write(corpus: &Corpus) {
@@ -56,9 +59,74 @@ pub fn write(corpus: &Corpus) {
     corpus.put("bundle", "no-quote", other.to_json().as_bytes());
     other.keystores.clear();
     corpus.put("bundle", "empty", other.to_json().as_bytes());
+    conversation(corpus, &world, &evidence);
     certificates(corpus, &world);
     enrolments(corpus, &world);
     policies(corpus, &world);
+}
+
+/// What a broker asks a keystore for evidence, and what it is told.
+fn conversation(corpus: &Corpus, world: &World, evidence: &TpmEvidence) {
+    let (nonce, host) = (Nonce([7; 32]), world.host.clone());
+    let quote = evidence.quote.clone().expect("this world quotes");
+    let requests = [
+        (
+            "attest",
+            Ask::Attest {
+                nonce,
+                host: host.clone(),
+                key: evidence.keys[0].key.clone(),
+            },
+        ),
+        (
+            "quote",
+            Ask::Quote {
+                nonce,
+                host,
+                selection: [(
+                    Bank::Sha256,
+                    world.pcrs[&Bank::Sha256].keys().copied().collect(),
+                )]
+                .into(),
+            },
+        ),
+        ("identity", Ask::Identity {}),
+        ("state", Ask::State {}),
+        (
+            "activate",
+            Ask::Activate {
+                credential: Credential {
+                    blob: fixture::bytes(&[1; 68]),
+                    secret: fixture::bytes(&[2; 68]),
+                },
+            },
+        ),
+    ];
+    for (name, request) in &requests {
+        corpus.put("protocol", &format!("request-{name}"), &stream(&[request]));
+    }
+    let state = [("7".to_owned(), "00".repeat(32))];
+    let state = serde_json::to_value(BTreeMap::from(state)).unwrap();
+    let secret = fixture::bytes(&[9; 32]);
+    let replies = [
+        (
+            "attested",
+            Reply::Attested(Box::new(Attested::Certified(evidence.keys[0].clone()))),
+        ),
+        ("quoted", Reply::Quoted(Box::new(quote))),
+        (
+            "identity",
+            Reply::Identity(Box::new(Identity::Tpm(evidence.tpm.clone()))),
+        ),
+        (
+            "state",
+            Reply::State(serde_json::from_value(state).unwrap()),
+        ),
+        ("activated", Reply::Activated { secret }),
+    ];
+    for (name, reply) in &replies {
+        corpus.put("protocol", &format!("reply-{name}"), &stream(&[reply]));
+    }
 }
 
 /// What a certificate's signature is over.

@@ -5,7 +5,8 @@ use keystore::backend::Existing;
 use keystore::certificate::{Certificate, Der, Validity};
 use keystore::charter::{PurposeKind, SubjectPattern};
 use keystore::protocol::{
-    self, CertificateForm, Condition, Evidence, EvidenceLevel, KeyEntry, Reply, Request,
+    self, CertificateForm, Condition, Counter, CounterPlace, Evidence, EvidenceLevel, KeyEntry,
+    Reply, Request,
 };
 use keystore::protocol::{VERSION, Welcome};
 use keystore::survey::{Line, Subject};
@@ -48,7 +49,7 @@ pub fn write(corpus: &Corpus) {
 }
 
 /// What one side sends, in pieces of 256 bytes.
-fn stream<M: Serialize>(messages: &[&M]) -> Vec<u8> {
+pub fn stream<M: Serialize>(messages: &[&M]) -> Vec<u8> {
     let frames = messages.iter().map(|it| protocol::encode(it).unwrap());
     [&[0xff][..], &frames.collect::<Vec<_>>().concat()].concat()
 }
@@ -193,6 +194,8 @@ fn requests() -> Vec<(&'static str, Request)> {
             },
         ),
         ("destroy", Request::Destroy { key: id }),
+        ("counter", Request::Counter {}),
+        ("advance", Request::Advance { to: 41 }),
     ]
 }
 
@@ -292,6 +295,13 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ),
         ("done", Reply::Done {}),
         ("refused", Reply::Refused { kind, message }),
+        (
+            "counter",
+            Reply::Counter(Counter {
+                value: Some(41),
+                place: CounterPlace::Tpm,
+            }),
+        ),
     ]
 }
 
