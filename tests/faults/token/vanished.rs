@@ -2,10 +2,10 @@
 //! requests through 106 rotations), which says nothing about the key that somebody wants to sign with: the
 //! reading fails, and nobody's signature.
 
-use super::place::Place;
+use super::place::{OTHER, Place, two_keys};
+use crate::observed::TARGET;
 use harness::Config;
 use harness::fault::{Function, Shimmed};
-use harness::token::KEYSTORE;
 
 /// Enough for two readings of all keys: after eight searches (keystore-pkcs11's finder), of which each key
 /// takes two, there is one, and if it fails, after eight more another.
@@ -25,12 +25,14 @@ const PASSES_MAX: usize = 10;
 #[test]
 fn a_key_that_goes_while_all_are_read_costs_nobody_a_signature() {
     let token = Shimmed::new();
-    let uid = nix::unistd::geteuid().as_raw();
-    let config = Config::default().keystore(KEYSTORE, &token, "signers = 1\n");
-    let config = config.workload("payments", uid, "rate = 1000000\nburst = 1000000");
-    let targets: Vec<String> = (0..TARGETS).map(|n| format!("bank{n}")).collect();
+    let more: Vec<String> = (2..TARGETS).map(|n| format!("bank{n}")).collect();
     let with = |config: Config, target: &String| config.target("payments", target, "");
-    let place = Place::of(targets.iter().fold(config, with), token);
+    let config = more.iter().fold(two_keys(&token, "signers = 1\n"), with);
+    let targets: Vec<&str> = [TARGET, OTHER]
+        .into_iter()
+        .chain(more.iter().map(String::as_str))
+        .collect();
+    let place = Place::of(config, token);
     for target in &targets {
         place.daemon.wait_served(target);
     }
@@ -74,7 +76,7 @@ fn a_key_that_goes_while_all_are_read_costs_nobody_a_signature() {
 
 /// For each target what its request was answered, and how many attributes were read for it, when each key
 /// is looked for again.
-fn pass(place: &Place, targets: &[String], rule: &str) -> Vec<(u16, u64)> {
+fn pass(place: &Place, targets: &[&str], rule: &str) -> Vec<(u16, u64)> {
     place.token.rules(&(ALL_ANEW.to_owned() + rule));
     let asked = targets.iter().map(|target| {
         let before = place.token.calls(Function::C_GetAttributeValue);
