@@ -13,11 +13,12 @@
 
 mod sys;
 
+use broker::sys::boot_ticks;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket,
 };
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, pause};
 use serde_json::json;
 use std::fs::File;
@@ -46,6 +47,9 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How often a child that may have something tries, while it is told to connect again.
 const CONNECTIONS_MAX: usize = 50;
+
+/// How one that connected too slowly ends, without having asked.
+const LATE: u8 = 1;
 
 /// What came of all attempts.
 #[derive(Default)]
@@ -133,7 +137,7 @@ impl Attack {
         let mut attempts = Vec::with_capacity(size);
         let begun = Instant::now();
         while attempts.len() < size && begun.elapsed() < BATCH_MAX {
-            attempts.push(self.attempt());
+            attempts.extend(self.attempt());
         }
         if stopped {
             kill(self.assertd, Signal::SIGCONT).unwrap();
@@ -152,17 +156,26 @@ impl Attack {
         }
     }
 
-    /// The socket is ours before and after: we read what is written to whoever connected it.
-    fn attempt(&self) -> (OwnedFd, Option<Pid>) {
+    /// The socket is ours before and after: we read what is written to whoever connected it. None if that
+    /// one took longer than a tick: it may be known as itself, and get what is its own.
+    fn attempt(&self) -> Option<(OwnedFd, Option<Pid>)> {
         let kept = new_socket();
+        let born = boot_ticks();
         let liar = match sys::fork(None, self.liar.as_ref().map(AsFd::as_fd)).unwrap() {
             Some(liar) => liar,
             None => {
-                self.ask(kept.as_fd());
-                sys::end()
+                self.connect(kept.as_fd());
+                if boot_ticks() != born {
+                    sys::end(LATE);
+                }
+                self.send(kept.as_fd());
+                sys::end(0)
             }
         };
-        waitpid(liar, None).unwrap(); // its number is free from here
+        let end = waitpid(liar, None).unwrap(); // its number is free from here
+        if end == WaitStatus::Exited(liar, LATE.into()) {
+            return None;
+        }
         let victim = match sys::fork(Some(liar), self.victim.as_ref().map(AsFd::as_fd)) {
             Ok(Some(victim)) => Some(victim),
             Ok(None) => loop {
@@ -170,7 +183,7 @@ impl Attack {
             },
             Err(_taken_by_another) => None,
         };
-        (kept, victim)
+        Some((kept, victim))
     }
 
     /// The victim's own request, which is granted, and the liar's own, which is not unless both are one.
@@ -188,7 +201,7 @@ impl Attack {
                 None => {
                     let status = self.own_answer();
                     send(theirs.as_raw_fd(), status.as_bytes(), MsgFlags::empty()).unwrap();
-                    sys::end()
+                    sys::end(0)
                 }
             }
         };
@@ -200,7 +213,8 @@ impl Attack {
         let mut text = String::new();
         for _ in 0..CONNECTIONS_MAX {
             let kept = new_socket();
-            self.ask(kept.as_fd());
+            self.connect(kept.as_fd());
+            self.send(kept.as_fd());
             text = answer(kept, Instant::now() + ANSWER_DEADLINE);
             if !text.contains("connect_again") {
                 break;
@@ -209,9 +223,12 @@ impl Attack {
         status(&text).to_owned()
     }
 
-    fn ask(&self, socket: BorrowedFd<'_>) {
+    fn connect(&self, socket: BorrowedFd<'_>) {
         let address = UnixAddr::new(Path::new(&self.socket)).unwrap();
         connect(socket.as_raw_fd(), &address).unwrap();
+    }
+
+    fn send(&self, socket: BorrowedFd<'_>) {
         // assertd may have closed it by now.
         let _ = send(
             socket.as_raw_fd(),

@@ -47,7 +47,7 @@ pub fn fork(number: Option<Pid>, cgroup: Option<BorrowedFd<'_>>) -> io::Result<O
 }
 
 /// Ends this process at once: nothing of the parent's is run or flushed twice.
-pub fn end() -> ! {
+pub fn end(status: u8) -> ! {
     // SAFETY: _exit(2) takes a number and does not return.
-    unsafe { libc::_exit(0) }
+    unsafe { libc::_exit(status.into()) }
 }
