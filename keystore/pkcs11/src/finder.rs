@@ -26,17 +26,17 @@ pub struct Finder {
     session: Session,
     searches: u32,
     directory: Directory,
-    /// The last time the token was read.
-    reading_failed: bool,
 }
 
 /// The ids of all keys in the token.
 enum Directory {
     /// Not read yet.
     Unread,
+    /// Reading it failed, and is tried once more.
+    Failed,
     /// All of them.
     Whole(HashMap<(Class, Vec<u8>), Found>),
-    /// That takes too long here, or fails.
+    /// That takes too long here, or failed twice.
     GivenUp,
 }
 
@@ -82,7 +82,6 @@ impl Finder {
             session: token.open_session(access)?,
             searches: 0,
             directory: Directory::Unread,
-            reading_failed: false,
         })
     }
 
@@ -163,14 +162,14 @@ impl Finder {
         object: ObjectId,
     ) -> Result<Option<ObjectHandle>, Failure> {
         if self.searches >= SEARCHES_MAX
-            && let Directory::Unread = self.directory
+            && let Directory::Unread | Directory::Failed = self.directory
         {
             self.read_all(token)?;
         }
         let id = token.id_of(object);
         let known = match &self.directory {
             Directory::Whole(known) => known.get(&(class, id.clone())).copied(),
-            Directory::Unread | Directory::GivenUp => None,
+            Directory::Unread | Directory::Failed | Directory::GivenUp => None,
         };
         let found = match known {
             Some(found) => Some(found),
@@ -230,15 +229,17 @@ impl Finder {
 
     /// Reads the ids of all keys. What fails there fails nobody: SoftHSM answers CKR_GENERAL_ERROR for a key
     /// that is destroyed meanwhile, and whoever wants to sign is after another one, for which the token is
-    /// searched. It is tried once more later, and then no more.
+    /// searched.
     fn read_all(&mut self, token: &Token) -> Result<(), Failure> {
         match read_directory(self.view(token)) {
-            Ok(directory) => (self.directory, self.reading_failed) = (directory, false),
+            Ok(directory) => self.directory = directory,
             Err(failure) if failure.blame == Blame::Other => {
                 self.searches = 0;
-                if std::mem::replace(&mut self.reading_failed, true) {
-                    self.directory = Directory::GivenUp;
-                }
+                self.directory = if let Directory::Failed = self.directory {
+                    Directory::GivenUp
+                } else {
+                    Directory::Failed
+                };
             }
             Err(failure) => return Err(failure),
         }
