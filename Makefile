@@ -41,6 +41,9 @@ demo:                ## show the product: a workload, a token, a real authorizat
 	$(CARGO) build --release --locked -p broker -p keystore-$(KEYSTORE)
 	@tests/demo/run.sh
 
+# Tests wait more than they work (two cores are idle for half of the time), so there are three for two cores.
+# What measures time has the machine to itself whatever the number is (.config/nextest.toml).
+test: export NEXTEST_TEST_THREADS ?= $(shell echo $$(($$(nproc) * 3 / 2)))
 test: lint           ## format, lint, build, self-check of the peers, units, every test
 	$(CARGO) build --workspace --all-targets --locked
 	@tests/setup/venv.sh
