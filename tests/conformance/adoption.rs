@@ -152,6 +152,7 @@ fn a_key_that_is_not_one_or_could_do_more_than_sign_is_not_adopted() {
             (Attribute::Decrypt(true), "CKA_DECRYPT is true"),
             (Attribute::Unwrap(true), "CKA_UNWRAP is true"),
             (Attribute::Derive(true), "CKA_DERIVE is true"),
+            (Attribute::Private(false), "CKA_PRIVATE is false"),
         ]
         .into_iter()
         .enumerate()

@@ -159,11 +159,12 @@ impl Template<'_> {
 }
 
 /// The attributes of a private key that are judged.
-pub const JUDGED: [AttributeType; 11] = [
+pub const JUDGED: [AttributeType; 12] = [
     AttributeType::Token,
     AttributeType::Sensitive,
     AttributeType::Extractable,
     AttributeType::Sign,
+    AttributeType::Private,
     AttributeType::Decrypt,
     AttributeType::Unwrap,
     AttributeType::Derive,
@@ -193,6 +194,7 @@ impl Facts {
             sensitive,
             extractable,
             sign,
+            private,
             decrypt,
             unwrap,
             derive,
@@ -206,6 +208,8 @@ impl Facts {
             (sensitive == Some(true), "CKA_SENSITIVE is not true"),
             (extractable == Some(false), "CKA_EXTRACTABLE is not false"),
             (sign == Some(true), "CKA_SIGN is not true"),
+            // PKCS#11 3.2 §4.4: whoever opens a session sees such an object, and signs with it, without a PIN.
+            (private != Some(false), "CKA_PRIVATE is false"),
             (decrypt != Some(true), "CKA_DECRYPT is true"),
             (unwrap != Some(true), "CKA_UNWRAP is true"),
             (derive != Some(true), "CKA_DERIVE is true"),
@@ -239,6 +243,7 @@ mod tests {
         Some(true),
         Some(false),
         Some(true),
+        Some(true),
         Some(false),
         Some(false),
         Some(false),
@@ -251,7 +256,7 @@ mod tests {
     #[test]
     fn every_mandatory_attribute_is_demanded() {
         assert!(Facts(GOOD).judge().is_ok());
-        for index in 0..8 {
+        for index in 0..9 {
             let mut facts = GOOD;
             facts[index] = facts[index].map(|value| !value);
             assert!(Facts(facts).judge().is_err(), "{:?}", JUDGED[index]);
@@ -270,7 +275,7 @@ mod tests {
             imported: false,
         };
         assert_eq!(Facts(GOOD).judge(), Ok(asserted));
-        for index in 8..11 {
+        for index in 9..12 {
             for value in [Some(false), None] {
                 let mut facts = GOOD;
                 facts[index] = value;

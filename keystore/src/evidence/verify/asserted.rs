@@ -97,6 +97,7 @@ fn attributes(attributes: &Attributes) -> Result<(), String> {
         ("CKA_SENSITIVE", attributes.sensitive, true),
         ("CKA_EXTRACTABLE", attributes.extractable, false),
         ("CKA_SIGN", attributes.sign, true),
+        ("CKA_PRIVATE", attributes.private, true),
         ("CKA_DECRYPT", attributes.decrypt, false),
         ("CKA_UNWRAP", attributes.unwrap, false),
         ("CKA_DERIVE", attributes.derive, false),

@@ -40,6 +40,7 @@ fn good() -> AssertedKey {
         jwk,
         attributes: Attributes {
             token: Some(true),
+            private: Some(true),
             local: Some(true),
             sensitive: Some(true),
             extractable: Some(false),
@@ -80,11 +81,12 @@ fn what_is_only_asserted() {
     assert_eq!(Party::of(&World::new()).finds(&alone(good())), level);
     let party = content();
     assert!(party.finds(&alone(good())).is_empty());
-    let wrong: [fn(&mut Attributes); 13] = [
+    let wrong: [fn(&mut Attributes); 15] = [
         |it| it.token = Some(false),
         |it| it.extractable = Some(true),
         |it| it.sensitive = None,
         |it| it.sign = Some(false),
+        |it| it.private = Some(false),
         |it| it.decrypt = Some(true),
         |it| it.derive = Some(true),
         |it| it.unwrap = Some(true),
@@ -95,6 +97,7 @@ fn what_is_only_asserted() {
         |it| it.unwrap = None,
         |it| it.sign_recover = None,
         |it| it.token = None,
+        |it| it.private = None,
     ];
     for (index, change) in wrong.into_iter().enumerate() {
         let found = party.finds(&with(change));
