@@ -55,18 +55,28 @@ fn row_42_without_descriptors_callers_are_refused_fast_and_administrators_are_se
                 }
             }
         }
-        refused > CALLERS / 2
+        refused > CALLERS / 2 && daemon.status().connections == waiting.len()
     });
     println!(
         "{refused} of {CALLERS} were refused, {} descriptors",
         descriptors(&daemon)
     );
-    assert!(many, "{refused}: there was room");
-    let mut late = daemon.raw();
-    let began = Instant::now();
-    let answer = late.answer(DEADLINE).expect("an answer");
-    assert_eq!(answer.status, 503);
-    assert!(began.elapsed() < REFUSED_WITHIN, "{:?}", began.elapsed());
+    assert!(
+        many,
+        "{refused}: there was room, or some wait who are no connection"
+    );
+    // What others had for a moment may be free again, and lets some more in. Then whoever comes is told at
+    // once.
+    let told = loop {
+        let mut late = daemon.raw();
+        if let Some(answer) = late.answer(REFUSED_WITHIN) {
+            break answer;
+        }
+        waiting.push(late);
+        assert!(waiting.len() < CALLERS / 2, "nobody is refused any more");
+    };
+    assert_eq!(told.status, 503);
+    assert_eq!(daemon.status().connections, waiting.len());
     daemon.wait_logged("accept: descriptors are short", 1);
 
     // Status, and all else that administrators do, has what it needs.
@@ -93,7 +103,7 @@ fn row_42_without_descriptors_callers_are_refused_fast_and_administrators_are_se
     assert_eq!(reloaded.status.code(), Some(0), "{text}");
 
     // Nobody raises the limit: it serves again because they have gone.
-    drop((held, waiting, late));
+    drop((held, waiting));
     let empty = wait_until(DEADLINE, || daemon.status().connections == 0);
     assert!(empty, "{:?}", daemon.status());
     daemon.wait_served(TARGET);
