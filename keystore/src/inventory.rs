@@ -4,6 +4,7 @@
 //! One line of JSON. Members only grow; [`FORMAT`] grows when one changes its meaning.
 
 use crate::Alg;
+use crate::shown::unread;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -92,8 +93,8 @@ impl Inventory {
             .lines()
             .rfind(|line| line.starts_with('{'))
             .ok_or("it printed no inventory")?;
-        let inventory: Inventory =
-            serde_json::from_str(line).map_err(|error| format!("its inventory: {error}"))?;
+        let inventory: Inventory = serde_json::from_str(line)
+            .map_err(|error| format!("its inventory: {}", unread(&error)))?;
         match inventory.format {
             FORMAT => Ok(inventory),
             other => Err(format!("its inventory has format {other}, not {FORMAT}")),

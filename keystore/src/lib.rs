@@ -48,6 +48,7 @@ pub mod publickey;
 pub mod records;
 pub mod role;
 pub mod server;
+pub mod shown;
 pub mod statefile;
 pub mod stop;
 pub mod survey;

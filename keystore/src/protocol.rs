@@ -12,6 +12,7 @@ use crate::evidence::bundle::{AssertedKey, Bytes, CertifiedKey, Host, Module, No
 use crate::evidence::bundle::{Quote, Selection, Tpm};
 use crate::evidence::enrolment::{BLOB_LEN_MAX, SECRET_LEN};
 use crate::evidence::healthy::State;
+use crate::shown::unread;
 use crate::survey::Line;
 use crate::{Alg, Certificate, Charter, Error, KeyFile, KeyId, KeyName, Kid, Kind, PublicKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -496,8 +497,13 @@ pub fn frame_len_within(header: [u8; 4], len_max: usize) -> Result<usize, Error>
 
 /// The message in a frame's bytes.
 pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, Error> {
-    serde_json::from_slice(bytes)
-        .map_err(|e| Error::new(Kind::Protocol, "message is not one of this protocol").because(e))
+    serde_json::from_slice(bytes).map_err(|error| {
+        let why = unread(&error);
+        Error::new(
+            Kind::Protocol,
+            format!("message is not one of this protocol: {why}"),
+        )
+    })
 }
 
 /// Reads one message; `None` at a clean end between frames.
@@ -591,6 +597,17 @@ mod tests {
         ] {
             assert!(decode::<Request>(verb.as_bytes()).is_err(), "{verb}");
         }
+    }
+
+    /// The error goes into the log of whoever reads, which the peer does not write.
+    #[test]
+    fn a_message_that_is_none_is_one_short_line() {
+        let verb = format!(r#""\n<0>keystore hsm: {}""#, "all is well; ".repeat(4000));
+        let wrong = decode::<Request>(verb.as_bytes()).unwrap_err();
+        assert_eq!(wrong.kind(), Kind::Protocol);
+        let said = wrong.to_string();
+        assert!(said.contains("unknown variant `\\n<0>keystore"), "{said}");
+        assert!(said.len() < 1000, "{said}");
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 //! others wrote, so that lines are bounded in length and number before they are sent ([`fit`]).
 
 use crate::protocol::FRAME_LEN_MAX;
+use crate::shown::printable;
 use serde::{Deserialize, Serialize};
 
 /// Most bytes of a line's text, and of its remedy: the longest of our sentences with the longest
@@ -114,12 +115,8 @@ impl Line {
 
 /// One line of text without control characters, cut at [`TEXT_LEN_MAX`].
 fn bounded(text: &str) -> String {
-    let shown = |c: char| match c {
-        c if c.is_control() => c.escape_default().collect(),
-        c => vec![c],
-    };
     let (mut out, end) = (String::new(), "…");
-    for c in text.chars().flat_map(shown) {
+    for c in printable(text).chars() {
         if out.len() + c.len_utf8() > TEXT_LEN_MAX - end.len() {
             return out + end;
         }

@@ -4,6 +4,7 @@
 
 use super::render::document;
 use keystore::PublicKey;
+use keystore::shown::unread;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -66,7 +67,7 @@ impl Set {
     /// A sentence without the name: it is no set, it is empty, or something of it is not public.
     pub fn read(name: &str, bytes: &[u8]) -> Result<Set, String> {
         let written: Written = serde_json::from_slice(bytes)
-            .map_err(|error| format!("is no JWK set (RFC 7517 §5): {error}"))?;
+            .map_err(|error| format!("is no JWK set (RFC 7517 §5): {}", unread(&error)))?;
         if let Some(other) = written.others.keys().next() {
             return Err(match other.starts_with("spiffe_") {
                 true => "is a SPIFFE bundle; merge the hosts' jwks.json".to_owned(),
@@ -117,7 +118,7 @@ impl Element {
             .filter(|(name, _)| OF_KEY.contains(&name.as_str()));
         let of_key = of_key.map(|(name, value)| (name.clone(), value.clone()));
         let key = serde_json::from_value(Value::Object(of_key.collect()))
-            .map_err(|error| format!("(kid {kid:?}) {error}"))?;
+            .map_err(|error| format!("(kid {kid:?}) {}", unread(&error)))?;
         Ok(Element { members, kid, key })
     }
 }

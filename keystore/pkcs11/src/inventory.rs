@@ -5,10 +5,11 @@
 use crate::errors::explain;
 use crate::mechanism;
 use crate::module::Module;
-use crate::token::{pin_state, printable};
+use crate::token::pin_state;
 use cryptoki::slot::Slot;
 use keystore::Error;
 use keystore::inventory::{FORMAT, Inventory, SLOTS_MAX, Token};
+use keystore::shown::printable;
 use std::path::Path;
 
 /// Loads the module at `path` and looks at its tokens.

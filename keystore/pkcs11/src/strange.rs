@@ -2,7 +2,7 @@
 //! number, length and content, and the reply they are part of has to fit a frame all the same: they
 //! are bounded as they are shown, after their control characters were escaped.
 
-use crate::token::printable;
+use keystore::shown::printable;
 use std::collections::BTreeSet;
 
 /// Most labels that are shown; behind them is said how many more there are. With

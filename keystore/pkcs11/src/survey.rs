@@ -4,10 +4,11 @@
 
 use crate::errors::explain;
 use crate::mechanism::{Scheme, algs, key_pair_mechanism};
-use crate::token::{LoginNeed, Token, pin_state, printable};
+use crate::token::{LoginNeed, Token, pin_state};
 use cryptoki::mechanism::{MechanismInfo, MechanismType};
 use cryptoki::slot::{Limit, TokenInfo};
 use keystore::inventory::PinState;
+use keystore::shown::printable;
 use keystore::survey::{Line, Subject};
 use keystore::{Alg, Error};
 

@@ -16,6 +16,7 @@ use keystore::backend::{ObjectId, TokenId};
 use keystore::clock::Clock;
 use keystore::evidence::bundle::{Module as ModuleEvidence, Text};
 use keystore::inventory::PinState;
+use keystore::shown::printable;
 use keystore::{Error, Kind};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -368,19 +369,6 @@ fn select(
     }
 }
 
-/// Text from a token in a message: no control characters.
-pub fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            if c.is_control() {
-                c.escape_default().collect()
-            } else {
-                vec![c]
-            }
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -438,10 +426,5 @@ mod tests {
         for state in [PinState::FinalTry, PinState::Locked, PinState::NotSet] {
             assert_eq!(may_try("token", state).unwrap_err().kind(), Kind::Locked);
         }
-    }
-
-    #[test]
-    fn control_characters_do_not_reach_a_message() {
-        assert_eq!(printable("ed\u{1b}ge\n"), "ed\\u{1b}ge\\n");
     }
 }

@@ -13,6 +13,7 @@ pub use pcr::{Bank, PCRS, PcrIndex, PcrValue, Pcrs, Selection};
 use crate::charter::PurposeKind;
 use crate::keyid::check_part;
 use crate::publickey::Kid;
+use crate::shown::unread;
 use crate::{Alg, KeyId, PublicKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -300,7 +301,7 @@ impl Bundle {
         if json.len() > BUNDLE_LEN_MAX {
             return Err(format!("it is longer than {BUNDLE_LEN_MAX} bytes"));
         }
-        let bundle: Bundle = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let bundle: Bundle = serde_json::from_slice(json).map_err(|error| unread(&error))?;
         bundle.check()?;
         Ok(bundle)
     }

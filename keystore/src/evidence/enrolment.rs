@@ -10,6 +10,7 @@ pub mod vetting;
 
 use super::bundle::{Bytes, Host, NAME_LEN_MAX, Text, Tpm, check_keystore};
 use super::context::Sha256;
+use crate::shown::unread;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
@@ -164,7 +165,7 @@ pub trait File: Serialize + DeserializeOwned {
         if json.len() > FILE_LEN_MAX {
             return Err(format!("it is longer than {FILE_LEN_MAX} bytes"));
         }
-        let file: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let file: Self = serde_json::from_slice(json).map_err(|error| unread(&error))?;
         match file.version() {
             VERSION => {}
             other => {

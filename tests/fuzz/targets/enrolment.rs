@@ -61,7 +61,13 @@ pub fn check(data: &[u8]) {
 }
 
 fn comes_back<T: File + PartialEq + Debug>(json: &[u8]) -> Option<T> {
-    let file = T::parse(json).ok()?;
+    let file = match T::parse(json) {
+        Ok(file) => file,
+        Err(why) => {
+            assert!(why.len() < 4000, "{why}");
+            return None;
+        }
+    };
     let again = T::parse(file.to_json().as_bytes());
     assert_eq!(again.as_ref(), Ok(&file));
     Some(file)
@@ -121,8 +127,9 @@ fn pending(json: &[u8]) {
 }
 
 fn registry(json: &[u8]) {
-    let Ok(registry) = Registry::parse(json) else {
-        return;
+    let registry = match Registry::parse(json) {
+        Ok(registry) => registry,
+        Err(why) => return assert!(why.len() < 4000, "{why}"),
     };
     let again = Registry::parse(registry.to_json().as_bytes());
     assert_eq!(again.as_ref(), Ok(&registry));

@@ -1,9 +1,10 @@
 //! The keystore's protocol, both ways. The input is what a peer sends over one connection, in the
 //! pieces that its first byte says.
 //!
-//! Asserted: nothing panics; no buffer is longer than a frame may be; what is decoded is encoded and
-//! decoded to the same; the server's reader over a socket sees what the plain one sees; no uid's
-//! role is allowed a verb that is not its own; a lying keystore cannot keep its client asking.
+//! Asserted: nothing panics; no buffer is longer than a frame may be; what is no message is said to be
+//! none on one short line; what is decoded is encoded and decoded to the same; the server's reader
+//! over a socket sees what the plain one sees; no uid's role is allowed a verb that is not its own; a
+//! lying keystore cannot keep its client asking.
 
 use keystore::client::{KeyPages, answer, welcome};
 use keystore::incoming::{Incoming, next_request};
@@ -25,6 +26,10 @@ pub fn check(data: &[u8]) {
     };
     let stream = &stream[..stream.len().min(INPUT_LEN_MAX)];
     let requests = messages::<Request>(*pieces, stream);
+    for error in requests.iter().filter_map(|it| it.as_ref().err()) {
+        let said = error.to_string();
+        assert!(said.len() < 4000 && !said.contains('\n'), "{said}");
+    }
     for request in requests.iter().flatten() {
         comes_back(request);
         has_its_roles(request);

@@ -92,6 +92,16 @@ fn what_is_not_known_is_refused_wherever_it_stands() {
 }
 
 #[test]
+fn what_is_not_known_is_quoted_on_one_short_line() {
+    let mut bundle = whole();
+    bundle["type"] = json!(format!("\nweb-1: passed: 41 checks{}", "!".repeat(1 << 20)));
+    let wrong = parse(&bundle).unwrap_err();
+    assert!(wrong.contains("`\\nweb-1: passed"), "{wrong}");
+    assert!(wrong.contains("expected `assertd-evidence`"), "{wrong}");
+    assert!(wrong.len() < 1000, "{wrong}");
+}
+
+#[test]
 fn a_value_has_its_limit_and_its_form() {
     for (at, value) in [
         ("/type", json!("evidence")),

@@ -6,6 +6,7 @@ use crate::evidence::bundle::{Bytes, Host, NAME_LEN_MAX, Text, check_keystore, h
 use crate::evidence::context::Sha256;
 use crate::evidence::public::PublicArea;
 use crate::evidence::wire::Wrong;
+use crate::shown::unread;
 use crate::textual::textual;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
@@ -112,7 +113,7 @@ impl Registry {
             return Err(format!("it is longer than {REGISTRY_LEN_MAX} bytes"));
         }
         let mut registry: Registry =
-            serde_json::from_slice(json).map_err(|error| error.to_string())?;
+            serde_json::from_slice(json).map_err(|error| unread(&error))?;
         if registry.version != super::VERSION {
             let (found, known) = (registry.version, super::VERSION);
             return Err(format!(

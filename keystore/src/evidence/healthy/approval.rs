@@ -4,6 +4,7 @@ use super::{Authority, Generation, State};
 use crate::Alg;
 use crate::der::{Elements, INTEGER, SEQUENCE, magnitude};
 use crate::evidence::bundle::{Bytes, to_hex};
+use crate::shown::unread;
 use serde::{Deserialize, Serialize};
 
 /// Longest approval, in bytes of JSON: 24 values have some 2 KiB.
@@ -64,7 +65,7 @@ impl Approval {
             return Err(format!("is longer than {APPROVAL_LEN_MAX} bytes"));
         }
         let approval: Approval = serde_json::from_slice(json)
-            .map_err(|error| format!("is no approval, or not a whole one: {error}"))?;
+            .map_err(|error| format!("is no approval, or not a whole one: {}", unread(&error)))?;
         match approval.version {
             VERSION => Ok(approval),
             other => Err(format!(
